@@ -1,0 +1,254 @@
+"""Every problem code, once: its HTTP status, whether a retry can help, and advice.
+
+Three families (`EngineError.family`): the caller's fault, retry later, our bug.
+Handlers raise these or domains return `Rejection`; nobody reads messages to decide.
+The table is the source of the OpenAPI document and of `docs/errors.md`.
+"""
+
+import enum
+from typing import Final
+
+import msgspec
+
+
+class Family(enum.Enum):
+    """Who has to act on a problem."""
+
+    CALLER = "caller"
+    RETRY = "retry"
+    BUG = "bug"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One row of the table of problem codes."""
+
+    code: str
+    status: int
+    family: Family
+    title: str
+    advice: str
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same command with the same id may be sent again as it is."""
+        return self.family is Family.RETRY
+
+
+def _rows() -> tuple[Problem, ...]:
+    caller, retry, bug = Family.CALLER, Family.RETRY, Family.BUG
+    return (
+        Problem(
+            "MALFORMED",
+            400,
+            caller,
+            "The request has the wrong shape",
+            "Correct the member named by 'pointer' and send it again.",
+        ),
+        Problem(
+            "UNAUTHENTICATED",
+            401,
+            caller,
+            "No valid credentials",
+            "Send a valid API key as 'Authorization: Bearer <key>'.",
+        ),
+        Problem(
+            "FORBIDDEN",
+            403,
+            caller,
+            "The credentials do not allow this",
+            "Use a key with the scope named in 'detail'.",
+        ),
+        Problem(
+            "UNKNOWN_TYPE",
+            404,
+            caller,
+            "No handler for this command type",
+            "See /openapi.json for the command types of this engine.",
+        ),
+        Problem("NOT_FOUND", 404, caller, "No such thing", "Check the path and its names."),
+        Problem(
+            "METHOD_NOT_ALLOWED",
+            405,
+            caller,
+            "The path has no such method",
+            "See /openapi.json for the methods of this path.",
+        ),
+        Problem(
+            "NOT_ACCEPTABLE",
+            406,
+            caller,
+            "No representation that the client accepts",
+            "Accept application/json or application/msgpack.",
+        ),
+        Problem(
+            "IDEMPOTENCY_MISMATCH",
+            409,
+            caller,
+            "This id was used for another content",
+            "Use a new id for a new intent; resend the first content to get its reply.",
+        ),
+        Problem(
+            "TOO_OLD",
+            409,
+            caller,
+            "The id is older than the dedupe window",
+            "Ask for the outcome; if it is unknown, decide anew with a new id.",
+        ),
+        Problem(
+            "VERSION_MISMATCH",
+            412,
+            caller,
+            "The aggregate has another version",
+            "Read the current state, decide again and send a new id.",
+        ),
+        Problem("TOO_LARGE", 413, caller, "Larger than the limit", "See /v1/limits; split it."),
+        Problem(
+            "UNSUPPORTED_MEDIA_TYPE",
+            415,
+            caller,
+            "Unknown Content-Type",
+            "Send application/json or application/msgpack.",
+        ),
+        Problem(
+            "WRONG_SHARD",
+            421,
+            retry,
+            "Another shard owns this key",
+            "Refresh the shard map and send it there with the same id.",
+        ),
+        Problem("REJECTED", 422, caller, "A domain rule said no", "See 'detail'."),
+        Problem(
+            "OVERLOADED",
+            429,
+            retry,
+            "The queue is full",
+            "Wait for Retry-After and send the same id again.",
+        ),
+        Problem(
+            "QUOTA",
+            429,
+            retry,
+            "The tenant's quota is used up",
+            "Wait for Retry-After and send the same id again.",
+        ),
+        Problem(
+            "INTERNAL",
+            500,
+            bug,
+            "A handler failed",
+            "The command changed nothing. Report the offset to the operator.",
+        ),
+        Problem(
+            "NOT_LEADER",
+            503,
+            retry,
+            "This replica does not lead the shard",
+            "Send the same id to the leader named in 'detail'.",
+        ),
+        Problem(
+            "SHARD_UNAVAILABLE",
+            503,
+            retry,
+            "The shard is not serving",
+            "Wait for Retry-After and send the same id again.",
+        ),
+        Problem(
+            "READ_ONLY",
+            503,
+            retry,
+            "The shard is read-only: its disk is full",
+            "Free space on the volume; the same id may be sent again later.",
+        ),
+        Problem(
+            "PAUSED",
+            503,
+            retry,
+            "An operator has paused the shard",
+            "Wait for Retry-After and send the same id again.",
+        ),
+        Problem(
+            "DRAINING",
+            503,
+            retry,
+            "The shard is shutting down",
+            "Wait for Retry-After and send the same id again.",
+        ),
+        Problem(
+            "OUTCOME_UNKNOWN",
+            504,
+            retry,
+            "The outcome is not known yet",
+            "Ask for it at 'location', or send the same id again.",
+        ),
+        Problem(
+            "WAIT_TIMEOUT",
+            504,
+            retry,
+            "The offset was not reached in time",
+            "Read again, or read without min_offset.",
+        ),
+    )
+
+
+PROBLEMS: Final[dict[str, Problem]] = {row.code: row for row in _rows()}
+
+
+class EngineError(Exception):
+    """Base of all errors that reach a caller.  ``code`` names a row of `PROBLEMS`."""
+
+    code = "INTERNAL"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        pointer: str = "",
+        retry_after_s: float | None = None,
+        current_version: int | None = None,
+        location: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        if code is not None:
+            self.code = code
+        self.detail = detail
+        self.pointer = pointer
+        self.retry_after_s = retry_after_s
+        self.current_version = current_version
+        self.location = location
+
+    @property
+    def problem(self) -> Problem:
+        """The table row of this error."""
+        return PROBLEMS[self.code]
+
+
+class Malformed(EngineError):
+    """The request has the wrong shape."""
+
+    code = "MALFORMED"
+
+
+class Overloaded(EngineError):
+    """A bounded queue is full."""
+
+    code = "OVERLOADED"
+
+
+class Unavailable(EngineError):
+    """The shard is not serving (subclasses and ``code=`` say why)."""
+
+    code = "SHARD_UNAVAILABLE"
+
+
+class InvariantBroken(Exception):  # noqa: N818  (the sentence reads: invariant broken)
+    """A rule of the engine itself does not hold: the shard halts and says the numbers.
+
+    Never caught to go on.  Keyword arguments are the numbers that disagree.
+    """
+
+    def __init__(self, rule: str, **facts: object) -> None:
+        self.rule = rule
+        self.facts = facts
+        listed = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+        super().__init__(f"{rule} ({listed})" if listed else rule)

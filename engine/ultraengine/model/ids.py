@@ -1,0 +1,66 @@
+"""Names for the integers and strings that must never be mixed up.
+
+Ranges exclude their end everywhere: ``log_end`` is "last + 1".  The glossary
+of the project (`docs/glossary.md`) defines each word.
+"""
+
+import re
+import zlib
+from typing import Final, NewType
+
+Offset = NewType("Offset", int)
+"""Dense number of a command in one shard's log, from 0, system commands included."""
+
+Epoch = NewType("Epoch", int)
+"""Number of one leadership of a shard; only grows; 1 is the first."""
+
+FrameSequence = NewType("FrameSequence", int)
+"""Dense number of a frame in one shard's log, from 0.  Positions are these, not offsets."""
+
+BytePosition = NewType("BytePosition", int)
+"""Byte position inside one file."""
+
+ShardId = NewType("ShardId", int)
+SlotId = NewType("SlotId", int)
+"""Fixed hash slot of a (tenant, key), 0 <= slot < SLOT_COUNT."""
+
+Instant = NewType("Instant", int)
+"""Microseconds since the Unix epoch, UTC.  Always stamped by a port, never read in logic."""
+
+ConfigVersion = NewType("ConfigVersion", int)
+"""Version of the shard's configuration record; 0 while a shard has no replicas."""
+
+SLOT_COUNT: Final = 4096
+CHAIN_BYTES: Final = 16
+NO_CHAIN: Final = bytes(CHAIN_BYTES)
+"""The chain value before the first frame."""
+
+NAME_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
+"""Alphabet of idempotency keys, partition keys, account ids and the like."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TYPE: Final = re.compile(
+    r"(?P<domain>[a-z][a-z0-9_]{0,31})\.(?P<verb>[a-z][a-z0-9_]{0,63})(@(?P<version>[1-9][0-9]{0,4}))?"
+)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is 1-128 characters of ``[A-Za-z0-9._:-]``."""
+    return _NAME.fullmatch(text) is not None
+
+
+def split_type(text: str) -> tuple[str, str, int | None] | None:
+    """Split ``domain.verb_noun[@version]`` into its parts; None when it has another shape."""
+    found = _TYPE.fullmatch(text)
+    if found is None:
+        return None
+    version = found["version"]
+    return found["domain"], found["verb"], None if version is None else int(version)
+
+
+def slot_of(tenant: str, key: str) -> SlotId:
+    """The slot of a partition key: CRC-32 (IEEE 802.3) of ``tenant NUL key`` modulo 4,096.
+
+    Part of the on-disk format: snapshots are grouped by slot, so this may never change.
+    """
+    return SlotId(zlib.crc32(f"{tenant}\0{key}".encode()) % SLOT_COUNT)

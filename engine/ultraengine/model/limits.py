@@ -1,0 +1,72 @@
+"""Every limit by name, with its default, unit and what happens there.
+
+`GET /v1/limits` serves the values in force; `Config` reads overrides from this table.
+"""
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one shard and its gateway.  Sizes in bytes, times in seconds."""
+
+    commands_per_batch_max: int = 1_000
+    """More: 413 TOO_LARGE, nothing of the batch is taken."""
+    items_per_command_max: int = 1_000
+    """More: 413 TOO_LARGE."""
+    command_bytes_max: int = MIB
+    """Larger request for one command: 413 TOO_LARGE."""
+    batch_bytes_max: int = 8 * MIB
+    """Larger batch body: 413 TOO_LARGE."""
+    mailbox_commands_max: int = 16_384
+    """Waiting commands per shard; full: 429 OVERLOADED."""
+    mailbox_bytes_max: int = 64 * MIB
+    """Waiting command bytes per shard; full: 429 OVERLOADED."""
+    group_commands_max: int = 4_096
+    """Commands per COMMANDS frame; the rest waits for the next group."""
+    group_bytes_max: int = 8 * MIB
+    """Payload per COMMANDS frame; the rest waits for the next group."""
+    frame_bytes_max: int = 16 * MIB
+    """Payload before compression; an OUTCOMES payload beyond it is split by the writer."""
+    segment_bytes: int = 64 * MIB
+    """Length of a segment; at least twice ``frame_bytes_max``."""
+    segments_prepared: int = 1
+    """Zero-filled segments kept ahead."""
+    retention_bytes_max: int = 20 * GIB
+    """Log kept for slow consumers; beyond it the slowest slot is dropped with an alarm."""
+    reserve_bytes: int = 64 * MIB
+    """Space kept free for a clean stop; less left: read-only, 503 READ_ONLY."""
+    dedup_entries_max: int = 10_000_000
+    """Ids remembered in memory; older ones go to sorted runs on disk."""
+    dedup_bytes_max: int = 4 * GIB
+    """Sorted runs on disk; beyond it the dedupe floor rises, with an alarm."""
+    dedup_window_s: int = 7 * 24 * 3600
+    """Logged time after which an id is forgotten."""
+    timers_per_tick_max: int = 1_000
+    """Expiries in one system.tick; the rest enters the next one."""
+    min_offset_wait_s: float = 5.0
+    """Longest wait for ``min_offset``; then 504 WAIT_TIMEOUT."""
+    reply_wait_s: float = 30.0
+    """Longest wait for a reply; then 504 OUTCOME_UNKNOWN."""
+    page_items_max: int = 1_000
+    """Items per page of a list; more asked: 400 MALFORMED."""
+    stream_credit: int = 4_096
+    """Unanswered commands per stream; overdraft closes it with 4008."""
+    stream_buffer_bytes_max: int = 4 * MIB
+    """Unsent bytes per stream; beyond it the stream is closed with 4008."""
+    streams_max: int = 1_024
+    """Open streams; more: 503 with Retry-After."""
+    requests_in_flight_max: int = 4_096
+    """HTTP requests being answered; more: 503 with Retry-After."""
+    drain_s: float = 10.0
+    """Longest drain at a stop; then the process ends with what is durable."""
+    tenant_commands_per_s: float = 0.0
+    """Sustained rate per tenant, 0 = no quota; beyond it 429 QUOTA."""
+    tenant_burst: int = 10_000
+    """Commands a tenant may send at once under a quota."""
+
+
+DEFAULT_LIMITS = Limits()

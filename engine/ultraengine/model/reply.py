@@ -1,0 +1,49 @@
+"""The answer to one command (`docs/api.md`, Reply) and its proof of durability."""
+
+from typing import Any, Literal
+
+import msgspec
+
+OutcomeName = Literal["accepted", "rejected", "refused"]
+DurabilityName = Literal["sync", "group", "async"]
+
+
+class Durable(msgspec.Struct, frozen=True, gc=False):
+    """What had been made durable when the reply left.
+
+    ``replicas`` counts the copies that had the command on disk, this one included;
+    under ``async`` a reply may leave with ``local`` false and 0 replicas.
+    """
+
+    policy: DurabilityName
+    local: bool
+    replicas: int
+
+
+class ReplyError(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The ``error`` member of a reply: stable code, what was wrong, where, what to do."""
+
+    code: str
+    detail: str
+    pointer: str = ""
+    advice: str = ""
+    retry_after_s: float | None = None
+    current_version: int | None = None
+    location: str | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """One command's answer.  Refused commands were never logged: no offset, no version."""
+
+    id: str
+    outcome: OutcomeName
+    result: Any = None
+    error: ReplyError | None = None
+    shard: int | None = None
+    epoch: int | None = None
+    offset: int | None = None
+    version: int | None = None
+    time: str | None = None
+    """Stamped time of the command's frame, RFC 3339 UTC with microseconds."""
+    duplicate: bool = False
+    durable: Durable | None = None

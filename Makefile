@@ -1,0 +1,61 @@
+# Everything a developer does, from a fresh clone with python3 (>= 3.11) and make.
+# `make` lists the targets.  Each sets up what it needs in .venv; a second run finds it done.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# Arguments for the program behind a target: make run ARGS="--port 9000 --ephemeral"
+ARGS ?=
+# Modules that are pure (values in, values out) and must be covered branch by branch.
+CORE := engine/ultraengine/model/*,engine/ultraengine/log/*,engine/ultraengine/execution/*,engine/ultraengine/snapshot/*,engine/ultraengine/shard/*,engine/ultraengine/reply/*,engine/ultraengine/domains/*
+CORE_COVERED_MIN := 95
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Set up and start an engine on this machine (ARGS="--port 8080 --data ./ultra-data")
+	@hack/venv.sh runtime
+	@exec $(BIN)/ultra dev $(ARGS)
+
+.PHONY: test
+test: lint unit ## Lint, types, layers and unit tests with their coverage gate
+
+.PHONY: unit
+unit: ## Unit tests with branch coverage of the core modules
+	@hack/venv.sh dev
+	@$(BIN)/coverage erase
+	@$(BIN)/pytest tests/unit --quiet --numprocesses 2 --cov --cov-branch --cov-report= $(ARGS)
+	@$(BIN)/coverage report --include='$(CORE)' --fail-under=$(CORE_COVERED_MIN)
+
+.PHONY: e2e
+e2e: ## Stories with real processes on this machine (kills, full disks, the import)
+	@hack/venv.sh dev
+	@$(BIN)/pytest tests/e2e --quiet $(ARGS)
+
+.PHONY: lint
+lint: ## Style, format, types and the layers of the architecture
+	@hack/venv.sh dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo "format: run 'make format'"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: ## Format the code and mend what ruff can mend
+	@hack/venv.sh dev
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --fix --quiet
+
+.PHONY: lock
+lock: ## Resolve pyproject.toml into requirements/*.txt with hashes (ARGS="--upgrade")
+	@hack/venv.sh dev
+	@hack/lock.sh $(ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv and everything that is made from the sources
+	@rm -rf .venv build *.egg-info .coverage .mypy_cache .ruff_cache .import_linter_cache .hypothesis mutants

@@ -1,0 +1,113 @@
+"""The ObjectStore port on a directory, for one machine or a shared file system.
+
+A blob is written under a temporary name in ``.partial``, synced, and only then linked or
+renamed to its own name, whose directory is synced: so a reader sees the whole blob or none,
+and ``put`` returns when it is durable.  What a crash leaves in ``.partial`` is removed by
+the first store opened more than a day later.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from ultraengine_adapters.local.paths import (
+    full_disk_is_named,
+    inside,
+    make_durable_root,
+    sync_directory,
+)
+
+_PARTIAL: Final = ".partial"
+_ABANDONED_AFTER_S: Final = 24 * 3600
+
+
+class DirectoryObjectStore:
+    """Blobs as files.  Names are '/'-separated; no part may start with '.'.
+
+    One name may not be a directory of another (``a`` beside ``a/b``): OSError.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._partial = root / _PARTIAL
+        with full_disk_is_named():
+            make_durable_root(self._partial)
+        self._remove_abandoned()
+
+    def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
+        """Store durably.
+
+        Raises FileExistsError when `if_absent` and it is there, `DiskFull` when there is no
+        room (then nothing is left behind), ValueError for a bad name.
+        """
+        target = self._place(name)
+        with full_disk_is_named(), self._written(data) as written:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if if_absent:
+                # link(2) refuses an existing target atomically, which rename(2) cannot.
+                os.link(written, target)
+            else:
+                written.replace(target)
+        # Up to the root each time: a process killed earlier may have left one unsynced.
+        for directory in target.parents:
+            sync_directory(directory)
+            if directory == self._root:
+                break
+
+    def get(self, name: str) -> bytes:
+        """The whole blob.  Raises FileNotFoundError."""
+        place = self._place(name)
+        try:
+            return place.read_bytes()
+        except (IsADirectoryError, NotADirectoryError):
+            raise FileNotFoundError(name) from None
+
+    def list(self, prefix: str) -> Sequence[str]:
+        """Names that start with `prefix`, sorted by code point."""
+        return sorted(name for name in self._names() if name.startswith(prefix))
+
+    def delete(self, name: str) -> None:
+        """Remove, durably; no error when it is not there."""
+        place = self._place(name)
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            place.unlink()
+            sync_directory(place.parent)
+
+    def _place(self, name: str) -> Path:
+        if any(part.startswith(".") for part in name.split("/")):
+            raise ValueError(f"{name!r}: no part of a name may start with '.'")
+        return inside(self._root, name)
+
+    @contextlib.contextmanager
+    def _written(self, data: bytes) -> Iterator[Path]:
+        """A synced temporary file with `data`, removed at the end unless it was renamed."""
+        descriptor, name = tempfile.mkstemp(dir=self._partial)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(descriptor)
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _names(self) -> Iterator[str]:
+        for directory, below, files in os.walk(self._root):
+            below[:] = [name for name in below if not name.startswith(".")]
+            place = Path(directory).relative_to(self._root)
+            for file in files:
+                if not file.startswith("."):
+                    yield (place / file).as_posix()
+
+    def _remove_abandoned(self) -> None:
+        oldest = time.time() - _ABANDONED_AFTER_S
+        for left in self._partial.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # Its owner was quicker.
+                if left.stat().st_mtime < oldest:
+                    left.unlink()

@@ -11,7 +11,7 @@ from typing import Protocol
 from ultraengine.model.ids import Instant
 
 
-class DiskFull(OSError):  # noqa: N818  (named for the fact, like BlockingIOError's kin)
+class DiskFull(OSError):
     """No space left (ENOSPC or EDQUOT).  The file is as it was before the call, or shorter
     writes were undone by the caller; nothing durable was lost."""
 

@@ -241,7 +241,7 @@ class Unavailable(EngineError):
     code = "SHARD_UNAVAILABLE"
 
 
-class InvariantBroken(Exception):  # noqa: N818  (the sentence reads: invariant broken)
+class InvariantBroken(Exception):
     """A rule of the engine itself does not hold: the shard halts and says the numbers.
 
     Never caught to go on.  Keyword arguments are the numbers that disagree.

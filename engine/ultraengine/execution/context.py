@@ -1,0 +1,90 @@
+"""What ``decide`` and ``evolve`` may know: one reused object each, filled per command.
+
+Nothing here reads a clock or a random device: time and offset come from the frame, chance
+is seeded by (shard, offset), so a replay sees the same (requirement 001 §1.3).
+"""
+
+from random import Random
+from typing import Any
+
+import msgspec
+
+from ultraengine.model.domain import History
+from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A command for another shard, sent after commit, at least once; recorded in the outcome."""
+
+    tenant: str
+    key: str
+    type: str
+    id: str
+    data: Any
+
+
+class CommandContext:
+    """Implements `model.domain.Context`; the executor sets the fields before each command."""
+
+    __slots__ = (
+        "_draws",
+        "_random",
+        "epoch",
+        "history",
+        "key",
+        "messages",
+        "offset",
+        "principal",
+        "shard",
+        "tenant",
+        "time",
+    )
+
+    def __init__(self, shard: ShardId, history: History) -> None:
+        self.shard = shard
+        self.history = history
+        self.time = Instant(0)
+        self.offset = Offset(0)
+        self.epoch = Epoch(0)
+        self.tenant = ""
+        self.principal = ""
+        self.key = ""
+        self.messages: list[Message] = []
+        self._random: Random | None = None
+        self._draws = 0
+
+    def renew(self) -> None:
+        """Forget what belongs to the command before."""
+        self._random = None
+        self._draws = 0
+        if self.messages:
+            self.messages = []
+
+    @property
+    def random(self) -> Random:
+        """Seeded by (shard, offset): the same numbers in every replay."""
+        if self._random is None:
+            # A domain's source of chance must repeat; it is not a source of secrets.
+            self._random = Random(f"{self.shard}:{self.offset}")  # noqa: S311
+        return self._random
+
+    def new_id(self) -> str:
+        """``<shard>-<offset>-<n>`` in base 16: unique in the engine, the same in every replay."""
+        self._draws += 1
+        return f"{self.shard:x}-{self.offset:x}-{self._draws:x}"
+
+    def send(self, *, tenant: str, key: str, type: str, id: str, data: object) -> None:"""Record a message to another shard; names as in the Domain Protocol."""
+        self.messages.append(Message(tenant, key, type, id, data))
+
+
+class EventPlace:
+    """Implements `model.domain.At`; the executor sets the fields before each event."""
+
+    __slots__ = ("index", "key", "offset", "tenant", "time")
+
+    def __init__(self) -> None:
+        self.offset = Offset(0)
+        self.index = 0
+        self.time = Instant(0)
+        self.tenant = ""
+        self.key = ""

@@ -1,0 +1,325 @@
+"""From a `CommandSpec` to one compiled function per command type.
+
+    shape -> authorization -> admission hooks -> (log) -> before hooks -> guard -> decide,
+    evolve -> after hooks
+
+Everything that can be known at start is bound into closures here, so that the hot path
+looks nothing up (requirement 001 §6.2).  The compiled function is given the focused state
+and mutates it through ``evolve`` alone.
+
+Events are encoded *before* they are evolved: what cannot be recorded must not happen.
+A ``decide`` that raises changes nothing and becomes a logged INTERNAL; an item that raises
+fails alone.  An exception in ``evolve`` leaves as `EvolveFailed` and halts the shard.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from ultraengine.execution.context import CommandContext, EventPlace
+from ultraengine.model.command import Command
+from ultraengine.model.domain import CommandSpec, Rejection
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Status
+
+INTERNAL: Final = "INTERNAL"
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+class EvolveFailed(InvariantBroken):
+    """``evolve`` raised: memory cannot be trusted any more, the shard halts at this offset."""
+
+
+class AdmissionHook(Protocol):
+    """Runs before the log, at the edge: may refuse, leaves no trace when it does."""
+
+    def __call__(self, command: Command, payload: Any, /) -> None:
+        """Raises `EngineError` to refuse."""
+
+
+class BeforeHook(Protocol):
+    """Runs before ``decide``; deterministic, so its rejection is a logged result."""
+
+    def __call__(
+        self, command: Command, payload: Any, context: CommandContext, /
+    ) -> Rejection | None:
+        """A rejection, or None to go on."""
+
+
+class AfterHook(Protocol):
+    """Runs after the command was executed; sees all, changes nothing, may not fail."""
+
+    def __call__(self, command: Command, verdict: "Verdict", /) -> None:
+        """Observe."""
+
+
+class Hooks(msgspec.Struct, frozen=True):
+    """Hooks of one engine, in the order in which they run."""
+
+    admission: tuple[AdmissionHook, ...] = ()
+    before: tuple[BeforeHook, ...] = ()
+    after: tuple[AfterHook, ...] = ()
+
+
+class Verdict:
+    """What one command came to: recorded bytes, and the result as an object for the reply."""
+
+    __slots__ = ("changed", "error", "events", "failure", "raw_result", "result", "status")
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+        self.events = EMPTY_ARRAY
+        self.result: Any = None
+        self.raw_result = NIL
+        self.failure: Failure | None = None
+        self.error: BaseException | None = None
+        """What a handler raised, for the alarm; never part of the outcome."""
+        self.changed = False
+        """Whether the version of the aggregate moves."""
+
+
+Run = Callable[[Any, Command, Any, CommandContext, EventPlace], Verdict]
+Evolve = Callable[[Any, Any, Any], None]
+
+
+def rejected(rejection: Rejection) -> Verdict:
+    """A domain rule said no to the whole command."""
+    verdict = Verdict(Status.REJECTED)
+    verdict.failure = Failure(rejection.code, rejection.detail, rejection.pointer)
+    return verdict
+
+
+def internal(error: BaseException) -> Verdict:
+    """A handler raised: a poison command is answered, remembered and done with."""
+    verdict = Verdict(Status.INTERNAL)
+    verdict.failure = Failure(INTERNAL, f"the handler raised {type(error).__name__}")
+    verdict.error = error
+    return verdict
+
+
+def compile_run(spec: CommandSpec, evolve: Evolve, before: Sequence[BeforeHook]) -> Run:
+    """One function for all of a command type's execution."""
+    core = _compile_decide(spec, evolve) if spec.decide else _compile_items(spec, evolve)
+    if not before:
+        return core
+    hooks = tuple(before)
+
+    def run(
+        state: Any, command: Command, payload: Any, context: CommandContext, place: EventPlace
+    ) -> Verdict:
+        try:
+            for hook in hooks:
+                rejection = hook(command, payload, context)
+                if rejection is not None:
+                    return rejected(rejection)
+        except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
+            return internal(error)
+        return core(state, command, payload, context, place)
+
+    return run
+
+
+def _compile_decide(spec: CommandSpec, evolve: Evolve) -> Run:
+    decide, dry_run, encode = spec.decide, spec.dry_run, _ENCODER.encode
+    if decide is None or spec.items is not None:
+        raise InvariantBroken("a command has either decide or items", command=spec.name)
+
+    def run(
+        state: Any, _command: Command, payload: Any, context: CommandContext, place: EventPlace
+    ) -> Verdict:
+        try:
+            decision = decide(state, payload, context)
+            if isinstance(decision, Rejection):
+                return rejected(decision)
+            verdict = Verdict(Status.ACCEPTED)
+            verdict.result = decision.result
+            if decision.result is not None:
+                verdict.raw_result = msgspec.Raw(encode(decision.result))
+            if dry_run is not None and dry_run(payload):
+                return verdict
+            events = decision.events
+            verdict.events = msgspec.Raw(encode(events)) if events else EMPTY_ARRAY
+        except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
+            return internal(error)
+        try:
+            for index, event in enumerate(events):
+                place.index = index
+                evolve(state, event, place)
+        except Exception as error:
+            raise EvolveFailed("evolve may not fail", offset=place.offset) from error
+        verdict.changed = True
+        return verdict
+
+    return run
+
+
+class _Items:
+    """The parts of an item command, checked once."""
+
+    def __init__(self, spec: CommandSpec) -> None:
+        if spec.items is None or spec.decide_item is None or spec.fold is None:
+            raise InvariantBroken(
+                "an item command needs items, decide_item and fold", command=spec.name
+            )
+        if (spec.linked is not None or spec.dry_run is not None) and spec.overlay is None:
+            raise InvariantBroken("linked items and dry runs need an overlay", command=spec.name)
+        if spec.linked is not None and spec.linked_failed is None:
+            raise InvariantBroken("linked items need linked_failed", command=spec.name)
+        self.items, self.guard = spec.items, spec.guard
+        self.decide_item, self.fold = spec.decide_item, spec.fold
+        self.linked, self.overlay, self.dry_run = spec.linked, spec.overlay, spec.dry_run
+        self.linked_failed = spec.linked_failed
+
+
+def _compile_items(spec: CommandSpec, evolve: Evolve) -> Run:
+    parts = _Items(spec)
+    decide_item, linked = parts.decide_item, parts.linked
+    encode_into = _ENCODER.encode_into
+
+    def run(
+        state: Any, _command: Command, payload: Any, context: CommandContext, place: EventPlace
+    ) -> Verdict:
+        try:
+            items = parts.items(payload)
+            rejection = parts.guard(state, payload, context) if parts.guard else None
+            if rejection is not None:
+                return rejected(rejection)
+            if parts.dry_run is not None and parts.dry_run(payload):
+                state = parts.overlay(state) if parts.overlay else state
+                dry = True
+            else:
+                dry = False
+        except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
+            return internal(error)
+        buffer = bytearray()
+        verdicts: list[Any] = []
+        raised: Exception | None = None
+        count = 0
+        index, end = 0, len(items)
+        while index < end:
+            item = items[index]
+            if linked is not None and linked(item):
+                stop = index + 1
+                while stop < end and linked(items[stop - 1]):
+                    stop += 1
+                run_items = items[index:stop]
+                place.index = count
+                count += _run_linked(
+                    parts, evolve, state, run_items, context, place, buffer, verdicts
+                )
+                index = stop
+                continue
+            index += 1
+            mark = len(buffer)
+            try:
+                event = decide_item(state, item, context)
+                if type(event) is Rejection:
+                    verdicts.append(event)
+                    continue
+                encode_into(event, buffer, mark)
+            except Exception as error:  # noqa: BLE001  (one poison item fails alone)
+                del buffer[mark:]
+                raised = error
+                verdicts.append(_poison(error))
+                continue
+            place.index = count
+            try:
+                evolve(state, event, place)
+            except Exception as error:
+                raise EvolveFailed("evolve may not fail", offset=place.offset) from error
+            count += 1
+            verdicts.append(event)
+        return _fold(parts, items, verdicts, buffer, count, dry=dry, raised=raised)
+
+    return run
+
+
+def _poison(error: Exception) -> Rejection:
+    return Rejection(INTERNAL, f"the handler raised {type(error).__name__}")
+
+
+def _run_linked(
+    parts: _Items,
+    evolve: Evolve,
+    state: Any,
+    items: Sequence[Any],
+    context: CommandContext,
+    place: EventPlace,
+    buffer: bytearray,
+    verdicts: list[Any],
+) -> int:
+    """Decide a run on an overlay; apply it whole or not at all.  Returns the events applied."""
+    assert parts.overlay is not None  # noqa: S101  (checked by _Items at start)
+    assert parts.linked_failed is not None  # noqa: S101  (checked by _Items at start)
+    first = place.index
+    mark = len(buffer)
+    events: list[Any] = []
+    failure: Rejection | None = None
+    try:
+        view = parts.overlay(state)
+        for item in items:
+            event = parts.decide_item(view, item, context)
+            if type(event) is Rejection:
+                failure = event
+                break
+            _ENCODER.encode_into(event, buffer, len(buffer))
+            place.index = first + len(events)
+            evolve(view, event, place)
+            events.append(event)
+    except Exception as error:  # noqa: BLE001  (a poison item fails its run, nothing more)
+        failure = _poison(error)
+    if failure is not None:
+        del buffer[mark:]
+        innocent = parts.linked_failed
+        failed_at = len(events)
+        verdicts.extend(failure if n == failed_at else innocent for n in range(len(items)))
+        return 0
+    try:
+        for position, event in enumerate(events):
+            place.index = first + position
+            evolve(state, event, place)
+    except Exception as error:
+        raise EvolveFailed("evolve may not fail", offset=place.offset) from error
+    verdicts.extend(events)
+    return len(events)
+
+
+def _array_header(count: int) -> bytes:
+    """msgpack header of an array of `count` elements (specification, array format family)."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    if count < 1 << 16:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
+
+
+def _fold(
+    parts: _Items,
+    items: Sequence[Any],
+    verdicts: list[Any],
+    buffer: bytearray,
+    count: int,
+    *,
+    dry: bool,
+    raised: Exception | None,
+) -> Verdict:
+    try:
+        accepted, result, first = parts.fold(items, verdicts)
+        raw_result = msgspec.Raw(_ENCODER.encode(result))
+    except Exception as error:  # noqa: BLE001  (the events stand; only the answer is lost)
+        accepted, result, raw_result = count > 0, None, NIL
+        first, raised = _poison(error), error
+    if count and not dry and not accepted:
+        raise EvolveFailed("a command with events is accepted", events=count)
+    verdict = Verdict(Status.ACCEPTED if accepted else Status.REJECTED)
+    verdict.result, verdict.raw_result, verdict.error = result, raw_result, raised
+    if first is not None:
+        verdict.failure = Failure(first.code, first.detail, first.pointer)
+        if not accepted and first.code == INTERNAL:
+            verdict.status = Status.INTERNAL
+    if accepted and not dry:
+        verdict.changed = True
+        if count:
+            verdict.events = msgspec.Raw(_array_header(count) + buffer)
+    return verdict

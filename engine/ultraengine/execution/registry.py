@@ -1,0 +1,235 @@
+"""All domains of an engine, compiled once: type -> handler, and admission of commands.
+
+Admission is everything before the log that needs a domain: dispatch by type, version and
+tenant; the scope; the strict schema; ``prepare``; canonical bytes.  What fails here is
+*refused* and leaves no trace (`docs/api.md`).
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from ultraengine.execution.pipeline import AdmissionHook, AfterHook, Hooks, Run, compile_run
+from ultraengine.model.command import SYSTEM_DOMAIN, Command, fingerprint, identity_hash
+from ultraengine.model.domain import CommandSpec, Domain
+from ultraengine.model.errors import EngineError, InvariantBroken, Malformed
+from ultraengine.model.ids import SlotId, is_name, slot_of, split_type
+from ultraengine.model.limits import DEFAULT_LIMITS, Limits
+from ultraengine.model.pointer import split_place
+
+Codec = Literal["json", "msgpack"]
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+class Handler:
+    """One command type at one version, ready to run."""
+
+    __slots__ = (
+        "decode_json",
+        "decode_msgpack",
+        "domain",
+        "domain_index",
+        "focus",
+        "items",
+        "prepare",
+        "run",
+        "scopes",
+        "spec",
+        "type",
+    )
+
+    def __init__(self, domain: Domain, domain_index: int, spec: CommandSpec, hooks: Hooks) -> None:
+        self.domain = domain
+        self.domain_index = domain_index
+        self.spec = spec
+        self.type = f"{domain.name}.{spec.name}@{spec.version}"
+        self.focus: Callable[[Any, str, str], Any] = spec.focus or domain.focus
+        self.run: Run = compile_run(spec, domain.evolve, hooks.before)
+        self.decode_json = msgspec.json.Decoder(spec.data).decode
+        self.decode_msgpack = msgspec.msgpack.Decoder(spec.data).decode
+        self.prepare = spec.prepare
+        self.items = spec.items
+        self.scopes = frozenset({f"{domain.name}:{spec.scope}", f"*:{spec.scope}"})
+
+    def decode(self, command: Command) -> Any:
+        """The typed data of a logged command."""
+        return self.decode_msgpack(command.data)
+
+
+class Admitted:
+    """A command that may be logged, with what admission already knows about it."""
+
+    __slots__ = ("_fingerprint", "command", "handler", "identity", "payload", "slot")
+
+    def __init__(self, command: Command, payload: Any, handler: Handler) -> None:
+        self.command = command
+        self.payload = payload
+        self.handler = handler
+        self.slot: SlotId = slot_of(command.tenant, command.key)
+        self.identity = identity_hash(command.tenant, command.key, command.id)
+        self._fingerprint: int | None = None
+
+    @property
+    def fingerprint(self) -> int:
+        """Content fingerprint (`model.command.fingerprint`), computed when first asked for."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.command)
+        return self._fingerprint
+
+
+class Registry:
+    """The compiled domains.  Immutable after construction.
+
+    Raises `InvariantBroken` for domains that contradict each other or the Protocol.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[Domain],
+        *,
+        hooks: Hooks | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.domains: tuple[Domain, ...] = tuple(domains)
+        self.limits = limits
+        hooks = hooks or Hooks()
+        self.after: tuple[AfterHook, ...] = hooks.after
+        self._admission: tuple[AdmissionHook, ...] = hooks.admission
+        self.domain_index = {domain.name: n for n, domain in enumerate(self.domains)}
+        if len(self.domain_index) != len(self.domains) or SYSTEM_DOMAIN in self.domain_index:
+            raise InvariantBroken(
+                "domain names are unique and not 'system'",
+                names=[domain.name for domain in self.domains],
+            )
+        self.events = tuple(
+            msgspec.msgpack.Decoder(list[domain.events])  # type: ignore[name-defined]
+            for domain in self.domains
+        )
+        self._by_type: dict[str, Handler] = {}
+        self._by_tenant: dict[tuple[str, str], Handler] = {}
+        for index, domain in enumerate(self.domains):
+            for spec in sorted(domain.commands, key=lambda spec: spec.version):
+                self._add(Handler(domain, index, spec, hooks))
+        self.handlers = {domain.name: domain.version for domain in self.domains}
+        self.handlers_digest = handlers_digest(self.handlers)
+
+    def _add(self, handler: Handler) -> None:
+        bare = handler.type.partition("@")[0]
+        if split_type(handler.type) is None:
+            raise InvariantBroken("a command type is domain.verb_noun@version", type=handler.type)
+        tenants = handler.spec.tenants
+        if tenants is None:
+            if handler.type in self._by_type:
+                raise InvariantBroken("a command type has one handler", type=handler.type)
+            self._by_type[bare] = self._by_type[handler.type] = handler
+            return
+        for tenant in sorted(tenants):
+            if (tenant, handler.type) in self._by_tenant:
+                raise InvariantBroken(
+                    "a command type has one handler per tenant", type=handler.type, tenant=tenant
+                )
+            self._by_tenant[tenant, bare] = self._by_tenant[tenant, handler.type] = handler
+
+    @property
+    def handlers_all(self) -> list[Handler]:
+        """Every handler once, by type then tenant, for documents and doctors."""
+        seen = {
+            id(handler): handler for handler in (*self._by_type.values(), *self._by_tenant.values())
+        }
+        return sorted(
+            seen.values(), key=lambda handler: (handler.type, sorted(handler.spec.tenants or ()))
+        )
+
+    def handler(self, type_name: str, tenant: str) -> Handler | None:
+        """The handler of a command type, with or without ``@version``, for a tenant."""
+        if self._by_tenant:
+            special = self._by_tenant.get((tenant, type_name))
+            if special is not None:
+                return special
+        return self._by_type.get(type_name)
+
+    def admit(
+        self,
+        *,
+        id: str,
+        type: str,
+        key: str,
+        data: bytes | msgspec.Raw,
+        codec: Codec,
+        tenant: str,
+        principal: str,
+        scopes: frozenset[str],
+        expected_version: int | None = None,
+        issued_at: int | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Admitted:
+        """Check everything that is checked before the log.
+
+        Raises `EngineError`: MALFORMED with a pointer, UNKNOWN_TYPE, FORBIDDEN, TOO_LARGE, or
+        what an admission hook raises.
+        """
+        handler = self.handler(type, tenant)
+        if handler is None:
+            raise EngineError(f"no handler for {type!r}", code="UNKNOWN_TYPE", pointer="/type")
+        if handler.scopes.isdisjoint(scopes):
+            wanted = min(handler.scopes - {f"*:{handler.spec.scope}"})
+            raise EngineError(f"this needs the scope {wanted}", code="FORBIDDEN")
+        if not is_name(id):
+            raise Malformed("an id is 1-128 characters of A-Z a-z 0-9 . _ : -", pointer="/id")
+        if not is_name(key):
+            raise Malformed("a key is 1-128 characters of A-Z a-z 0-9 . _ : -", pointer="/key")
+        payload = self._decode(handler, data, codec)
+        command = Command(
+            id,
+            handler.type,
+            key,
+            msgspec.Raw(_ENCODER.encode(payload)),
+            tenant,
+            principal,
+            expected_version,
+            issued_at,
+            correlation_id,
+            traceparent,
+        )
+        for hook in self._admission:
+            hook(command, payload)
+        return Admitted(command, payload, handler)
+
+    def _decode(self, handler: Handler, data: bytes | msgspec.Raw, codec: Codec) -> Any:
+        decode = handler.decode_json if codec == "json" else handler.decode_msgpack
+        try:
+            payload = decode(data)
+        except msgspec.ValidationError as error:
+            detail, pointer = split_place(str(error), under="/data")
+            raise Malformed(detail, pointer=pointer) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed(str(error), pointer="/data") from error
+        if handler.items is not None:
+            count = len(handler.items(payload))
+            if count > self.limits.items_per_command_max:
+                raise EngineError(
+                    f"{count} items are more than items_per_command_max "
+                    f"({self.limits.items_per_command_max})",
+                    code="TOO_LARGE",
+                    pointer="/data",
+                )
+        return handler.prepare(payload) if handler.prepare is not None else payload
+
+    def restore(self, command: Command) -> Admitted:
+        """A logged command, ready to be decided again.
+
+        Raises `EngineError` UNKNOWN_TYPE when this build has no handler for it.
+        """
+        handler = self.handler(command.type, command.tenant)
+        if handler is None:
+            raise EngineError(f"no handler for {command.type!r}", code="UNKNOWN_TYPE")
+        return Admitted(command, handler.decode(command), handler)
+
+
+def handlers_digest(handlers: dict[str, int]) -> bytes:
+    """Eight bytes that name a set of handler versions (`log/FORMAT.md`, field handlers)."""
+    lines = "".join(f"{name}={version}\n" for name, version in sorted(handlers.items()))
+    return hashlib.blake2b(lines.encode(), digest_size=8).digest()

@@ -73,7 +73,8 @@ class CommandContext:
         self._draws += 1
         return f"{self.shard:x}-{self.offset:x}-{self._draws:x}"
 
-    def send(self, *, tenant: str, key: str, type: str, id: str, data: object) -> None:"""Record a message to another shard; names as in the Domain Protocol."""
+    def send(self, *, tenant: str, key: str, type: str, id: str, data: object) -> None:
+        """Record a message to another shard; names as in the Domain Protocol."""
         self.messages.append(Message(tenant, key, type, id, data))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from ultraengine.execution.pipeline import AdmissionHook, AfterHook, Hooks, Run, compile_run
+from ultraengine.execution.system import is_system
 from ultraengine.model.command import SYSTEM_DOMAIN, Command, fingerprint, identity_hash
 from ultraengine.model.domain import CommandSpec, Domain
 from ultraengine.model.errors import EngineError, InvariantBroken, Malformed
@@ -63,10 +64,11 @@ class Admitted:
 
     __slots__ = ("_fingerprint", "command", "handler", "identity", "payload", "slot")
 
-    def __init__(self, command: Command, payload: Any, handler: Handler) -> None:
+    def __init__(self, command: Command, payload: Any, handler: Handler | None) -> None:
         self.command = command
         self.payload = payload
         self.handler = handler
+        """None for the engine's own ``system.*`` commands."""
         self.slot: SlotId = slot_of(command.tenant, command.key)
         self.identity = identity_hash(command.tenant, command.key, command.id)
         self._fingerprint: int | None = None
@@ -103,10 +105,14 @@ class Registry:
                 "domain names are unique and not 'system'",
                 names=[domain.name for domain in self.domains],
             )
-        self.events = tuple(
-            msgspec.msgpack.Decoder(list[domain.events])  # type: ignore[name-defined]
-            for domain in self.domains
+        # The unions are values here, which a type checker cannot follow.
+        kinds: list[Any] = [domain.events for domain in self.domains]
+        self.events = tuple(msgspec.msgpack.Decoder(list[kind]) for kind in kinds)
+        """By domain index: decoder of an outcome's events."""
+        self.expiries = tuple(
+            msgspec.msgpack.Decoder(list[tuple[str, str, kind]]) for kind in kinds
         )
+        """By domain index: decoder of a tick's (tenant, key, event) triples."""
         self._by_type: dict[str, Handler] = {}
         self._by_tenant: dict[tuple[str, str], Handler] = {}
         for index, domain in enumerate(self.domains):
@@ -223,6 +229,8 @@ class Registry:
 
         Raises `EngineError` UNKNOWN_TYPE when this build has no handler for it.
         """
+        if is_system(command):
+            return Admitted(command, None, None)
         handler = self.handler(command.type, command.tenant)
         if handler is None:
             raise EngineError(f"no handler for {command.type!r}", code="UNKNOWN_TYPE")

@@ -1,0 +1,409 @@
+"""The deterministic heart of a shard: commands in, outcomes out, one writer, no locks.
+
+`Executor.execute` decides and evolves a command that is durable and committed.
+`Executor.replay` evolves a recorded outcome; no user decision runs.  Both end in the same
+state, which is what recovery and replication rest on (requirement 001 §1.3, §1.5).
+
+Nothing here waits, reads a clock or touches a file.  The executor mutates the state that
+it owns and returns values; drivers do the rest.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from ultraengine.execution import system
+from ultraengine.execution.context import CommandContext, EventPlace
+from ultraengine.execution.pipeline import EvolveFailed, Verdict, internal
+from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.execution.slots import SlotImage
+from ultraengine.model.command import Command, identity_hash
+from ultraengine.model.domain import History
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, SlotId, slot_of
+from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Outcome, Status
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+class Dedupe(Protocol):
+    """The idempotency memory (`execution/dedup.py`), grouped by slot."""
+
+    def find(self, slot: int, identity: bytes, /) -> tuple[int, ...]:
+        """Offsets of commands that may have this identity, newest first."""
+
+    def add(self, slot: int, identity: bytes, offset: int, /) -> None:
+        """Remember a command."""
+
+
+class HistoryStore(Protocol):
+    """Where accepted events are kept for ever (`execution/history.py`)."""
+
+    def append(self, offset: int, domain: str, payload: bytes, /) -> None:
+        """Keep the encoded events of the command at `offset`; buffered, never waits."""
+
+    def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
+        """Reads of one domain, below the offset that `visible_end` gives at the time."""
+
+
+class Executed:
+    """One executed command: what is recorded, and what its caller is told."""
+
+    __slots__ = ("error", "outcome", "result")
+
+    def __init__(self, outcome: Outcome, result: Any, error: BaseException | None) -> None:
+        self.outcome = outcome
+        self.result = result
+        self.error = error
+        """What a handler raised, for the alarm."""
+
+
+class Executor:
+    """State and execution of one shard."""
+
+    def __init__(
+        self, registry: Registry, shard: ShardId, *, dedupe: Dedupe, history: HistoryStore
+    ) -> None:
+        self.registry = registry
+        self.shard = shard
+        self.dedupe = dedupe
+        self.history = history
+        self.slots: dict[int, SlotImage] = {}
+        self.applied_end = Offset(0)
+        """First offset not executed yet."""
+        self.time = Instant(0)
+        """Stamped time of the last executed command."""
+        self.epoch = Epoch(0)
+        self.epoch_handlers: dict[str, int] = {}
+        """Handler versions as the last epoch start announced them."""
+        self.skipped: set[int] = set()
+        """Offsets that a person has overridden."""
+        self.hook_failures = 0
+        self.before_mutation: Callable[[SlotId], None] | None = None
+        """Set while a cooperative snapshot needs slots as they are."""
+        self._timers: list[tuple[int, int, int]] = []
+        """Heap of (due, slot, domain index); entries that a slot no longer holds are stale."""
+        self._place = EventPlace()
+        self._contexts = tuple(
+            CommandContext(shard, history.view(domain.name, lambda: self.applied_end))
+            for domain in registry.domains
+        )
+        self._empty = tuple(domain.new_state() for domain in registry.domains)
+
+    # --- state ---------------------------------------------------------------------------
+
+    def slot(self, slot: int) -> SlotImage:
+        """The image of a slot, made when it is first asked for."""
+        image = self.slots.get(slot)
+        if image is None:
+            image = self.slots[slot] = SlotImage(len(self.registry.domains))
+        return image
+
+    def _state(self, slot: int, domain_index: int) -> Any:
+        image = self.slot(slot)
+        state = image.states[domain_index]
+        if state is None:
+            state = image.states[domain_index] = self.registry.domains[domain_index].new_state()
+        return state
+
+    def slot_state(self, domain: str, tenant: str, key: str) -> Any:
+        """Committed state of the slot of (tenant, key), to read; an empty one when unused."""
+        index = self.registry.domain_index[domain]
+        image = self.slots.get(slot_of(tenant, key))
+        state = None if image is None else image.states[index]
+        return self._empty[index] if state is None else state
+
+    def version(self, tenant: str, key: str) -> int:
+        """Number of accepted commands of an aggregate."""
+        image = self.slots.get(slot_of(tenant, key))
+        return 0 if image is None else image.versions.get((tenant, key), 0)
+
+    # --- execution -----------------------------------------------------------------------
+
+    def execute(
+        self, admitted: Admitted, *, offset: Offset, time: Instant, epoch: Epoch
+    ) -> Executed:
+        """Decide and evolve the command at `offset`, which must be `applied_end`.
+
+        Raises `EvolveFailed` when ``evolve`` raises: the shard halts and the state is void.
+        """
+        self._expect(offset, time)
+        command, handler = admitted.command, admitted.handler
+        if handler is None:
+            executed = self._execute_system(command, offset, time, epoch)
+        else:
+            slot = admitted.slot
+            if self.before_mutation is not None:
+                self.before_mutation(slot)
+            image = self.slot(slot)
+            name = (command.tenant, command.key)
+            version = image.versions.get(name, 0)
+            expected = command.expected_version
+            if expected is not None and expected != version:
+                failure = Failure(
+                    "VERSION_MISMATCH",
+                    f"expected version {expected}, found {version}",
+                    "/expected_version",
+                    version,
+                )
+                outcome = Outcome(offset, Status.REJECTED, version, NIL, EMPTY_ARRAY, failure)
+                executed = Executed(outcome, None, None)
+            else:
+                executed = self._decide(admitted, image, version, offset, time, epoch)
+            self.dedupe.add(slot, admitted.identity, offset)
+        self.applied_end = Offset(offset + 1)
+        self.time = time
+        return executed
+
+    def _expect(self, offset: Offset, time: Instant) -> None:
+        if offset != self.applied_end:
+            raise InvariantBroken(
+                "commands execute in order", offset=offset, applied_end=self.applied_end
+            )
+        if time < self.time:
+            raise InvariantBroken(
+                "time never goes back", offset=offset, time=time, before=self.time
+            )
+
+    def _decide(
+        self,
+        admitted: Admitted,
+        image: SlotImage,
+        version: int,
+        offset: Offset,
+        time: Instant,
+        epoch: Epoch,
+    ) -> Executed:
+        command, handler = admitted.command, admitted.handler
+        assert handler is not None  # noqa: S101  (the caller has split off system commands)
+        index = handler.domain_index
+        context, place = self._contexts[index], self._place
+        context.renew()
+        context.time = place.time = time
+        context.offset = place.offset = offset
+        context.epoch = epoch
+        context.tenant = place.tenant = command.tenant
+        context.principal = command.principal
+        context.key = place.key = command.key
+        state = image.states[index]
+        if state is None:
+            state = image.states[index] = handler.domain.new_state()
+        image.changed = True
+        try:
+            focus = handler.focus(state, command.tenant, command.key)
+        except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
+            verdict = internal(error)
+        else:
+            verdict = handler.run(focus, command, admitted.payload, context, place)
+        if verdict.changed:
+            version += 1
+            image.accept(command.tenant, command.key, version)
+            if verdict.events is not EMPTY_ARRAY:
+                self.history.append(offset, handler.domain.name, bytes(verdict.events))
+        due = handler.domain.due(state)
+        if due != image.due[index]:
+            self._schedule(image, admitted.slot, index, due)
+        messages = NIL
+        if context.messages:
+            messages = self._messages(verdict, context)
+        outcome = Outcome(
+            offset,
+            int(verdict.status),
+            version,
+            verdict.raw_result,
+            verdict.events,
+            verdict.failure,
+            messages,
+        )
+        for hook in self.registry.after:
+            self._observe(hook, command, verdict)
+        return Executed(outcome, verdict.result, verdict.error)
+
+    @staticmethod
+    def _messages(verdict: Verdict, context: CommandContext) -> msgspec.Raw:
+        """Messages of accepted commands; a command that changed nothing sends nothing."""
+        if not verdict.changed:
+            return NIL
+        return msgspec.Raw(_ENCODER.encode(context.messages))
+
+    def _observe(
+        self, hook: Callable[[Command, Verdict], None], command: Command, verdict: Verdict
+    ) -> None:
+        try:
+            hook(command, verdict)
+        except Exception:  # noqa: BLE001  (an observer may not change what it observes)
+            self.hook_failures += 1
+
+    # --- timers --------------------------------------------------------------------------
+
+    def _schedule(self, image: SlotImage, slot: int, index: int, due: Instant | None) -> None:
+        image.due[index] = due
+        if due is not None:
+            heapq.heappush(self._timers, (due, slot, index))
+
+    def next_due(self) -> tuple[Instant, str] | None:
+        """The earliest timer of the shard and its domain; None when there is none."""
+        while self._timers:
+            due, slot, index = self._timers[0]
+            image = self.slots.get(slot)
+            if image is not None and image.due[index] == due:
+                return Instant(due), self.registry.domains[index].name
+            heapq.heappop(self._timers)
+        return None
+
+    def _expire(self, tick: system.Tick, offset: Offset, time: Instant) -> list[Any]:
+        """Expire due timers of one domain, in order of (due, slot); returns the triples."""
+        index = self.registry.domain_index[tick.domain]
+        domain = self.registry.domains[index]
+        others: list[tuple[int, int, int]] = []
+        expired: list[tuple[str, str, Any]] = []
+        while self._timers and len(expired) < tick.count_max:
+            due, slot, owner = self._timers[0]
+            if due > time:
+                break
+            heapq.heappop(self._timers)
+            image = self.slots.get(slot)
+            if image is None or image.due[owner] != due:
+                continue
+            if owner != index:
+                others.append((due, slot, owner))
+                continue
+            image.due[index] = None  # Rescheduled by what its expiries leave.
+            batch = domain.expire(image.states[index], time, tick.count_max - len(expired))
+            if not batch:
+                raise EvolveFailed("a due timer expires", offset=offset, slot=slot, due=due)
+            self._evolve_triples(index, batch, offset, time, len(expired))
+            expired.extend(batch)
+        for entry in others:
+            heapq.heappush(self._timers, entry)
+        return expired
+
+    def _evolve_triples(
+        self,
+        index: int,
+        triples: Sequence[tuple[str, str, Any]],
+        offset: Offset,
+        time: Instant,
+        first: int,
+    ) -> None:
+        domain, place = self.registry.domains[index], self._place
+        place.offset, place.time = offset, time
+        for position, (tenant, key, event) in enumerate(triples):
+            slot = slot_of(tenant, key)
+            if self.before_mutation is not None:
+                self.before_mutation(slot)
+            state = self._state(slot, index)
+            place.index, place.tenant, place.key = first + position, tenant, key
+            try:
+                domain.evolve(domain.focus(state, tenant, key), event, place)
+            except Exception as error:
+                raise EvolveFailed("evolve may not fail", offset=offset) from error
+            image = self.slots[slot]
+            image.changed = True
+            due = domain.due(state)
+            if due != image.due[index]:
+                self._schedule(image, slot, index, due)
+
+    # --- system commands -----------------------------------------------------------------
+
+    def _execute_system(
+        self, command: Command, offset: Offset, time: Instant, epoch: Epoch
+    ) -> Executed:
+        data = system.system_data(command)
+        events = EMPTY_ARRAY
+        if isinstance(data, system.Tick):
+            triples = self._expire(data, offset, time)
+            events = self._record_expiries(data.domain, triples, offset)
+        elif isinstance(data, system.EpochStart):
+            self.epoch = Epoch(data.epoch)
+            self.epoch_handlers = dict(data.handlers)
+        else:
+            self.skipped.add(data.offset)
+        if epoch < self.epoch:
+            raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
+        return Executed(Outcome(offset, Status.ACCEPTED, 0, NIL, events), None, None)
+
+    def _record_expiries(self, domain: str, triples: list[Any], offset: Offset) -> msgspec.Raw:
+        if not triples:
+            return EMPTY_ARRAY
+        self.history.append(offset, domain, _ENCODER.encode([event for _, _, event in triples]))
+        return msgspec.Raw(_ENCODER.encode(triples))
+
+    # --- replay --------------------------------------------------------------------------
+
+    def replay(self, command: Command, outcome: Outcome, *, time: Instant, epoch: Epoch) -> None:
+        """Evolve a recorded outcome.
+
+        Raises `EvolveFailed` when ``evolve`` fails or this build cannot read the events, with
+        the offset in its facts.
+        """
+        offset = Offset(outcome.offset)
+        self._expect(offset, time)
+        if system.is_system(command):
+            self._replay_system(command, outcome, offset, time)
+        else:
+            self._replay_domain(command, outcome, offset, time)
+        self.applied_end = Offset(offset + 1)
+        self.time = time
+        if epoch < self.epoch:
+            raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
+
+    def _replay_domain(
+        self, command: Command, outcome: Outcome, offset: Offset, time: Instant
+    ) -> None:
+        slot = slot_of(command.tenant, command.key)
+        self.dedupe.add(slot, identity_hash(command.tenant, command.key, command.id), offset)
+        if outcome.status != Status.ACCEPTED or offset in self.skipped:
+            return
+        index = self.registry.domain_index.get(command.type.partition(".")[0])
+        if index is None:
+            raise EvolveFailed("no domain for a recorded command", offset=offset, type=command.type)
+        image = self.slot(slot)
+        if outcome.version != image.versions.get((command.tenant, command.key), 0):
+            image.accept(command.tenant, command.key, outcome.version)
+        image.changed = True
+        raw = bytes(outcome.events)
+        if raw == b"\x90":
+            return
+        domain, place = self.registry.domains[index], self._place
+        state = self._state(slot, index)
+        place.offset, place.time = offset, time
+        place.tenant, place.key = command.tenant, command.key
+        try:
+            focus = domain.focus(state, command.tenant, command.key)
+            for position, event in enumerate(self.registry.events[index].decode(raw)):
+                place.index = position
+                domain.evolve(focus, event, place)
+        except Exception as error:
+            raise EvolveFailed("a recorded event evolves", offset=offset) from error
+        self.history.append(offset, domain.name, raw)
+        due = domain.due(state)
+        if due != image.due[index]:
+            self._schedule(image, slot, index, due)
+
+    def _replay_system(
+        self, command: Command, outcome: Outcome, offset: Offset, time: Instant
+    ) -> None:
+        data = system.system_data(command)
+        if isinstance(data, system.EpochStart):
+            self.epoch = Epoch(data.epoch)
+            self.epoch_handlers = dict(data.handlers)
+        elif isinstance(data, system.Skip):
+            self.skipped.add(data.offset)
+        elif bytes(outcome.events) != b"\x90" and offset not in self.skipped:
+            index = self.registry.domain_index[data.domain]
+            triples = self.registry.expiries[index].decode(outcome.events)
+            self._evolve_triples(index, triples, offset, time, 0)
+            self._record_expiries(data.domain, triples, offset)
+
+    # --- queries -------------------------------------------------------------------------
+
+    def check(self) -> Iterator[str]:
+        """Broken invariants of all domains, slot by slot, as sentences."""
+        for slot, image in sorted(self.slots.items()):
+            for domain, state in zip(self.registry.domains, image.states, strict=True):
+                if state is not None:
+                    for sentence in domain.check(state):
+                        yield f"{domain.name}, slot {slot}: {sentence}"

@@ -1,0 +1,71 @@
+"""What the engine itself decides, as commands with offsets of their own.
+
+``system.*`` commands are made here and nowhere else; the edge refuses the domain name.
+They make time and operator overrides part of the log, so that replays repeat them.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from ultraengine.model.command import SYSTEM_TENANT, Command
+from ultraengine.model.ids import Offset
+
+EPOCH_START: Final = "system.epoch_start@1"
+TICK: Final = "system.tick@1"
+SKIP: Final = "system.skip@1"
+
+
+class EpochStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """First command of a leadership: who decides from here on, with which handlers."""
+
+    epoch: int
+    handlers: dict[str, int]
+    engine: str
+    """Version of the engine's package."""
+
+
+class Tick(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The earliest timer of one domain is due at the frame's time."""
+
+    domain: str
+    count_max: int
+    """At most this many expiries; the rest enters the next tick."""
+
+
+class Skip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A person's override: the command at ``offset`` is not evolved, whatever its outcome says."""
+
+    offset: int
+    reason: str
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_TYPES: Final[dict[str, type[msgspec.Struct]]] = {EPOCH_START: EpochStart, TICK: Tick, SKIP: Skip}
+_NAMES: Final = {kind: name for name, kind in _TYPES.items()}
+
+
+def system_command(data: EpochStart | Tick | Skip, *, offset: Offset) -> Command:
+    """The command that logs `data`; its id is its place, so it never repeats."""
+    return Command(
+        f"system-{offset}",
+        _NAMES[type(data)],
+        "system",
+        msgspec.Raw(_ENCODER.encode(data)),
+        SYSTEM_TENANT,
+        SYSTEM_TENANT,
+    )
+
+
+def system_data(command: Command) -> Any:
+    """The typed data of a system command.
+
+    Raises KeyError for a type that this build does not know, `msgspec.ValidationError` for
+    data of another shape.
+    """
+    return msgspec.msgpack.decode(command.data, type=_TYPES[command.type])
+
+
+def is_system(command: Command) -> bool:
+    """Whether the engine itself made this command."""
+    return command.tenant == SYSTEM_TENANT and command.type.startswith("system.")

@@ -67,7 +67,13 @@ class ImagePosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Image(Protocol):
-    """The state of one shard as snapshots see it.  Used from one thread."""
+    """The state of one shard as snapshots see it.  Used from one thread.
+
+    Sections depend on content alone, and slots are independent of each other: an image that
+    was given the sections of some slots gives back these for these slots, and an increment
+    changes a slot through sections of that slot only.  An image that dropped a slot since the
+    last ``mark`` cannot say so in an increment; its owner asks for a full snapshot then.
+    """
 
     def sections(self, *, full: bool) -> Iterator[Section]:
         """All sections in order; ``full=False``: only what changed since the last ``mark``.
@@ -79,8 +85,11 @@ class Image(Protocol):
     def load(self, section: Section) -> None:
         """Take one section of a full image or, on top of it, of an increment, in order."""
 
-    def mark(self) -> None:
-        """Start of the next increment: everything so far is in a snapshot."""
+    def mark(self, slot: int | None = None) -> None:
+        """Start of the next increment: everything so far is in a snapshot.
+
+        With `slot`, for that slot alone: a cooperative snapshot marks each slot as it is read.
+        """
 
     def slots(self) -> Sequence[int]:
         """Slots that hold anything, ascending, `SHARD_WIDE` included when it does."""

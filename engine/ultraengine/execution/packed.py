@@ -1,0 +1,325 @@
+"""`PackedIndex`: 8-byte hash -> ascending integers in at most 24 bytes per entry.
+
+Purpose: remember for ever, or for a long window, which ids were seen and where (an offset, or
+``offset << 16 | item``), without a Python object per id.  A dict of the same content costs
+about ten times as much (requirement 001 §1.1, §6.1: memory holds hot state).
+
+Structure: linear hashing (W. Litwin, VLDB 1980) over short buckets.  A bucket is a bytearray
+of its 8-byte hashes in insertion order, searched by ``rfind``, beside an ``array('Q')`` of
+the values.  Whenever the mean bucket would hold more than `BUCKET_ENTRIES` entries, exactly one
+bucket is split in two, so no insertion ever pays for a global rehash; after large removals
+buckets are merged again, one per step.  Buckets have no fixed capacity: hashes that collide in
+full, or an adversary who crafts them, make one bucket long and never the directory large.
+
+Order: the *mirror* of a hash is its bytes read as a big-endian integer with the bits of each
+byte reversed.  As the bucket number is made of the lowest bits of the hash, all entries of a
+bucket are neighbours in mirror order.  So dumps, scans and sorted runs (`dedup_runs`) all
+use mirror order: it depends on content alone and can be streamed bucket by bucket.
+
+Chunk format (``dump``, ``changes``; little-endian but for the keys): count u32, entries in the
+whole index u64, floor u64, then ``count`` mirrored hashes (8 bytes each, ascending), then
+``count`` values u64 (ascending among equal hashes).  A chunk has at most 1 MiB.
+
+Rules: values ascend strictly over all additions of one index, which makes "added since" and
+"older than" a comparison; hashes prove nothing, so a candidate is confirmed by its reader.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from operator import gt
+from struct import Struct, pack, unpack
+from typing import Final
+
+from ultraengine.model.errors import InvariantBroken
+
+BUCKET_ENTRIES: Final = 44
+"""Mean entries per bucket: fewer cost memory per bucket, more cost search time."""
+CHUNK_ENTRIES_MAX: Final = 65_000
+"""Entries per chunk, so that a chunk stays below 1 MiB."""
+HASH_BYTES: Final = 8
+MIRROR_END: Final = 1 << 64
+"""First integer that is no mirror."""
+
+Entry = tuple[int, int]
+"""(mirrored hash, value)."""
+
+_SCAN_BUCKETS_LOG2: Final = 4
+"""Buckets visited per step of a scan, as a power of two: 700 to 1,400 entries."""
+_CHUNK_HEADER: Final = Struct("<IQQ")
+_REVERSED_BYTES: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_BIT_SET: Final = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))
+_BIT_CLEAR: Final = tuple(bytes(~byte >> bit & 1 for byte in range(256)) for bit in range(8))
+
+
+def mirror(identity: bytes) -> int:
+    """The mirror of one 8-byte hash."""
+    return int.from_bytes(identity.translate(_REVERSED_BYTES), "big")
+
+
+def unmirror(mirrored: int) -> bytes:
+    """The 8-byte hash whose mirror this is."""
+    return mirrored.to_bytes(HASH_BYTES, "big").translate(_REVERSED_BYTES)
+
+
+class PackedIndex:
+    """A multimap from 8-byte hashes to strictly ascending integers below 2^64.
+
+    Additions and look-ups take constant time; both, for a fresh hash, about half a
+    microsecond.  Not thread-safe: it belongs to the writer of its shard.
+    """
+
+    __slots__ = ("_count", "_floor", "_half", "_keys", "_last", "_limit", "_mark", "_values")
+
+    def __init__(self) -> None:
+        # Buckets 0 .. half-1 and half .. len-1: those below len-half have been split at this
+        # level.  A hash belongs to bucket (hash mod 2*half), or to that minus half if there is
+        # no such bucket yet.
+        self._keys: list[bytearray] = [bytearray()]
+        self._values: list[array[int]] = [array("Q")]
+        self._half = 1
+        self._limit = BUCKET_ENTRIES
+        self._count = 0
+        self._last = -1
+        self._floor = 0
+        self._mark = (0, 0)
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        return self._count
+
+    @property
+    def last(self) -> int:
+        """Highest value ever added or cut below; the next one must be higher.  -1 at first."""
+        return self._last
+
+    @property
+    def floor(self) -> int:
+        """Entries with values below this have been cut."""
+        return self._floor
+
+    def candidates(self, identity: bytes) -> tuple[int, ...]:
+        """The values added with this hash, newest first."""
+        keys = self._keys
+        half = self._half
+        number = int.from_bytes(identity, "little") & (half + half - 1)
+        if number >= len(keys):
+            number -= half
+        bucket = keys[number]
+        at = bucket.rfind(identity)
+        if at < 0:
+            return ()
+        found = []
+        while at >= 0:
+            if at & 7:
+                # A hit across two neighbours is none; it may overlap a real one to its left.
+                at = bucket.rfind(identity, 0, at + 7)
+            else:
+                found.append(self._values[number][at >> 3])
+                at = bucket.rfind(identity, 0, at)
+        return tuple(found)
+
+    def add(self, identity: bytes, value: int) -> None:
+        """Append one entry.  Raises `InvariantBroken` unless `value` is above all before."""
+        if value <= self._last:
+            raise InvariantBroken("values of a packed index ascend", value=value, last=self._last)
+        self._last = value
+        keys = self._keys
+        half = self._half
+        number = int.from_bytes(identity, "little") & (half + half - 1)
+        if number >= len(keys):
+            number -= half
+        keys[number] += identity
+        self._values[number].append(value)
+        self._count += 1
+        if self._count > self._limit:
+            self._split()
+
+    def cut_below(self, value: int) -> Iterator[Entry]:
+        """Remove all entries with lower values, yielding them in no particular order.
+
+        Consume the iterator to the end: what is not consumed is not removed.  Raises
+        `InvariantBroken` when additions have not reached `value` yet.
+        """
+        for removed in self.cut_steps(value):
+            yield from removed
+
+    def cut_steps(self, value: int) -> Iterator[Sequence[Entry]]:
+        """``cut_below`` in steps of one bucket each, some of them empty.
+
+        Additions may happen between the steps: a split moves entries only to buckets that are
+        visited later, and new entries are above `value`.
+        """
+        if value > self._last + 1:
+            raise InvariantBroken("a cut stays below the end", value=value, last=self._last)
+        self._floor = max(self._floor, value)
+        number = 0
+        while number < len(self._keys):
+            yield self._cut_bucket(number, value)
+            number += 1
+        # A quarter instead of a half, so that growth right after a merge does not split again.
+        while len(self._keys) > 1 and self._count * 4 < self._limit:
+            self._merge()
+            yield ()
+
+    def scan(self, low: int, high: int) -> Iterator[Sequence[Entry]]:
+        """Entries with ``low <= value < high`` in mirror order, in short sorted steps.
+
+        Additions of values >= `high`, and cuts below `low`, may happen between the steps.
+        """
+        cursor = 0
+        while cursor < MIRROR_END:
+            depth = max(0, self._half.bit_length() - 1 - _SCAN_BUCKETS_LOG2)
+            prefix = cursor >> (64 - depth)
+            entries: list[Entry] = []
+            residue = int(f"{prefix:0{depth}b}"[::-1], 2) if depth else 0
+            for number in range(residue, len(self._keys), 1 << depth):
+                values = self._values[number]
+                if not values or values[-1] < low:
+                    continue
+                start, end = bisect_left(values, low), bisect_left(values, high)
+                keys = self._keys[number][start * 8 : end * 8].translate(_REVERSED_BYTES)
+                entries += zip(unpack(f">{end - start}Q", keys), values[start:end], strict=True)
+            entries.sort()
+            # Merges between two steps make partitions wider: skip what was yielded before.
+            yield entries[bisect_left(entries, (cursor, 0)) :]
+            cursor = (prefix + 1) << (64 - depth)
+
+    def dump(self) -> Iterator[bytes]:
+        """The whole content as chunks; nothing for an index that never held anything."""
+        return self._chunks(0, always=self._floor > 0)
+
+    def mark(self) -> None:
+        """Start counting changes anew: everything so far is in a dump."""
+        self._mark = (self._last + 1, self._floor)
+
+    def changes(self) -> Iterator[bytes]:
+        """Chunks that bring a dump taken at ``mark`` to the present content."""
+        value, floor = self._mark
+        return self._chunks(value, always=self._floor > floor)
+
+    def load(self, chunk: bytes) -> None:
+        """Add the entries of one chunk and make the cut that it names.
+
+        Raises ValueError on anything that ``dump`` or ``changes`` do not write.
+        """
+        total, floor, keys, values = _parse(chunk)
+        if floor > self._floor:
+            self._last = max(self._last, floor - 1)
+            for _ in self.cut_steps(floor):
+                pass
+        # With as many buckets as the dumped index needs, each is filled by one chunk.
+        while self._limit < total:
+            self._split()
+        plain = keys.translate(_REVERSED_BYTES)
+        mirrored = unpack(f">{len(values)}Q", keys)
+        if any(map(gt, mirrored, mirrored[1:])):
+            raise ValueError("the hashes of a packed index chunk do not ascend")
+        start = 0
+        while start < len(values):
+            number, depth = self._bucket_of(plain[start * 8 : start * 8 + 8])
+            shift = 64 - depth
+            end = bisect_left(mirrored, ((mirrored[start] >> shift) + 1) << shift, start)
+            self._fill(number, plain[start * 8 : end * 8], values[start:end])
+            start = end
+        self._count += len(values)
+        self._last = max(self._last, max(values, default=-1))
+
+    def _bucket_of(self, identity: bytes) -> tuple[int, int]:
+        """Bucket number of a hash, and how many low bits of the hash decide it."""
+        size, half = len(self._keys), self._half
+        number = int.from_bytes(identity, "little") & (half + half - 1)
+        if number >= size:
+            number -= half
+        split = number >= half or number + half < size
+        return number, half.bit_length() - 1 + split
+
+    def _split(self) -> None:
+        """Move the entries whose next hash bit is set from the next bucket to a new one."""
+        half = self._half
+        number = len(self._keys) - half
+        keys, values = self._keys[number], self._values[number]
+        # The deciding bit of every hash at once: the byte it is in, by stride and table.
+        byte, bit = divmod(half.bit_length() - 1, 8)
+        deciding = keys[byte::8]
+        with memoryview(keys) as raw, raw.cast("Q") as tokens:
+            stay, move = deciding.translate(_BIT_CLEAR[bit]), deciding.translate(_BIT_SET[bit])
+            kept = bytearray(array("Q", compress(tokens, stay)))
+            moved = bytearray(array("Q", compress(tokens, move)))
+        self._keys[number] = kept
+        self._values[number] = array("Q", compress(values, stay))
+        self._keys.append(moved)
+        self._values.append(array("Q", compress(values, move)))
+        self._limit += BUCKET_ENTRIES
+        if len(self._keys) == half + half:
+            self._half = half + half
+
+    def _merge(self) -> None:
+        """Undo the last split."""
+        if len(self._keys) == self._half:
+            self._half >>= 1
+        keys, values = self._keys.pop(), self._values.pop()
+        self._limit -= BUCKET_ENTRIES
+        self._fill(len(self._keys) - self._half, bytes(keys), values)
+
+    def _fill(self, number: int, keys: bytes, values: Sequence[int]) -> None:
+        """Put entries that belong to one bucket there, in the order of their values."""
+        bucket = self._keys[number]
+        pairs = list(zip(values, array("Q", keys), strict=True))
+        before = self._values[number]
+        if before and before[-1] > min(values, default=MIRROR_END):
+            pairs += zip(before, array("Q", bytes(bucket)), strict=True)
+            del before[:], bucket[:]
+        pairs.sort()
+        before.extend([value for value, _ in pairs])
+        bucket += array("Q", [token for _, token in pairs]).tobytes()
+
+    def _cut_bucket(self, number: int, value: int) -> Sequence[Entry]:
+        values = self._values[number]
+        if not values or values[0] >= value:
+            return ()
+        end = bisect_left(values, value)
+        keys = self._keys[number]
+        mirrored = unpack(f">{end}Q", keys[: end * 8].translate(_REVERSED_BYTES))
+        removed = list(zip(mirrored, values[:end], strict=True))
+        # Copies, because deleting a prefix would keep its memory.
+        self._keys[number] = keys[end * 8 :]
+        self._values[number] = values[end:]
+        self._count -= end
+        return removed
+
+    def _chunks(self, low: int, *, always: bool) -> Iterator[bytes]:
+        pending: list[Entry] = []
+        if self._last >= low:
+            for entries in self.scan(low, MIRROR_END):
+                pending += entries
+                while len(pending) >= CHUNK_ENTRIES_MAX:
+                    yield self._chunk(pending[:CHUNK_ENTRIES_MAX])
+                    del pending[:CHUNK_ENTRIES_MAX]
+                    always = False
+        if pending or always:
+            yield self._chunk(pending)
+
+    def _chunk(self, entries: Sequence[Entry]) -> bytes:
+        count = len(entries)
+        return b"".join(
+            (
+                _CHUNK_HEADER.pack(count, self._count, self._floor),
+                pack(f">{count}Q", *[mirrored for mirrored, _ in entries]),
+                pack(f"<{count}Q", *[value for _, value in entries]),
+            )
+        )
+
+
+def _parse(chunk: bytes) -> tuple[int, int, bytes, tuple[int, ...]]:
+    """(entries in the index, floor, mirrored hashes, values) of a chunk."""
+    if len(chunk) < _CHUNK_HEADER.size:
+        raise ValueError(f"a packed index chunk of {len(chunk)} bytes has no header")
+    count, total, floor = _CHUNK_HEADER.unpack_from(chunk)
+    split = _CHUNK_HEADER.size + count * 8
+    if len(chunk) != split + count * 8 or count > CHUNK_ENTRIES_MAX or count > total:
+        raise ValueError(
+            f"a packed index chunk of {len(chunk)} bytes names {count} of {total} entries"
+        )
+    return total, floor, chunk[_CHUNK_HEADER.size : split], unpack(f"<{count}Q", chunk[split:])

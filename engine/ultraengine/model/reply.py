@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 import msgspec
 
-OutcomeName = Literal["accepted", "rejected", "refused"]
+OutcomeName = Literal["accepted", "rejected", "refused", "unknown"]
+"""``unknown`` (OUTCOME_UNKNOWN): no answer in time, so it may be logged.  It is no refusal: a
+client that took it for one would book twice with a new id."""
 DurabilityName = Literal["sync", "group", "async"]
 
 

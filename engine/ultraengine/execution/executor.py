@@ -37,6 +37,17 @@ class Dedupe(Protocol):
     def add(self, slot: int, identity: bytes, offset: int, /) -> None:
         """Remember a command."""
 
+    def advance(self, time: Instant, offset_end: Offset, /) -> None:
+        """A group ended: forget what is older than the window, at the same place everywhere."""
+
+    @property
+    def floor_time(self) -> Instant:
+        """Ids made before this may have been forgotten; 0 while nothing was."""
+
+    @property
+    def floor_offset(self) -> Offset:
+        """Commands below this offset may have been forgotten; 0 while none was."""
+
 
 class HistoryStore(Protocol):
     """Where accepted events are kept for ever (`execution/history.py`)."""

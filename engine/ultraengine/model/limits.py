@@ -27,7 +27,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Waiting command bytes per shard; full: 429 OVERLOADED."""
     group_commands_max: int = 4_096
     """Commands per COMMANDS frame; the rest waits for the next group."""
-    group_bytes_max: int = 8 * MIB
+    group_bytes_max: int = 2 * MIB
     """Payload per COMMANDS frame; the rest waits for the next group."""
     frame_bytes_max: int = 16 * MIB
     """Payload before compression; an OUTCOMES payload beyond it is split by the writer."""

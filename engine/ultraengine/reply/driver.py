@@ -1,0 +1,77 @@
+"""What answers wait for: a recorded outcome read from disk, or an offset being reached."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ultraengine.log.reader import LogReader
+from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import Epoch, Instant
+from ultraengine.reply.recorded import Name, Recorded, name_of
+
+
+class Recall:
+    """Finds the first attempt of a command: in memory, else in the log, off the loop."""
+
+    def __init__(
+        self, reader: LogReader, threads: ThreadPoolExecutor, unrecorded: Mapping[int, Recorded]
+    ) -> None:
+        self._reader = reader
+        self._threads = threads
+        self._unrecorded = unrecorded
+        """By offset: executed, and not in the log's durable part yet."""
+
+    async def find(self, name: Name, candidates: Sequence[int]) -> Recorded | None:
+        """The command of this name among the offsets, newest first; None if none is it."""
+        loop = asyncio.get_running_loop()
+        for offset in candidates:
+            recorded = self._unrecorded.get(offset)
+            if recorded is None:
+                recorded = await loop.run_in_executor(self._threads, self._read, offset)
+            if recorded is not None and name_of(recorded.command) == name:
+                return recorded
+        return None
+
+    def _read(self, offset: int) -> Recorded | None:
+        found = self._reader.find(offset)
+        if found is None or found[2] is None:
+            return None
+        header, command, outcome = found
+        return Recorded(command, outcome, Epoch(header.epoch), Instant(header.time))
+
+
+class OffsetWaiters:
+    """Reads that wait until a command was executed (``min_offset``)."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    async def wait(self, offset: int, applied_end: int) -> None:
+        """Return once `offset` is executed.  Raises `EngineError` WAIT_TIMEOUT."""
+        if applied_end > offset:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((offset, future))
+        try:
+            await asyncio.wait_for(future, self._wait_s)
+        except TimeoutError:
+            raise EngineError(
+                f"offset {offset} was not reached within {self._wait_s} s",
+                code="WAIT_TIMEOUT",
+                retry_after_s=1.0,
+            ) from None
+
+    def reached(self, applied_end: int) -> None:
+        """Wake the reads whose offset is executed now."""
+        if not self._waiting:
+            return
+        still = []
+        for offset, future in self._waiting:
+            if future.done():
+                continue
+            if offset < applied_end:
+                future.set_result(None)
+            else:
+                still.append((offset, future))
+        self._waiting = still

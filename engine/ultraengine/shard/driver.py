@@ -1,0 +1,518 @@
+"""The loop of a shard: everything that waits, around the pure machine.
+
+    submit -> accept -> [group forms while the disk is busy] -> write + flush (flush thread)
+           -> durable -> start the next flush -> execute, in slices -> answer
+
+No timer forms groups under ``sync``: while one flush runs the next group forms, and a lone
+command is flushed at once.  The loop never blocks on the disk; one flush is under way at a
+time.  Execution yields to the loop every `UNITS_PER_TURN` transfers' worth of work.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from ultraengine.execution.executor import Executor
+from ultraengine.execution.pipeline import EvolveFailed
+from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.execution.system import Skip
+from ultraengine.log.driver import Log, Written
+from ultraengine.log.frame import FrameDraft
+from ultraengine.model.domain import QuerySpec
+from ultraengine.model.errors import EngineError, InvariantBroken
+from ultraengine.model.id_time import id_time
+from ultraengine.model.ids import Epoch
+from ultraengine.model.instant import format_instant
+from ultraengine.model.limits import Limits
+from ultraengine.model.policy import FlushRule
+from ultraengine.ports import Clock
+from ultraengine.reply import compose
+from ultraengine.reply.driver import OffsetWaiters, Recall
+from ultraengine.reply.recorded import name_of
+from ultraengine.reply.waiters import Ticket
+from ultraengine.shard.effects import Answer, Group, Pending
+from ultraengine.shard.flush_times import FlushTimes
+from ultraengine.shard.machine import Machine
+from ultraengine.shard.metrics import ShardMetrics
+from ultraengine.shard.status import (
+    OutcomeAnswer,
+    ReadAnswer,
+    ShardState,
+    ShardStatus,
+    refusal,
+)
+
+UNITS_PER_TURN: Final = 256
+IDLE_FLUSH_S: Final = 0.02
+"""Outcomes that no group carried are written alone after this long."""
+EXECUTING_MAX: Final = 2
+"""Groups that are durable and wait for execution; more are not formed."""
+SPACE_POLL_S: Final = 0.5
+READER_THREADS: Final = 2
+
+log = structlog.get_logger("shard")
+
+
+class ShardParts(msgspec.Struct):
+    """What `shard.opening` puts together for one shard."""
+
+    machine: Machine
+    executor: Executor
+    log: Log
+    registry: Registry
+    limits: Limits
+    rule: FlushRule
+    clock: Clock
+    metrics: ShardMetrics
+    epoch: Epoch
+    replayed: int
+    replay_s: float
+
+
+class Shard:
+    """One running shard.  All methods are called on the event loop's thread."""
+
+    def __init__(self, parts: ShardParts, *, on_fatal: Callable[[BaseException], None]) -> None:
+        self.registry = parts.registry
+        self.limits = parts.limits
+        self.machine = parts.machine
+        self.executor = parts.executor
+        self.metrics = parts.metrics
+        self.log = parts.log
+        self.epoch = parts.epoch
+        self._parts = parts
+        self._rule = parts.rule
+        self._clock = parts.clock
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="shard-read")
+        self._recall = Recall(parts.log.reader(), self._threads, parts.machine.unrecorded)
+        self._state = ShardState.SERVING
+        self._reason = ""
+        self._closed: EngineError | None = None
+        self._writing: tuple[list[FrameDraft], Group | None, float] | None = None
+        self._executing: deque[tuple[Group, float]] = deque()
+        self._pump_scheduled = False
+        self._slice_scheduled = False
+        self._held = 0
+        """Reasons for which no group is formed: a snapshot's cut, a drain's end."""
+        self._oldest: float | None = None
+        """When the oldest waiting command was submitted."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._unsynced: asyncio.TimerHandle | None = None
+        self._at_rest: list[asyncio.Future[None]] = []
+        self._offsets = OffsetWaiters(self.limits.min_offset_wait_s)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flush_times = FlushTimes()
+        self._alarms = 0
+        self.on_recorded: Callable[[int], None] = lambda _end: None
+        """Told the offset below which outcomes are durable: the feed's wake-up."""
+        self.snapshot: Callable[[], tuple[int | None, float | None]] = lambda: (None, None)
+        """(first offset not in the newest snapshot, its age in seconds)."""
+
+    def start(self) -> None:
+        """Begin to serve: log the epoch start and whatever recovery left to record."""
+        self.log.start(lambda error: self._loop.call_soon_threadsafe(self._fatal, error))
+        self.metrics.serving.set(1)
+        self.metrics.applied.set(self.executor.applied_end)
+        self._schedule_pump()
+
+    # --- submit --------------------------------------------------------------------------
+
+    def submit(self, admitted: Sequence[Admitted], ticket: Ticket, first_index: int = 0) -> None:
+        """Take commands in order; every answer, refusals too, arrives through the ticket."""
+        effects = self.machine.accept(admitted, ticket, first_index, self._closed)
+        if effects.answers:
+            self.metrics.rejected.inc(len(effects.answers))
+            self._deliver(effects.answers)
+        for pending, candidates in effects.verify:
+            self._spawn(self._verify(pending, candidates))
+        if self.machine.waiting:
+            if self._oldest is None:
+                self._oldest = time.monotonic()
+            if not self._pump_scheduled:
+                self._schedule_pump()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _verify(self, pending: Pending, candidates: tuple[int, ...]) -> None:
+        try:
+            found = await self._recall.find(name_of(pending.admitted.command), candidates)
+        except Exception:
+            log.exception("retry.unreadable", shard=self.executor.shard)
+            unreadable = EngineError(
+                "the first attempt's outcome cannot be read now",
+                code="OUTCOME_UNKNOWN",
+                retry_after_s=1.0,
+            )
+            self._deliver(self.machine.refuse(pending, unreadable))
+            return
+        self._deliver(self.machine.verified(pending, found, self._closed))
+        self._schedule_pump()
+
+    def _deliver(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            answer.ticket.put(answer.index, answer.reply)
+
+    # --- group and flush -----------------------------------------------------------------
+
+    def _schedule_pump(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Form and write the next group if the disk is free."""
+        self._pump_scheduled = False
+        if (
+            self._writing is not None
+            or self._held
+            or self._state is ShardState.HALTED
+            or len(self._executing) >= EXECUTING_MAX
+        ):
+            return
+        if self._rule.name == "group" and self._lingers():
+            return
+        group = self.machine.form(self._clock.now())
+        if group is None:
+            self._settle()
+            return
+        self._write(self.machine.take_unwritten(), group)
+
+    def _lingers(self) -> bool:
+        """Under ``group``: whether the open group should wait for more commands."""
+        machine = self.machine
+        if (
+            not machine.waiting
+            or self._oldest is None
+            or machine.waiting_bytes >= self._rule.group_bytes_max
+        ):
+            return False
+        left = self._oldest + self._rule.wait_s - time.monotonic()
+        if left <= 0:
+            return False
+        if (
+            self._linger is None
+            or self._linger.cancelled()
+            or self._linger.when() < (self._loop.time())
+        ):
+            self._linger = self._loop.call_later(left, self._schedule_pump)
+        return True
+
+    def _write(self, outcomes: list[FrameDraft], group: Group | None) -> None:
+        now = time.monotonic()
+        frames = outcomes if group is None else [*outcomes, group.draft]
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if group is not None and self._oldest is not None:
+            self.metrics.queue.observe(now - self._oldest)
+            self._oldest = now if self.machine.waiting else None
+        self._writing = (outcomes, group, now)
+        loop = self._loop
+        self.log.write(
+            frames,
+            lambda written: loop.call_soon_threadsafe(self._written, written),
+            sync=not self._rule.reply_before_flush,
+        )
+
+    def _written(self, written: Written) -> None:
+        """The flush thread says that a write is durable (or that there was no room)."""
+        if self._writing is None:
+            raise InvariantBroken("a write is answered once", durable_end=written.durable_end)
+        outcomes, group, started = self._writing
+        self._writing = None
+        if written.error is not None:
+            self._no_room(outcomes, group, written.error)
+            return
+        self.machine.recorded(outcomes)
+        took = time.monotonic() - started
+        self._flush_times.add(took)
+        self.metrics.flush.observe(took)
+        self.metrics.write.observe(written.write_s)
+        self.metrics.sync.observe(written.sync_s)
+        self.metrics.bytes.inc(written.bytes)
+        if self._rule.reply_before_flush and self._unsynced is None:
+            self._unsynced = self._loop.call_later(self._rule.wait_s, self._sync)
+        if group is not None:
+            self._executing.append((group, 0.0))
+        self._pump()  # The next flush starts before this group is executed.
+        if outcomes:
+            self.on_recorded(outcomes[-1].base_offset + outcomes[-1].count)
+        self._execute()
+
+    def _sync(self) -> None:
+        """Under ``async``: make durable what was written since the last time."""
+        self._unsynced = None
+        self.log.sync()
+
+    def _no_room(self, outcomes: list[FrameDraft], group: Group | None, error: OSError) -> None:
+        self.machine.give_back(outcomes)
+        self._set_state(ShardState.READ_ONLY, str(error))
+        closed = self._closed
+        if group is not None and closed is not None:
+            self._deliver(self.machine.undo(group, closed))
+            self._deliver(self.machine.refuse_waiting(closed))
+        self._oldest = None
+        self._loop.call_later(SPACE_POLL_S, self._poll_space)
+        self._execute()
+
+    def _poll_space(self) -> None:
+        if self._state is not ShardState.READ_ONLY:
+            return
+        if self.log.read_only:
+            self._loop.call_later(SPACE_POLL_S, self._poll_space)
+            return
+        self._set_state(ShardState.SERVING, "")
+        self._schedule_pump()
+
+    # --- execute -------------------------------------------------------------------------
+
+    def _execute(self) -> None:
+        """Execute one slice of the oldest durable group and answer its commands."""
+        if not self._executing or self._slice_scheduled or self._state is ShardState.HALTED:
+            return
+        group, spent = self._executing[0]
+        started = time.monotonic()
+        try:
+            effects = self.machine.execute(group, UNITS_PER_TURN)
+        except (EvolveFailed, InvariantBroken) as error:
+            self._halt(error)
+            return
+        spent += time.monotonic() - started
+        for alarm in effects.alarms:
+            self.alarm(alarm.name, offset=alarm.offset, detail=alarm.detail, error=alarm.error)
+        if effects.done:
+            self._executing.popleft()
+            self.metrics.execute.observe(spent)
+            self.metrics.group.observe(len(group.pendings))
+            self.metrics.commands.inc(len(group.pendings))
+        else:
+            self._executing[0] = (group, spent)
+        self._deliver(effects.answers)
+        self._offsets.reached(self.executor.applied_end)
+        if effects.done:
+            self._pump()
+        if self._executing:
+            self._slice_scheduled = True
+            self._loop.call_soon(self._next_slice)
+        else:
+            self._settle()
+
+    def _next_slice(self) -> None:
+        self._slice_scheduled = False
+        self._execute()
+
+    def _settle(self) -> None:
+        """Nothing to form: arm the timers, write lone outcomes, wake who waits for rest."""
+        if self._writing is not None or self._executing:
+            return
+        machine = self.machine
+        self.metrics.waiting.set(len(machine.waiting))
+        self.metrics.applied.set(self.executor.applied_end)
+        if machine.unwritten:
+            if self._held:
+                self._write(machine.take_unwritten(), None)
+            elif self._idle is None:
+                self._idle = self._loop.call_later(IDLE_FLUSH_S, self._idle_flush)
+            return
+        self._arm_timer()
+        if not machine.waiting or self._held:
+            resting, self._at_rest = self._at_rest, []
+            for future in resting:
+                if not future.done():
+                    future.set_result(None)
+
+    def _idle_flush(self) -> None:
+        self._idle = None
+        if self._writing is None and self.machine.unwritten:
+            self._write(self.machine.take_unwritten(), None)
+
+    def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._held or self._state is not ShardState.SERVING:
+            return
+        next_due = self.executor.next_due()
+        if next_due is not None:
+            delay = max(0.0, (next_due[0] - self._clock.now()) / 1e6)
+            self._timer = self._loop.call_later(min(delay, 3600.0), self._schedule_pump)
+
+    # --- read ----------------------------------------------------------------------------
+
+    async def query(
+        self,
+        spec: QuerySpec,
+        domain: str,
+        tenant: str,
+        key: str,
+        params: Any,
+        *,
+        min_offset: int | None = None,
+        read: str = "leader",
+    ) -> ReadAnswer:
+        """Read committed state; `read` is leader, confirm or follower (one replica: all equal).
+
+        Raises `EngineError`: WAIT_TIMEOUT, NOT_FOUND and what the query raises.
+        """
+        del read  # With one replica the leader's memory is the answer to all three.
+        if min_offset is not None:
+            await self._offsets.wait(min_offset, self.executor.applied_end)
+        if self._state is ShardState.HALTED:
+            raise refusal(self._state, self._reason) or InvariantBroken("a halted shard is closed")
+        end = self.executor.applied_end
+        state = self.executor.slot_state(domain, tenant, key)
+        captured = spec.capture(state, tenant, key, params)
+        value = captured
+        if spec.render is not None:
+            history = self.executor.history.view(domain, lambda: end)
+            value = await self._loop.run_in_executor(
+                self._threads, spec.render, captured, params, history
+            )
+        return ReadAnswer(value, self.epoch, end - 1)
+
+    async def outcome(self, tenant: str, key: str, command_id: str) -> OutcomeAnswer:
+        """What became of a command: ``done`` with its reply, or why there is none."""
+        name = (tenant, key, command_id)
+        dedupe = self.executor.dedupe
+        if name in self.machine.in_flight:
+            return OutcomeAnswer("in_flight", None, dedupe.floor_offset)
+        found = await self._recall.find(name, self.machine.candidates(name))
+        if found is not None:
+            reply = self.machine.repeat_reply(found)
+            return OutcomeAnswer("done", reply, dedupe.floor_offset)
+        made = id_time(command_id)
+        forgotten = made is not None and made < dedupe.floor_time
+        return OutcomeAnswer("forgotten" if forgotten else "unknown", None, dedupe.floor_offset)
+
+    # --- operate -------------------------------------------------------------------------
+
+    def _set_state(self, state: ShardState, reason: str) -> None:
+        if self._state in (ShardState.HALTED, ShardState.STOPPED):
+            return
+        if state is not self._state:
+            log.info("shard.state", shard=self.executor.shard, state=state.value, reason=reason)
+        self._state, self._reason = state, reason
+        self._closed = refusal(state, reason)
+        self.metrics.serving.set(int(state is ShardState.SERVING))
+
+    async def rest(self) -> None:
+        """Wait until nothing waits, flushes or executes and all outcomes are recorded."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._at_rest.append(future)
+        self._loop.call_soon(self._settle)
+        await future
+
+    async def hold(self) -> None:
+        """Form no more groups and wait for rest: the log's end is then one exact position."""
+        self._held += 1
+        await self.rest()
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+        self._held -= 1
+        self._schedule_pump()
+
+    async def pause(self, reason: str = "") -> None:
+        """Refuse new commands until `resume`; returns when the accepted ones are answered."""
+        self._set_state(ShardState.PAUSED, reason)
+        await self.rest()
+
+    def resume(self) -> None:
+        """Serve again after `pause`; no effect in any other state."""
+        if self._state is ShardState.PAUSED:
+            self._set_state(ShardState.SERVING, "")
+            self._schedule_pump()
+
+    async def drain(self) -> None:
+        """Refuse new commands and return when all accepted ones are answered and recorded."""
+        self._set_state(ShardState.DRAINING, "")
+        await self.rest()
+
+    async def stop(self) -> None:
+        """Drain, close the log cleanly and release the directory."""
+        await asyncio.wait_for(self.drain(), self.limits.drain_s)
+        self._set_state(ShardState.STOPPED, "")
+        await self._loop.run_in_executor(self._threads, lambda: self.log.close(clean=True))
+        self._threads.shutdown(wait=False)
+
+    def skip(self, offset: int, reason: str) -> None:
+        """Log a person's override: recovery will not evolve the command at `offset`."""
+        self.machine.log_system(Skip(offset, reason))
+        self._schedule_pump()
+
+    def alarm(self, name: str, *, offset: int, detail: str, error: BaseException | None) -> None:
+        """Log and count something that a person should look at."""
+        self._alarms += 1
+        self.metrics.alarms.inc()
+        log.error(name, shard=self.executor.shard, offset=offset, detail=detail, exc_info=error)
+
+    def _halt(self, error: InvariantBroken) -> None:
+        """Memory cannot be trusted: stop executing, say where, keep the process for people."""
+        self.alarm("shard.halted", offset=self.executor.applied_end, detail=str(error), error=error)
+        self._set_state(ShardState.HALTED, str(error))
+        self._answer_unknown(str(error))
+
+    def _fatal(self, error: BaseException) -> None:
+        """The log failed: nothing may be written any more; the process ends."""
+        self.alarm("log.failed", offset=self.machine.log_end, detail=str(error), error=error)
+        self._set_state(ShardState.HALTED, f"the log failed: {error}")
+        self._answer_unknown(str(error))
+        self._on_fatal(error)
+
+    def _answer_unknown(self, why: str) -> None:
+        """Tell everybody in flight that their command may or may not be durable."""
+        closed = self._closed
+        if closed is not None:
+            self._deliver(self.machine.refuse_waiting(closed))
+        for pending in list(self.machine.in_flight.values()):
+            unknown = EngineError(
+                why,
+                code="OUTCOME_UNKNOWN",
+                retry_after_s=5.0,
+                location=compose.outcome_location(pending.admitted.command),
+            )
+            self._deliver(self.machine.refuse(pending, unknown))
+
+    def status(self) -> ShardStatus:
+        """A report of this moment."""
+        machine, executor = self.machine, self.executor
+        floor = executor.dedupe.floor_time
+        snapshot_offset, snapshot_age_s = self.snapshot()
+        return ShardStatus(
+            shard=executor.shard,
+            role="leader",
+            state=self._state,
+            reason=self._reason,
+            epoch=self.epoch,
+            log_end=machine.log_end,
+            durable_end=executor.applied_end,
+            applied_end=executor.applied_end,
+            time=format_instant(executor.time),
+            durability=self._rule.name,
+            waiting_commands=len(machine.waiting),
+            waiting_bytes=machine.waiting_bytes,
+            in_flight=len(machine.in_flight),
+            flushes=self._flush_times.count,
+            flush_p50_us=self._flush_times.quantile(0.5) * 1e6,
+            flush_p99_us=self._flush_times.quantile(0.99) * 1e6,
+            replayed=self._parts.replayed,
+            replay_s=self._parts.replay_s,
+            snapshot_offset=snapshot_offset,
+            snapshot_age_s=snapshot_age_s,
+            dedupe_floor_time=format_instant(floor) if floor else None,
+            handlers=self.registry.handlers,
+            alarms=self._alarms,
+        )

@@ -1,0 +1,93 @@
+"""Work that the pure machine asks the driver to do.
+
+Durability order is in the types: answers of executed commands exist only in the effects of
+a step that was told that their frame is durable (requirement 001 §1.1).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ultraengine.execution.registry import Admitted
+from ultraengine.log.frame import FrameDraft
+from ultraengine.model.ids import Instant, Offset
+from ultraengine.model.reply import Reply
+from ultraengine.reply.waiters import Ticket
+
+
+class Pending:
+    """A command between admission and its answer, with everybody who waits for it."""
+
+    __slots__ = ("admitted", "index", "joined", "offset", "ticket")
+
+    def __init__(self, admitted: Admitted, ticket: Ticket | None, index: int) -> None:
+        self.admitted = admitted
+        self.ticket = ticket
+        """None for the engine's own commands."""
+        self.index = index
+        self.joined: list[tuple[Ticket, int]] | None = None
+        """Retries that arrived while the first attempt was in flight."""
+        self.offset = Offset(-1)
+        """Set when the command enters a group."""
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """One reply to put into one ticket."""
+
+    ticket: Ticket
+    index: int
+    reply: Reply
+
+
+class Group:
+    """Commands that share one frame: one flush, one stamped time."""
+
+    __slots__ = ("base_offset", "draft", "executed", "next_index", "pendings", "time")
+
+    def __init__(
+        self, base_offset: Offset, time: Instant, pendings: list[Pending], draft: FrameDraft
+    ) -> None:
+        self.base_offset = base_offset
+        self.time = time
+        self.pendings = pendings
+        self.draft = draft
+        self.next_index = 0
+        """First pending that is not executed yet."""
+        self.executed: list[Any] = []
+        """Outcomes so far, in order."""
+
+    @property
+    def offset_end(self) -> Offset:
+        """First offset after the group."""
+        return Offset(self.base_offset + len(self.pendings))
+
+
+class Accepting(msgspec.Struct):
+    """What `Machine.accept` asks for."""
+
+    answers: list[Answer] = []
+    verify: list[tuple[Pending, tuple[int, ...]]] = []
+    """Commands that may be retries of the logged commands at these offsets, newest first: the
+    driver reads them and tells the machine what it found."""
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """Something a person should look at; logged and counted by the driver."""
+
+    name: str
+    offset: int
+    detail: str
+    error: BaseException | None = None
+
+
+class Executing(msgspec.Struct):
+    """What a slice of execution produced."""
+
+    answers: list[Answer] = []
+    alarms: list[Alarm] = []
+    done: bool = False
+    """Whether the group is executed to its end; its outcomes are then waiting to be written."""
+
+
+Deliver = Callable[[Answer], None]

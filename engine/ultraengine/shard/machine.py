@@ -1,0 +1,396 @@
+"""The pure step of a shard: who is next, in which group, and what everybody is told.
+
+    accept    admitted commands -> waiting, joined, refused, or to be verified
+    form      waiting -> one group with offsets and a stamped time (nothing is executed)
+    execute   a group that is durable and committed -> outcomes and answers
+    unwritten outcomes travel with the next group's write
+
+Offsets are assigned when a group is formed and taken back when its frame could not be
+written, so they stay dense.  The machine mutates what it owns and touches nothing else.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from ultraengine.execution.executor import Executed, Executor
+from ultraengine.execution.registry import Admitted
+from ultraengine.execution.system import TICK, EpochStart, Skip, Tick, system_command
+from ultraengine.log.frame import FrameDraft, FrameKind
+from ultraengine.model.command import Command, identity_hash
+from ultraengine.model.errors import EngineError, InvariantBroken, Overloaded
+from ultraengine.model.id_time import id_time
+from ultraengine.model.ids import Epoch, Instant, Offset, slot_of
+from ultraengine.model.limits import Limits
+from ultraengine.model.outcome import Outcome
+from ultraengine.model.policy import LogSerializer, SchedulingPolicy
+from ultraengine.model.reply import DurabilityName, Durable, Reply
+from ultraengine.reply import compose
+from ultraengine.reply.recorded import Name, Recorded, name_of
+from ultraengine.reply.waiters import Ticket
+from ultraengine.shard.effects import Accepting, Alarm, Answer, Executing, Group, Pending
+
+BYTES_PER_UNIT: Final = 64
+"""Command data of this length counts as one unit of work: about one transfer."""
+
+OVERLOAD_RETRY_AFTER_S: Final = 0.1
+
+
+class Machine:
+    """Order, groups, idempotency and answers of one shard."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        serializer: LogSerializer,
+        limits: Limits,
+        *,
+        epoch: Epoch,
+        policy: DurabilityName,
+        group_bytes_max: int,
+        scheduling: SchedulingPolicy | None = None,
+    ) -> None:
+        self.executor = executor
+        self.limits = limits
+        self.epoch = epoch
+        self.log_end = executor.applied_end
+        """Next offset to assign."""
+        self.time = executor.time
+        """Stamped time of the last formed group."""
+        self.waiting: deque[Pending] = deque()
+        self.waiting_bytes = 0
+        self.in_flight: dict[Name, Pending] = {}
+        """From acceptance to the answer."""
+        self.unwritten: deque[FrameDraft] = deque()
+        """OUTCOMES frames for the next write."""
+        self.unrecorded: dict[int, Recorded] = {}
+        """By offset: executed, and the outcome is not durable yet."""
+        self._serializer = serializer
+        self._scheduling = scheduling
+        self._group_bytes_max = min(group_bytes_max, limits.group_bytes_max)
+        self.durable = Durable(policy, local=policy != "async", replicas=int(policy != "async"))
+        """What replies say: only the `async` policy answers before the flush."""
+        self._repeat_durable = Durable(policy, local=True, replicas=1)
+        self._urgent: deque[EpochStart | Skip] = deque()
+        self._tick_formed = False
+        """Whether a formed tick waits for its execution: one at a time per shard."""
+
+    # --- accept --------------------------------------------------------------------------
+
+    def accept(
+        self,
+        admitted: Sequence[Admitted],
+        ticket: Ticket,
+        first_index: int,
+        closed: EngineError | None,
+    ) -> Accepting:
+        """Take commands in order.  `closed` refuses new ones; retries get their answer still."""
+        effects = Accepting()
+        in_flight = self.in_flight
+        find = self.executor.dedupe.find
+        index = first_index
+        for one in admitted:
+            command = one.command
+            name = (command.tenant, command.key, command.id)
+            first = in_flight.get(name)
+            if first is not None:
+                self._join(first, one, ticket, index, effects)
+            else:
+                pending = Pending(one, ticket, index)
+                candidates = find(one.slot, one.identity)
+                if candidates:
+                    self._check_retry(pending, candidates, effects)
+                else:
+                    error = closed or self._refusal(one)
+                    if error is None:
+                        in_flight[name] = pending
+                        self.waiting.append(pending)
+                        self.waiting_bytes += len(command.data)
+                    else:
+                        effects.answers.append(
+                            Answer(ticket, index, compose.refused(command.id, error))
+                        )
+            index += 1
+        return effects
+
+    def _refusal(self, one: Admitted) -> EngineError | None:
+        limits = self.limits
+        if (
+            len(self.waiting) >= limits.mailbox_commands_max
+            or self.waiting_bytes >= limits.mailbox_bytes_max
+        ):
+            return Overloaded(
+                f"the shard's queue holds {len(self.waiting)} commands "
+                f"({self.waiting_bytes} bytes)",
+                retry_after_s=OVERLOAD_RETRY_AFTER_S,
+            )
+        floor = self.executor.dedupe.floor_time
+        if floor > 0:
+            command = one.command
+            made = command.issued_at if command.issued_at is not None else id_time(command.id)
+            if made is not None and made < floor:
+                return EngineError(
+                    "the id is older than what the engine remembers", code="TOO_OLD", pointer="/id"
+                )
+        return None
+
+    def _join(
+        self, first: Pending, one: Admitted, ticket: Ticket, index: int, effects: Accepting
+    ) -> None:
+        if first.admitted.fingerprint != one.fingerprint:
+            effects.answers.append(Answer(ticket, index, mismatch(one.command.id)))
+        elif first.joined is None:
+            first.joined = [(ticket, index)]
+        else:
+            first.joined.append((ticket, index))
+
+    def _check_retry(
+        self, pending: Pending, candidates: tuple[int, ...], effects: Accepting
+    ) -> None:
+        """A hit of the packed index: an answer when memory has the outcome, else verify."""
+        name = name_of(pending.admitted.command)
+        for offset in candidates:
+            recorded = self.unrecorded.get(offset)
+            if recorded is not None and name_of(recorded.command) == name:
+                effects.answers.extend(self._repeat(pending, recorded))
+                return
+        self.in_flight[name] = pending
+        effects.verify.append((pending, candidates))
+
+    def verified(
+        self, pending: Pending, found: Recorded | None, closed: EngineError | None
+    ) -> list[Answer]:
+        """What the driver read for a possible retry: its first attempt, or None if it is new."""
+        if found is not None:
+            del self.in_flight[name_of(pending.admitted.command)]
+            return self._repeat(pending, found)
+        error = closed or self._refusal(pending.admitted)
+        if error is None:
+            self.waiting.append(pending)
+            self.waiting_bytes += len(pending.admitted.command.data)
+            return []
+        return self.refuse(pending, error)
+
+    def candidates(self, name: Name) -> tuple[int, ...]:
+        """Offsets of logged commands that may be the named one, newest first."""
+        tenant, key, command_id = name
+        return self.executor.dedupe.find(
+            slot_of(tenant, key), identity_hash(tenant, key, command_id)
+        )
+
+    def repeat_reply(self, recorded: Recorded) -> Reply:
+        """The reply to a retry of a recorded command."""
+        frame = compose.reply_frame(
+            shard=self.executor.shard,
+            epoch=recorded.epoch,
+            time=recorded.time,
+            durable=self._repeat_durable,
+        )
+        return compose.repeated(recorded.command, recorded.outcome, frame)
+
+    def _repeat(self, pending: Pending, recorded: Recorded) -> list[Answer]:
+        admitted = pending.admitted
+        if Admitted(recorded.command, None, None).fingerprint != admitted.fingerprint:
+            reply = mismatch(admitted.command.id)
+        else:
+            reply = self.repeat_reply(recorded)
+        return self._answers(pending, reply, repeat=reply)
+
+    def _answers(
+        self, pending: Pending, reply: Reply, *, repeat: Reply | None = None
+    ) -> list[Answer]:
+        if pending.ticket is None:
+            return []
+        answers = [Answer(pending.ticket, pending.index, reply)]
+        if pending.joined is not None:
+            if repeat is None:
+                repeat = msgspec.structs.replace(reply, duplicate=reply.outcome != "refused")
+            answers.extend(Answer(ticket, index, repeat) for ticket, index in pending.joined)
+        return answers
+
+    def refuse(self, pending: Pending, error: EngineError) -> list[Answer]:
+        """End a command that was never logged."""
+        command = pending.admitted.command
+        self.in_flight.pop(name_of(command), None)
+        return self._answers(pending, compose.refused(command.id, error))
+
+    def refuse_waiting(self, error: EngineError) -> list[Answer]:
+        """End all commands that wait."""
+        answers: list[Answer] = []
+        while self.waiting:
+            answers.extend(self.refuse(self.waiting.popleft(), error))
+        self.waiting_bytes = 0
+        return answers
+
+    # --- form ----------------------------------------------------------------------------
+
+    def log_system(self, data: EpochStart | Skip) -> None:
+        """Put an engine's own command at the head of the next group."""
+        self._urgent.append(data)
+
+    def due(self, now: Instant) -> bool:
+        """Whether a timer is due, so that a group is wanted without a command."""
+        if self._urgent:
+            return True
+        next_due = self.executor.next_due()
+        return not self._tick_formed and next_due is not None and next_due[0] <= now
+
+    def form(self, now: Instant) -> Group | None:
+        """The next group, or None when nothing waits and no timer is due."""
+        time = Instant(max(now, self.time))
+        own = self._own_commands(time)
+        pendings = own + self._choose()
+        if not pendings:
+            return None
+        base = self.log_end
+        commands: list[Command] = []
+        for offset, pending in enumerate(pendings, base):
+            pending.offset = Offset(offset)
+            commands.append(pending.admitted.command)
+        payload = self._serializer.encode_commands(commands)
+        draft = FrameDraft(FrameKind.COMMANDS, base, len(commands), time, payload)
+        self.log_end = Offset(base + len(commands))
+        self.time = time
+        return Group(base, time, pendings, draft)
+
+    def _own_commands(self, time: Instant) -> list[Pending]:
+        datas: list[EpochStart | Skip | Tick] = list(self._urgent)
+        self._urgent.clear()
+        next_due = self.executor.next_due()
+        if next_due is not None and next_due[0] <= time and not self._tick_formed:
+            # One tick at a time: the next is decided by what this one leaves.
+            datas.append(Tick(next_due[1], self.limits.timers_per_tick_max))
+            self._tick_formed = True
+        return [
+            Pending(Admitted(system_command(data, offset=Offset(offset)), None, None), None, 0)
+            for offset, data in enumerate(datas, self.log_end)
+        ]
+
+    def _choose(self) -> list[Pending]:
+        waiting = self.waiting
+        if self._scheduling is not None and waiting:
+            commands = [pending.admitted.command for pending in waiting]
+            order = self._scheduling.choose(commands, self.limits.group_commands_max)
+            everyone = list(waiting)
+            chosen = set(order)
+            if len(chosen) != len(order) or not chosen:
+                raise InvariantBroken("a schedule names each command once", order=list(order))
+            waiting.clear()
+            waiting.extend(everyone[n] for n in order)
+            waiting.extend(p for n, p in enumerate(everyone) if n not in chosen)
+            count_max = len(order)
+        else:
+            count_max = self.limits.group_commands_max
+        group: list[Pending] = []
+        size = 0
+        while waiting and len(group) < count_max:
+            length = len(waiting[0].admitted.command.data)
+            if group and size + length > self._group_bytes_max:
+                break
+            size += length
+            group.append(waiting.popleft())
+        self.waiting_bytes -= size
+        return group
+
+    def undo(self, group: Group, error: EngineError) -> list[Answer]:
+        """The group's frame was not written: take its offsets back and refuse its commands."""
+        if self.log_end != group.offset_end:
+            raise InvariantBroken(
+                "only the last group is undone", log_end=self.log_end, group_end=group.offset_end
+            )
+        self.log_end = group.base_offset
+        answers: list[Answer] = []
+        for pending in group.pendings:
+            command = pending.admitted.command
+            if command.type == TICK:
+                self._tick_formed = False
+            answers.extend(self.refuse(pending, error))
+        return answers
+
+    # --- execute -------------------------------------------------------------------------
+
+    def execute(self, group: Group, units_max: int) -> Executing:
+        """Execute the next part of a durable group: about `units_max` transfers' worth.
+
+        Raises `EvolveFailed`: the shard halts.
+        """
+        effects = Executing()
+        frame = compose.reply_frame(
+            shard=self.executor.shard, epoch=self.epoch, time=group.time, durable=self.durable
+        )
+        pendings, units = group.pendings, 0
+        execute, in_flight = self.executor.execute, self.in_flight
+        while group.next_index < len(pendings) and units < units_max:
+            pending = pendings[group.next_index]
+            group.next_index += 1
+            admitted = pending.admitted
+            command = admitted.command
+            done = execute(admitted, offset=pending.offset, time=group.time, epoch=self.epoch)
+            outcome = done.outcome
+            group.executed.append(outcome)
+            self.unrecorded[pending.offset] = Recorded(command, outcome, self.epoch, group.time)
+            units += 1 + len(command.data) // BYTES_PER_UNIT
+            if done.error is not None:
+                effects.alarms.append(handler_alarm(command, done))
+            if pending.ticket is not None:
+                del in_flight[command.tenant, command.key, command.id]
+                reply = compose.executed(command.id, outcome, done.result, frame)
+                if pending.joined is None:
+                    effects.answers.append(Answer(pending.ticket, pending.index, reply))
+                else:
+                    effects.answers.extend(self._answers(pending, reply))
+            elif command.type == TICK:
+                self._tick_formed = False
+        if group.next_index == len(pendings):
+            effects.done = True
+            self.executor.dedupe.advance(group.time, group.offset_end)
+            self.unwritten.extend(
+                self._outcome_drafts(group.executed, group.base_offset, group.time)
+            )
+        return effects
+
+    def _outcome_drafts(
+        self, outcomes: list[Outcome], base: Offset, time: Instant
+    ) -> list[FrameDraft]:
+        payload = self._serializer.encode_outcomes(outcomes)
+        if len(payload) <= self.limits.frame_bytes_max or len(outcomes) == 1:
+            return [FrameDraft(FrameKind.OUTCOMES, base, len(outcomes), time, payload)]
+        half = len(outcomes) // 2
+        return self._outcome_drafts(outcomes[:half], base, time) + self._outcome_drafts(
+            outcomes[half:], Offset(base + half), time
+        )
+
+    def take_unwritten(self) -> list[FrameDraft]:
+        """OUTCOMES frames to write before the next COMMANDS frame."""
+        drafts = list(self.unwritten)
+        self.unwritten.clear()
+        return drafts
+
+    def give_back(self, drafts: Sequence[FrameDraft]) -> None:
+        """These OUTCOMES frames were not written after all."""
+        self.unwritten.extendleft(reversed(drafts))
+
+    def recorded(self, drafts: Sequence[FrameDraft]) -> None:
+        """These OUTCOMES frames are durable: the log remembers for us now."""
+        for draft in drafts:
+            for offset in range(draft.base_offset, draft.base_offset + draft.count):
+                del self.unrecorded[offset]
+
+
+def mismatch(command_id: str) -> Reply:
+    """The refusal of an id that was used for another content."""
+    return compose.refused(
+        command_id,
+        EngineError(
+            "the id was used with another type, key, data or expected_version",
+            code="IDEMPOTENCY_MISMATCH",
+            pointer="/id",
+        ),
+    )
+
+
+def handler_alarm(command: Command, done: Executed) -> Alarm:
+    """A handler raised: the command is answered, somebody should look at the code."""
+    return Alarm("handler.raised", done.outcome.offset, command.type, done.error)

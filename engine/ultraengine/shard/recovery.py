@@ -1,0 +1,129 @@
+"""From a snapshot's position to the end of the log.
+
+Recorded outcomes are evolved; only the last groups, whose outcomes never reached the log,
+are decided again, and only by the handler versions that are stamped on their frame: what a
+client was told must not change with the code (requirement 001 §1.5, §7.2).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from ultraengine.execution.executor import Executor
+from ultraengine.execution.registry import Registry
+from ultraengine.execution.system import SKIP, system_data
+from ultraengine.log.reader import RecordedGroup
+from ultraengine.model.command import Command
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import Epoch, Instant, Offset
+from ultraengine.model.outcome import Outcome
+
+PROGRESS_EVERY: Final = 65_536
+"""Commands between two calls of ``progress``."""
+
+
+class OtherHandlers(InvariantBroken):
+    """The last groups were logged by other handler versions and have no recorded outcome.
+
+    Start the previous release once (a clean stop records every outcome), or name the risk.
+    """
+
+
+class Redecided(msgspec.Struct, frozen=True):
+    """A command that was decided again at the start, and its outcome that is to be written."""
+
+    command: Command
+    outcome: Outcome
+    epoch: Epoch
+    time: Instant
+
+
+class Recovery(msgspec.Struct):
+    """What recovery did."""
+
+    replayed: int = 0
+    redecided: list[Redecided] = []
+
+
+def recover(
+    executor: Executor,
+    groups: Iterable[RecordedGroup],
+    *,
+    any_handlers: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Recovery:
+    """Bring `executor` from its position to the end of the log.
+
+    `groups` is consumed lazily: memory holds one group, however long the log.  Raises
+    `OtherHandlers`, `EvolveFailed` or `InvariantBroken`; the executor is void then.
+    """
+    recovery = Recovery()
+    reported = 0
+    for group in groups:
+        _recover_group(executor, group, recovery, any_handlers=any_handlers)
+        if progress is not None and recovery.replayed - reported >= PROGRESS_EVERY:
+            reported = recovery.replayed
+            progress(recovery.replayed)
+    return recovery
+
+
+def _recover_group(
+    executor: Executor, group: RecordedGroup, recovery: Recovery, *, any_handlers: bool
+) -> None:
+    header, outcomes = group.header, group.outcomes or []
+    time, epoch = Instant(header.time), Epoch(header.epoch)
+    replayed = 0
+    for position, command in enumerate(group.commands):
+        offset = Offset(header.base_offset + position)
+        if offset < executor.applied_end:
+            continue
+        if position < len(outcomes):
+            executor.replay(command, outcomes[position], time=time, epoch=epoch)
+        else:
+            if not any_handlers and header.handlers != executor.registry.handlers_digest:
+                raise OtherHandlers(
+                    "a command without a recorded outcome is decided by its own handlers",
+                    offset=offset,
+                    logged=header.handlers.hex(),
+                    here=executor.registry.handlers_digest.hex(),
+                    versions=executor.registry.handlers,
+                )
+            admitted = executor.registry.restore(command)
+            done = executor.execute(admitted, offset=offset, time=time, epoch=epoch)
+            recovery.redecided.append(Redecided(command, done.outcome, epoch, time))
+        replayed += 1
+    if replayed:
+        recovery.replayed += replayed
+        executor.dedupe.advance(time, executor.applied_end)
+
+
+def skips(groups: Iterable[RecordedGroup]) -> Iterator[int]:
+    """Offsets that a logged override tells recovery not to evolve."""
+    for group in groups:
+        for command in group.commands:
+            if command.type == SKIP:
+                yield system_data(command).offset
+
+
+def validate(
+    executor: Executor, groups: Iterable[RecordedGroup], registry: Registry
+) -> Iterator[tuple[Command, Outcome, Outcome]]:
+    """Decide every command again on `executor` and yield (command, recorded, decided).
+
+    The executor goes on from its *decided* state; the first difference is where this build
+    departs from what was recorded, and comparison beyond it means little.
+    """
+    for group in groups:
+        header, outcomes = group.header, group.outcomes or []
+        time, epoch = Instant(header.time), Epoch(header.epoch)
+        for position, command in enumerate(group.commands):
+            offset = Offset(header.base_offset + position)
+            if offset < executor.applied_end:
+                continue
+            done = executor.execute(
+                registry.restore(command), offset=offset, time=time, epoch=epoch
+            )
+            if position < len(outcomes):
+                yield command, outcomes[position], done.outcome
+        executor.dedupe.advance(time, executor.applied_end)

@@ -1,0 +1,117 @@
+"""What a shard says of itself: to operators, probes and `ultra status`."""
+
+import enum
+
+import msgspec
+
+from ultraengine.model.errors import EngineError, Unavailable
+from ultraengine.model.reply import Reply
+
+
+class ShardState(enum.StrEnum):
+    """What the shard does with new commands."""
+
+    RECOVERING = "recovering"
+    SERVING = "serving"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    READ_ONLY = "read_only"
+    HALTED = "halted"
+    STOPPED = "stopped"
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """How a state that takes no commands refuses them."""
+
+    code: str
+    detail: str
+    retry_after_s: float
+
+
+CLOSED: dict[ShardState, Closed] = {
+    ShardState.RECOVERING: Closed("SHARD_UNAVAILABLE", "the shard is recovering", 1.0),
+    ShardState.PAUSED: Closed("PAUSED", "the shard is paused", 5.0),
+    ShardState.DRAINING: Closed("DRAINING", "the shard is draining", 1.0),
+    ShardState.READ_ONLY: Closed("READ_ONLY", "the shard's volume is full", 5.0),
+    ShardState.HALTED: Closed("SHARD_UNAVAILABLE", "the shard has halted", 30.0),
+    ShardState.STOPPED: Closed("SHARD_UNAVAILABLE", "the shard has stopped", 1.0),
+}
+"""Absent states serve."""
+
+
+def refusal(state: ShardState, reason: str) -> EngineError | None:
+    """The error for a new command in `state`; None when it is taken."""
+    closed = CLOSED.get(state)
+    if closed is None:
+        return None
+    detail = f"{closed.detail}: {reason}" if reason else closed.detail
+    return Unavailable(detail, code=closed.code, retry_after_s=closed.retry_after_s)
+
+
+class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A report; nothing reads it back to decide."""
+
+    shard: int
+    role: str
+    state: ShardState
+    reason: str
+    """Why it is not serving, for people; empty while it serves."""
+    epoch: int
+    log_end: int
+    """Next offset to assign."""
+    durable_end: int
+    """First offset not durable here."""
+    applied_end: int
+    """First offset not executed."""
+    time: str
+    """Stamped time of the last executed command."""
+    durability: str
+    waiting_commands: int
+    waiting_bytes: int
+    in_flight: int
+    flushes: int
+    flush_p50_us: float
+    flush_p99_us: float
+    replayed: int
+    """Commands replayed at the last start."""
+    replay_s: float
+    snapshot_offset: int | None
+    """First offset not in the newest verified snapshot."""
+    snapshot_age_s: float | None
+    dedupe_floor_time: str | None
+    handlers: dict[str, int]
+    alarms: int
+    """Since the start; each was logged."""
+
+
+class ReadAnswer(msgspec.Struct, frozen=True):
+    """A read with the position that it reflects."""
+
+    value: object
+    epoch: int
+    offset: int
+    """Offset of the last command that it reflects; -1 before the first."""
+
+
+class OutcomeAnswer(msgspec.Struct, frozen=True):
+    """What became of a command: done, in flight, unknown, or forgotten."""
+
+    state: str
+    reply: Reply | None
+    dedupe_floor: int
+    """Offset below which ids may have been forgotten."""
+
+
+class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of deciding a range of the log again and comparing."""
+
+    from_offset: int
+    to_offset: int
+    compared: int
+    handlers: dict[str, int]
+    equal: bool
+    first_difference: int | None = None
+    """Offset of the first command that this build decides differently."""
+    command_type: str | None = None
+    recorded: str | None = None
+    decided: str | None = None

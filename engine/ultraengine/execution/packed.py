@@ -27,6 +27,7 @@ Rules: values ascend strictly over all additions of one index, which makes "adde
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import compress
 from operator import gt
 from struct import Struct, pack, unpack
@@ -34,7 +35,7 @@ from typing import Final
 
 from ultraengine.model.errors import InvariantBroken
 
-BUCKET_ENTRIES: Final = 44
+BUCKET_ENTRIES: Final = 48
 """Mean entries per bucket: fewer cost memory per bucket, more cost search time."""
 CHUNK_ENTRIES_MAX: Final = 65_000
 """Entries per chunk, so that a chunk stays below 1 MiB."""
@@ -48,6 +49,7 @@ Entry = tuple[int, int]
 _SCAN_BUCKETS_LOG2: Final = 4
 """Buckets visited per step of a scan, as a power of two: 700 to 1,400 entries."""
 _CHUNK_HEADER: Final = Struct("<IQQ")
+_integer: Final = int.from_bytes
 _REVERSED_BYTES: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BIT_SET: Final = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))
 _BIT_CLEAR: Final = tuple(bytes(~byte >> bit & 1 for byte in range(256)) for bit in range(8))
@@ -63,6 +65,12 @@ def unmirror(mirrored: int) -> bytes:
     return mirrored.to_bytes(HASH_BYTES, "big").translate(_REVERSED_BYTES)
 
 
+@lru_cache(maxsize=256)
+def _hashes(count: int) -> Struct:
+    """Takes a bucket of `count` entries apart."""
+    return Struct("8s" * count)
+
+
 class PackedIndex:
     """A multimap from 8-byte hashes to strictly ascending integers below 2^64.
 
@@ -70,15 +78,26 @@ class PackedIndex:
     microsecond.  Not thread-safe: it belongs to the writer of its shard.
     """
 
-    __slots__ = ("_count", "_floor", "_half", "_keys", "_last", "_limit", "_mark", "_values")
+    __slots__ = (
+        "_count",
+        "_floor",
+        "_half",
+        "_keys",
+        "_last",
+        "_limit",
+        "_mark",
+        "_values",
+        "_wide",
+    )
 
     def __init__(self) -> None:
         # Buckets 0 .. half-1 and half .. len-1: those below len-half have been split at this
-        # level.  A hash belongs to bucket (hash mod 2*half), or to that minus half if there is
-        # no such bucket yet.
+        # level.  A hash belongs to bucket (hash & wide), or to that minus half if there is no
+        # such bucket yet.
         self._keys: list[bytearray] = [bytearray()]
         self._values: list[array[int]] = [array("Q")]
         self._half = 1
+        self._wide = 1
         self._limit = BUCKET_ENTRIES
         self._count = 0
         self._last = -1
@@ -102,10 +121,9 @@ class PackedIndex:
     def candidates(self, identity: bytes) -> tuple[int, ...]:
         """The values added with this hash, newest first."""
         keys = self._keys
-        half = self._half
-        number = int.from_bytes(identity, "little") & (half + half - 1)
+        number = _integer(identity, "little") & self._wide
         if number >= len(keys):
-            number -= half
+            number -= self._half
         bucket = keys[number]
         at = bucket.rfind(identity)
         if at < 0:
@@ -126,10 +144,9 @@ class PackedIndex:
             raise InvariantBroken("values of a packed index ascend", value=value, last=self._last)
         self._last = value
         keys = self._keys
-        half = self._half
-        number = int.from_bytes(identity, "little") & (half + half - 1)
+        number = _integer(identity, "little") & self._wide
         if number >= len(keys):
-            number -= half
+            number -= self._half
         keys[number] += identity
         self._values[number].append(value)
         self._count += 1
@@ -229,7 +246,7 @@ class PackedIndex:
     def _bucket_of(self, identity: bytes) -> tuple[int, int]:
         """Bucket number of a hash, and how many low bits of the hash decide it."""
         size, half = len(self._keys), self._half
-        number = int.from_bytes(identity, "little") & (half + half - 1)
+        number = _integer(identity, "little") & self._wide
         if number >= size:
             number -= half
         split = number >= half or number + half < size
@@ -240,25 +257,25 @@ class PackedIndex:
         half = self._half
         number = len(self._keys) - half
         keys, values = self._keys[number], self._values[number]
-        # The deciding bit of every hash at once: the byte it is in, by stride and table.
+        # The deciding bit of all hashes at once: by stride to its byte, by table to its bit.
         byte, bit = divmod(half.bit_length() - 1, 8)
         deciding = keys[byte::8]
-        with memoryview(keys) as raw, raw.cast("Q") as tokens:
-            stay, move = deciding.translate(_BIT_CLEAR[bit]), deciding.translate(_BIT_SET[bit])
-            kept = bytearray(array("Q", compress(tokens, stay)))
-            moved = bytearray(array("Q", compress(tokens, move)))
-        self._keys[number] = kept
-        self._values[number] = array("Q", compress(values, stay))
-        self._keys.append(moved)
-        self._values.append(array("Q", compress(values, move)))
+        stay, move = deciding.translate(_BIT_CLEAR[bit]), deciding.translate(_BIT_SET[bit])
+        hashes, numbers = _hashes(len(values)).unpack(keys), values.tolist()
+        self._keys[number] = bytearray(b"".join(compress(hashes, stay)))
+        self._values[number] = array("Q", list(compress(numbers, stay)))
+        self._keys.append(bytearray(b"".join(compress(hashes, move))))
+        self._values.append(array("Q", list(compress(numbers, move))))
         self._limit += BUCKET_ENTRIES
         if len(self._keys) == half + half:
             self._half = half + half
+            self._wide = half * 4 - 1
 
     def _merge(self) -> None:
         """Undo the last split."""
         if len(self._keys) == self._half:
             self._half >>= 1
+            self._wide >>= 1
         keys, values = self._keys.pop(), self._values.pop()
         self._limit -= BUCKET_ENTRIES
         self._fill(len(self._keys) - self._half, bytes(keys), values)

@@ -112,7 +112,8 @@ class Executor:
             image = self.slots[slot] = SlotImage(len(self.registry.domains))
         return image
 
-    def _state(self, slot: int, domain_index: int) -> Any:
+    def state(self, slot: int, domain_index: int) -> Any:
+        """A domain's state of a slot, made when it is first asked for."""
         image = self.slot(slot)
         state = image.states[domain_index]
         if state is None:
@@ -264,6 +265,14 @@ class Executor:
             heapq.heappop(self._timers)
         return None
 
+    def reschedule(self) -> None:
+        """Build the timers anew from the slots, after they were loaded."""
+        self._timers = []
+        for slot, image in sorted(self.slots.items()):
+            for index, state in enumerate(image.states):
+                if state is not None:
+                    self._schedule(image, slot, index, self.registry.domains[index].due(state))
+
     def _expire(self, tick: system.Tick, offset: Offset, time: Instant) -> list[Any]:
         """Expire due timers of one domain, in order of (due, slot); returns the triples."""
         index = self.registry.domain_index[tick.domain]
@@ -305,7 +314,7 @@ class Executor:
             slot = slot_of(tenant, key)
             if self.before_mutation is not None:
                 self.before_mutation(slot)
-            state = self._state(slot, index)
+            state = self.state(slot, index)
             place.index, place.tenant, place.key = first + position, tenant, key
             try:
                 domain.evolve(domain.focus(state, tenant, key), event, place)
@@ -379,7 +388,7 @@ class Executor:
         if raw == b"\x90":
             return
         domain, place = self.registry.domains[index], self._place
-        state = self._state(slot, index)
+        state = self.state(slot, index)
         place.offset, place.time = offset, time
         place.tenant, place.key = command.tenant, command.key
         try:

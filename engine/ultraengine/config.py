@@ -1,0 +1,177 @@
+"""One frozen configuration, read from one table, all mistakes reported together.
+
+`ultra serve` reads the environment (`ULTRA_*`); `ultra dev` builds a `Config` from its
+options.  Limits are set as ``ULTRA_LIMIT_<NAME>``; `/v1/limits` shows what is in force.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, get_type_hints
+
+import msgspec
+
+from ultraengine.model.errors import EngineError
+from ultraengine.model.limits import DEFAULT_LIMITS, Limits
+from ultraengine.model.reply import DurabilityName
+
+
+class ConfigErrors(EngineError):
+    """All mistakes of a configuration; the process ends with exit code 2."""
+
+    code = "MALFORMED"
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a process needs to know before it starts."""
+
+    data: Path = Path("ultra-data")
+    """Directory of this replica's volume."""
+    shard: int = 0
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """Data API and health."""
+    admin_port: int = 8081
+    """Admin API and metrics; the same as ``port`` puts everything on one port."""
+    domains: tuple[str, ...] = ("ultraengine.domains.ledger:DOMAIN",)
+    """``package.module:ATTRIBUTE`` of each domain."""
+    durability: DurabilityName = "sync"
+    group_wait_s: float = 0.002
+    """`group`: how long a group stays open, at most 5 ms; `async`: time between two flushes."""
+    compress: bool = False
+    """LZ4 for log frames."""
+    secrets: Path | None = None
+    """Directory with key material, one file per name."""
+    master_key: str | None = None
+    """Name of the secret (32 bytes) that wraps segment and snapshot keys; None = not encrypted."""
+    chain_key: str | None = None
+    """Name of the secret that keys the chain hash; None = not keyed."""
+    api_keys: Path | None = None
+    """File of API keys; None = keyless, and then from loopback only."""
+    snapshot_commands: int = 1_000_000
+    """Snapshot after this many commands; 0 = never by count."""
+    snapshot_interval_s: float = 3600.0
+    """Snapshot at least this often while commands arrive; 0 = never by time."""
+    snapshot_replay_s: float = 10.0
+    """Snapshot when the tail would take this long to replay; 0 = never by replay time."""
+    snapshot_mode: str = "fork"
+    """``fork``, ``cooperative`` or ``inline``."""
+    snapshots_kept: int = 3
+    dev: bool = False
+    """Started as `ultra dev`: one port, loopback keyless, and it says so."""
+    limits: Limits = DEFAULT_LIMITS
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Config":
+        """Read ``ULTRA_*``.  Raises `ConfigErrors` with every mistake at once."""
+        mistakes: list[str] = []
+        values: dict[str, Any] = {}
+        for name, (variable, parse) in _table().items():
+            text = environ.get(variable)
+            if text is None:
+                continue
+            try:
+                values[name] = parse(text)
+            except ValueError as error:
+                mistakes.append(f"{variable}: {error}")
+        limits = _limits(environ, mistakes)
+        known = {variable for variable, _ in _table().values()}
+        for variable in sorted(environ):
+            ours = variable.startswith("ULTRA_") and not variable.startswith("ULTRA_LIMIT_")
+            if ours and variable not in known:
+                mistakes.append(f"{variable}: no such setting")
+        if mistakes:
+            raise ConfigErrors(mistakes)
+        config = cls(**values, limits=limits)
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise `ConfigErrors` when settings contradict each other."""
+        mistakes = []
+        if not 0 <= self.shard < 4096:
+            mistakes.append(f"ULTRA_SHARD: {self.shard} is not in 0..4095")
+        if self.durability == "group" and not 0 < self.group_wait_s <= 0.005:
+            mistakes.append("ULTRA_GROUP_WAIT_S: under `group` more than 0, at most 0.005")
+        if self.group_wait_s <= 0:
+            mistakes.append("ULTRA_GROUP_WAIT_S: must be more than 0")
+        if self.snapshot_mode not in ("fork", "cooperative", "inline"):
+            mistakes.append("ULTRA_SNAPSHOT_MODE: fork, cooperative or inline")
+        if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
+            mistakes.append("ULTRA_LIMIT_SEGMENT_BYTES: at least twice frame_bytes_max")
+        if (self.master_key or self.chain_key) and self.secrets is None:
+            mistakes.append("ULTRA_SECRETS: needed when master_key or chain_key is set")
+        if mistakes:
+            raise ConfigErrors(mistakes)
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an integer") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is not true or false")
+    return text == "true"
+
+
+def _durability(text: str) -> str:
+    if text not in ("sync", "group", "async"):
+        raise ValueError(f"{text!r} is not sync, group or async")
+    return text
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in names:
+        if name.count(":") != 1:
+            raise ValueError(f"{name!r} is not package.module:ATTRIBUTE")
+    return names
+
+
+_PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
+    int: _integer, float: _number, bool: _boolean, str: str, Path: Path, Path | None: Path,
+    str | None: str, tuple[str, ...]: _names, DurabilityName: _durability,
+}  # fmt: skip
+
+
+def _table() -> dict[str, tuple[str, Callable[[str], Any]]]:
+    hints = get_type_hints(Config)
+    return {
+        name: (f"ULTRA_{name.upper()}", _PARSERS[hints[name]])
+        for name in Config.__struct_fields__
+        if name != "limits"
+    }
+
+
+def _limits(environ: Mapping[str, str], mistakes: list[str]) -> Limits:
+    hints = get_type_hints(Limits)
+    values: dict[str, Any] = {}
+    for variable in sorted(environ):
+        if not variable.startswith("ULTRA_LIMIT_"):
+            continue
+        name = variable.removeprefix("ULTRA_LIMIT_").lower()
+        if name not in hints:
+            mistakes.append(f"{variable}: no such limit")
+            continue
+        try:
+            value = _PARSERS[hints[name]](environ[variable])
+            if value < 0:
+                raise ValueError(f"{value} is negative")
+            values[name] = value
+        except ValueError as error:
+            mistakes.append(f"{variable}: {error}")
+    return msgspec.structs.replace(DEFAULT_LIMITS, **values)

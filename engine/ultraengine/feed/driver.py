@@ -1,0 +1,76 @@
+"""Committed outcomes by offset, for whoever asks: streams, projections, exports.
+
+A subscriber reads the log from any retained offset and then follows its end; it is woken
+when outcomes became durable and never before (requirement 001 §3.3).  Every subscriber
+pulls at its own pace: a slow one holds nothing in memory and slows nobody.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Final
+
+from ultraengine.log.reader import LogReader, RecordedGroup
+from ultraengine.model.errors import EngineError
+
+GROUPS_PER_READ: Final = 64
+
+
+class Feed:
+    """The durable outcomes of one shard."""
+
+    def __init__(self, reader: LogReader, first_offset: Callable[[], int]) -> None:
+        self._reader = reader
+        self._first_offset = first_offset
+        """First offset that is still retained."""
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._end = 0
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def end(self) -> int:
+        """First offset whose outcome is not known to be durable."""
+        return self._end
+
+    def publish(self, end: int) -> None:
+        """Outcomes below `end` are durable."""
+        if end > self._end:
+            self._end = end
+            self._changed.set()
+
+    async def groups(self, from_offset: int) -> AsyncIterator[RecordedGroup]:
+        """Recorded groups from the one that holds `from_offset` on; ends when the feed closes.
+
+        The first group may begin before `from_offset`.  Raises `EngineError` NOT_FOUND when the
+        offset is no longer retained, MALFORMED when it is negative.
+        """
+        if from_offset < 0:
+            raise EngineError("an offset is 0 or more", code="MALFORMED", pointer="/from")
+        first = self._first_offset()
+        if from_offset < first:
+            raise EngineError(
+                f"offset {from_offset} is no longer in the log; the first one is {first}",
+                code="NOT_FOUND",
+                pointer="/from",
+            )
+        loop = asyncio.get_running_loop()
+        position = from_offset
+        while not self._closed:
+            while position >= self._end and not self._closed:
+                self._changed.clear()
+                await self._changed.wait()
+            batch = await loop.run_in_executor(self._threads, self._read, position, self._end)
+            for group in batch:
+                yield group
+                position = group.header.base_offset + len(group.commands)
+
+    def _read(self, position: int, end: int) -> list[RecordedGroup]:
+        return list(islice(self._reader.groups(position, end), GROUPS_PER_READ))
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        self._closed = True
+        self._changed.set()
+        self._threads.shutdown(wait=False)

@@ -1,0 +1,134 @@
+"""The executor as an image: what a snapshot of a shard holds, section by section.
+
+Per slot: each domain's state under the domain's name, ``versions``, ``dedup``.  Shard-wide:
+``shard`` (overrides, handler versions of the epoch) and ``dedup`` (floor and time index).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from ultraengine.execution.executor import Executor
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import Epoch
+from ultraengine.snapshot.image import SHARD_WIDE, ImagePosition, Section
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+VERSIONS: Final = "versions"
+DEDUP: Final = "dedup"
+SHARD: Final = "shard"
+ENGINE_SCHEMA: Final = 1
+"""Of the sections that belong to the engine itself."""
+
+
+class _Shared(msgspec.Struct, frozen=True, array_like=True):
+    skipped: list[int]
+    handlers: dict[str, int]
+
+
+class DedupeImage(Protocol):
+    """How the idempotency memory is dumped and loaded, slot by slot."""
+
+    def dump_slot(self, slot: int, /, *, full: bool) -> Iterator[bytes]:
+        """Everything of a slot within the window, or what came since ``mark``."""
+
+    def load_slot(self, slot: int, chunk: bytes, /) -> None:
+        """Take one chunk of ``dump_slot``."""
+
+    def dump_shared(self) -> Iterator[bytes]:
+        """What belongs to no slot: the floor and when offsets were logged."""
+
+    def load_shared(self, chunk: bytes, /) -> None:
+        """Take one chunk of ``dump_shared``."""
+
+    def mark(self, slot: int | None = None) -> None:
+        """Start of the next increment, of all slots or of one."""
+
+
+class ExecutorImage:
+    """Implements `snapshot.image.Image` over an executor."""
+
+    def __init__(self, executor: Executor, dedupe: DedupeImage) -> None:
+        self._executor = executor
+        self._dedupe = dedupe
+
+    def slots(self) -> Sequence[int]:
+        """`SHARD_WIDE`, then all slots that were ever used."""
+        return [SHARD_WIDE, *sorted(self._executor.slots)]
+
+    def sections(self, *, full: bool) -> Iterator[Section]:
+        """All sections, or those of slots that changed since ``mark``."""
+        for slot in self.slots():
+            yield from self.slot_sections(slot, full=full)
+
+    def slot_sections(self, slot: int, *, full: bool) -> Iterator[Section]:
+        """The sections of one slot, by name."""
+        executor = self._executor
+        if slot == SHARD_WIDE:
+            for chunk in self._dedupe.dump_shared():
+                yield Section(slot, DEDUP, ENGINE_SCHEMA, chunk)
+            shared = _Shared(
+                sorted(executor.skipped), dict(sorted(executor.epoch_handlers.items()))
+            )
+            yield Section(slot, SHARD, ENGINE_SCHEMA, _ENCODER.encode(shared))
+            return
+        image = executor.slots[slot]
+        parts: dict[str, tuple[int, Iterator[bytes]]] = {
+            DEDUP: (ENGINE_SCHEMA, self._dedupe.dump_slot(slot, full=full)),
+            VERSIONS: (ENGINE_SCHEMA, image.dump_versions(full=full)),
+        }
+        if full or image.changed:
+            for domain, state in zip(executor.registry.domains, image.states, strict=True):
+                if state is not None:
+                    chunks = domain.dump(state) if full else domain.changes(state)
+                    parts[domain.name] = (domain.schema, iter(chunks))
+        for name in sorted(parts):
+            schema, chunks_of = parts[name]
+            for chunk in chunks_of:
+                yield Section(slot, name, schema, chunk)
+
+    def load(self, section: Section) -> None:
+        """Take one section.  Raises `InvariantBroken` for a domain that this engine lacks."""
+        executor, slot, name = self._executor, section.slot, section.name
+        if slot == SHARD_WIDE:
+            if name == DEDUP:
+                self._dedupe.load_shared(section.chunk)
+            else:
+                shared = msgspec.msgpack.decode(section.chunk, type=_Shared)
+                executor.skipped.update(shared.skipped)
+                executor.epoch_handlers = dict(shared.handlers)
+            return
+        if name == DEDUP:
+            executor.slot(slot)
+            self._dedupe.load_slot(slot, section.chunk)
+        elif name == VERSIONS:
+            executor.slot(slot).load_versions(section.chunk)
+        else:
+            index = executor.registry.domain_index.get(name)
+            if index is None:
+                raise InvariantBroken("the snapshot's domains are loaded", missing=name)
+            domain = executor.registry.domains[index]
+            domain.load(executor.state(slot, index), section.chunk, section.schema)
+
+    def mark(self, slot: int | None = None) -> None:
+        """Start of the next increment, of all slots or of one."""
+        executor = self._executor
+        for number in sorted(executor.slots) if slot is None else [slot]:
+            image = executor.slots.get(number)
+            if image is None:
+                continue
+            image.changed = False
+            image.versions_changed.clear()
+            for domain, state in zip(executor.registry.domains, image.states, strict=True):
+                if state is not None:
+                    domain.mark(state)
+        self._dedupe.mark(slot)
+
+
+def resume(executor: Executor, position: ImagePosition) -> None:
+    """Set an executor whose sections were loaded to the position of its image."""
+    executor.applied_end = position.offset_end
+    executor.time = position.time
+    executor.epoch = Epoch(position.epoch)
+    executor.reschedule()

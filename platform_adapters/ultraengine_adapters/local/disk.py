@@ -57,6 +57,8 @@ class LocalFile:
 
     def sync(self) -> None:
         """fdatasync.  Every error is a plain OSError, ENOSPC too, because none is harmless."""
+        if self._descriptor == _CLOSED:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # fdatasync(-1) is ValueError.
         os.fdatasync(self._descriptor)
 
     def size(self) -> int:

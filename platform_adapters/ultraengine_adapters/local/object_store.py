@@ -7,6 +7,7 @@ the first store opened more than a day later.
 """
 
 import contextlib
+import errno
 import os
 import tempfile
 import time
@@ -28,7 +29,8 @@ _ABANDONED_AFTER_S: Final = 24 * 3600
 class DirectoryObjectStore:
     """Blobs as files.  Names are '/'-separated; no part may start with '.'.
 
-    One name may not be a directory of another (``a`` beside ``a/b``): OSError.
+    One name may not be a directory of another: with ``a`` there, ``a/b`` raises
+    NotADirectoryError, and the other way round IsADirectoryError.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,6 +48,7 @@ class DirectoryObjectStore:
         """
         target = self._place(name)
         with full_disk_is_named(), self._written(data) as written:
+            self._check_no_clash(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             if if_absent:
                 # link(2) refuses an existing target atomically, which rename(2) cannot.
@@ -76,6 +79,16 @@ class DirectoryObjectStore:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
             place.unlink()
             sync_directory(place.parent)
+
+    def _check_no_clash(self, target: Path) -> None:
+        """Say what is wrong before mkdir or link would call it an existing blob."""
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "the name is a directory of others", str(target))
+        for above in target.parents:
+            if above == self._root:
+                return
+            if above.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, "a blob has this name", str(above))
 
     def _place(self, name: str) -> Path:
         if any(part.startswith(".") for part in name.split("/")):

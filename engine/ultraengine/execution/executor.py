@@ -374,7 +374,7 @@ class Executor:
         self, command: Command, outcome: Outcome, offset: Offset, time: Instant
     ) -> None:
         slot = slot_of(command.tenant, command.key)
-        self.dedupe.add(slot, identity_hash(command.tenant, command.key, command.id), offset)
+        self.dedupe.add(slot, identity_hash(command.tenant, command.id), offset)
         if outcome.status != Status.ACCEPTED or offset in self.skipped:
             return
         index = self.registry.domain_index.get(command.type.partition(".")[0])

@@ -7,6 +7,7 @@ tenant; the scope; the strict schema; ``prepare``; canonical bytes.  What fails 
 
 import hashlib
 from collections.abc import Callable, Sequence
+from types import GenericAlias
 from typing import Any, Final, Literal
 
 import msgspec
@@ -70,7 +71,7 @@ class Admitted:
         self.handler = handler
         """None for the engine's own ``system.*`` commands."""
         self.slot: SlotId = slot_of(command.tenant, command.key)
-        self.identity = identity_hash(command.tenant, command.key, command.id)
+        self.identity = identity_hash(command.tenant, command.id)
         self._fingerprint: int | None = None
 
     @property
@@ -107,10 +108,11 @@ class Registry:
             )
         # The unions are values here, which a type checker cannot follow.
         kinds: list[Any] = [domain.events for domain in self.domains]
-        self.events = tuple(msgspec.msgpack.Decoder(list[kind]) for kind in kinds)
+        self.events = tuple(msgspec.msgpack.Decoder(GenericAlias(list, (kind,))) for kind in kinds)
         """By domain index: decoder of an outcome's events."""
         self.expiries = tuple(
-            msgspec.msgpack.Decoder(list[tuple[str, str, kind]]) for kind in kinds
+            msgspec.msgpack.Decoder(GenericAlias(list, (GenericAlias(tuple, (str, str, kind)),)))
+            for kind in kinds
         )
         """By domain index: decoder of a tick's (tenant, key, event) triples."""
         self._by_type: dict[str, Handler] = {}

@@ -13,6 +13,8 @@ from typing import Final
 
 from ultraengine.log.reader import LogReader, RecordedGroup
 from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
+from ultraengine.model.outcome import CommittedOutcome
 
 GROUPS_PER_READ: Final = 64
 
@@ -43,7 +45,7 @@ class Feed:
     async def groups(self, from_offset: int) -> AsyncIterator[RecordedGroup]:
         """Recorded groups from the one that holds `from_offset` on; ends when the feed closes.
 
-        The first group may begin before `from_offset`.  Raises `EngineError` NOT_FOUND when the
+        The first group may begin before `from_offset`.  Raises `EngineError` TOO_OLD when the
         offset is no longer retained, MALFORMED when it is negative.
         """
         if from_offset < 0:
@@ -52,7 +54,7 @@ class Feed:
         if from_offset < first:
             raise EngineError(
                 f"offset {from_offset} is no longer in the log; the first one is {first}",
-                code="NOT_FOUND",
+                code="TOO_OLD",
                 pointer="/from",
             )
         loop = asyncio.get_running_loop()
@@ -65,6 +67,24 @@ class Feed:
             for group in batch:
                 yield group
                 position = group.header.base_offset + len(group.commands)
+
+    async def outcomes(self, from_offset: int) -> AsyncIterator[list[CommittedOutcome]]:
+        """Like `groups`, decoded, and beginning exactly at `from_offset`."""
+        async for group in self.groups(from_offset):
+            header = group.header
+            pairs = zip(group.commands, group.outcomes or (), strict=False)
+            yield [
+                CommittedOutcome(
+                    ShardId(header.shard),
+                    Epoch(header.epoch),
+                    Offset(outcome.offset),
+                    Instant(header.time),
+                    command,
+                    outcome,
+                )
+                for command, outcome in pairs
+                if outcome.offset >= from_offset
+            ]
 
     def _read(self, position: int, end: int) -> list[RecordedGroup]:
         return list(islice(self._reader.groups(position, end), GROUPS_PER_READ))

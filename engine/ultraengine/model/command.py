@@ -54,9 +54,10 @@ def fingerprint(command: Command) -> int:
     return xxhash.xxh3_128_intdigest(_CONTENT.encode(content))
 
 
-def identity_hash(tenant: str, key: str, command_id: str) -> bytes:
-    """Eight bytes that stand for (tenant, key, id) in packed indexes.
+def identity_hash(tenant: str, command_id: str) -> bytes:
+    """Eight bytes that stand for (tenant, id) in the packed index of the key's slot.
 
-    Not a proof of identity: a hit is confirmed by reading the logged command.
+    Not a proof of identity: a hit is confirmed by reading the logged command, key included.
+    The key is left out so that an outcome can be asked for without it, slot by slot.
     """
-    return xxhash.xxh3_64_digest(f"{tenant}\0{key}\0{command_id}".encode())
+    return xxhash.xxh3_64_digest(f"{tenant}\0{command_id}".encode())

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ultraengine.log.reader import LogReader
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Epoch, Instant
-from ultraengine.reply.recorded import Name, Recorded, name_of
+from ultraengine.reply.recorded import Name, Recorded
 
 
 class Recall:
@@ -22,13 +22,20 @@ class Recall:
         """By offset: executed, and not in the log's durable part yet."""
 
     async def find(self, name: Name, candidates: Sequence[int]) -> Recorded | None:
-        """The command of this name among the offsets, newest first; None if none is it."""
+        """The command of this name among the offsets, newest first; None if none is it.
+
+        A name with an empty key matches any key.
+        """
+        tenant, key, command_id = name
         loop = asyncio.get_running_loop()
         for offset in candidates:
             recorded = self._unrecorded.get(offset)
             if recorded is None:
                 recorded = await loop.run_in_executor(self._threads, self._read, offset)
-            if recorded is not None and name_of(recorded.command) == name:
+            if recorded is None:
+                continue
+            command = recorded.command
+            if (command.tenant, command.id) == (tenant, command_id) and key in ("", command.key):
                 return recorded
         return None
 

@@ -383,16 +383,18 @@ class Shard:
             )
         return ReadAnswer(value, self.epoch, end - 1)
 
-    async def outcome(self, tenant: str, key: str, command_id: str) -> OutcomeAnswer:
-        """What became of a command: ``done`` with its reply, or why there is none."""
-        name = (tenant, key, command_id)
-        dedupe = self.executor.dedupe
-        if name in self.machine.in_flight:
+    async def outcome(self, tenant: str, key: str | None, command_id: str) -> OutcomeAnswer:
+        """What became of a command: ``done`` with its reply, or why there is none.
+
+        Without `key`, the newest command of the tenant with this id under any key.
+        """
+        machine, dedupe = self.machine, self.executor.dedupe
+        if machine.is_in_flight(tenant, key, command_id):
             return OutcomeAnswer("in_flight", None, dedupe.floor_offset)
-        found = await self._recall.find(name, self.machine.candidates(name))
+        candidates = machine.candidates(tenant, key, command_id)
+        found = await self._recall.find((tenant, key or "", command_id), candidates)
         if found is not None:
-            reply = self.machine.repeat_reply(found)
-            return OutcomeAnswer("done", reply, dedupe.floor_offset)
+            return OutcomeAnswer("done", machine.repeat_reply(found), dedupe.floor_offset)
         made = id_time(command_id)
         forgotten = made is not None and made < dedupe.floor_time
         return OutcomeAnswer("forgotten" if forgotten else "unknown", None, dedupe.floor_offset)
@@ -512,7 +514,7 @@ class Shard:
             replay_s=self._parts.replay_s,
             snapshot_offset=snapshot_offset,
             snapshot_age_s=snapshot_age_s,
-            dedupe_floor_time=format_instant(floor) if floor else None,
+            dedup_floor_time=format_instant(floor) if floor else None,
             handlers=self.registry.handlers,
             alarms=self._alarms,
         )

@@ -173,12 +173,22 @@ class Machine:
             return []
         return self.refuse(pending, error)
 
-    def candidates(self, name: Name) -> tuple[int, ...]:
-        """Offsets of logged commands that may be the named one, newest first."""
-        tenant, key, command_id = name
-        return self.executor.dedupe.find(
-            slot_of(tenant, key), identity_hash(tenant, key, command_id)
-        )
+    def is_in_flight(self, tenant: str, key: str | None, command_id: str) -> bool:
+        """Whether a command is accepted and not answered; without `key`, under any key."""
+        if key is not None:
+            return (tenant, key, command_id) in self.in_flight
+        return any((name[0], name[2]) == (tenant, command_id) for name in self.in_flight)
+
+    def candidates(self, tenant: str, key: str | None, command_id: str) -> tuple[int, ...]:
+        """Offsets of logged commands that may be the named one, newest first.
+
+        Without `key` every used slot is asked: a bounded, in-memory fan-out.
+        """
+        find, identity = self.executor.dedupe.find, identity_hash(tenant, command_id)
+        if key is not None:
+            return find(slot_of(tenant, key), identity)
+        found = [offset for slot in sorted(self.executor.slots) for offset in find(slot, identity)]
+        return tuple(sorted(found, reverse=True))
 
     def repeat_reply(self, recorded: Recorded) -> Reply:
         """The reply to a retry of a recorded command."""

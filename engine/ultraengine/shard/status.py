@@ -1,6 +1,7 @@
 """What a shard says of itself: to operators, probes and `ultra status`."""
 
 import enum
+from typing import Literal
 
 import msgspec
 
@@ -78,7 +79,7 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_offset: int | None
     """First offset not in the newest verified snapshot."""
     snapshot_age_s: float | None
-    dedupe_floor_time: str | None
+    dedup_floor_time: str | None
     handlers: dict[str, int]
     alarms: int
     """Since the start; each was logged."""
@@ -93,12 +94,16 @@ class ReadAnswer(msgspec.Struct, frozen=True):
     """Offset of the last command that it reflects; -1 before the first."""
 
 
-class OutcomeAnswer(msgspec.Struct, frozen=True):
-    """What became of a command: done, in flight, unknown, or forgotten."""
+OutcomeState = Literal["done", "in_flight", "unknown", "forgotten"]
 
-    state: str
+
+class OutcomeAnswer(msgspec.Struct, frozen=True):
+    """What became of a command."""
+
+    state: OutcomeState
     reply: Reply | None
-    dedupe_floor: int
+    """The first attempt's reply, when done."""
+    dedup_floor: int
     """Offset below which ids may have been forgotten."""
 
 

@@ -1,0 +1,65 @@
+"""Commands over HTTP: one batch in flight per lane, the next one forms meanwhile.
+
+There is no timer: a lone command leaves at once, and under load a batch is as large as what
+came in during the one before.  One request at a time keeps the order of a lane through any
+failure, since the next batch leaves only when the fate of this one is known.
+"""
+
+from collections.abc import Sequence
+
+import aiohttp
+
+from ultraengine.client.pending import Pending
+from ultraengine.client.sender import Sender, interrupted, unreachable
+from ultraengine.client.wire import (
+    MSGPACK,
+    BadAnswer,
+    Setback,
+    decode_replies,
+    encode_batch,
+    read_problem,
+)
+from ultraengine.model.reply import Reply
+
+
+class HttpSender(Sender):
+    """Sends the batches of one lane to ``POST /v1/commands:batch``."""
+
+    _batch: Sequence[Pending] = ()
+
+    def _unanswered(self) -> Sequence[Pending]:
+        return self._batch
+
+    async def _run(self) -> None:
+        while True:
+            await self._until_ready()
+            batch = self._lane.take(self._loop.time())
+            if not batch:
+                continue
+            self._batch = batch
+            answer = await self._post(batch)
+            self._batch = ()
+            if isinstance(answer, Setback):
+                await self._failed(batch, answer)
+            else:
+                self._failures = 0
+                self._answered(list(zip(batch, answer, strict=True)))
+
+    async def _post(self, batch: list[Pending]) -> list[Reply] | Setback:
+        for pending in batch:
+            pending.sent()
+        try:
+            async with self._session.post(
+                f"{self._settings.url}/v1/commands:batch",
+                data=encode_batch(batch),
+                headers={**self._settings.headers, "Content-Type": MSGPACK, "Accept": MSGPACK},
+                allow_redirects=False,
+            ) as response:
+                body = await response.read()
+                if response.status == 200:
+                    return decode_replies(body, len(batch))
+                return read_problem(response.status, body, response.headers.get("Retry-After"))
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return unreachable(error)
+        except (aiohttp.ClientError, OSError, TimeoutError, BadAnswer) as error:
+            return interrupted(error)

@@ -1,0 +1,210 @@
+"""A small real engine for the client's tests: HTTP and WebSocket, with faults on demand.
+
+It does what the contract says where the client depends on it: an id is taken once per key
+and answered again as a duplicate, offsets are dense, replies come in the order of the
+batch.  Faults are a list that is used up request by request, so every run is the same.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from ultraengine.model.errors import PROBLEMS
+from ultraengine.model.reply import Durable, Reply, ReplyError
+
+Body = list[dict[str, Any]]
+
+
+class Fault(NamedTuple):
+    """Something that happens to one request."""
+
+    before: bool
+    """Whether the request is lost before its commands are executed."""
+    answer: Callable[[list[Reply]], web.StreamResponse | None]
+    """What is answered to the commands with these replies; None: the connection breaks."""
+
+
+def packed(replies: list[Reply], length: int | None = None) -> web.Response:
+    """Replies as the engine answers them, or only the first `length` bytes."""
+    body = msgspec.msgpack.encode(replies)[:length]
+    return web.Response(body=body, content_type="application/msgpack")
+
+
+def problem(code: str, headers: dict[str, str]) -> web.Response:
+    """A problem as the engine writes it."""
+    row = PROBLEMS[code]
+    return web.json_response(
+        {"code": row.code, "status": row.status, "title": row.title, "detail": "as told"},
+        status=row.status,
+        headers=headers,
+        content_type="application/problem+json",
+    )
+
+
+PASS = Fault(before=False, answer=packed)
+
+
+class SmallEngine:
+    """Executes commands in memory, exactly once per (key, id)."""
+
+    def __init__(self) -> None:
+        self.faults: deque[Fault] = deque()
+        """What happens to the next requests."""
+        self.refusals: dict[str, deque[str]] = {}
+        """Codes with which the next attempts of a command id are refused singly."""
+        self.retry_after_s: float | None = None
+        """What single refusals ask for."""
+        self.uncertain: dict[str, int] = {}
+        """Attempts of a command id that are executed and answered OUTCOME_UNKNOWN."""
+        self.executed: list[tuple[str, str]] = []
+        """(key, id) in the order of execution: the truth that tests compare with."""
+        self.commands: list[dict[str, Any]] = []
+        """Commands as they came, faulty requests included."""
+        self.batches: list[list[str]] = []
+        """Ids of each request, faulty ones included."""
+        self.reads: list[tuple[str, dict[str, str]]] = []
+        """Path and query of each read."""
+        self.headers: list[dict[str, str]] = []
+        self.commands_max = 1_000
+        self.gate: asyncio.Event | None = None
+        """When set, answers wait for it."""
+        self.on_batch: Callable[[], None] | None = None
+        self._done: dict[tuple[str, str], Reply] = {}
+        self.url = ""
+
+    def pass_one(self) -> None:
+        """One request without a fault."""
+        self.faults.append(PASS)
+
+    def lose_request(self) -> None:
+        """The connection breaks before anything is executed."""
+        self.faults.append(Fault(before=True, answer=lambda _: None))
+
+    def lose_answer(self) -> None:
+        """Everything is executed, then the connection breaks."""
+        self.faults.append(Fault(before=False, answer=lambda _: None))
+
+    def garble(self) -> None:
+        """Everything is executed, the answer cannot be decoded."""
+        self.faults.append(Fault(before=False, answer=lambda replies: packed(replies, 20)))
+
+    def drop_a_reply(self) -> None:
+        """Everything is executed, the answer lacks a reply."""
+        self.faults.append(Fault(before=False, answer=lambda replies: packed(replies[1:])))
+
+    def say(self, code: str, *, retry_after: str | None = None) -> None:
+        """The whole request is refused with `code`."""
+        headers = {} if retry_after is None else {"Retry-After": retry_after}
+        self.faults.append(Fault(before=True, answer=lambda _: problem(code, headers)))
+
+    def proxy(self, status: int) -> None:
+        """A proxy in between answers with `status`."""
+        page = "<html>bad gateway</html>"
+        self.faults.append(
+            Fault(before=True, answer=lambda _: web.Response(status=status, text=page))
+        )
+
+    def execute(self, command: dict[str, Any]) -> Reply:
+        """The reply to one command, as the engine would give it."""
+        name, key = command["id"], command["key"]
+        waiting = self.refusals.get(name)
+        if waiting:
+            return refusal(name, waiting.popleft(), self.retry_after_s)
+        done = self._done.get((key, name))
+        if done is not None:
+            reply = msgspec.structs.replace(done, duplicate=True)
+        else:
+            reply = self._first(command)
+            self._done[(key, name)] = reply
+        if self.uncertain.get(name, 0) > 0:
+            self.uncertain[name] -= 1
+            return refusal(name, "OUTCOME_UNKNOWN")
+        return reply
+
+    def _first(self, command: dict[str, Any]) -> Reply:
+        offset = len(self.executed)
+        self.executed.append((command["key"], command["id"]))
+        no = command["data"].get("no")
+        return Reply(
+            id=command["id"],
+            outcome="rejected" if no else "accepted",
+            result=None if no else {"echo": command["data"]},
+            error=ReplyError(no, "the domain said no", advice="ask differently") if no else None,
+            shard=0,
+            epoch=1,
+            offset=offset,
+            version=offset,
+            time="2026-11-20T10:00:00.000001Z",
+            durable=Durable("sync", local=True, replicas=1),
+        )
+
+    async def batch(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1/commands:batch``."""
+        commands: Body = msgspec.msgpack.decode(await request.read())
+        self.commands.extend(commands)
+        self.batches.append([command["id"] for command in commands])
+        self.headers.append(dict(request.headers))
+        if self.on_batch is not None:
+            self.on_batch()
+        if self.gate is not None:
+            await self.gate.wait()
+        fault = self.faults.popleft() if self.faults else PASS
+        if len(commands) > self.commands_max:
+            fault = Fault(before=True, answer=lambda _: problem("TOO_LARGE", {}))
+        replies = [] if fault.before else [self.execute(command) for command in commands]
+        answer = fault.answer(replies)
+        if answer is None:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return answer
+
+    async def read(self, request: web.Request) -> web.StreamResponse:
+        """Any ``GET /v1/…``."""
+        self.reads.append((request.path, dict(request.query)))
+        if self.faults:
+            answer = self.faults.popleft().answer([])
+            if answer is not None:
+                return answer
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        headers = {"ETag": '"7"', "Ultra-Epoch": "1", "Ultra-Offset": str(len(self.executed))}
+        return web.json_response({"path": request.path}, headers=headers)
+
+    async def outcome(self, request: web.Request) -> web.StreamResponse:
+        """``GET /v1/commands/{id}``."""
+        done = self._done.get((request.query.get("key", ""), request.match_info["id"]))
+        body = {"state": "done" if done else "unknown", "reply": done, "dedup_floor": 0}
+        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def refusal(name: str, code: str, retry_after_s: float | None = None) -> Reply:
+    """A reply to a command that was not taken."""
+    row = PROBLEMS[code]
+    error = ReplyError(code, row.title, advice=row.advice, retry_after_s=retry_after_s)
+    return Reply(id=name, outcome="refused", error=error)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[SmallEngine]:
+    """A small engine that listens on a free port."""
+    small = SmallEngine()
+    app = web.Application()
+    app.router.add_post("/v1/commands:batch", small.batch)
+    app.router.add_get("/v1/commands/{id}", small.outcome)
+    app.router.add_get("/v1/{path:.*}", small.read)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    small.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield small
+    if small.gate is not None:
+        small.gate.set()
+    await runner.cleanup()

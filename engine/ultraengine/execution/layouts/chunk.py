@@ -11,7 +11,8 @@ a key that was removed and written again within one stretch of changes may stand
 Keys are ordered, so that a chunk depends on content alone: ``int``, ``str``, ``bytes`` or
 tuples of these.  Values are anything that msgspec can encode and decode by type, except
 sets: a set is encoded in the order of its hashes, which differs between processes.  A dict
-keeps its insertion order, as code that iterates over it could see any other.
+keeps its insertion order, as code that iterates over it could see any other.  Integers
+beyond 64 bits have no place in msgpack: keep them as ``str`` or ``bytes``.
 """
 
 import types

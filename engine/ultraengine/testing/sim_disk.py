@@ -224,6 +224,12 @@ class SimDisk:
 
     # What a test does to it.
 
+    def is_directory(self, path: str) -> bool:
+        """Whether a path is a directory, which the port does not tell."""
+        with self._machine.mutex:
+            self._machine.check_running()
+            return self._find(path) in self._machine.image.directories
+
     def inject(
         self, effect: Effect, call: Call, path: str = "*", *, after: int = 0, times: int = 1
     ) -> None:

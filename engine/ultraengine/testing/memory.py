@@ -98,6 +98,7 @@ class Bench:
         )
         self.log: list[tuple[Command, Outcome, Instant]] = []
         self.time = START
+        self.epoch = Epoch(1)
 
     def run(
         self,
@@ -124,7 +125,7 @@ class Bench:
         )
         self.time = Instant(max(self.time + 1, at or 0))
         executed = self.executor.execute(
-            admitted, offset=self.executor.applied_end, time=self.time, epoch=Epoch(1)
+            admitted, offset=self.executor.applied_end, time=self.time, epoch=self.epoch
         )
         self.log.append((admitted.command, executed.outcome, self.time))
         return executed
@@ -132,8 +133,9 @@ class Bench:
     def replayed(self) -> "Bench":
         """A second bench that evolved this one's recorded outcomes."""
         other = Bench(*self.registry.domains)
+        other.epoch = self.epoch
         for command, outcome, time in self.log:
-            other.executor.replay(command, outcome, time=time, epoch=Epoch(1))
+            other.executor.replay(command, outcome, time=time, epoch=self.epoch)
             other.log.append((command, outcome, time))
         other.time = self.time
         return other

@@ -1,0 +1,152 @@
+"""The ledger as a domain: its commands, events, state and reads, joined.
+
+Requirement 001 (ledger as the first bounded context); rules in `docs/ledger.md`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from ultraengine.domains.ledger import accounts, codes, commands, holds, image, replies
+from ultraengine.domains.ledger.events import Event
+from ultraengine.domains.ledger.evolve import evolve
+from ultraengine.domains.ledger.overlay import overlay
+from ultraengine.domains.ledger.reversals import decide_reversal
+from ultraengine.domains.ledger.state import Book, LedgerSlot
+from ultraengine.domains.ledger.transfers import decide_transfer
+from ultraengine.model.domain import At, CommandSpec, QuerySpec
+from ultraengine.model.ids import Instant
+
+
+def _spec(
+    name: str,
+    data: Any,
+    decide_item: Callable[[Any, Any, Any], Any],
+    prepare: Callable[[Any], Any],
+    summary: str,
+) -> CommandSpec:
+    over_accounts = "accounts" in data.__struct_fields__
+    return CommandSpec(
+        name=name,
+        data=data,
+        summary=summary,
+        prepare=prepare,
+        items=commands.account_items if over_accounts else commands.transfer_items,
+        guard=accounts.guard,
+        decide_item=decide_item,
+        linked=commands.is_linked,
+        overlay=overlay,
+        linked_failed=codes.LINKED_FAILED,
+        fold=replies.fold_accounts if over_accounts else replies.fold_transfers,
+        dry_run=commands.is_dry_run,
+    )
+
+
+COMMANDS: Final = (
+    _spec(
+        codes.OPEN,
+        commands.OpenAccounts,
+        accounts.decide_opening,
+        commands.prepare_accounts,
+        "Open accounts at balance zero, each with an asset and limits.",
+    ),
+    _spec(
+        codes.CREATE,
+        commands.CreateTransfers,
+        decide_transfer,
+        commands.prepare_transfers,
+        "Move amounts between accounts, or hold them until they are posted or voided.",
+    ),
+    _spec(
+        codes.POST,
+        commands.PostTransfers,
+        holds.decide_posting,
+        commands.prepare_postings,
+        "Post holds, whole or in part; the rest is released.",
+    ),
+    _spec(
+        codes.VOID,
+        commands.VoidTransfers,
+        holds.decide_voiding,
+        commands.prepare_voidings,
+        "Release holds without moving anything.",
+    ),
+    _spec(
+        codes.REVERSE,
+        commands.ReverseTransfers,
+        decide_reversal,
+        commands.prepare_reversals,
+        "Move posted transfers back, whole and once each, under the same rules.",
+    ),
+    _spec(
+        codes.CLOSE,
+        commands.CloseAccounts,
+        accounts.decide_closing,
+        commands.prepare_closings,
+        "Close accounts whose balance is zero and that have no holds.",
+    ),
+    _spec(
+        codes.REOPEN,
+        commands.CloseAccounts,
+        accounts.decide_reopening,
+        commands.prepare_closings,
+        "Open closed accounts again.",
+    ),
+)
+
+
+class Ledger:
+    """Implements `model.domain.Domain`.  One instance serves one registry.
+
+    The instance owns the scratch list of the command being executed, which one command at a
+    time uses: a registry belongs to the one writer of its process.
+    """
+
+    name: Final = "ledger"
+    version: Final = 1
+    schema: Final = image.SCHEMA
+    commands: Final[Sequence[CommandSpec]] = COMMANDS
+    events: Final[Any] = Event
+    queries: Final[Sequence[QuerySpec]] = ()
+    evolve = staticmethod(evolve)
+
+    def __init__(self) -> None:
+        self._recent: list[Event] = []
+
+    def new_state(self) -> LedgerSlot:
+        """An empty slot."""
+        return LedgerSlot(self._recent)
+
+    def focus(self, state: LedgerSlot, tenant: str, key: str) -> Book:
+        """The book of (tenant, key); one without events enters the slot with its first."""
+        return state.book(tenant, key)
+
+    def dump(self, state: LedgerSlot) -> Iterable[bytes]:
+        """`image.dump`."""
+        return image.dump(state)
+
+    def changes(self, state: LedgerSlot) -> Iterable[bytes]:
+        """`image.changes`."""
+        return image.changes(state)
+
+    def mark(self, state: LedgerSlot) -> None:
+        """Start counting changes anew."""
+        state.mark()
+
+    def load(self, state: LedgerSlot, chunk: bytes, schema: int) -> None:
+        """`image.load`."""
+        image.load(state, chunk, schema)
+
+    def due(self, state: LedgerSlot) -> Instant | None:
+        """When the earliest hold is over."""
+        earliest = holds.due(state)
+        return None if earliest is None else Instant(earliest)
+
+    def expire(
+        self, state: LedgerSlot, now: Instant, count_max: int
+    ) -> Sequence[tuple[str, str, Event]]:
+        """`holds.expire`."""
+        return holds.expire(state, now, count_max)
+
+    def check(self, state: LedgerSlot) -> Sequence[str]:
+        """`check.check_slot`."""
+        return ()

@@ -16,9 +16,9 @@ byte reversed.  As the bucket number is made of the lowest bits of the hash, all
 bucket are neighbours in mirror order.  So dumps, scans and sorted runs (`dedup_runs`) all
 use mirror order: it depends on content alone and can be streamed bucket by bucket.
 
-Chunk format (``dump``, ``changes``; little-endian but for the keys): count u32, entries in the
-whole index u64, floor u64, then ``count`` mirrored hashes (8 bytes each, ascending), then
-``count`` values u64 (ascending among equal hashes).  A chunk has at most 1 MiB.
+Chunk format (``dump``, ``changes``; little-endian but for the hashes): entries in the whole
+index u64, floor u64, then a block of entries: count u32, ``count`` mirrored hashes (8 bytes
+each, ascending), ``count`` values u64 (ascending among equal hashes).  At most 1 MiB.
 
 Rules: values ascend strictly over all additions of one index, which makes "added since" and
 "older than" a comparison; hashes prove nothing, so a candidate is confirmed by its reader.
@@ -48,7 +48,8 @@ Entry = tuple[int, int]
 
 _SCAN_BUCKETS_LOG2: Final = 4
 """Buckets visited per step of a scan, as a power of two: 700 to 1,400 entries."""
-_CHUNK_HEADER: Final = Struct("<IQQ")
+_CHUNK_HEADER: Final = Struct("<QQ")
+_COUNT: Final = Struct("<I")
 _integer: Final = int.from_bytes
 _REVERSED_BYTES: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BIT_SET: Final = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))
@@ -221,7 +222,12 @@ class PackedIndex:
 
         Raises ValueError on anything that ``dump`` or ``changes`` do not write.
         """
-        total, floor, keys, values = _parse(chunk)
+        if len(chunk) < _CHUNK_HEADER.size:
+            raise ValueError(f"a packed index chunk of {len(chunk)} bytes has no header")
+        total, floor = _CHUNK_HEADER.unpack_from(chunk)
+        hashes, values = decode_entries(chunk[_CHUNK_HEADER.size :])
+        if total < len(values):
+            raise ValueError(f"a packed index chunk holds {len(values)} of {total} entries")
         if floor > self._floor:
             self._last = max(self._last, floor - 1)
             for _ in self.cut_steps(floor):
@@ -229,10 +235,17 @@ class PackedIndex:
         # With as many buckets as the dumped index needs, each is filled by one chunk.
         while self._limit < total:
             self._split()
-        plain = keys.translate(_REVERSED_BYTES)
-        mirrored = unpack(f">{len(values)}Q", keys)
-        if any(map(gt, mirrored, mirrored[1:])):
-            raise ValueError("the hashes of a packed index chunk do not ascend")
+        self.load_sorted(hashes, values)
+
+    def load_sorted(self, hashes: bytes, values: Sequence[int]) -> None:
+        """Add entries in mirror order: mirrored hashes of 8 big-endian bytes, and their values.
+
+        Values may be lower than those that are there: they take their place among them.
+        """
+        while self._limit < self._count + len(values):
+            self._split()
+        plain = hashes.translate(_REVERSED_BYTES)
+        mirrored = unpack(f">{len(values)}Q", hashes)
         start = 0
         while start < len(values):
             number, depth = self._bucket_of(plain[start * 8 : start * 8 + 8])
@@ -319,24 +332,32 @@ class PackedIndex:
             yield self._chunk(pending)
 
     def _chunk(self, entries: Sequence[Entry]) -> bytes:
-        count = len(entries)
-        return b"".join(
-            (
-                _CHUNK_HEADER.pack(count, self._count, self._floor),
-                pack(f">{count}Q", *[mirrored for mirrored, _ in entries]),
-                pack(f"<{count}Q", *[value for _, value in entries]),
-            )
-        )
+        return _CHUNK_HEADER.pack(self._count, self._floor) + encode_entries(entries)
 
 
-def _parse(chunk: bytes) -> tuple[int, int, bytes, tuple[int, ...]]:
-    """(entries in the index, floor, mirrored hashes, values) of a chunk."""
-    if len(chunk) < _CHUNK_HEADER.size:
-        raise ValueError(f"a packed index chunk of {len(chunk)} bytes has no header")
-    count, total, floor = _CHUNK_HEADER.unpack_from(chunk)
-    split = _CHUNK_HEADER.size + count * 8
-    if len(chunk) != split + count * 8 or count > CHUNK_ENTRIES_MAX or count > total:
-        raise ValueError(
-            f"a packed index chunk of {len(chunk)} bytes names {count} of {total} entries"
+def encode_entries(entries: Sequence[Entry]) -> bytes:
+    """A block of entries in mirror order, at most `CHUNK_ENTRIES_MAX`."""
+    count = len(entries)
+    return b"".join(
+        (
+            _COUNT.pack(count),
+            pack(f">{count}Q", *[mirrored for mirrored, _ in entries]),
+            pack(f"<{count}Q", *[value for _, value in entries]),
         )
-    return total, floor, chunk[_CHUNK_HEADER.size : split], unpack(f"<{count}Q", chunk[split:])
+    )
+
+
+def decode_entries(block: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """(mirrored hashes, values) of a block of entries.
+
+    Raises ValueError on anything that `encode_entries` does not write.
+    """
+    count = _COUNT.unpack_from(block)[0] if len(block) >= _COUNT.size else 0
+    split = _COUNT.size + count * 8
+    if count > CHUNK_ENTRIES_MAX or len(block) != split + count * 8:
+        raise ValueError(f"a packed index chunk of {len(block)} bytes names {count} entries")
+    hashes = block[_COUNT.size : split]
+    mirrored = unpack(f">{count}Q", hashes)
+    if any(map(gt, mirrored, mirrored[1:])):
+        raise ValueError("the hashes of a packed index chunk do not ascend")
+    return hashes, unpack(f"<{count}Q", block[split:])

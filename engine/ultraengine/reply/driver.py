@@ -41,9 +41,11 @@ class Recall:
 
     def _read(self, offset: int) -> Recorded | None:
         found = self._reader.find(offset)
-        if found is None or found[2] is None:
+        if found is None:
             return None
         header, command, outcome = found
+        if outcome is None:
+            return None
         return Recorded(command, outcome, Epoch(header.epoch), Instant(header.time))
 
 

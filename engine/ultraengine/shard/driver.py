@@ -28,7 +28,6 @@ from ultraengine.model.domain import QuerySpec
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.id_time import id_time
 from ultraengine.model.ids import Epoch
-from ultraengine.model.instant import format_instant
 from ultraengine.model.limits import Limits
 from ultraengine.model.policy import FlushRule
 from ultraengine.ports import Clock
@@ -40,13 +39,8 @@ from ultraengine.shard.effects import Answer, Group, Pending
 from ultraengine.shard.flush_times import FlushTimes
 from ultraengine.shard.machine import Machine
 from ultraengine.shard.metrics import ShardMetrics
-from ultraengine.shard.status import (
-    OutcomeAnswer,
-    ReadAnswer,
-    ShardState,
-    ShardStatus,
-    refusal,
-)
+from ultraengine.shard.report import ShardStatus, report
+from ultraengine.shard.status import OutcomeAnswer, ReadAnswer, ShardState, refusal
 
 UNITS_PER_TURN: Final = 256
 IDLE_FLUSH_S: Final = 0.02
@@ -120,10 +114,18 @@ class Shard:
 
     def start(self) -> None:
         """Begin to serve: log the epoch start and whatever recovery left to record."""
-        self.log.start(lambda error: self._loop.call_soon_threadsafe(self._fatal, error))
+        self.log.start(self._log_failed)
         self.metrics.serving.set(1)
         self.metrics.applied.set(self.executor.applied_end)
         self._schedule_pump()
+
+    def _log_failed(self, error: BaseException) -> None:
+        """Called on any thread, once."""
+        self._loop.call_soon_threadsafe(self._fatal, error)
+
+    def _log_written(self, written: Written) -> None:
+        """Called on the flush thread, once per write."""
+        self._loop.call_soon_threadsafe(self._written, written)
 
     # --- submit --------------------------------------------------------------------------
 
@@ -220,12 +222,7 @@ class Shard:
             self.metrics.queue.observe(now - self._oldest)
             self._oldest = now if self.machine.waiting else None
         self._writing = (outcomes, group, now)
-        loop = self._loop
-        self.log.write(
-            frames,
-            lambda written: loop.call_soon_threadsafe(self._written, written),
-            sync=not self._rule.reply_before_flush,
-        )
+        self.log.write(frames, self._log_written, sync=not self._rule.reply_before_flush)
 
     def _written(self, written: Written) -> None:
         """The flush thread says that a write is durable (or that there was no room)."""
@@ -246,6 +243,7 @@ class Shard:
         if self._rule.reply_before_flush and self._unsynced is None:
             self._unsynced = self._loop.call_later(self._rule.wait_s, self._sync)
         if group is not None:
+            self.machine.committed(group)
             self._executing.append((group, 0.0))
         self._pump()  # The next flush starts before this group is executed.
         if outcomes:
@@ -255,7 +253,7 @@ class Shard:
     def _sync(self) -> None:
         """Under ``async``: make durable what was written since the last time."""
         self._unsynced = None
-        self.log.sync()
+        self.log.sync(lambda _written: None)
 
     def _no_room(self, outcomes: list[FrameDraft], group: Group | None, error: OSError) -> None:
         self.machine.give_back(outcomes)
@@ -490,31 +488,13 @@ class Shard:
 
     def status(self) -> ShardStatus:
         """A report of this moment."""
-        machine, executor = self.machine, self.executor
-        floor = executor.dedupe.floor_time
-        snapshot_offset, snapshot_age_s = self.snapshot()
-        return ShardStatus(
-            shard=executor.shard,
-            role="leader",
+        return report(
+            self.machine,
+            self._flush_times,
             state=self._state,
             reason=self._reason,
-            epoch=self.epoch,
-            log_end=machine.log_end,
-            durable_end=executor.applied_end,
-            applied_end=executor.applied_end,
-            time=format_instant(executor.time),
-            durability=self._rule.name,
-            waiting_commands=len(machine.waiting),
-            waiting_bytes=machine.waiting_bytes,
-            in_flight=len(machine.in_flight),
-            flushes=self._flush_times.count,
-            flush_p50_us=self._flush_times.quantile(0.5) * 1e6,
-            flush_p99_us=self._flush_times.quantile(0.99) * 1e6,
             replayed=self._parts.replayed,
             replay_s=self._parts.replay_s,
-            snapshot_offset=snapshot_offset,
-            snapshot_age_s=snapshot_age_s,
-            dedup_floor_time=format_instant(floor) if floor else None,
-            handlers=self.registry.handlers,
+            snapshot=self.snapshot(),
             alarms=self._alarms,
         )

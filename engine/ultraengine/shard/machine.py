@@ -57,6 +57,8 @@ class Machine:
         self.epoch = epoch
         self.log_end = executor.applied_end
         """Next offset to assign."""
+        self.durable_end = executor.applied_end
+        """First offset that is not known to be durable here."""
         self.time = executor.time
         """Stamped time of the last formed group."""
         self.waiting: deque[Pending] = deque()
@@ -319,6 +321,14 @@ class Machine:
             answers.extend(self.refuse(pending, error))
         return answers
 
+    def committed(self, group: Group) -> None:
+        """The group's frame is durable wherever it must be: it may be executed."""
+        if group.base_offset != self.durable_end:
+            raise InvariantBroken(
+                "groups commit in order", group=group.base_offset, durable_end=self.durable_end
+            )
+        self.durable_end = group.offset_end
+
     # --- execute -------------------------------------------------------------------------
 
     def execute(self, group: Group, units_max: int) -> Executing:
@@ -326,6 +336,12 @@ class Machine:
 
         Raises `EvolveFailed`: the shard halts.
         """
+        if group.offset_end > self.durable_end:
+            raise InvariantBroken(
+                "nothing is executed before it is durable",
+                group_end=group.offset_end,
+                durable_end=self.durable_end,
+            )
         effects = Executing()
         frame = compose.reply_frame(
             shard=self.executor.shard, epoch=self.epoch, time=group.time, durable=self.durable
@@ -372,9 +388,21 @@ class Machine:
             outcomes[half:], Offset(base + half), time
         )
 
+    def adopt(self, redecided: Sequence[Recorded]) -> None:
+        """Outcomes that recovery decided again: to be written first, and known to retries."""
+        for recorded in redecided:
+            offset = Offset(recorded.outcome.offset)
+            self.unrecorded[offset] = recorded
+            # One frame each: they may belong to several frames, and there are few of them.
+            self.unwritten.extend(self._outcome_drafts([recorded.outcome], offset, recorded.time))
+
     def take_unwritten(self) -> list[FrameDraft]:
-        """OUTCOMES frames to write before the next COMMANDS frame."""
-        drafts = list(self.unwritten)
+        """OUTCOMES frames to write before the next COMMANDS frame.
+
+        They are stamped with the newest time: a frame's time is never below the one before.
+        """
+        time = self.time
+        drafts = [msgspec.structs.replace(draft, time=time) for draft in self.unwritten]
         self.unwritten.clear()
         return drafts
 

@@ -1,4 +1,4 @@
-"""What a shard says of itself: to operators, probes and `ultra status`."""
+"""The states of a shard, how they refuse commands, and the answers of its reads."""
 
 import enum
 from typing import Literal
@@ -47,42 +47,6 @@ def refusal(state: ShardState, reason: str) -> EngineError | None:
         return None
     detail = f"{closed.detail}: {reason}" if reason else closed.detail
     return Unavailable(detail, code=closed.code, retry_after_s=closed.retry_after_s)
-
-
-class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A report; nothing reads it back to decide."""
-
-    shard: int
-    role: str
-    state: ShardState
-    reason: str
-    """Why it is not serving, for people; empty while it serves."""
-    epoch: int
-    log_end: int
-    """Next offset to assign."""
-    durable_end: int
-    """First offset not durable here."""
-    applied_end: int
-    """First offset not executed."""
-    time: str
-    """Stamped time of the last executed command."""
-    durability: str
-    waiting_commands: int
-    waiting_bytes: int
-    in_flight: int
-    flushes: int
-    flush_p50_us: float
-    flush_p99_us: float
-    replayed: int
-    """Commands replayed at the last start."""
-    replay_s: float
-    snapshot_offset: int | None
-    """First offset not in the newest verified snapshot."""
-    snapshot_age_s: float | None
-    dedup_floor_time: str | None
-    handlers: dict[str, int]
-    alarms: int
-    """Since the start; each was logged."""
 
 
 class ReadAnswer(msgspec.Struct, frozen=True):

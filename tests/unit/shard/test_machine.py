@@ -77,6 +77,8 @@ class Rig:
         return group
 
     def execute(self, group: Group, units: int = 10**9) -> bool:
+        if group.offset_end > self.machine.durable_end:
+            self.machine.committed(group)
         effects = self.machine.execute(group, units)
         put(effects.answers)
         return effects.done
@@ -103,6 +105,8 @@ def test_nothing_is_executed_before_its_frame_is_durable() -> None:
     rig = Rig()
     ticket, _ = rig.send(rig.admit("a", 5))
     group = rig.flush()
+    with pytest.raises(InvariantBroken, match="before it is durable"):
+        rig.machine.execute(group, 1)
     assert rig.executor.applied_end == 0
     assert ticket.missing == 1
     rig.execute(group)
@@ -431,3 +435,12 @@ def test_recorded_offsets_stay_in_memory_until_their_frame_is_durable() -> None:
     rig.send(rig.admit("a"))
     rig.execute(rig.flush())
     assert set(rig.machine.unrecorded) == {Offset(0)}
+
+
+def test_groups_commit_in_order() -> None:
+    rig = Rig()
+    rig.send(rig.admit("a"))
+    rig.flush()
+    rig.send(rig.admit("b"))
+    with pytest.raises(InvariantBroken, match="in order"):
+        rig.machine.committed(rig.flush())

@@ -1,0 +1,155 @@
+"""The start of a shard: promise, log, newest snapshot, tail, machine.
+
+    promise(epoch) durable -> log recovered -> snapshot loaded -> history cut to it
+        -> tail evolved, last groups decided again -> epoch start queued
+
+Everything blocks and runs on a thread of its own; it goes through ports and keeps no state.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from ultraengine import __version__
+from ultraengine.execution.executor import Executor
+from ultraengine.execution.pipeline import EvolveFailed
+from ultraengine.execution.registry import Registry
+from ultraengine.execution.system import EpochStart
+from ultraengine.log.driver import Log, LogOptions
+from ultraengine.log.serializer import MsgpackSerializer
+from ultraengine.model.ids import Epoch, ShardId
+from ultraengine.model.limits import Limits
+from ultraengine.model.policy import FlushRule, SchedulingPolicy
+from ultraengine.ports import Clock, Disk, Random, Secrets
+from ultraengine.reply.recorded import Recorded
+from ultraengine.shard.driver import ShardParts
+from ultraengine.shard.machine import Machine
+from ultraengine.shard.metrics import ShardMetrics
+from ultraengine.shard.promise import read_promise, write_promise
+from ultraengine.shard.recovery import Recovery, recover, skips
+from ultraengine.snapshot.image import ImagePosition
+
+
+class Memory(Protocol):
+    """A fresh, empty executor with its files, and how a snapshot gets into it."""
+
+    def fresh(self) -> Executor:
+        """An executor at offset 0, over emptied dedupe and history."""
+
+    def load_snapshot(self, executor: Executor) -> ImagePosition | None:
+        """Load the newest good snapshot and cut the history to it; None when there is none."""
+
+
+class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How one shard runs."""
+
+    shard: ShardId
+    rule: FlushRule
+    limits: Limits
+    compress: bool = False
+    master_key: str | None = None
+    chain_key: str | None = None
+    any_handlers: bool = False
+    """Decide unrecorded commands again with other handler versions: a person's risk."""
+    scheduling: SchedulingPolicy | None = None
+
+
+class World(msgspec.Struct, frozen=True):
+    """The ports of a shard."""
+
+    disk: Disk
+    clock: Clock
+    random: Random
+    secrets: Secrets
+
+
+def open_shard(
+    world: World,
+    registry: Registry,
+    memory: Memory,
+    metrics: ShardMetrics,
+    options: ShardOptions,
+    progress: Callable[[int], None] | None = None,
+) -> ShardParts:
+    """Recover a shard from its directory.
+
+    Raises what the log raises (`LogDamaged`, `LogInUse`, `DiskFull`, OSError), and `OtherHandlers`
+    or `EvolveFailed` when the tail cannot be brought into memory.
+    """
+    epoch = Epoch(read_promise(world.disk) + 1)
+    write_promise(world.disk, epoch)
+    log = Log.open(
+        world.disk,
+        world.clock,
+        world.random,
+        world.secrets,
+        LogOptions(
+            shard=options.shard,
+            epoch=epoch,
+            handlers=registry.handlers_digest,
+            limits=options.limits,
+            compress=options.compress,
+            master_key=options.master_key,
+            chain_key=options.chain_key,
+        ),
+    )
+    try:
+        started = world.clock.monotonic()
+        executor, recovery = _into_memory(log, memory, options, progress)
+        replay_s = world.clock.monotonic() - started
+    except BaseException:
+        log.close(clean=False)
+        raise
+    serializer = MsgpackSerializer()
+    machine = Machine(
+        executor,
+        serializer,
+        options.limits,
+        epoch=epoch,
+        policy=options.rule.name,
+        group_bytes_max=options.rule.group_bytes_max,
+        scheduling=options.scheduling,
+    )
+    machine.adopt(
+        [Recorded(one.command, one.outcome, one.epoch, one.time) for one in recovery.redecided]
+    )
+    machine.log_system(EpochStart(epoch, registry.handlers, __version__))
+    if replay_s > 0:
+        metrics.replay.set(recovery.replayed / replay_s)
+    return ShardParts(
+        machine=machine,
+        executor=executor,
+        log=log,
+        registry=registry,
+        limits=options.limits,
+        rule=options.rule,
+        clock=world.clock,
+        metrics=metrics,
+        epoch=epoch,
+        replayed=recovery.replayed,
+        replay_s=replay_s,
+    )
+
+
+def _into_memory(
+    log: Log, memory: Memory, options: ShardOptions, progress: Callable[[int], None] | None
+) -> tuple[Executor, Recovery]:
+    """Snapshot and tail.  A logged override that lies behind the failing command is honoured."""
+    reader = log.reader()
+    skipped: set[int] = set()
+    while True:
+        executor = memory.fresh()
+        position = memory.load_snapshot(executor)
+        executor.skipped |= skipped
+        start = 0 if position is None else position.offset_end
+        try:
+            groups = reader.groups(start)
+            return executor, recover(
+                executor, groups, any_handlers=options.any_handlers, progress=progress
+            )
+        except EvolveFailed as failure:
+            offset = failure.facts.get("offset")
+            if offset in skipped or offset not in set(skips(reader.groups(start))):
+                raise
+            skipped.add(int(str(offset)))

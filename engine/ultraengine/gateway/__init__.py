@@ -1,0 +1,14 @@
+"""The edge: HTTP, WebSocket, authentication, quotas, documents, metrics (requirement 001 §2.6).
+
+A request walks through these modules in this order:
+
+    http.py       finds the route, bounds the body, writes the answer
+    auth.py       who is it: API key or loopback
+    envelope.py   bytes -> envelopes, headers merged in, server-made ids
+    admission.py  quota, then the registry: envelope -> admitted command, or a refusal
+    engine.py     what the edge needs from the engine behind it
+    problems.py   replies and errors -> RFC 9457 documents
+
+`stream.py` does the same for WebSocket frames, `reads.py` for queries, `admin.py` for
+operators; `driver.py` owns sockets, threads, key files and the drain.
+"""

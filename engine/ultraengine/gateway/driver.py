@@ -1,0 +1,260 @@
+"""Sockets, threads, timers and files of the edge; `Gateway` is what `main` starts.
+
+    gateway = Gateway(parts, options, registry=prometheus_registry)
+    await gateway.start()        # listening; gateway.addresses says where
+    ...
+    await gateway.drain()        # nothing new is taken, what is in flight is answered
+    await gateway.stop()
+
+`main` drains the gateway first, then the engine, then stops the gateway, so that replies
+always find their connections open.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from prometheus_client import CollectorRegistry
+
+from ultraengine.gateway.admin import Admin
+from ultraengine.gateway.auth import ApiKeys, KeyFileError, KeyTable
+from ultraengine.gateway.documents import Documents
+from ultraengine.gateway.door import Door, Doorkeeper, listen
+from ultraengine.gateway.edge import Edge, Parts
+from ultraengine.gateway.health import BEAT_S, Heartbeat
+from ultraengine.gateway.http import Http, Surface, to_response
+from ultraengine.gateway.metrics import Exposition
+from ultraengine.gateway.problems import problem_answer
+from ultraengine.gateway.quota import Quotas
+from ultraengine.gateway.streams import RECHECK_S, Streams
+from ultraengine.model.errors import EngineError
+
+KEEP_ALIVE_S: Final = 75.0
+LINGER_S: Final = 1.0
+"""Longest time for which the rest of a refused body is read, so that the answer arrives."""
+KEY_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+_log = structlog.get_logger("ultraengine.gateway")
+
+
+class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the edge listens and what it serves there."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 chooses a free port."""
+    admin_host: str | None = None
+    admin_port: int | None = None
+    """A listener of its own for ``/admin/v1`` and ``/metrics``; None: with the data."""
+    connections_max: int = 8_192
+    """Open connections per listener; beyond it new ones wait in the kernel's queue."""
+
+
+class _Protocol(RequestHandler):
+    """aiohttp's connection, with problem documents for what is not even a request."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to bytes that are no HTTP, or to a failure outside all handlers."""
+        if status < 500:
+            error = EngineError((message or "not an HTTP request")[:300], code="MALFORMED")
+        else:
+            _log.error("connection.failed", error=repr(exc))
+            error = EngineError("the edge failed")
+        return to_response(request, problem_answer(error), close=True)
+
+
+class _Server(web.Server):
+    """aiohttp's low-level server, counting its connections for the door."""
+
+    def __call__(self) -> RequestHandler:
+        return _Protocol(
+            self,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=KEEP_ALIVE_S,
+            lingering_time=LINGER_S,
+            auto_decompress=False,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp's way to say: none.
+        )
+
+    @property
+    def open_count(self) -> int:
+        """Connections that are open."""
+        return len(self._connections)
+
+
+class KeyFile:
+    """API keys from a file that may change while the process runs."""
+
+    def __init__(self, path: Path, identity: ApiKeys, quotas: Quotas) -> None:
+        self.path = path
+        self._identity = identity
+        self._quotas = quotas
+        self._seen = _stamp(path)
+
+    @staticmethod
+    def read(path: Path) -> KeyTable:
+        """Parse the file.  Raises `KeyFileError`, OSError."""
+        with path.open("rb") as file:
+            content = file.read(KEY_FILE_BYTES_MAX + 1)
+        if len(content) > KEY_FILE_BYTES_MAX:
+            raise KeyFileError(f"the key file is larger than {KEY_FILE_BYTES_MAX} bytes")
+        return KeyTable.parse(content)
+
+    def reload(self) -> bool | None:
+        """Take the file if it changed: True; False when it cannot be used (the old keys stay
+        in force, and it is tried again at its next change); None when it is as it was."""
+        stamp = _stamp(self.path)
+        if stamp == self._seen:
+            return None
+        self._seen = stamp
+        try:
+            table = self.read(self.path)
+        except (KeyFileError, OSError) as error:
+            _log.error("keys.unusable", path=str(self.path), error=str(error))
+            return False
+        self._identity.table = table
+        self._quotas.replace(table.quotas)
+        _log.info("keys.loaded", path=str(self.path), keys=len(table.known))
+        return True
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class Gateway:
+    """The edge of one process.  Created and used on the event loop's thread."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        options: GatewayOptions,
+        *,
+        registry: CollectorRegistry,
+        key_file: KeyFile | None = None,
+    ) -> None:
+        self.edge = Edge(parts)
+        self.addresses: list[tuple[str, int]] = []
+        """(host, port) of the data listener, then of the admin listener if there is one."""
+        self._options = options
+        self._key_file = key_file
+        self._loop = asyncio.get_running_loop()
+        self._heartbeat = Heartbeat(parts.clock.monotonic())
+        self._http = Http(self.edge, self._heartbeat, Exposition(registry, self.edge.metrics))
+        self._streams = Streams(self.edge)
+        self._admin = Admin(self.edge)
+        self._documents = Documents(parts.engine.registry, self._admin.offered)
+        self._servers: list[_Server] = []
+        self._doorkeeper: Doorkeeper | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Listen and serve.  Raises OSError when an address cannot be had."""
+        options = self._options
+        data = self._http.data_surface()
+        self._streams.add_to(data)
+        self._documents.add_to(data)
+        surfaces = [(options.host, options.port, data)]
+        admin = data
+        if options.admin_port is not None:
+            admin = Surface()
+            self._http.add_health(admin)
+            surfaces.append((options.admin_host or options.host, options.admin_port, admin))
+        self._admin.add_to(admin)
+        self._http.add_metrics(admin)
+        doors: list[Door] = []
+        with contextlib.ExitStack() as undo:
+            for host, port, surface in surfaces:
+                listener = listen(host, port)
+                undo.callback(listener.close)
+                doors.append(self._door(listener, surface))
+                self.addresses.append(listener.getsockname()[:2])
+            undo.pop_all()
+        self._doorkeeper = Doorkeeper(doors, self._heartbeat, self.edge.clock.monotonic)
+        self._doorkeeper.start()
+        self._tasks = [
+            self._loop.create_task(self._beat()),
+            self._loop.create_task(self._recheck()),
+        ]
+        _log.info(
+            "gateway.listening", addresses=[f"{host}:{port}" for host, port in self.addresses]
+        )
+
+    def _door(self, listener: socket.socket, surface: Surface) -> Door:
+        server = _Server(self._http.handler(surface))
+        self._servers.append(server)
+        connections_max = self._options.connections_max
+
+        async def connect(connection: socket.socket) -> None:
+            try:
+                await self._loop.connect_accepted_socket(server, connection)
+            except OSError:
+                connection.close()
+
+        def take(connection: socket.socket) -> None:
+            self._in_loop(lambda: self.edge.background(self._loop.create_task(connect(connection))))
+
+        return Door(listener, take, lambda: server.open_count < connections_max)
+
+    def _in_loop(self, call: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop has ended; so has the connection.
+            self._loop.call_soon_threadsafe(call)
+
+    async def _beat(self) -> None:
+        """Show that the loop runs, and end waits that are over."""
+        metrics, waits, clock = self.edge.metrics, self.edge.waits, self.edge.clock
+        while True:
+            await asyncio.sleep(BEAT_S)
+            gap = self._heartbeat.beat(clock.monotonic()) - BEAT_S
+            metrics.loop_gap_max_s = max(metrics.loop_gap_max_s, gap)
+            waits.sweep(clock.monotonic())
+
+    async def _recheck(self) -> None:
+        """Take a changed key file, and close the streams whose keys are gone."""
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            if self._key_file is not None:
+                loaded = await self._loop.run_in_executor(None, self._key_file.reload)
+                if loaded is not None:
+                    self.edge.metrics.key_file_reloads["ok" if loaded else "failed"] += 1
+            await self._streams.recheck()
+
+    async def drain(self) -> None:
+        """Take nothing new (503 DRAINING, goaway on streams) and wait until all that is in
+        flight is answered, ``drain_s`` at most.  Health and metrics go on."""
+        self.edge.draining = True
+        until = time.monotonic() + self.edge.limits.drain_s
+        await self._streams.go_away(self.edge.limits.drain_s)
+        while self.edge.metrics.requests_in_flight and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Close all sockets and end the threads.  Idempotent."""
+        self.edge.draining = True
+        if self._doorkeeper is not None:
+            await self._loop.run_in_executor(None, self._doorkeeper.close)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for server in self._servers:
+            server.pre_shutdown()
+            await server.shutdown(timeout=1.0)
+        self._servers = []

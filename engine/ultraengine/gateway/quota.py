@@ -1,0 +1,110 @@
+"""Per-tenant quotas: token buckets as values of time, no clock inside (REQ_016).
+
+A bucket holds up to ``burst`` tokens and gains ``rate`` per second; a command costs one.
+A request is taken when the bucket holds as many tokens as it costs, or is full: a batch
+larger than the burst passes a full bucket and leaves a debt, else it could never pass.
+Nothing of a refused request is taken.
+
+Answers carry ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from ultraengine.gateway.auth import TenantQuota
+from ultraengine.model.errors import EngineError
+
+POLICY: Final = "tenant"
+
+
+class TokenBucket:
+    """One tenant's tokens.  Times are seconds of a monotonic clock."""
+
+    __slots__ = ("_at", "_tokens", "burst", "rate")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self.rate = rate
+        """Tokens per second, above 0."""
+        self.burst = burst
+        self._tokens = float(burst)
+        self._at = now
+
+    def _refill(self, now: float) -> None:
+        if now > self._at:
+            self._tokens = min(float(self.burst), self._tokens + (now - self._at) * self.rate)
+            self._at = now
+
+    def take(self, count: int, now: float) -> float:
+        """Take `count` tokens; 0.0 when taken, else the seconds to wait, nothing taken."""
+        self._refill(now)
+        needed = min(count, self.burst)
+        if self._tokens >= needed:
+            self._tokens -= count
+            return 0.0
+        return (needed - self._tokens) / self.rate
+
+    def remaining(self, now: float) -> int:
+        """Whole tokens left, never below 0."""
+        self._refill(now)
+        return max(0, math.floor(self._tokens))
+
+    def full_in_s(self, now: float) -> int:
+        """Whole seconds until the bucket is full."""
+        self._refill(now)
+        return math.ceil((self.burst - self._tokens) / self.rate)
+
+
+class Quotas:
+    """The buckets of all tenants.  As many as there are tenants with keys, so bounded."""
+
+    def __init__(self, rate: float, burst: int, own: Mapping[str, TenantQuota]) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._own = own
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def replace(self, own: Mapping[str, TenantQuota]) -> None:
+        """Take a new table; buckets of tenants whose quota stayed the same keep their level."""
+        self._own = own
+        for tenant, bucket in list(self._buckets.items()):
+            if (bucket.rate, bucket.burst) != self._terms(tenant):
+                del self._buckets[tenant]
+
+    def _terms(self, tenant: str) -> tuple[float, int]:
+        own = self._own.get(tenant)
+        return (self._rate, self._burst) if own is None else (own.commands_per_s, own.burst)
+
+    def _bucket(self, tenant: str, now: float) -> TokenBucket | None:
+        bucket = self._buckets.get(tenant)
+        if bucket is None:
+            rate, burst = self._terms(tenant)
+            if rate <= 0:
+                return None
+            bucket = self._buckets[tenant] = TokenBucket(rate, burst, now)
+        return bucket
+
+    def take(self, tenant: str, count: int, now: float) -> None:
+        """Charge a tenant.  Raises `EngineError` QUOTA with the seconds to wait."""
+        bucket = self._bucket(tenant, now)
+        if bucket is None:
+            return
+        wait = bucket.take(count, now)
+        if wait > 0:
+            raise EngineError(
+                f"{count} commands are above the quota of {bucket.rate:g} commands/s "
+                f"with bursts of {bucket.burst}",
+                code="QUOTA",
+                retry_after_s=round(wait, 3),
+            )
+
+    def headers(self, tenant: str, now: float) -> tuple[tuple[str, str], ...]:
+        """``RateLimit`` headers of a tenant under a quota; none without one."""
+        bucket = self._bucket(tenant, now)
+        if bucket is None:
+            return ()
+        window = math.ceil(bucket.burst / bucket.rate)
+        return (
+            ("RateLimit-Policy", f'"{POLICY}";q={bucket.burst};w={window}'),
+            ("RateLimit", f'"{POLICY}";r={bucket.remaining(now)};t={bucket.full_in_s(now)}'),
+        )

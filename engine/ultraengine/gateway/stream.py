@@ -1,0 +1,374 @@
+"""Commands and events over one WebSocket (`docs/stream.md` is its contract).
+
+A stream is two tasks and a queue.  The reader takes a frame, admits its commands, submits
+them with one ticket, and puts the ticket in the queue.  When tickets at the head of the
+queue are complete, their replies are encoded in one frame per turn of the event loop, which
+is one frame per group of the log.  The writer sends frames and waits for the socket.
+
+Everything is bounded: unanswered commands by the credit, unsent bytes by
+``stream_buffer_bytes_max``, the time of one send by `SEND_STALL_S`.  While a quarter of the
+buffer is unsent, no further frame is read and no event is fetched, so a client that reads
+is never closed for being slow, whatever it asked for.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from aiohttp import WSMsgType
+from aiohttp.web import BaseRequest, WebSocketResponse
+
+from ultraengine.gateway.admission import Intake, merge
+from ultraengine.gateway.codec import JSON, MSGPACK, Codec
+from ultraengine.gateway.edge import Edge
+from ultraengine.gateway.events import event_objects
+from ultraengine.gateway.frames import CommandFrame, Subscribe, read_frame
+from ultraengine.model.errors import EngineError, Malformed
+from ultraengine.model.reply import Reply
+from ultraengine.ports import Caller
+from ultraengine.reply import compose
+from ultraengine.reply.waiters import Ticket
+
+SUBPROTOCOLS: Final[Mapping[str, Codec]] = {"ultra.v1.json": JSON, "ultra.v1.msgpack": MSGPACK}
+HEARTBEAT_S: Final = 20.0
+"""A ping is sent after this long without traffic; no answer within half of it: closed."""
+SEND_STALL_S: Final = 20.0
+"""A send that waits longer for the client to read closes the stream with 4008."""
+CLOSE_WAIT_S: Final = 2.0
+REPLIES_PER_FRAME_MAX: Final = 1_000
+
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
+UNSUPPORTED_DATA: Final = 1003
+TOO_BIG: Final = 1009
+MALFORMED: Final = 4000
+KEY_REVOKED: Final = 4001
+OVERDRAFT: Final = 4008
+INTERNAL: Final = 4011
+
+_log = structlog.get_logger("ultraengine.gateway")
+_JSON_TEXT: Final = WSMsgType.TEXT
+_BINARY: Final = WSMsgType.BINARY
+
+
+class Waiting:
+    """The commands of one frame, waiting for their replies."""
+
+    __slots__ = ("count", "intake", "over", "ticket")
+
+    def __init__(self, ticket: Ticket, intake: Intake, count: int) -> None:
+        self.ticket = ticket
+        self.intake = intake
+        self.count = count
+        self.over = ticket.missing == 0
+        """Whether the replies are in, or the wait for them has ended."""
+
+
+class Closing(Exception):
+    """The stream ends with this close code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Stream:
+    """One open WebSocket."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        caller: Caller,
+        socket: "WebSocketResponse[Any]",
+        codec: Codec,
+        request: BaseRequest,
+        *,
+        peer_is_loopback: bool,
+    ) -> None:
+        self.request = request
+        """The upgrade request, to authenticate anew when keys change."""
+        self.peer_is_loopback = peer_is_loopback
+        self.caller = caller
+        self.unanswered = 0
+        """Commands whose replies have not been handed to the socket."""
+        self._edge = edge
+        self._socket = socket
+        self._codec = codec
+        self._opcode = _JSON_TEXT if codec is JSON else _BINARY
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Waiting] = deque()
+        self._frames: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._collecting = False
+        self._uncredited = 0
+        self._wake = asyncio.Event()
+        self._space = asyncio.Event()
+        self._space.set()
+        self._answered = asyncio.Event()
+        """Set while no command is unanswered and no frame unsent."""
+        self._subscription: asyncio.Task[None] | None = None
+        self._next_offset: int | None = None
+        """Where a subscription would go on; None without one."""
+        self._ended = False
+        self._writer: asyncio.Task[None] | None = None
+
+    # --- reading ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the stream to its end."""
+        self._writer = self._loop.create_task(self._write())
+        try:
+            self._send(self._hello())
+            await self._read()
+        except Closing as closing:
+            await self.close(closing.code, closing.reason)
+        except ConnectionError:
+            pass  # The client is gone; what it sent is carried out all the same.
+        except Exception:
+            _log.exception("stream.failed", tenant=self.caller.tenant)
+            await self.close(INTERNAL, "the stream failed")
+            raise
+        finally:
+            self._ended = True
+            for task in (self._writer, self._subscription):
+                task is None or task.cancel()
+
+    async def _read(self) -> None:
+        receive = self._socket.receive
+        while True:
+            await self._space.wait()
+            if self._ended:
+                return
+            message = await receive()
+            if message.type is self._opcode:
+                self._take(message.data)
+            elif message.type in {_JSON_TEXT, _BINARY}:
+                raise Closing(UNSUPPORTED_DATA, "text frames for JSON, binary ones for msgpack")
+            else:
+                return  # Closed by the client, by us, or by a broken connection.
+
+    def _take(self, data: bytes) -> None:
+        """One frame of the client."""
+        try:
+            frame = read_frame(data, self._codec.name, self._edge.limits)
+        except EngineError as error:
+            self._send(_error(error))
+            code = TOO_BIG if error.code == "TOO_LARGE" else MALFORMED
+            raise Closing(code, error.detail) from error
+        if isinstance(frame, CommandFrame):
+            self._commands(frame)
+        elif isinstance(frame, Subscribe):
+            self._subscribe(frame)
+        else:
+            # A well-formed object of the protocol that only the engine may send, or unknown.
+            self._send(_error(frame))
+
+    def _commands(self, frame: CommandFrame) -> None:
+        edge, parsed = self._edge, frame.parsed
+        count = len(parsed)
+        if count == 0:
+            return
+        credit = edge.limits.stream_credit
+        if self.unanswered + count > credit:
+            detail = f"{self.unanswered + count} unanswered commands are above the credit {credit}"
+            self._send(_error(EngineError(detail, code="OVERLOADED")))
+            raise Closing(OVERDRAFT, "overdraft")
+        self.unanswered += count
+        self._answered.clear()
+        try:
+            edge.require_intake()
+            edge.charge(self.caller, count)
+        except EngineError as error:
+            edge.name_commands(parsed)
+            refusals = [
+                (index, compose.refused(str(getattr(item, "id", None) or "")[:128], error))
+                for index, item in enumerate(parsed)
+            ]
+            intake = Intake([], [], refusals)
+        else:
+            intake = edge.take_in(self.caller, parsed, self._codec.name)
+        waiting: Waiting | None = None
+
+        def over(_ticket: Ticket) -> None:
+            if waiting is not None:
+                self._over(waiting)
+
+        ticket = Ticket(len(intake.admitted), over)
+        self._queue.append(waiting := Waiting(ticket, intake, count))
+        if intake.admitted:
+            edge.engine.submit(intake.admitted, ticket)
+            if ticket.missing:
+                edge.waits.add(ticket, edge.clock.monotonic(), over)
+        else:
+            self._over(waiting)
+
+    def _over(self, waiting: Waiting) -> None:
+        """The replies of one frame are in, or waited for long enough."""
+        waiting.over = True
+        self._edge.waits.done(waiting.ticket)
+        if not self._collecting:
+            self._collecting = True
+            self._loop.call_soon(self._collect)
+
+    # --- replies -----------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Encode the replies that are in, in the order of their commands."""
+        self._collecting = False
+        if self._ended:
+            return
+        edge, queue = self._edge, self._queue
+        replies: list[Reply] = []
+        while queue and queue[0].over:
+            done = queue.popleft()
+            replies += merge(done.count, done.intake, done.ticket)
+        if not replies:
+            return
+        edge.count(replies)
+        encode = self._codec.encode
+        if len(replies) == 1:
+            self._push(encode(replies[0]))
+        else:
+            for start in range(0, len(replies), REPLIES_PER_FRAME_MAX):
+                self._push(encode(replies[start : start + REPLIES_PER_FRAME_MAX]))
+        self.unanswered -= len(replies)
+        self._uncredited += len(replies)
+        if self._uncredited >= max(1, edge.limits.stream_credit // 4):
+            self._send({"op": "credit", "n": self._uncredited})
+            self._uncredited = 0
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self._push(self._codec.encode(message))
+
+    def _push(self, frame: bytes) -> None:
+        """Queue one frame; beyond the buffer's limit the client is too slow."""
+        self._frames.append(frame)
+        self._unsent_bytes += len(frame)
+        self._answered.clear()
+        self._wake.set()
+        limit = self._edge.limits.stream_buffer_bytes_max
+        if self._unsent_bytes > limit // 4:
+            self._space.clear()
+        if self._unsent_bytes > limit and len(self._frames) > 1:
+            self._end_soon(OVERDRAFT, "the client reads too slowly")
+
+    def _end_soon(self, code: int, reason: str) -> None:
+        if not self._ended:
+            self._ended = True
+            task = self._loop.create_task(self.close(code, reason))
+            self._edge.background(task)
+
+    async def _write(self) -> None:
+        """Send what is queued, for ever."""
+        frames, limit = self._frames, self._edge.limits.stream_buffer_bytes_max
+        send = self._socket.send_frame
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while frames:
+                frame = frames.popleft()
+                try:
+                    async with asyncio.timeout(SEND_STALL_S):
+                        await send(frame, self._opcode)
+                except TimeoutError:
+                    self._end_soon(OVERDRAFT, "the client does not read")
+                    return
+                except ConnectionError:
+                    return
+                self._unsent_bytes -= len(frame)
+                if self._unsent_bytes <= limit // 4:
+                    self._space.set()
+            if not self.unanswered:
+                self._answered.set()
+
+    # --- protocol ------------------------------------------------------------------------------
+
+    def _hello(self) -> dict[str, Any]:
+        edge = self._edge
+        names = (
+            "commands_per_batch_max",
+            "items_per_command_max",
+            "command_bytes_max",
+            "batch_bytes_max",
+            "stream_credit",
+            "stream_buffer_bytes_max",
+        )
+        return {
+            "op": "hello",
+            "credit": edge.limits.stream_credit,
+            "limits": {name: getattr(edge.limits, name) for name in names},
+            "shard_map_version": edge.shard_map_version,
+            "capabilities": ["commands", *(["subscribe"] if edge.feed is not None else [])],
+        }
+
+    def _subscribe(self, request: Subscribe) -> None:
+        edge = self._edge
+        if edge.feed is None:
+            error = EngineError("this engine has no feed to subscribe to", code="NOT_FOUND")
+            self._send(_error(error))
+        elif self._subscription is not None:
+            self._send(_error(Malformed("a stream has one subscription", pointer="/op")))
+        else:
+            self._next_offset = request.from_
+            self._subscription = self._loop.create_task(self._follow(request.from_))
+
+    async def _follow(self, from_offset: int) -> None:
+        """Send events for ever, as fast as the client reads."""
+        feed = self._edge.feed
+        if feed is None:
+            return
+        try:
+            async for outcomes in feed.outcomes(from_offset):
+                for event in event_objects(outcomes, self.caller, self._codec.name):
+                    await self._space.wait()
+                    self._send(event)
+                if outcomes:
+                    self._next_offset = outcomes[-1].offset + 1
+        except EngineError as error:
+            self._send(_error(error))
+            self._subscription = None
+            self._next_offset = None
+
+    async def go_away(self, retry_after_s: float, wait_s: float) -> None:
+        """Tell the client, answer what it sent, close."""
+        self._send({"op": "goaway", "retry_after": retry_after_s, "resume": self._next_offset})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._answered.wait()
+        await self.close(GOING_AWAY, "the engine goes away")
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close with a code; a client that does not read is cut off."""
+        self._ended = True
+        self._edge.metrics.closed(code)
+        if self._writer is not None:
+            self._writer.cancel()
+        self._space.set()
+        try:
+            async with asyncio.timeout(CLOSE_WAIT_S):
+                if self._unsent_bytes <= self._edge.limits.stream_buffer_bytes_max:
+                    # What was said before the close, such as why, goes out first.
+                    while self._frames:
+                        await self._socket.send_frame(self._frames.popleft(), self._opcode)
+                await self._socket.close(code=code, message=reason.encode()[:120])
+        except (TimeoutError, ConnectionError):
+            self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
+
+def _error(error: EngineError) -> dict[str, Any]:
+    """The protocol object for a problem that belongs to no command."""
+    message: dict[str, Any] = {"op": "error", "code": error.code, "detail": error.detail}
+    if error.pointer:
+        message["pointer"] = error.pointer
+    if error.retry_after_s is not None:
+        message["retry_after"] = error.retry_after_s
+    return message

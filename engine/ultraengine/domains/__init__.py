@@ -1,0 +1,1 @@
+"""Bounded contexts that are shipped with the engine."""

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ultraengine.domains.ledger import accounts, codes, commands, holds, image, replies
+from ultraengine.domains.ledger.check import check_slot
 from ultraengine.domains.ledger.events import Event
 from ultraengine.domains.ledger.evolve import evolve
 from ultraengine.domains.ledger.overlay import overlay
+from ultraengine.domains.ledger.queries import QUERIES
 from ultraengine.domains.ledger.reversals import decide_reversal
 from ultraengine.domains.ledger.state import Book, LedgerSlot
 from ultraengine.domains.ledger.transfers import decide_transfer
-from ultraengine.model.domain import At, CommandSpec, QuerySpec
+from ultraengine.model.domain import CommandSpec, QuerySpec
 from ultraengine.model.ids import Instant
 
 
@@ -106,7 +108,7 @@ class Ledger:
     schema: Final = image.SCHEMA
     commands: Final[Sequence[CommandSpec]] = COMMANDS
     events: Final[Any] = Event
-    queries: Final[Sequence[QuerySpec]] = ()
+    queries: Final[Sequence[QuerySpec]] = QUERIES
     evolve = staticmethod(evolve)
 
     def __init__(self) -> None:
@@ -149,4 +151,4 @@ class Ledger:
 
     def check(self, state: LedgerSlot) -> Sequence[str]:
         """`check.check_slot`."""
-        return ()
+        return check_slot(state)

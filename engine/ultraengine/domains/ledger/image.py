@@ -145,12 +145,12 @@ def load(slot: LedgerSlot, chunk: bytes, schema: int) -> None:
         slot.register(slot.book(tenant, key))
     slot.marked_books = len(slot.by_number)
     for row in accounts:
-        _load_account(slot, slot.by_number[row.book], row)
+        _load_account(slot.by_number[row.book], row)
     for number, hold_id in released:
         book = slot.by_number[number]
         book.remove_hold(book.holds[hold_id])
     for held in holds:
-        _load_hold(slot, slot.by_number[held.book], held)
+        _load_hold(slot.by_number[held.book], held)
     for part in index:
         slot.index.load(part)
     slot.changed.clear()
@@ -158,7 +158,7 @@ def load(slot: LedgerSlot, chunk: bytes, schema: int) -> None:
     slot.released.clear()
 
 
-def _load_account(slot: LedgerSlot, book: Book, row: AccountRow) -> None:
+def _load_account(book: Book, row: AccountRow) -> None:
     if row.number > len(book.order):
         raise InvariantBroken("accounts are loaded in order", book=row.book, number=row.number)
     if row.number < len(book.order):
@@ -183,7 +183,7 @@ def _load_account(slot: LedgerSlot, book: Book, row: AccountRow) -> None:
     account.dirty = False
 
 
-def _load_hold(slot: LedgerSlot, book: Book, row: HoldRow) -> None:
+def _load_hold(book: Book, row: HoldRow) -> None:
     source, target = book.accounts[row.source], book.accounts[row.target]
     book.insert_hold(
         Hold(

@@ -70,9 +70,10 @@ class Image(Protocol):
     """The state of one shard as snapshots see it.  Used from one thread.
 
     Sections depend on content alone, and slots are independent of each other: an image that
-    was given the sections of some slots gives back these for these slots, and an increment
-    changes a slot through sections of that slot only.  An image that dropped a slot since the
-    last ``mark`` cannot say so in an increment; its owner asks for a full snapshot then.
+    was given the shard-wide sections and then those of some slots gives back these for these
+    slots, and an increment changes a slot through sections of that slot only.  An image that
+    dropped a slot since the last ``mark`` cannot say so in an increment; its owner asks for a
+    full snapshot then.  Shard-wide sections are small: every increment may repeat them.
     """
 
     def sections(self, *, full: bool) -> Iterator[Section]:

@@ -93,7 +93,7 @@ def open_snapshot(
     if cipher is not None:
         totals = encode_footer(footer)[:FOOTER_SEALED_BYTES]
         cipher.open(footer.tag, footer.blocks, totals, path=path, position=footer.position)
-    return SnapshotFile(source, path, header, footer, codec, cipher, len(raw))
+    return SnapshotFile(source, path, header, footer, codec, cipher, len(raw), data_key)
 
 
 class SnapshotFile:
@@ -108,8 +108,10 @@ class SnapshotFile:
         codec: SnapshotCodec,
         cipher: BlockCipher | None,
         header_bytes: int,
+        data_key: bytes | None,
     ) -> None:
         self.path = path
+        self.data_key = data_key
         self.header = header
         self.footer = footer
         self._source = source

@@ -82,6 +82,7 @@ class SnapshotWriter:
         self._sections = 0
         self._chunk_bytes = 0
         self._position = len(self._start)
+        self._footer: Footer | None = None
 
     def start(self) -> bytes:
         """The header's bytes."""
@@ -137,7 +138,15 @@ class SnapshotWriter:
             totals = encode_footer(footer)[:FOOTER_SEALED_BYTES]
             tag = self._cipher.seal(b"", self._blocks, totals)
             footer = msgspec.structs.replace(footer, tag=tag)
+        self._footer = footer
         return rest + encode_footer(footer)
+
+    @property
+    def footer(self) -> Footer:
+        """The footer that ``finish`` wrote."""
+        if self._footer is None:
+            raise InvariantBroken("a snapshot is finished before its footer is asked for")
+        return self._footer
 
     def _close_block(self) -> bytes:
         plain = b"".join(self._parts)

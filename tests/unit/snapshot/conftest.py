@@ -1,16 +1,25 @@
 """Values that snapshot tests share."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from ultraengine.model.ids import Epoch, FrameSequence, Instant, Offset, ShardId
+from ultraengine.ports import Disk
 from ultraengine.snapshot.codec import BINARY, Codecs
+from ultraengine.snapshot.driver import SnapshotDriver, SnapshotTaken
 from ultraengine.snapshot.format import BasePosition, Header
 from ultraengine.snapshot.image import SHARD_WIDE, ImagePosition, Section
+from ultraengine.snapshot.store import LoadReport, SnapshotOptions
 from ultraengine.snapshot.writer import SnapshotWriter, header_with_key
+from ultraengine.testing.sim_clock import SimRandom, SimSecrets
+from ultraengine.testing.snapshot_images import DictImage
+from ultraengine_adapters.local.clock import SystemClock
+from ultraengine_adapters.local.disk import LocalDisk
 
 MASTER = bytes(range(32))
 DATA_KEY = bytes(range(32, 64))
@@ -114,3 +123,79 @@ class Samples:
 @pytest.fixture(scope="session")
 def samples() -> Samples:
     return Samples()
+
+
+class Harness:
+    """A driver over a disk, an image that changes, and what it should hold."""
+
+    def __init__(self, disk: Disk, **options: Any) -> None:
+        self.disk = disk
+        self.options = options
+        self.alarms: list[tuple[str, dict[str, object]]] = []
+        self.new_image: Any = options.pop("new_image", DictImage)
+        self.codecs = options.pop("codecs", None)
+        self.secret: bytes | None = MASTER
+        self.driver_options: dict[str, Any] = options.pop("driver", {})
+        self.driver = self.new_driver()
+        self.image = DictImage()
+        self.sequence = 0
+
+    def new_driver(self) -> SnapshotDriver:
+        return SnapshotDriver(
+            self.disk,
+            SystemClock(),
+            SnapshotOptions(**{"shard": ShardId(3), "free_bytes_min": 0, **self.options}),
+            random=SimRandom(),
+            secrets=SimSecrets({} if self.secret is None else {"snapshots": self.secret}),
+            codecs=self.codecs,
+            new_image=self.new_image,
+            alarm=lambda event, facts: self.alarms.append((event, dict(facts))),
+            **self.driver_options,
+        )
+
+    def position(self) -> ImagePosition:
+        return ImagePosition(
+            shard=ShardId(3),
+            epoch=Epoch(1),
+            offset_end=Offset(self.sequence * 10),
+            sequence_end=FrameSequence(self.sequence),
+            chain=hashlib.blake2b(str(self.sequence).encode(), digest_size=16).digest(),
+            time=Instant(self.sequence),
+            handlers={"pairs": 1},
+        )
+
+    def put(self, slot: int, name: str, value: bytes) -> None:
+        self.driver.before_slot_mutation(slot)
+        self.image.put(slot, name, value)
+        self.sequence += 1
+
+    def remove(self, slot: int, name: str) -> None:
+        self.driver.before_slot_mutation(slot)
+        self.image.remove(slot, name)
+        self.sequence += 1
+
+    def fill(self, count: int, *, seed: int = 0) -> None:
+        for number in range(count):
+            self.put((seed + number * 7) % 50, f"n{number % 97}", f"{seed}-{number}".encode())
+
+    def take(self, kind: Any = "auto") -> SnapshotTaken:
+        return self.driver.take_inline(self.image, self.position(), kind=kind)
+
+    def restart(self, **options: Any) -> tuple[ImagePosition | None, LoadReport]:
+        """A new process: everything is gone but the disk."""
+        self.driver = self.new_driver()
+        image, position, report = self.driver.load_newest(DictImage, **options)
+        assert isinstance(image, DictImage)
+        self.image = image
+        self.sequence = 0 if position is None else position.sequence_end
+        return position, report
+
+
+@pytest.fixture(scope="session")
+def harness() -> type[Harness]:
+    return Harness
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> LocalDisk:
+    return LocalDisk(tmp_path / "shard")

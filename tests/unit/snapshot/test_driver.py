@@ -1,0 +1,840 @@
+"""Snapshots of an image that goes on changing, on a real disk and with real processes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvloop
+
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import ShardId
+from ultraengine.snapshot.errors import SnapshotBusy, SnapshotFailed, SnapshotRefused
+from ultraengine.snapshot.image import Section
+from ultraengine.snapshot.migrate import Migrations, Readable
+from ultraengine.testing.sim_disk import SimDisk
+from ultraengine.testing.sim_faults import Raises
+from ultraengine.testing.snapshot_images import DictImage, ImageContract
+from ultraengine_adapters.local.disk import LocalDisk
+
+MODES = ["fork", "cooperative", "inline"]
+
+
+class TestDictImage(ImageContract):
+    def new_image(self) -> DictImage:
+        return DictImage(pairs_per_chunk=2)
+
+    def change(self, image: DictImage, seed: int) -> None:
+        if seed % 5 == 4:
+            image.remove((seed - 2) % 7, f"n{(seed - 2) % 3}")
+        else:
+            image.put(seed % 7, f"n{seed % 3}", str(seed).encode())
+
+
+def files_in(disk: LocalDisk) -> list[str]:
+    return list(disk.list("snapshots"))
+
+
+def no_child_is_left() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def rot(root: Path, name: str, *, at: float = 0.5) -> None:
+    path = root / "shard" / "snapshots" / name
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * at)] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_is_loaded_is_what_was_there_at_the_cut(
+    harness: Any, local: LocalDisk, mode: Any
+) -> None:
+    bench = harness(local, master_key="snapshots")
+    bench.driver.recover()
+    bench.fill(500)
+    at_cut, position = bench.image.content(), bench.position()
+    taking = bench.driver.take(bench.image, position, mode)
+    bench.fill(300, seed=9)
+    for slot in range(20):
+        bench.remove(slot, f"n{slot}")
+    taken = await taking
+    assert taken.new
+    assert taken.entry.full
+    assert taken.entry.encrypted
+    assert taken.entry.state_hash == taken.entry.content_hash
+    assert 0 <= taken.pause_s <= taken.duration_s
+    restored, report = bench.restart(check_state_hash=True)
+    assert restored == position
+    assert bench.image.content() == at_cut
+    assert [each.file for each in report.chain] == [taken.entry.file]
+    assert report.state_hash_checked
+    assert report.damaged == {}
+    assert report.sections == taken.entry.sections
+    assert bench.alarms == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_increments_hold_what_came_between_their_cuts(
+    harness: Any, local: LocalDisk, mode: Any
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(400)
+    contents = []
+    for round_ in range(4):
+        contents.append(bench.image.content())
+        taking = bench.driver.take(bench.image, bench.position(), mode)
+        # These come after the cut, while the snapshot is being written.
+        bench.fill(30, seed=100 + round_)
+        bench.remove(round_, f"n{round_}")
+        bench.put(60 + round_, "a slot that is new", b"")
+        taken = await taking
+        assert taken.entry.full == (round_ == 0)
+        known = mode != "cooperative" or round_ == 0
+        assert (taken.entry.state_hash is not None) == known
+    assert bench.driver.increments == 3
+    last = contents.pop()
+    position, report = bench.restart(check_state_hash=True)
+    assert bench.image.content() == last
+    assert len(report.chain) == 4
+    assert report.state_hash_checked == (mode != "cooperative")
+    # The next increment stands on what was loaded.
+    bench.fill(10, seed=77)
+    before = bench.image.content()
+    again = await bench.driver.take(bench.image, bench.position(), mode)
+    assert again.entry.base is not None
+    assert position is not None
+    assert again.entry.base.sequence_end == position.sequence_end
+    bench.restart()
+    assert bench.image.content() == before
+
+
+async def test_all_modes_write_the_same_sections(harness: Any, tmp_path: Path) -> None:
+    hashes = []
+    for mode in MODES:
+        bench = harness(LocalDisk(tmp_path / mode))
+        bench.driver.recover()
+        bench.fill(300)
+        full = await bench.driver.take(bench.image, bench.position(), mode)
+        bench.fill(30, seed=5)
+        increment = await bench.driver.take(bench.image, bench.position(), mode)
+        hashes.append((full.entry.content_hash, increment.entry.content_hash))
+    assert len(set(hashes)) == 1
+
+
+def test_nothing_new_writes_nothing(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(10)
+    first = bench.take()
+    again = bench.take()
+    assert (again.new, again.entry) == (False, first.entry)
+    assert len(bench.driver.entries) == 1
+    forced = bench.take("full")
+    assert forced.new
+    assert forced.entry.full
+    assert forced.entry.number == first.entry.number + 1
+
+
+async def test_nothing_new_is_told_by_take_too(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(10)
+    first = await bench.driver.take(bench.image, bench.position(), "inline")
+    again = await bench.driver.take(bench.image, bench.position(), "fork")
+    assert (again.new, again.entry) == (False, first.entry)
+
+
+def test_chains_are_bounded_and_old_ones_go(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local, increments_max=2, increments_share_max=100.0, fulls_kept=2)
+    bench.driver.recover()
+    kinds = []
+    for round_ in range(8):
+        bench.fill(5, seed=round_)
+        kinds.append(bench.take().entry.full)
+    assert kinds == [True, False, False, True, False, False, True, False]
+    bench.fill(5)
+    assert bench.take("increment").entry.full is False
+    bench.fill(5)
+    assert bench.take("increment").entry.full is True
+    listed = {each.file for each in bench.driver.entries}
+    assert sum(each.full for each in bench.driver.entries) == 2
+    assert listed | {"MANIFEST"} == set(files_in(local))
+    floor = bench.driver.log_floor()
+    assert floor.full
+    assert floor.sequence_end == min(each.sequence_end for each in bench.driver.entries)
+    assert bench.driver.newest.number == 9 + 1
+
+
+def test_increments_that_outgrow_their_full_image_end_the_chain(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local, increments_share_max=0.5)
+    bench.driver.recover()
+    bench.fill(50)
+    assert bench.take().entry.full
+    bench.fill(500, seed=1)
+    assert not bench.take().entry.full
+    bench.fill(1)
+    assert bench.take().entry.full
+
+
+def test_a_dropped_slot_asks_for_a_full_image(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(5)
+    bench.take()
+    bench.driver.require_full()
+    bench.fill(5)
+    assert bench.take("increment").entry.full
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5, 0.999])
+def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(
+    harness: Any, local: LocalDisk, tmp_path: Path, at: float
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(200)
+    bench.take()
+    bench.fill(20, seed=3)
+    older, position = bench.image.content(), bench.position()
+    bench.take()
+    bench.fill(20, seed=4)
+    newest = bench.take().entry.file
+    rot(tmp_path, newest, at=at)
+    restored, report = bench.restart()
+    assert restored == position
+    assert bench.image.content() == older
+    assert list(report.damaged) == [newest]
+    assert newest in report.damaged[newest]
+    assert [event for event, _ in bench.alarms] == ["snapshot.damaged"]
+    assert bench.alarms[0][1]["file"] == newest
+    assert newest not in files_in(local)
+    assert local.list("broken") == [f"snapshot-{newest}"]
+    # It is forgotten, not met again; and the next increment stands on the older one.
+    bench.alarms.clear()
+    _, report = bench.restart()
+    assert report.damaged == {}
+    assert bench.alarms == []
+    bench.fill(1)
+    assert bench.take().entry.base.sequence_end == position.sequence_end
+
+
+def test_with_every_snapshot_damaged_the_image_is_empty_and_says_so(
+    harness: Any, local: LocalDisk, tmp_path: Path
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    names = []
+    for kind in ("full", "full", "increment"):
+        bench.fill(50, seed=len(names))
+        names.append(bench.take(kind).entry.file)
+    for name in names:
+        rot(tmp_path, name)
+    position, report = bench.restart()
+    assert position is None
+    assert report.chain == ()
+    # Without its full image no increment is even tried.
+    assert list(report.damaged) == [names[1], names[0]]
+    assert bench.image.content() == {}
+    bench.fill(3)
+    assert bench.take().entry.full
+    assert files_in(local) == [bench.driver.newest.file, "MANIFEST"]
+
+
+def test_no_increment_is_put_on_a_base_that_rots(
+    harness: Any, local: LocalDisk, tmp_path: Path
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(50)
+    rot(tmp_path, bench.take().entry.file)
+    bench.fill(5, seed=1)
+    with pytest.raises(SnapshotFailed, match="is damaged at byte"):
+        bench.take()
+    assert bench.take().entry.full
+
+
+def test_a_file_swapped_for_another_good_one_is_not_taken_for_it(
+    harness: Any, local: LocalDisk, tmp_path: Path
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(5)
+    first = bench.take().entry.file
+    bench.fill(5, seed=1)
+    second = bench.take("full").entry.file
+    (tmp_path / "shard/snapshots" / second).write_bytes(
+        (tmp_path / "shard/snapshots" / first).read_bytes()
+    )
+    _, report = bench.restart()
+    assert "another file than listed" in report.damaged[second]
+    assert report.chain[0].file == first
+
+
+def test_a_listed_file_that_is_gone_is_an_alarm_and_no_end(
+    harness: Any, local: LocalDisk, tmp_path: Path
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(5)
+    kept = bench.take().entry
+    bench.fill(5, seed=1)
+    gone = bench.take("full").entry.file
+    (tmp_path / "shard/snapshots" / gone).unlink()
+    position, report = bench.restart()
+    assert ("snapshot.missing", {"file": gone}) in bench.alarms
+    assert report.chain == (kept,)
+    assert position is not None
+    assert position.sequence_end == kept.sequence_end
+
+
+@pytest.mark.parametrize("how", ["gone", "rotten"])
+def test_a_lost_manifest_is_made_anew_from_what_verifies(
+    harness: Any, local: LocalDisk, tmp_path: Path, how: str
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(100)
+    bench.take()
+    bench.fill(20, seed=1)
+    content = bench.image.content()
+    good = bench.take().entry
+    bench.fill(20, seed=2)
+    rotten = bench.take().entry.file
+    rot(tmp_path, rotten)
+    if how == "gone":
+        local.remove("snapshots/MANIFEST")
+    else:
+        rot(tmp_path, "MANIFEST")
+    _, report = bench.restart()
+    assert report.chain[-1] == good
+    assert bench.image.content() == content
+    events = [event for event, _ in bench.alarms]
+    assert "snapshot.manifest_rebuilt" in events
+    assert ("snapshot.manifest_damaged" in events) == (how == "rotten")
+    assert local.list("broken") == [f"snapshot-{rotten}"]
+    bench.fill(1)
+    assert bench.take().entry.number > good.number + 1
+
+
+def test_leftovers_of_a_crash_are_removed_and_their_numbers_not_used_again(
+    harness: Any, local: LocalDisk, tmp_path: Path
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(5)
+    entry = bench.take().entry
+    directory = tmp_path / "shard/snapshots"
+    unlisted = f"{7:020d}-{41:010d}.full"
+    (directory / unlisted).write_bytes(b"complete but never listed")
+    (directory / "x.full.tmp").write_bytes(b"half")
+    (directory / "notes.txt").write_bytes(b"somebody's own")
+    bench.restart()
+    assert files_in(local) == [entry.file, "MANIFEST", "notes.txt"]
+    bench.fill(1)
+    assert bench.take().entry.number == 42
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_one_at_a_time(harness: Any, local: LocalDisk, mode: Any) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(50)
+    taking = bench.driver.take(bench.image, bench.position(), "fork")
+    assert bench.driver.busy
+    with pytest.raises(SnapshotBusy):
+        bench.driver.take(bench.image, bench.position(), mode)
+    with pytest.raises(SnapshotBusy):
+        bench.driver.compact()
+    await taking
+    assert not bench.driver.busy
+
+
+def test_without_recovery_nothing_is_taken(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    with pytest.raises(InvariantBroken, match="recovers"):
+        bench.take()
+
+
+def test_an_image_does_not_go_back(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(5)
+    bench.take()
+    bench.sequence -= 1
+    with pytest.raises(InvariantBroken, match="never goes back"):
+        bench.take()
+    bench.sequence += 2
+    with pytest.raises(InvariantBroken, match="snapshots itself"):
+        bench.driver.take_inline(
+            bench.image, msgspec.structs.replace(bench.position(), shard=ShardId(4)), kind="full"
+        )
+
+
+class OddImage(DictImage):
+    """Does something odd in the process that reads all its sections."""
+
+    def __init__(self, odd: Any) -> None:
+        super().__init__()
+        self.odd = odd
+
+    def sections(self, *, full: bool) -> Iterator[Section]:
+        self.odd()
+        return super().sections(full=full)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail() -> None:
+    raise OSError("the dump is broken")
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (die, "signal 9 and without a report"),
+        (fail, "the dump is broken"),
+        (lambda: os._exit(0), "status 0 and without a report"),
+        (lambda: time.sleep(60), "had not ended after"),
+    ],
+)
+async def test_a_child_that_does_not_make_it_leaves_nothing(
+    harness: Any, local: LocalDisk, odd: Any, reason: str
+) -> None:
+    bench = harness(local, child_s_max=0.3)
+    bench.driver.recover()
+    bench.fill(50)
+    good = bench.take().entry
+    bench.image.__class__ = OddImage
+    bench.image.odd = odd
+    bench.fill(50, seed=1)
+    with pytest.raises(SnapshotFailed, match=reason):
+        await bench.driver.take(bench.image, bench.position(), "fork")
+    assert bench.driver.entries == (good,)
+    assert files_in(local) == [good.file, "MANIFEST"]
+    assert [event for event, _ in bench.alarms] == ["snapshot.failed"]
+    assert not bench.driver.busy
+    assert no_child_is_left()
+    # What changed before the failed cut is not marked any more: only a full one is right.
+    bench.image.odd = lambda: None
+    bench.fill(5, seed=2)
+    content = bench.image.content()
+    taken = await bench.driver.take(bench.image, bench.position(), "fork", kind="increment")
+    assert taken.entry.full
+    bench.restart()
+    assert bench.image.content() == content
+
+
+async def test_close_ends_the_child_and_clears_up(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.image.__class__ = OddImage
+    bench.image.odd = lambda: time.sleep(60)
+    bench.fill(5)
+    taking = bench.driver.take(bench.image, bench.position(), "fork")
+    await bench.driver.close()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert no_child_is_left()
+    assert files_in(local) == []
+    assert not bench.driver.busy
+    await bench.driver.close()
+
+
+async def test_cancelling_the_wait_does_not_end_the_snapshot(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(50)
+    taking = bench.driver.take(bench.image, bench.position(), "fork")
+    taking.cancel()
+    async with asyncio.timeout(10):
+        while bench.driver.busy:  # noqa: ASYNC110  (nobody is told when nobody waits)
+            await asyncio.sleep(0.01)
+    assert len(bench.driver.entries) == 1
+
+
+async def test_the_child_keeps_no_descriptor_but_its_own(
+    harness: Any, local: LocalDisk, tmp_path: Path
+) -> None:
+    """A lock or socket that lived on in the child would outlive a crashed parent."""
+    found = tmp_path / "descriptors"
+
+    def look() -> None:
+        names = []
+        for number in range(3, 256):
+            with contextlib.suppress(OSError):
+                names.append(str(Path(f"/proc/self/fd/{number}").readlink()))
+        found.write_text("\n".join(names))
+
+    bench = harness(local)
+    bench.driver.recover()
+    bench.image.__class__ = OddImage
+    bench.image.odd = look
+    bench.fill(5)
+    held = local.lock("LOCK")
+    with contextlib.closing(local.open("other", create=True, write=True)):
+        await bench.driver.take(bench.image, bench.position(), "fork")
+    held.release()
+    text = found.read_text()
+    assert "pipe:" in text
+    assert "LOCK" not in text
+    assert "other" not in text
+    assert "socket" not in text
+    assert "eventpoll" not in text
+
+
+async def test_other_threads_are_quiet_exactly_around_the_fork(
+    harness: Any, local: LocalDisk
+) -> None:
+    calls: list[tuple[str, int]] = []
+
+    @contextlib.contextmanager
+    def quiesce() -> Iterator[None]:
+        calls.append(("in", os.getpid()))
+        yield
+        calls.append(("out", os.getpid()))
+
+    bench = harness(local, driver={"quiesce": quiesce, "child_disk": lambda: local})
+    bench.driver.recover()
+    bench.fill(5)
+    taking = bench.driver.take(bench.image, bench.position(), "fork")
+    assert calls == [("in", os.getpid()), ("out", os.getpid())]
+    await taking
+    assert len(calls) == 2
+
+
+async def test_signals_of_the_parent_are_its_own(harness: Any, local: LocalDisk) -> None:
+    """SIGTERM to the child ends the child; the parent's handler is not run, nor woken."""
+    loop = asyncio.get_running_loop()
+    woken: list[int] = []
+    loop.add_signal_handler(signal.SIGTERM, woken.append, 1)
+    bench = harness(local)
+    bench.driver.recover()
+    bench.image.__class__ = OddImage
+
+    def terminated() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    bench.image.odd = terminated
+    bench.fill(5)
+    try:
+        with pytest.raises(SnapshotFailed, match="signal 15"):
+            await bench.driver.take(bench.image, bench.position(), "fork")
+        await asyncio.sleep(0.01)
+        assert woken == []
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        assert signal.SIGTERM not in blocked
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def test_it_works_on_uvloop(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+
+    async def both() -> None:
+        bench.fill(50)
+        await bench.driver.take(bench.image, bench.position(), "fork")
+        bench.fill(50, seed=1)
+        await bench.driver.take(bench.image, bench.position(), "cooperative")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(both())
+    content = bench.image.content()
+    bench.restart()
+    assert bench.image.content() == content
+
+
+class Forgetful(DictImage):
+    """An image whose load loses something."""
+
+    def load(self, section: Section) -> None:
+        if section.slot != 7:
+            super().load(section)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_snapshot_that_loads_to_another_state_does_not_count(
+    harness: Any, local: LocalDisk, mode: Any
+) -> None:
+    bench = harness(local, new_image=Forgetful)
+    bench.driver.recover()
+    bench.fill(100)
+    with pytest.raises(SnapshotFailed, match="loads to another state"):
+        await bench.driver.take(bench.image, bench.position(), mode)
+    assert bench.driver.entries == ()
+    assert files_in(local) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_without_an_image_to_load_the_bytes_are_proved(
+    harness: Any, local: LocalDisk, mode: Any
+) -> None:
+    bench = harness(local, new_image=None, hash_increments=False)
+    bench.driver.recover()
+    for round_ in range(2):
+        bench.fill(50, seed=round_)
+        await bench.driver.take(bench.image, bench.position(), mode)
+    content = bench.image.content()
+    assert bench.driver.entries[1].state_hash is None
+    bench.restart()
+    assert bench.image.content() == content
+
+
+class Unreadable(DictImage):
+    """Cannot dump one slot."""
+
+    def slot_sections(self, slot: int, *, full: bool) -> Iterator[Section]:
+        if slot == 8:
+            raise ZeroDivisionError("slot 8")
+        return super().slot_sections(slot, full=full)
+
+
+async def test_a_slot_that_cannot_be_read_ends_the_snapshot_and_not_the_command(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(100)
+    bench.image.__class__ = Unreadable
+    for early in (True, False):
+        taking = bench.driver.take(bench.image, bench.position(), "cooperative")
+        if early:
+            bench.put(8, "x", b"")  # Does not raise.
+        with pytest.raises(SnapshotFailed, match="slot 8"):
+            await taking
+    assert bench.driver.entries == ()
+    assert files_in(local) == []
+
+
+async def test_a_cooperative_snapshot_is_given_up_before_it_takes_too_much_memory(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local, captured_bytes_max=1000, rest_s=0.05)
+    bench.driver.recover()
+    bench.fill(2000)
+    taking = bench.driver.take(bench.image, bench.position(), "cooperative")
+    bench.fill(200, seed=1)
+    with pytest.raises(SnapshotFailed, match="the most is 1000"):
+        await taking
+    bench.fill(1)
+    small = await bench.driver.take(bench.image, bench.position(), "fork")
+    assert small.entry.full
+
+
+async def test_the_watch_is_set_for_as_long_as_the_cut_is_open(
+    harness: Any, local: LocalDisk
+) -> None:
+    watched: list[Any] = []
+    bench = harness(local, driver={"watch": watched.append})
+    bench.driver.recover()
+    bench.fill(20)
+    taking = bench.driver.take(bench.image, bench.position(), "cooperative")
+    assert watched == [bench.driver.before_slot_mutation]
+    await taking
+    assert watched == [bench.driver.before_slot_mutation, None]
+
+
+async def test_close_ends_a_cooperative_snapshot_and_its_thread(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local, turn_s=0.0, rest_s=0.01)
+    bench.driver.recover()
+    bench.fill(2000)
+    taking = bench.driver.take(bench.image, bench.position(), "cooperative")
+    await asyncio.sleep(0.03)
+    await bench.driver.close()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert files_in(local) == []
+    assert bench.driver.entries == ()
+
+
+async def test_a_full_disk_fails_the_snapshot_and_keeps_the_old_ones(harness: Any) -> None:
+    disk = SimDisk()
+    bench = harness(disk, compress=False)
+    bench.driver.recover()
+    bench.fill(50)
+    good = bench.take().entry
+    disk.capacity = 80_000
+    for number in range(200):
+        bench.put(number % 50, f"big {number}", os.urandom(1000))
+    for mode in ("inline", "cooperative"):
+        with pytest.raises(SnapshotFailed, match="DiskFull"):
+            await bench.driver.take(bench.image, bench.position(), mode)
+        assert bench.driver.entries == (good,)
+        assert list(disk.list("snapshots")) == [good.file, "MANIFEST"]
+    disk.capacity = 10_000_000
+    assert bench.take("increment").entry.full
+
+
+def test_without_room_for_it_none_is_begun_and_the_marks_stay(harness: Any) -> None:
+    disk = SimDisk()
+    bench = harness(disk, free_bytes_min=100_000)
+    bench.driver.recover()
+    bench.fill(50)
+    bench.take()
+    bench.fill(50, seed=1)
+    capacity, disk.capacity = disk.capacity, 50_000
+    with pytest.raises(SnapshotFailed, match="a snapshot needs"):
+        bench.take()
+    disk.capacity = capacity
+    assert bench.take().entry.base is not None
+    content = bench.image.content()
+    bench.restart()
+    assert bench.image.content() == content
+
+
+@pytest.mark.parametrize("call", ["sync", "rename", "sync_directory", "pwrite", "open"])
+def test_any_error_of_the_disk_fails_the_snapshot(harness: Any, call: Any) -> None:
+    disk = SimDisk()
+    bench = harness(disk)
+    bench.driver.recover()
+    bench.fill(50)
+    good = bench.take().entry
+    bench.fill(5, seed=1)
+    disk.inject(Raises(5), call)
+    with pytest.raises(SnapshotFailed):
+        bench.take()
+    assert bench.driver.entries == (good,)
+    content = bench.image.content()
+    assert bench.take().entry.full
+    bench.restart()
+    assert bench.image.content() == content
+
+
+def test_a_file_that_cannot_be_read_now_is_passed_over_and_kept(harness: Any) -> None:
+    disk = SimDisk()
+    bench = harness(disk)
+    bench.driver.recover()
+    bench.fill(50)
+    older = bench.take().entry
+    bench.fill(5, seed=1)
+    newer = bench.take("full").entry
+    disk.inject(Raises(5), "pread", f"snapshots/{newer.file}")
+    _, report = bench.restart()
+    assert report.chain == (older,)
+    assert list(report.damaged) == [newer.file]
+    assert newer in bench.driver.entries
+    _, report = bench.restart()
+    assert report.chain == (newer,)
+
+
+def test_what_belongs_to_others_is_refused_and_not_called_damaged(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local, cluster_uid=b"a" * 16, master_key="snapshots")
+    bench.driver.recover()
+    bench.fill(5)
+    file = bench.take().entry.file
+    bench.options["cluster_uid"] = b"b" * 16
+    with pytest.raises(SnapshotRefused, match="is of cluster 6161"):
+        bench.restart()
+    bench.options["cluster_uid"] = bytes(16)
+    bench.restart()
+    bench.options["shard"] = ShardId(4)
+    with pytest.raises(SnapshotRefused, match="is of shard 3; this is 4"):
+        bench.restart()
+    del bench.options["shard"]
+    bench.restart(migrations=Migrations({"pairs": Readable(1), "changes": Readable(1)}))
+    with pytest.raises(SnapshotRefused, match="no owner"):
+        bench.restart(migrations=Migrations({"changes": Readable(1)}))
+    assert files_in(local) == [file, "MANIFEST"]
+
+
+def test_a_wrong_key_stops_the_start_and_nothing_is_set_aside(
+    harness: Any, samples: Any, local: LocalDisk
+) -> None:
+    bench = harness(local, master_key="snapshots")
+    bench.driver.recover()
+    bench.fill(5)
+    bench.take()
+    bench.fill(5, seed=1)
+    bench.take("full")
+    names = files_in(local)
+    bench.secret = bytes(32)
+    with pytest.raises(SnapshotRefused, match="another value of the key 'snapshots'"):
+        bench.restart()
+    assert files_in(local) == names
+    bench.secret = None
+    with pytest.raises(SnapshotRefused, match="which this process has not"):
+        bench.restart()
+    bench.secret = samples.master
+    bench.restart()
+    bench.secret = None
+    bench.driver = bench.new_driver()
+    bench.driver.recover()
+    with pytest.raises(SnapshotFailed, match="KeyError: 'snapshots'"):
+        bench.take()
+
+
+def test_a_load_that_raises_says_where(harness: Any, local: LocalDisk) -> None:
+    class Strict(DictImage):
+        def load(self, section: Section) -> None:
+            if section.slot == 3:
+                raise ZeroDivisionError
+            super().load(section)
+
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(50)
+    file = bench.take().entry.file
+    with pytest.raises(ZeroDivisionError) as caught:
+        bench.driver.load_newest(Strict)
+    assert caught.value.__notes__ == [
+        f"while loading section 'pairs', schema 1, of slot 3 from snapshots/{file}"
+    ]
+
+
+def test_a_state_other_than_told_is_refused_at_load_when_asked_for(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(50)
+    bench.take()
+    with pytest.raises(SnapshotRefused, match="loads to another state"):
+        bench.driver.load_newest(Forgetful, check_state_hash=True)
+    _, _, report = bench.driver.load_newest(lambda: DictImage(schema=2), check_state_hash=True)
+    assert not report.state_hash_checked
+
+
+def test_a_restore_may_stop_at_an_earlier_snapshot(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(50)
+    bench.take()
+    content, sequence = bench.image.content(), bench.sequence
+    bench.fill(5, seed=1)
+    bench.take()
+    position, _ = bench.restart(sequence_max=sequence + 3)
+    assert position is not None
+    assert position.sequence_end == sequence
+    assert bench.image.content() == content
+    assert bench.restart(sequence_max=sequence - 1)[0] is None
+
+
+async def test_writing_can_be_slowed_down(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local, write_bytes_per_s=50_000, sync_bytes=1000, compress=False)
+    bench.driver.recover()
+    bench.fill(400)
+    slow = await bench.driver.take(bench.image, bench.position(), "fork")
+    assert slow.duration_s > (slow.entry.bytes - 1000) / 50_000

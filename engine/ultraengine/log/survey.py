@@ -1,0 +1,270 @@
+"""Reads a log directory and judges it, changing nothing (`FORMAT.md`).
+
+The start of a process, and the tools for people, act on the same `Survey`.  Uses the Disk
+port alone.  Memory: one segment at a time.
+"""
+
+import msgspec
+
+from ultraengine.log import recovery
+from ultraengine.log.damage import LogDamaged, LogRefused
+from ultraengine.log.frame import Frame, FrameKind
+from ultraengine.log.index import SegmentIndex
+from ultraengine.log.mark import MARK_PATH, Mark, MarkDamaged, decode_mark
+from ultraengine.log.recovery import Scan, Stand, Verdict, Visit
+from ultraengine.log.segment import (
+    GENESIS,
+    HEADER_BYTES,
+    LOG_DIRECTORY,
+    KeyRing,
+    Point,
+    SegmentDamaged,
+    SegmentHeader,
+    decode_header,
+    first_sequence_of,
+    path_of,
+)
+from ultraengine.ports import Disk
+
+
+class Finding(msgspec.Struct, kw_only=True):
+    """One segment as it was found."""
+
+    path: str
+    first_sequence: int
+    """From the name."""
+    next_sequence: int | None
+    """First sequence of the next segment; None for the last one."""
+    file_bytes: int = 0
+    header: SegmentHeader | None = None
+    """None when it is damaged."""
+    index: SegmentIndex | None = None
+    scan: Scan | None = None
+    """None when the header is damaged or the segment was not asked for."""
+    verdict: Verdict | None = None
+    used_end: int = 0
+    """Byte position behind the last byte that is not zero, of a scanned segment."""
+    damage: LogDamaged | None = None
+
+
+class Survey(msgspec.Struct, kw_only=True):
+    """A whole log as it was found.  It may be used when `damage` is None."""
+
+    findings: list[Finding]
+    mark: Mark | None
+    mark_problem: str
+    """Why MARK cannot be read; empty when it can, or when there is none."""
+    proved_end: int
+    """Every frame with a lower sequence was durable once."""
+    damage: LogDamaged | None
+    """The first damage."""
+
+
+def read_all(disk: Disk, path: str) -> bytes:
+    """The whole content of a file.  Raises FileNotFoundError."""
+    file = disk.open(path)
+    try:
+        return file.pread(file.size(), 0)
+    finally:
+        file.close()
+
+
+def read_mark(disk: Disk) -> tuple[Mark | None, str]:
+    """MARK, or why it cannot be read (empty when there is none)."""
+    try:
+        return decode_mark(read_all(disk, MARK_PATH)), ""
+    except FileNotFoundError:
+        return None, ""
+    except MarkDamaged as error:
+        return None, str(error)
+
+
+def segment_paths(disk: Disk) -> list[tuple[int, str]]:
+    """First sequence and path of each segment, ascending."""
+    named = ((first_sequence_of(name), path_of(name)) for name in disk.list(LOG_DIRECTORY))
+    return sorted((first, path) for first, path in named if first is not None)
+
+
+def survey(
+    disk: Disk,
+    ring: KeyRing,
+    *,
+    verify_from: int = 0,
+    cluster_uid: bytes | None = None,
+    visit: Visit | None = None,
+) -> Survey:
+    """Judge the log of `disk`.
+
+    All segment headers are checked, and all frames from the segment that holds frame
+    `verify_from` on; the last segment is always scanned.  `visit` gets each good frame.
+    Raises `LogRefused` for missing keys, newer formats and logs of another cluster.
+    """
+    return _Surveyor(disk, ring, verify_from, cluster_uid, visit).run()
+
+
+class _Surveyor:
+    """Goes through the segments in order and remembers where the log stands."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        ring: KeyRing,
+        verify_from: int,
+        cluster_uid: bytes | None,
+        visit: Visit | None,
+    ) -> None:
+        self._disk = disk
+        self._ring = ring
+        self._verify_from = verify_from
+        self._cluster_uid = cluster_uid
+        self._visit = visit
+        self._mark, self._mark_problem = read_mark(disk)
+        self._mark_chain_differs = False
+        self._proved_end = 0 if self._mark is None else int(self._mark.durable_end)
+        self._point: Point | None = None
+        """Where the segments so far end; None when that is not known."""
+
+    def run(self) -> Survey:
+        paths = segment_paths(self._disk)
+        damage = None
+        if paths:
+            self._proved_end = max(self._proved_end, paths[-1][0])
+        elif self._proved_end > 0:
+            damage = LogDamaged(
+                "there is no segment, but MARK proves frames",
+                file=LOG_DIRECTORY,
+                byte_position=0,
+                sequence=0,
+                offset=0,
+                proved_end=self._proved_end,
+            )
+        findings = []
+        for number, (first, path) in enumerate(paths):
+            following = paths[number + 1][0] if number + 1 < len(paths) else None
+            finding = Finding(path=path, first_sequence=first, next_sequence=following)
+            self._examine(finding)
+            findings.append(finding)
+            if damage is None:
+                damage = finding.damage
+        return Survey(
+            findings=findings,
+            mark=self._mark,
+            mark_problem=self._mark_problem,
+            proved_end=self._proved_end,
+            damage=damage,
+        )
+
+    def _examine(self, finding: Finding) -> None:
+        following = finding.next_sequence
+        scanned = following is None or following > self._verify_from
+        file = self._disk.open(finding.path)
+        try:
+            finding.file_bytes = file.size()
+            data = file.pread(finding.file_bytes if scanned else HEADER_BYTES, 0)
+        finally:
+            file.close()
+        try:
+            header = decode_header(data[:HEADER_BYTES])
+            self._check_header(header, finding)
+        except SegmentDamaged as error:
+            offset = 0 if self._point is None else self._point.offset
+            finding.damage = self._damage(finding, str(error), 0, finding.first_sequence, offset)
+            self._point = None
+            return
+        finding.header = header
+        finding.index = SegmentIndex(header.point)
+        if scanned:
+            self._scan(finding, header, finding.index, data)
+        else:
+            self._point = None
+
+    def _check_header(self, header: SegmentHeader, finding: Finding) -> None:
+        if self._cluster_uid is not None and header.cluster_uid != self._cluster_uid:
+            raise LogRefused(
+                f"{finding.path} belongs to cluster {header.cluster_uid.hex()}, but the "
+                f"directory's IDENTITY names {self._cluster_uid.hex()}"
+            )
+        if header.archive or header.first_sequence != finding.first_sequence:
+            raise SegmentDamaged(f"the header is that of segment {header.first_sequence}")
+        expected = GENESIS if finding.first_sequence == 0 else self._point
+        if expected is not None and header.point != expected:
+            raise SegmentDamaged(
+                f"the segments before end at frame {expected.sequence} with another history "
+                f"than this header names"
+            )
+
+    def _scan(
+        self, finding: Finding, header: SegmentHeader, index: SegmentIndex, data: bytes
+    ) -> None:
+        next_offset = header.point.offset
+
+        def note(frame: Frame, position: int) -> None:
+            nonlocal next_offset
+            found = frame.header
+            index.note(found.sequence, next_offset, position, found.frame_bytes)
+            if found.kind == FrameKind.COMMANDS:
+                next_offset = found.offset_end
+            self._compare_mark(found.sequence, found.chain)
+            if self._visit is not None:
+                self._visit(frame, position)
+
+        following = finding.next_sequence
+        keys = self._ring.open(header)
+        found = recovery.scan(
+            data, header, keys, floor=self._proved_end, stop=following, visit=note
+        )
+        end = found.end
+        finding.scan = found
+        finding.used_end = recovery.used_end(data)
+        self._point = end.point
+        self._compare_mark(end.point.sequence, end.point.chain)
+        continued = following == end.point.sequence
+        if not continued:
+            later = recovery.later_proof(data, end.byte_position, header)
+            self._proved_end = max(found.proved_end, later)
+        finding.verdict = recovery.decide(
+            next_segment_starts_here=continued,
+            below_proved_end=end.point.sequence < self._proved_end,
+            rest_is_zero=finding.used_end <= end.byte_position,
+            mark_lost=bool(self._mark_problem) or self._mark_chain_differs,
+        )
+        if finding.verdict is Verdict.DAMAGE or self._mark_chain_differs:
+            self._report(finding, end, found.reason)
+
+    def _compare_mark(self, sequence: int, chain: bytes) -> None:
+        mark = self._mark
+        if mark is not None and mark.durable_end == sequence and mark.chain != chain:
+            self._mark_chain_differs = True
+
+    def _report(self, finding: Finding, end: Stand, reason: str) -> None:
+        if self._mark_chain_differs:
+            reason = "MARK was written for another history: its chain differs"
+        elif self._mark_problem:
+            reason += f"; MARK cannot be read ({self._mark_problem}), so this may be acknowledged"
+        point = end.point
+        finding.damage = self._damage(
+            finding, reason, end.byte_position, point.sequence, point.offset
+        )
+        self._point = None
+
+    def _damage(
+        self, finding: Finding, reason: str, position: int, sequence: int, offset: int
+    ) -> LogDamaged:
+        return LogDamaged(
+            reason,
+            file=finding.path,
+            byte_position=position,
+            sequence=sequence,
+            offset=offset,
+            proved_end=self._proved_end,
+        )
+
+
+def unproved(scan: Scan, proved_end: int) -> tuple[Stand, ...]:
+    """The stands of `scan` from the proved end on; the last one is its end.
+
+    `proved_end` may be higher than the scan alone could see, but not beyond the scan's end.
+    """
+    stands = scan.unproved
+    keep = [number for number, stand in enumerate(stands) if stand.point.sequence <= proved_end]
+    return stands[keep[-1] :] if keep else stands

@@ -16,8 +16,8 @@ import msgspec
 
 from ultraengine.execution import system
 from ultraengine.execution.context import CommandContext, EventPlace
-from ultraengine.execution.pipeline import EvolveFailed, Verdict, internal
-from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.execution.pipeline import NO_EVENTS, EvolveFailed, Verdict, internal
+from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.execution.slots import SlotImage
 from ultraengine.model.command import Command, identity_hash
 from ultraengine.model.domain import History
@@ -59,16 +59,16 @@ class HistoryStore(Protocol):
         """Reads of one domain, below the offset that `visible_end` gives at the time."""
 
 
-class Executed:
-    """One executed command: what is recorded, and what its caller is told."""
-
-    __slots__ = ("error", "outcome", "result")
-
-    def __init__(self, outcome: Outcome, result: Any, error: BaseException | None) -> None:
-        self.outcome = outcome
-        self.result = result
-        self.error = error
-        """What a handler raised, for the alarm."""
+def _other_version(offset: Offset, expected: int, version: int) -> Verdict:
+    verdict = Verdict(Status.REJECTED)
+    verdict.failure = Failure(
+        "VERSION_MISMATCH",
+        f"expected version {expected}, found {version}",
+        "/expected_version",
+        version,
+    )
+    verdict.outcome = Outcome(offset, verdict.status, version, NIL, EMPTY_ARRAY, verdict.failure)
+    return verdict
 
 
 class Executor:
@@ -136,102 +136,96 @@ class Executor:
 
     def execute(
         self, admitted: Admitted, *, offset: Offset, time: Instant, epoch: Epoch
-    ) -> Executed:
+    ) -> Verdict:
         """Decide and evolve the command at `offset`, which must be `applied_end`.
 
         Raises `EvolveFailed` when ``evolve`` raises: the shard halts and the state is void.
         """
-        self._expect(offset, time)
+        if offset != self.applied_end or time < self.time:
+            raise self._out_of_order(offset, time)
         command, handler = admitted.command, admitted.handler
         if handler is None:
-            executed = self._execute_system(command, offset, time, epoch)
+            verdict = self._execute_system(command, offset, time, epoch)
         else:
             slot = admitted.slot
             if self.before_mutation is not None:
                 self.before_mutation(slot)
-            image = self.slot(slot)
+            image = self.slots.get(slot)
+            if image is None:
+                image = self.slot(slot)
             name = (command.tenant, command.key)
             version = image.versions.get(name, 0)
             expected = command.expected_version
             if expected is not None and expected != version:
-                failure = Failure(
-                    "VERSION_MISMATCH",
-                    f"expected version {expected}, found {version}",
-                    "/expected_version",
-                    version,
-                )
-                outcome = Outcome(offset, Status.REJECTED, version, NIL, EMPTY_ARRAY, failure)
-                executed = Executed(outcome, None, None)
+                verdict = _other_version(offset, expected, version)
             else:
-                executed = self._decide(admitted, image, version, offset, time, epoch)
+                verdict = self._decide(handler, admitted, image, name, version, offset, time, epoch)
             self.dedupe.add(slot, admitted.identity, offset)
         self.applied_end = Offset(offset + 1)
         self.time = time
-        return executed
+        return verdict
 
-    def _expect(self, offset: Offset, time: Instant) -> None:
+    def _out_of_order(self, offset: Offset, time: Instant) -> InvariantBroken:
         if offset != self.applied_end:
-            raise InvariantBroken(
+            return InvariantBroken(
                 "commands execute in order", offset=offset, applied_end=self.applied_end
             )
-        if time < self.time:
-            raise InvariantBroken(
-                "time never goes back", offset=offset, time=time, before=self.time
-            )
+        return InvariantBroken("time never goes back", offset=offset, time=time, before=self.time)
 
     def _decide(
         self,
+        handler: Handler,
         admitted: Admitted,
         image: SlotImage,
+        name: tuple[str, str],
         version: int,
         offset: Offset,
         time: Instant,
         epoch: Epoch,
-    ) -> Executed:
-        command, handler = admitted.command, admitted.handler
-        assert handler is not None  # noqa: S101  (the caller has split off system commands)
+    ) -> Verdict:
+        command = admitted.command
         index = handler.domain_index
         context, place = self._contexts[index], self._place
         context.renew()
         context.time = place.time = time
         context.offset = place.offset = offset
         context.epoch = epoch
-        context.tenant = place.tenant = command.tenant
+        context.tenant, context.key = place.tenant, place.key = name
         context.principal = command.principal
-        context.key = place.key = command.key
         state = image.states[index]
         if state is None:
             state = image.states[index] = handler.domain.new_state()
         image.changed = True
         try:
-            focus = handler.focus(state, command.tenant, command.key)
+            focus = handler.focus(state, *name)
         except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
             verdict = internal(error)
         else:
             verdict = handler.run(focus, command, admitted.payload, context, place)
+        events = EMPTY_ARRAY
         if verdict.changed:
             version += 1
-            image.accept(command.tenant, command.key, version)
-            if verdict.events is not EMPTY_ARRAY:
-                self.history.append(offset, handler.domain.name, bytes(verdict.events))
-        due = handler.domain.due(state)
+            image.versions[name] = version
+            image.versions_changed.add(name)
+            recorded = verdict.events
+            if recorded is not NO_EVENTS:
+                self.history.append(offset, handler.domain.name, recorded)
+                events = msgspec.Raw(recorded)
+        due = handler.due(state)
         if due != image.due[index]:
             self._schedule(image, admitted.slot, index, due)
-        messages = NIL
-        if context.messages:
-            messages = self._messages(verdict, context)
-        outcome = Outcome(
+        verdict.outcome = Outcome(
             offset,
-            int(verdict.status),
+            verdict.status,
             version,
             verdict.raw_result,
-            verdict.events,
+            events,
             verdict.failure,
-            messages,
+            self._messages(verdict, context) if context.messages else NIL,
         )
         for hook in self.registry.after:
             self._observe(hook, command, verdict)
-        return Executed(outcome, verdict.result, verdict.error)
+        return verdict
 
     @staticmethod
     def _messages(verdict: Verdict, context: CommandContext) -> msgspec.Raw:
@@ -330,7 +324,7 @@ class Executor:
 
     def _execute_system(
         self, command: Command, offset: Offset, time: Instant, epoch: Epoch
-    ) -> Executed:
+    ) -> Verdict:
         data = system.system_data(command)
         events = EMPTY_ARRAY
         if isinstance(data, system.Tick):
@@ -343,7 +337,9 @@ class Executor:
             self.skipped.add(data.offset)
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
-        return Executed(Outcome(offset, Status.ACCEPTED, 0, NIL, events), None, None)
+        verdict = Verdict(Status.ACCEPTED)
+        verdict.outcome = Outcome(offset, verdict.status, 0, NIL, events)
+        return verdict
 
     def _record_expiries(self, domain: str, triples: list[Any], offset: Offset) -> msgspec.Raw:
         if not triples:
@@ -360,7 +356,8 @@ class Executor:
         the offset in its facts.
         """
         offset = Offset(outcome.offset)
-        self._expect(offset, time)
+        if offset != self.applied_end or time < self.time:
+            raise self._out_of_order(offset, time)
         if system.is_system(command):
             self._replay_system(command, outcome, offset, time)
         else:
@@ -375,12 +372,12 @@ class Executor:
     ) -> None:
         slot = slot_of(command.tenant, command.key)
         self.dedupe.add(slot, identity_hash(command.tenant, command.id), offset)
+        image = self.slot(slot)
         if outcome.status != Status.ACCEPTED or offset in self.skipped:
             return
         index = self.registry.domain_index.get(command.type.partition(".")[0])
         if index is None:
             raise EvolveFailed("no domain for a recorded command", offset=offset, type=command.type)
-        image = self.slot(slot)
         if outcome.version != image.versions.get((command.tenant, command.key), 0):
             image.accept(command.tenant, command.key, outcome.version)
         image.changed = True

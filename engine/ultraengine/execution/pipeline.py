@@ -21,9 +21,15 @@ from ultraengine.execution.context import CommandContext, EventPlace
 from ultraengine.model.command import Command
 from ultraengine.model.domain import CommandSpec, Rejection
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Status
+from ultraengine.model.outcome import NIL, Failure, Outcome, Status
 
 INTERNAL: Final = "INTERNAL"
+NO_EVENTS: Final = b"\x90"
+"""msgpack of an empty array."""
+_ACCEPTED: Final = int(Status.ACCEPTED)
+_REJECTED: Final = int(Status.REJECTED)
+_INTERNAL: Final = int(Status.INTERNAL)
+# Plain numbers: on the hot path an enumeration's attribute costs more than the struct it is in.
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
@@ -63,13 +69,27 @@ class Hooks(msgspec.Struct, frozen=True):
 
 
 class Verdict:
-    """What one command came to: recorded bytes, and the result as an object for the reply."""
+    """What one command came to: what is recorded, and the result as an object for the reply."""
 
-    __slots__ = ("changed", "error", "events", "failure", "raw_result", "result", "status")
+    __slots__ = (
+        "changed",
+        "error",
+        "events",
+        "failure",
+        "outcome",
+        "raw_result",
+        "result",
+        "status",
+    )
 
-    def __init__(self, status: Status) -> None:
+    outcome: Outcome
+    """Set by the executor once the command is done."""
+
+    def __init__(self, status: int) -> None:
         self.status = status
-        self.events = EMPTY_ARRAY
+        """A `model.outcome.Status`, as the plain number that is recorded."""
+        self.events = NO_EVENTS
+        """msgpack array of the events."""
         self.result: Any = None
         self.raw_result = NIL
         self.failure: Failure | None = None
@@ -85,14 +105,14 @@ Evolve = Callable[[Any, Any, Any], None]
 
 def rejected(rejection: Rejection) -> Verdict:
     """A domain rule said no to the whole command."""
-    verdict = Verdict(Status.REJECTED)
+    verdict = Verdict(_REJECTED)
     verdict.failure = Failure(rejection.code, rejection.detail, rejection.pointer)
     return verdict
 
 
 def internal(error: BaseException) -> Verdict:
     """A handler raised: a poison command is answered, remembered and done with."""
-    verdict = Verdict(Status.INTERNAL)
+    verdict = Verdict(_INTERNAL)
     verdict.failure = Failure(INTERNAL, f"the handler raised {type(error).__name__}")
     verdict.error = error
     return verdict
@@ -132,14 +152,15 @@ def _compile_decide(spec: CommandSpec, evolve: Evolve) -> Run:
             decision = decide(state, payload, context)
             if isinstance(decision, Rejection):
                 return rejected(decision)
-            verdict = Verdict(Status.ACCEPTED)
+            verdict = Verdict(_ACCEPTED)
             verdict.result = decision.result
             if decision.result is not None:
                 verdict.raw_result = msgspec.Raw(encode(decision.result))
             if dry_run is not None and dry_run(payload):
                 return verdict
             events = decision.events
-            verdict.events = msgspec.Raw(encode(events)) if events else EMPTY_ARRAY
+            if events:
+                verdict.events = encode(events)
         except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
             return internal(error)
         try:
@@ -312,14 +333,14 @@ def _fold(
         first, raised = _poison(error), error
     if count and not dry and not accepted:
         raise EvolveFailed("a command with events is accepted", events=count)
-    verdict = Verdict(Status.ACCEPTED if accepted else Status.REJECTED)
+    verdict = Verdict(_ACCEPTED if accepted else _REJECTED)
     verdict.result, verdict.raw_result, verdict.error = result, raw_result, raised
     if first is not None:
         verdict.failure = Failure(first.code, first.detail, first.pointer)
         if not accepted and first.code == INTERNAL:
-            verdict.status = Status.INTERNAL
+            verdict.status = _INTERNAL
     if accepted and not dry:
         verdict.changed = True
         if count:
-            verdict.events = msgspec.Raw(_array_header(count) + buffer)
+            verdict.events = _array_header(count) + bytes(buffer)
     return verdict

@@ -17,12 +17,15 @@ from ultraengine.execution.system import is_system
 from ultraengine.model.command import SYSTEM_DOMAIN, Command, fingerprint, identity_hash
 from ultraengine.model.domain import CommandSpec, Domain
 from ultraengine.model.errors import EngineError, InvariantBroken, Malformed
-from ultraengine.model.ids import SlotId, is_name, slot_of, split_type
+from ultraengine.model.ids import Instant, SlotId, is_name, slot_of, split_type
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.model.pointer import split_place
 
 Codec = Literal["json", "msgpack"]
 _ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+SLOTS_CACHED_MAX: Final = 65_536
 
 
 class Handler:
@@ -33,6 +36,7 @@ class Handler:
         "decode_msgpack",
         "domain",
         "domain_index",
+        "due",
         "focus",
         "items",
         "prepare",
@@ -48,6 +52,7 @@ class Handler:
         self.spec = spec
         self.type = f"{domain.name}.{spec.name}@{spec.version}"
         self.focus: Callable[[Any, str, str], Any] = spec.focus or domain.focus
+        self.due: Callable[[Any], Instant | None] = domain.due
         self.run: Run = compile_run(spec, domain.evolve, hooks.before)
         self.decode_json = msgspec.json.Decoder(spec.data).decode
         self.decode_msgpack = msgspec.msgpack.Decoder(spec.data).decode
@@ -65,12 +70,14 @@ class Admitted:
 
     __slots__ = ("_fingerprint", "command", "handler", "identity", "payload", "slot")
 
-    def __init__(self, command: Command, payload: Any, handler: Handler | None) -> None:
+    def __init__(
+        self, command: Command, payload: Any, handler: Handler | None, slot: SlotId | None = None
+    ) -> None:
         self.command = command
         self.payload = payload
         self.handler = handler
         """None for the engine's own ``system.*`` commands."""
-        self.slot: SlotId = slot_of(command.tenant, command.key)
+        self.slot: SlotId = slot_of(command.tenant, command.key) if slot is None else slot
         self.identity = identity_hash(command.tenant, command.id)
         self._fingerprint: int | None = None
 
@@ -115,6 +122,8 @@ class Registry:
             for kind in kinds
         )
         """By domain index: decoder of a tick's (tenant, key, event) triples."""
+        self._slots: dict[tuple[str, str], SlotId] = {}
+        """Slots of keys that were seen and are well-formed; a cache."""
         self._by_type: dict[str, Handler] = {}
         self._by_tenant: dict[tuple[str, str], Handler] = {}
         for index, domain in enumerate(self.domains):
@@ -187,8 +196,9 @@ class Registry:
             raise EngineError(f"this needs the scope {wanted}", code="FORBIDDEN")
         if not is_name(id):
             raise Malformed("an id is 1-128 characters of A-Z a-z 0-9 . _ : -", pointer="/id")
-        if not is_name(key):
-            raise Malformed("a key is 1-128 characters of A-Z a-z 0-9 . _ : -", pointer="/key")
+        slot = self._slots.get((tenant, key))
+        if slot is None:
+            slot = self._slot(tenant, key)
         payload = self._decode(handler, data, codec)
         command = Command(
             id,
@@ -204,7 +214,15 @@ class Registry:
         )
         for hook in self._admission:
             hook(command, payload)
-        return Admitted(command, payload, handler)
+        return Admitted(command, payload, handler, slot)
+
+    def _slot(self, tenant: str, key: str) -> SlotId:
+        if not is_name(key):
+            raise Malformed("a key is 1-128 characters of A-Z a-z 0-9 . _ : -", pointer="/key")
+        if len(self._slots) >= SLOTS_CACHED_MAX:
+            self._slots.clear()
+        slot = self._slots[tenant, key] = slot_of(tenant, key)
+        return slot
 
     def _decode(self, handler: Handler, data: bytes | msgspec.Raw, codec: Codec) -> Any:
         decode = handler.decode_json if codec == "json" else handler.decode_msgpack

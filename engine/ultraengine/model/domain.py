@@ -223,7 +223,10 @@ class Domain(Protocol):
         """The part of the slot state that ``evolve`` gets for events of (tenant, key)."""
 
     def dump(self, state: Any) -> Iterable[bytes]:
-        """The whole slot state as chunks, in an order that depends on content alone."""
+        """The whole slot state as chunks, in an order that depends on content alone.
+
+        An empty state dumps nothing: whether a slot was ever looked at must not show.
+        """
 
     def changes(self, state: Any) -> Iterable[bytes]:
         """Like ``dump``, but only what changed since the last ``mark``."""

@@ -22,7 +22,7 @@ from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Admitted, Registry
 from ultraengine.execution.system import Skip
-from ultraengine.log.driver import Log, Written
+from ultraengine.log.driver import Log, Recovered, Written
 from ultraengine.log.frame import FrameDraft
 from ultraengine.model.domain import QuerySpec
 from ultraengine.model.errors import EngineError, InvariantBroken
@@ -106,9 +106,12 @@ class Shard:
         self._offsets = OffsetWaiters(self.limits.min_offset_wait_s)
         self._tasks: set[asyncio.Task[None]] = set()
         self._flush_times = FlushTimes()
+        self._stand: Written | Recovered = parts.log.recovered
         self._alarms = 0
         self.on_recorded: Callable[[int], None] = lambda _end: None
         """Told the offset below which outcomes are durable: the feed's wake-up."""
+        self.upkeep: Callable[[], Sequence[object]] = tuple
+        """A short turn of background work on memory; returns facts that a person should know."""
         self.snapshot: Callable[[], tuple[int | None, float | None]] = lambda: (None, None)
         """(first offset not in the newest snapshot, its age in seconds)."""
 
@@ -233,6 +236,7 @@ class Shard:
         if written.error is not None:
             self._no_room(outcomes, group, written.error)
             return
+        self._stand = written
         self.machine.recorded(outcomes)
         took = time.monotonic() - started
         self._flush_times.add(took)
@@ -302,6 +306,8 @@ class Shard:
         self._offsets.reached(self.executor.applied_end)
         if effects.done:
             self._pump()
+            for fact in self.upkeep():
+                self.alarm("upkeep", offset=group.offset_end, detail=str(fact), error=None)
         if self._executing:
             self._slice_scheduled = True
             self._loop.call_soon(self._next_slice)
@@ -396,6 +402,16 @@ class Shard:
         made = id_time(command_id)
         forgotten = made is not None and made < dedupe.floor_time
         return OutcomeAnswer("forgotten" if forgotten else "unknown", None, dedupe.floor_offset)
+
+    def stand(self) -> Written | Recovered:
+        """The last write's end of the log, or where the log stood at the start."""
+        return self._stand
+
+    @property
+    def replay_per_s(self) -> float | None:
+        """Commands per second of the last recovery; None when nothing was replayed."""
+        parts = self._parts
+        return parts.replayed / parts.replay_s if parts.replayed and parts.replay_s else None
 
     # --- operate -------------------------------------------------------------------------
 

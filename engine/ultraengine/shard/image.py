@@ -30,17 +30,20 @@ class _Shared(msgspec.Struct, frozen=True, array_like=True):
 class DedupeImage(Protocol):
     """How the idempotency memory is dumped and loaded, slot by slot."""
 
-    def dump_slot(self, slot: int, /, *, full: bool) -> Iterator[bytes]:
+    def dump_slot(self, slot: int, *, full: bool = True) -> Iterator[bytes]:
         """Everything of a slot within the window, or what came since ``mark``."""
 
-    def load_slot(self, slot: int, chunk: bytes, /) -> None:
+    def load_slot(self, slot: int, chunk: bytes) -> None:
         """Take one chunk of ``dump_slot``."""
 
-    def dump_shared(self) -> Iterator[bytes]:
+    def dump_shard(self) -> bytes:
         """What belongs to no slot: the floor and when offsets were logged."""
 
-    def load_shared(self, chunk: bytes, /) -> None:
-        """Take one chunk of ``dump_shared``."""
+    def load_shard(self, chunk: bytes) -> None:
+        """Take ``dump_shard``; before any slot."""
+
+    def load_done(self) -> None:
+        """Everything was loaded."""
 
     def mark(self, slot: int | None = None) -> None:
         """Start of the next increment, of all slots or of one."""
@@ -66,8 +69,7 @@ class ExecutorImage:
         """The sections of one slot, by name."""
         executor = self._executor
         if slot == SHARD_WIDE:
-            for chunk in self._dedupe.dump_shared():
-                yield Section(slot, DEDUP, ENGINE_SCHEMA, chunk)
+            yield Section(slot, DEDUP, ENGINE_SCHEMA, self._dedupe.dump_shard())
             shared = _Shared(
                 sorted(executor.skipped), dict(sorted(executor.epoch_handlers.items()))
             )
@@ -93,7 +95,7 @@ class ExecutorImage:
         executor, slot, name = self._executor, section.slot, section.name
         if slot == SHARD_WIDE:
             if name == DEDUP:
-                self._dedupe.load_shared(section.chunk)
+                self._dedupe.load_shard(section.chunk)
             else:
                 shared = msgspec.msgpack.decode(section.chunk, type=_Shared)
                 executor.skipped.update(shared.skipped)
@@ -125,10 +127,18 @@ class ExecutorImage:
                     domain.mark(state)
         self._dedupe.mark(slot)
 
+    @property
+    def executor(self) -> Executor:
+        """What this is an image of."""
+        return self._executor
 
-def resume(executor: Executor, position: ImagePosition) -> None:
-    """Set an executor whose sections were loaded to the position of its image."""
-    executor.applied_end = position.offset_end
-    executor.time = position.time
-    executor.epoch = Epoch(position.epoch)
-    executor.reschedule()
+    def resume(self, position: ImagePosition | None) -> Executor:
+        """End loading: the executor stands at `position`, or is empty."""
+        executor = self._executor
+        self._dedupe.load_done()
+        if position is not None:
+            executor.applied_end = position.offset_end
+            executor.time = position.time
+            executor.epoch = Epoch(position.epoch)
+            executor.reschedule()
+        return executor

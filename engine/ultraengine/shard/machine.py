@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from ultraengine.execution.executor import Executed, Executor
+from ultraengine.execution.executor import Executor
+from ultraengine.execution.pipeline import Verdict
 from ultraengine.execution.registry import Admitted
 from ultraengine.execution.system import TICK, EpochStart, Skip, Tick, system_command
 from ultraengine.log.frame import FrameDraft, FrameKind
@@ -429,6 +430,6 @@ def mismatch(command_id: str) -> Reply:
     )
 
 
-def handler_alarm(command: Command, done: Executed) -> Alarm:
+def handler_alarm(command: Command, done: Verdict) -> Alarm:
     """A handler raised: the command is answered, somebody should look at the code."""
     return Alarm("handler.raised", done.outcome.offset, command.type, done.error)

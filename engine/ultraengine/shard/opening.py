@@ -32,13 +32,10 @@ from ultraengine.snapshot.image import ImagePosition
 
 
 class Memory(Protocol):
-    """A fresh, empty executor with its files, and how a snapshot gets into it."""
+    """Where a shard's state comes from, again and again if recovery starts over."""
 
-    def fresh(self) -> Executor:
-        """An executor at offset 0, over emptied dedupe and history."""
-
-    def load_snapshot(self, executor: Executor) -> ImagePosition | None:
-        """Load the newest good snapshot and cut the history to it; None when there is none."""
+    def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
+        """An executor at the newest good snapshot below `sequence_max`, or an empty one."""
 
 
 class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,8 +136,9 @@ def _into_memory(
     reader = log.reader()
     skipped: set[int] = set()
     while True:
-        executor = memory.fresh()
-        position = memory.load_snapshot(executor)
+        executor, position = memory.load(
+            sequence_max=log.recovered.end_sequence, log_end=log.recovered.end_offset
+        )
         executor.skipped |= skipped
         start = 0 if position is None else position.offset_end
         try:

@@ -11,7 +11,6 @@ from typing import Final
 import msgspec
 
 from ultraengine.execution.executor import Executor
-from ultraengine.execution.registry import Registry
 from ultraengine.execution.system import SKIP, system_data
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.command import Command
@@ -104,26 +103,3 @@ def skips(groups: Iterable[RecordedGroup]) -> Iterator[int]:
         for command in group.commands:
             if command.type == SKIP:
                 yield system_data(command).offset
-
-
-def validate(
-    executor: Executor, groups: Iterable[RecordedGroup], registry: Registry
-) -> Iterator[tuple[Command, Outcome, Outcome]]:
-    """Decide every command again on `executor` and yield (command, recorded, decided).
-
-    The executor goes on from its *decided* state; the first difference is where this build
-    departs from what was recorded, and comparison beyond it means little.
-    """
-    for group in groups:
-        header, outcomes = group.header, group.outcomes or []
-        time, epoch = Instant(header.time), Epoch(header.epoch)
-        for position, command in enumerate(group.commands):
-            offset = Offset(header.base_offset + position)
-            if offset < executor.applied_end:
-                continue
-            done = executor.execute(
-                registry.restore(command), offset=offset, time=time, epoch=epoch
-            )
-            if position < len(outcomes):
-                yield command, outcomes[position], done.outcome
-        executor.dedupe.advance(time, executor.applied_end)

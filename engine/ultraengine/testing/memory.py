@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from ultraengine.execution.executor import Executed, Executor
-from ultraengine.execution.pipeline import Hooks
+from ultraengine.execution.executor import Executor
+from ultraengine.execution.pipeline import Hooks, Verdict
 from ultraengine.execution.registry import Registry
 from ultraengine.model.command import Command
 from ultraengine.model.domain import Domain, History
@@ -110,7 +110,7 @@ class Bench:
         tenant: str = "t",
         expected_version: int | None = None,
         at: Instant | None = None,
-    ) -> Executed:
+    ) -> Verdict:
         """Admit, execute and record one command; `at` is its stamped time."""
         admitted = self.registry.admit(
             id=id or f"c-{len(self.log)}",

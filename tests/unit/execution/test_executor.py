@@ -453,7 +453,7 @@ def test_hooks_run_before_and_after_and_cannot_break_the_command() -> None:
         return Rejection("too_big") if payload.value > 100 else None
 
     def after(command: Command, verdict: Verdict) -> None:
-        seen.append(f"{command.id} {verdict.status.name}")
+        seen.append(f"{command.id} {Status(verdict.status).name}")
         raise RuntimeError
 
     bench = Bench(BoxDomain(), hooks=Hooks((admission,), (before,), (after,)))

@@ -1,0 +1,120 @@
+"""What a shard keeps in memory and beside its log: made empty, or from a snapshot.
+
+The executor, its idempotency memory and its history belong together: whenever recovery
+starts over, all three start over.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from ultraengine.execution.dedup import DedupIndex, DedupOptions, FloorRaised
+from ultraengine.execution.dedup_files.driver import RunStore, Spawn
+from ultraengine.execution.executor import Executor, HistoryStore
+from ultraengine.execution.registry import Registry
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import ShardId
+from ultraengine.model.limits import Limits
+from ultraengine.ports import Disk
+from ultraengine.shard.image import ExecutorImage
+from ultraengine.shard.validation import NothingRemembered, ReadOnlyHistory
+from ultraengine.snapshot.driver import SnapshotDriver
+from ultraengine.snapshot.image import Image, ImagePosition
+
+
+class HistoryFiles(HistoryStore, Protocol):
+    """The history store of a shard, with its place in files."""
+
+    @property
+    def end(self) -> int:
+        """Bytes that belong to what was executed so far."""
+
+    def sync(self) -> None:
+        """Make everything appended so far durable.  Blocks."""
+
+    def truncate_to(self, position: int, offset: int) -> None:
+        """Forget what was appended for offsets from `offset` on; `position` is its byte end.
+
+        Raises `InvariantBroken` when the files do not reach there.
+        """
+
+
+class ShardMemory:
+    """Implements `shard.opening.Memory`."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        registry: Registry,
+        shard: ShardId,
+        limits: Limits,
+        *,
+        history: HistoryFiles,
+        snapshots: SnapshotDriver,
+        spawn: Spawn,
+    ) -> None:
+        self.history = history
+        self._disk = disk
+        self._registry = registry
+        self._shard = shard
+        self._limits = limits
+        self._snapshots = snapshots
+        self._spawn = spawn
+        self._current: tuple[ExecutorImage, DedupIndex, RunStore] | None = None
+
+    @property
+    def image(self) -> ExecutorImage:
+        """The image of what was loaded last."""
+        return self._loaded()[0]
+
+    def _loaded(self) -> tuple[ExecutorImage, DedupIndex, RunStore]:
+        if self._current is None:
+            raise InvariantBroken("memory is loaded before it is used")
+        return self._current
+
+    def upkeep(self) -> list[FloorRaised]:
+        """A short turn of spilling and merging old ids; facts that a person should know."""
+        _, dedupe, runs = self._loaded()
+        runs.turn(dedupe)
+        return dedupe.take_facts()
+
+    def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
+        """The newest good snapshot's state, or an empty one; the history is cut to it."""
+
+        def new_image() -> Image:
+            if self._current is not None:
+                self._current[2].close()
+            runs = RunStore(self._disk, self._shard, log_end=log_end, spawn=self._spawn)
+            dedupe = DedupIndex(DedupOptions.of(self._limits), runs)
+            executor = Executor(self._registry, self._shard, dedupe=dedupe, history=self.history)
+            self._current = (ExecutorImage(executor, dedupe), dedupe, runs)
+            return self._current[0]
+
+        _, position, _ = self._snapshots.load_newest(new_image, sequence_max=sequence_max)
+        if position is None:
+            self.history.truncate_to(0, 0)
+        else:
+            self.history.truncate_to(position.history_end, position.offset_end)
+        return self.image.resume(position), position
+
+    def scratch(self, *, sequence_max: int) -> Executor:
+        """A copy of the newest good snapshot's state below a frame sequence, for validation."""
+        image, position = self._snapshots.load_copy(self.bare_image, sequence_max=sequence_max)
+        if not isinstance(image, ExecutorImage):
+            raise InvariantBroken("the loaded image is the one that was made")
+        return image.resume(position)
+
+    def bare_image(self) -> Image:
+        """An empty image that remembers no ids and reads the shard's history."""
+        nothing = NothingRemembered()
+        history = ReadOnlyHistory(self.history)
+        executor = Executor(self._registry, self._shard, dedupe=nothing, history=history)
+        return ExecutorImage(executor, nothing)
+
+    def proof_image(self) -> Image:
+        """An empty image that keeps everything in memory, to prove and merge snapshots with."""
+        options = msgspec.structs.replace(DedupOptions.of(self._limits), bytes_max=0)
+        dedupe = DedupIndex(options)
+        history = ReadOnlyHistory(self.history)
+        executor = Executor(self._registry, self._shard, dedupe=dedupe, history=history)
+        return ExecutorImage(executor, dedupe)

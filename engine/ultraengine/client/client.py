@@ -13,14 +13,14 @@ import random
 import zlib
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 import aiohttp
 import msgspec
 
 from ultraengine.client.backoff import Backoff
 from ultraengine.client.errors import ClientError, Refused, Rejected, Unreachable
-from ultraengine.client.http_sender import HttpSender
+from ultraengine.client.http_sender import HttpSender, departure_trace
 from ultraengine.client.ids import IdSource
 from ultraengine.client.pending import NewCommand, Pending
 from ultraengine.client.reads import Answer, Outcome, Seen, key_of, read_params, read_url
@@ -180,10 +180,11 @@ class Client:
             key = key_of(path)
             min_offset = None if key is None else self._seen.offset(key)
         query = read_params(params, min_offset=min_offset, read=read)
-        body, headers = await self._read(read_url(self._settings.url, path), query, deadline_s)
+        url = read_url(self._settings.url, path)
+        value, headers = await self._read(url, query, Any, deadline_s)
         etag = headers.get("ETag")
         return Answer(
-            value=msgspec.json.decode(body),
+            value=value,
             etag=None if etag is None else etag.removeprefix("W/").strip('"'),
             epoch=_number(headers.get("Ultra-Epoch")),
             offset=_number(headers.get("Ultra-Offset")),
@@ -199,8 +200,8 @@ class Client:
         """What became of the command `id`; without `key` every slot is asked."""
         url = read_url(self._settings.url, f"commands/{id}")
         query = {} if key is None else {"key": key}
-        body, _headers = await self._read(url, query, deadline_s)
-        return msgspec.json.decode(body, type=Outcome)
+        found, _headers = await self._read(url, query, Outcome, deadline_s)
+        return cast("Outcome", found)
 
     async def _submit(
         self, command: NewCommand, deadline_s: float | None
@@ -274,13 +275,13 @@ class Client:
                     sock_connect=self._settings.connect_timeout_s,
                     sock_read=self._settings.silence_s,
                 ),
-                trust_env=False,
+                trace_configs=[departure_trace()],
             )
         return self._session
 
     async def _read(
-        self, url: str, query: Mapping[str, str], deadline_s: float | None
-    ) -> tuple[bytes, Mapping[str, str]]:
+        self, url: str, query: Mapping[str, str], kind: Any, deadline_s: float | None
+    ) -> tuple[Any, Mapping[str, str]]:
         """GET with attempts until the deadline; a read may always be repeated."""
         self._check_open()
         loop = asyncio.get_running_loop()
@@ -288,7 +289,7 @@ class Client:
         end = None if limit is None else loop.time() + limit
         attempts = 0
         while True:
-            answer = await self._get_once(url, query, end)
+            answer = await self._get_once(url, query, kind, end)
             if not isinstance(answer, Setback):
                 return answer
             attempts += 1
@@ -304,8 +305,8 @@ class Client:
             await asyncio.sleep(wait)
 
     async def _get_once(
-        self, url: str, query: Mapping[str, str], end: float | None
-    ) -> tuple[bytes, Mapping[str, str]] | Setback:
+        self, url: str, query: Mapping[str, str], kind: Any, end: float | None
+    ) -> tuple[Any, Mapping[str, str]] | Setback:
         headers = {**self._settings.headers, "Accept": "application/json"}
         try:
             async with (
@@ -316,11 +317,11 @@ class Client:
             ):
                 body = await response.read()
                 if response.status in {200, 202}:
-                    return body, response.headers
+                    return msgspec.json.decode(body, type=kind), response.headers
                 return read_problem(response.status, body, response.headers.get("Retry-After"))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return unreachable(error)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
             return interrupted(error)
 
 

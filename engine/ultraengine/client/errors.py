@@ -2,7 +2,7 @@
 
     Rejected         decided and logged: the domain said no; the same id gets the same answer
     Refused          never logged: shape, authorization, overload until the deadline
-    Unreachable      never sent: no connection until the deadline
+    Unreachable      no connection until the deadline; nothing was logged
     OutcomeUnknown   sent, but no answer: it may or may not have taken effect
 
 After `OutcomeUnknown` ask ``client.outcome(key=, id=)`` or send again with the same id.
@@ -42,7 +42,7 @@ class Refused(ClientError):
 
 
 class Unreachable(ClientError):
-    """No connection to the engine: the command was never sent."""
+    """No connection to the engine until the deadline: nothing was logged."""
 
 
 class OutcomeUnknown(ClientError):

@@ -6,6 +6,7 @@ failure, since the next batch leaves only when the fate of this one is known.
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import aiohttp
 
@@ -20,6 +21,23 @@ from ultraengine.client.wire import (
     read_problem,
 )
 from ultraengine.model.reply import Reply
+
+
+async def _headers_sent(
+    _session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    _params: aiohttp.TraceRequestHeadersSentParams,
+) -> None:
+    """A request begins to leave: from here on its commands may be logged."""
+    for pending in context.trace_request_ctx or ():
+        pending.sent()
+
+
+def departure_trace() -> aiohttp.TraceConfig:
+    """Marks the commands of a batch as sent once there is a connection, and not before."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_headers_sent)
+    return trace
 
 
 class HttpSender(Sender):
@@ -46,14 +64,13 @@ class HttpSender(Sender):
                 self._answered(list(zip(batch, answer, strict=True)))
 
     async def _post(self, batch: list[Pending]) -> list[Reply] | Setback:
-        for pending in batch:
-            pending.sent()
         try:
             async with self._session.post(
                 f"{self._settings.url}/v1/commands:batch",
                 data=encode_batch(batch),
                 headers={**self._settings.headers, "Content-Type": MSGPACK, "Accept": MSGPACK},
                 allow_redirects=False,
+                trace_request_ctx=batch,
             ) as response:
                 body = await response.read()
                 if response.status == 200:

@@ -64,7 +64,8 @@ class Pending:
         self.reply = reply
 
     def lost(self, problem: ReplyError) -> None:
-        """The last attempt has no answer."""
+        """The last attempt has no answer, and no later one can tell what became of it."""
+        self._doubt_before = True
         self.problem = problem
 
     def finish(self, reply: Reply) -> None:
@@ -82,21 +83,25 @@ class Pending:
         problem = self.problem or ReplyError(
             "UNREACHABLE", "The command was not sent before its deadline."
         )
+        reply = self.reply
         kind: type[ClientError]
-        if self.doubt and problem.code not in CONTENT_CODES:
+        if problem.code in CONTENT_CODES:
+            kind, name, advice = Refused, problem.code, problem.advice
+            reply = reply or Reply(id=self.id, outcome="refused", error=problem)
+        elif self.doubt:
             kind, name = OutcomeUnknown, "OUTCOME_UNKNOWN"
             advice = "Ask client.outcome() for this id, or send it again with the same id."
-        elif self.reply is not None:
+        elif reply is not None:
             kind, name, advice = Refused, problem.code, problem.advice
         else:
-            kind, name = Unreachable, problem.code
+            kind, name = Unreachable, "UNREACHABLE"
             advice = "Check that the engine runs and that the address is right."
         self.future.set_exception(
             kind(
                 code or name,
                 problem.detail,
                 advice=problem.advice or advice,
-                reply=self.reply,
+                reply=reply,
                 id=self.id,
                 key=self.key,
             )

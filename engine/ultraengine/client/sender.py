@@ -54,19 +54,30 @@ class Sender(ABC):
         self._failures = 0
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._ended)
 
     def add(self, pending: Pending) -> None:
         """Queue a command behind all earlier ones of this lane."""
         self._lane.add(pending)
         self._wake.set()
+        if self._task.done():
+            self._ended(self._task)
 
     async def close(self) -> None:
         """Stop; whatever is unanswered gets an error that says what is known about it."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])
         for pending in [*self._unanswered(), *self._lane.drain()]:
             pending.give_up("CLOSED")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A bug of the sender must not leave its callers waiting."""
+        if task.cancelled():
+            return
+        error = task.exception() or RuntimeError("the sender ended")
+        for pending in [*self._unanswered(), *self._lane.drain()]:
+            if not pending.future.done():
+                pending.future.set_exception(error)
 
     @abstractmethod
     async def _run(self) -> None:

@@ -14,22 +14,29 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 
 from ultraengine.client.pending import Pending
 from ultraengine.client.sender import Sender, interrupted, unreachable
 from ultraengine.client.wire import (
     BadAnswer,
+    Credit,
+    Fault,
+    GoAway,
+    Hello,
+    Notice,
     Setback,
     encode_batch,
-    read_frame,
     read_problem,
-    to_reply,
+    sort_frame,
 )
-from ultraengine.model.reply import Reply
+from ultraengine.model.reply import Reply, ReplyError
 
 SUBPROTOCOL: Final = "ultra.v1.msgpack"
 HEARTBEAT_S: Final = 15.0
 """A stream that does not answer a ping for half of this is taken for broken."""
+_NOT_AGAIN: Final = frozenset({1009, 4000})
+"""Close codes after a frame that the engine cannot take: the same one would end the next stream."""
 
 
 class StreamSender(Sender):
@@ -71,7 +78,9 @@ class StreamSender(Sender):
                 return await self._use(socket)
         except aiohttp.WSServerHandshakeError as error:
             retry_after = error.headers.get("Retry-After") if error.headers else None
-            return read_problem(error.status, b"", retry_after)
+            refused = read_problem(error.status, b"", retry_after)
+            # Nothing is sent before the handshake, whoever refused it.
+            return msgspec.structs.replace(refused, certain=True)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return unreachable(error)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -88,17 +97,14 @@ class StreamSender(Sender):
             return await reader
         finally:
             reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
+            with contextlib.suppress(asyncio.CancelledError):
                 await reader
 
     async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Send what may be sent, or wait until that changes."""
         self._wake.clear()
         at: float | None = None
-        if self._leaving is not None:
-            if not self._sent:
-                await socket.close()
-        elif self._credit > 0:
+        if self._credit > 0 and self._leaving is None:
             batch = self._lane.take(self._loop.time(), count_max=self._credit, busy=self._sent)
             if batch:
                 for pending in batch:
@@ -113,19 +119,26 @@ class StreamSender(Sender):
                 await self._wake.wait()
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> Setback:
-        """Take everything that the engine sends until the stream ends."""
-        async for message in socket:
-            try:
-                members = read_frame(message.data)
-                replies = [to_reply(member) for member in members if "op" not in member]
-            except BadAnswer as error:
-                return interrupted(error)
-            for member in members:
-                if "op" in member:
-                    self._on_protocol(member)
-            self._on_replies(replies)
-            self._wake.set()
-        return interrupted(ConnectionError(f"the stream was closed with {socket.close_code}"))
+        """Take everything that the engine sends until the stream ends; returns why it did."""
+        error: ReplyError | None = None
+        try:
+            async for message in socket:
+                if message.type not in {aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT}:
+                    break
+                replies, notices = sort_frame(message.data)
+                self._on_replies(replies)
+                for notice in notices:
+                    error = self._on_notice(notice) or error
+                self._wake.set()
+        except BadAnswer as bad:
+            return interrupted(bad)
+        if error is not None and socket.close_code in _NOT_AGAIN:
+            return Setback(error, retryable=False, certain=False)
+        ended = interrupted(ConnectionError(f"the stream was closed with {socket.close_code}"))
+        if self._leaving is None:
+            return ended
+        later = msgspec.structs.replace(ended.error, retry_after_s=self._leaving)
+        return msgspec.structs.replace(ended, error=later)
 
     def _on_replies(self, replies: Sequence[Reply]) -> None:
         answers = []
@@ -135,16 +148,19 @@ class StreamSender(Sender):
                 answers.append((pending, reply))
         if answers:
             self._failures = 0
-        self._answered(answers)
+            self._answered(answers)
 
-    def _on_protocol(self, member: dict[str, Any]) -> None:
-        match member["op"]:
-            case "hello":
-                self._credit = int(member["credit"])
-            case "credit":
-                self._credit += int(member["n"])
-            case "goaway":
-                self._leaving = float(member.get("retry_after") or 0.0)
-            case _:
-                # Events and later additions are for others; the stream goes on.
-                pass
+    def _on_notice(self, notice: Notice) -> ReplyError | None:
+        match notice:
+            case Hello():
+                self._credit = notice.credit
+                limit = notice.limits.get("commands_per_batch_max")
+                if limit is not None:
+                    self._lane.limit_batches(limit)
+            case Credit():
+                self._credit += notice.n
+            case GoAway():
+                self._leaving = notice.retry_after
+            case Fault():
+                return ReplyError(notice.code, notice.detail, notice.pointer)
+        return None

@@ -3,7 +3,7 @@
 The formats are those of `docs/api.md`; nothing here waits.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -78,23 +78,57 @@ def decode_replies(body: bytes, count: int) -> list[Reply]:
     return replies
 
 
-def read_frame(data: bytes | str) -> list[Any]:
-    """The objects of one stream frame (one object or an array).  Raises `BadAnswer`."""
+class Hello(msgspec.Struct, tag="hello", tag_field="op"):
+    """The engine's first words on a stream."""
+
+    credit: int
+    """Commands that may be unanswered."""
+    limits: dict[str, int] = {}
+
+
+class Credit(msgspec.Struct, tag="credit", tag_field="op"):
+    """So many more commands may be sent."""
+
+    n: int
+
+
+class GoAway(msgspec.Struct, tag="goaway", tag_field="op"):
+    """The engine ends the stream once it has answered."""
+
+    retry_after: float = 0.0
+
+
+class Fault(msgspec.Struct, tag="error", tag_field="op"):
+    """Something was wrong that belongs to no single command."""
+
+    code: str
+    detail: str = ""
+    pointer: str = ""
+
+
+class Event(msgspec.Struct, tag="event", tag_field="op"):
+    """A committed outcome, for those who subscribe."""
+
+
+Notice = Hello | Credit | GoAway | Fault | Event
+
+
+def sort_frame(data: bytes | str) -> tuple[list[Reply], list[Notice]]:
+    """The replies and the notices in one frame of a stream.  Raises `BadAnswer`."""
     try:
         decoded = (
             msgspec.json.decode(data) if isinstance(data, str) else msgspec.msgpack.decode(data)
         )
+        replies: list[Reply] = []
+        notices: list[Notice] = []
+        for member in decoded if isinstance(decoded, list) else [decoded]:
+            if isinstance(member, dict) and "op" in member:
+                notices.append(msgspec.convert(member, Notice))
+            else:
+                replies.append(msgspec.convert(member, Reply))
     except msgspec.MsgspecError as error:
-        raise BadAnswer(f"not a frame: {error}") from error
-    return decoded if isinstance(decoded, list) else [decoded]
-
-
-def to_reply(member: object) -> Reply:
-    """A reply from a decoded object.  Raises `BadAnswer`."""
-    try:
-        return msgspec.convert(member, Reply)
-    except msgspec.ValidationError as error:
-        raise BadAnswer(f"not a reply: {error}") from error
+        raise BadAnswer(f"not a frame of a stream: {error}") from error
+    return replies, notices
 
 
 def read_problem(status: int, body: bytes, retry_after: str | None) -> Setback:

@@ -46,6 +46,24 @@ def problem(code: str, headers: dict[str, str]) -> web.Response:
     )
 
 
+class StreamPlan(NamedTuple):
+    """What happens on one stream."""
+
+    credit: int = 4096
+    refuse: int | None = None
+    """HTTP status of a refused handshake."""
+    break_before: int | None = None
+    """The connection breaks when so many commands were executed; half of the last frame's
+    replies are sent."""
+    garble: bool = False
+    error: str | None = None
+    """A notice with this code, then `close_code`."""
+    close_code: int = 1000
+    go_away: bool = False
+    answer_after: int = 1
+    """Frames that must have come before the first answer."""
+
+
 PASS = Fault(before=False, answer=packed)
 
 
@@ -71,11 +89,21 @@ class SmallEngine:
         """Path and query of each read."""
         self.headers: list[dict[str, str]] = []
         self.commands_max = 1_000
+        self.stream_plans: deque[StreamPlan] = deque()
+        """What happens on the next streams."""
+        self.streams = 0
+        """Streams that were asked for."""
+        self.most_unanswered = 0
+        self._sockets: list[web.WebSocketResponse] = []
         self.gate: asyncio.Event | None = None
         """When set, answers wait for it."""
         self.on_batch: Callable[[], None] | None = None
         self._done: dict[tuple[str, str], Reply] = {}
         self.url = ""
+
+    def codes(self, *codes: str) -> deque[str]:
+        """Codes for the next attempts of one command."""
+        return deque(codes)
 
     def pass_one(self) -> None:
         """One request without a fault."""
@@ -108,6 +136,15 @@ class SmallEngine:
         self.faults.append(
             Fault(before=True, answer=lambda _: web.Response(status=status, text=page))
         )
+
+    def plan_stream(self, **plan: Any) -> None:
+        """What happens on the next stream that has no plan yet; see `StreamPlan`."""
+        self.stream_plans.append(StreamPlan(**plan))
+
+    async def close_streams(self) -> None:
+        """End what is left open."""
+        for socket in self._sockets:
+            await socket.close()
 
     def execute(self, command: dict[str, Any]) -> Reply:
         """The reply to one command, as the engine would give it."""
@@ -164,11 +201,71 @@ class SmallEngine:
             return web.Response()
         return answer
 
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """``GET /v1/stream``: what `stream_plans` says for this connection, then normal."""
+        plan = self.stream_plans.popleft() if self.stream_plans else StreamPlan()
+        self.streams += 1
+        if plan.refuse is not None:
+            return web.Response(status=plan.refuse, headers={"Retry-After": "0"})
+        socket = web.WebSocketResponse(protocols=("ultra.v1.msgpack",))
+        await socket.prepare(request)
+        self._sockets.append(socket)
+
+        async def say(message: object) -> None:
+            await socket.send_bytes(msgspec.msgpack.encode(message))
+
+        limits = {"commands_per_batch_max": self.commands_max}
+        await say({"op": "hello", "credit": plan.credit, "limits": limits})
+        taken = unanswered = frames = 0
+        replies: list[Reply] = []
+        async for message in socket:
+            commands: Body = msgspec.msgpack.decode(message.data)
+            self.batches.append([command["id"] for command in commands])
+            frames += 1
+            if self.on_batch is not None:
+                self.on_batch()
+            unanswered += len(commands)
+            self.most_unanswered = max(self.most_unanswered, unanswered)
+            assert unanswered <= plan.credit
+            if plan.error is not None:
+                await say({"op": "error", "code": plan.error, "detail": "as told"})
+                await socket.close(code=plan.close_code)
+                break
+            for command in commands:
+                taken += 1
+                if plan.break_before is not None and taken > plan.break_before:
+                    break
+                replies.append(self.execute(command))
+            if plan.break_before is not None and taken > plan.break_before:
+                # Everything before is executed, and not all of it is answered.
+                await say(replies[: len(replies) // 2])
+                assert request.transport is not None
+                request.transport.abort()
+                break
+            if self.gate is not None:
+                await self.gate.wait()
+            if plan.garble:
+                await say([{"neither": "reply nor notice"}])
+                continue
+            if frames < plan.answer_after:
+                continue
+            await say(replies if len(replies) > 1 else replies[0])
+            unanswered -= len(replies)
+            await say({"op": "credit", "n": len(replies)})
+            replies.clear()
+            await say({"op": "event", "offset": 1})
+            if plan.go_away:
+                await say({"op": "goaway", "retry_after": 0, "resume": None})
+                await socket.close(code=1001)
+                break
+        return socket
+
     async def read(self, request: web.Request) -> web.StreamResponse:
         """Any ``GET /v1/…``."""
         self.reads.append((request.path, dict(request.query)))
-        if self.faults:
-            answer = self.faults.popleft().answer([])
+        fault = self.faults.popleft() if self.faults else PASS
+        if fault is not PASS:
+            answer = fault.answer([])
             if answer is not None:
                 return answer
             assert request.transport is not None
@@ -198,6 +295,7 @@ async def engine() -> AsyncIterator[SmallEngine]:
     app = web.Application()
     app.router.add_post("/v1/commands:batch", small.batch)
     app.router.add_get("/v1/commands/{id}", small.outcome)
+    app.router.add_get("/v1/stream", small.stream)
     app.router.add_get("/v1/{path:.*}", small.read)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -207,4 +305,5 @@ async def engine() -> AsyncIterator[SmallEngine]:
     yield small
     if small.gate is not None:
         small.gate.set()
+    await small.close_streams()
     await runner.cleanup()

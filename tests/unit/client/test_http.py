@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,10 +27,6 @@ QUICK = Backoff(base_s=0.001, cap_s=0.005)
 
 def command(name: str, key: str = "k", **data: object) -> NewCommand:
     return NewCommand(type="t.do", key=key, data=data, id=name)
-
-
-def codes_in_turn(*codes: str) -> deque[str]:
-    return deque(codes)
 
 
 async def test_an_accepted_command_returns_its_typed_reply(engine: "SmallEngine") -> None:
@@ -141,7 +136,7 @@ async def test_a_rejection_is_an_error_with_the_domains_code_and_its_reply(
 
 
 async def test_a_refusal_of_shape_is_not_tried_again(engine: "SmallEngine") -> None:
-    engine.refusals["a"] = codes_in_turn("MALFORMED", "MALFORMED")
+    engine.refusals["a"] = engine.codes("MALFORMED", "MALFORMED")
     async with Client(engine.url, backoff=QUICK) as client:
         with pytest.raises(Refused) as caught:
             await client.send("t.do", key="k", data={}, id="a")
@@ -151,7 +146,7 @@ async def test_a_refusal_of_shape_is_not_tried_again(engine: "SmallEngine") -> N
 
 
 async def test_send_all_returns_rejections_and_refusals_as_replies(engine: "SmallEngine") -> None:
-    engine.refusals["b"] = codes_in_turn("MALFORMED")
+    engine.refusals["b"] = engine.codes("MALFORMED")
     async with Client(engine.url) as client:
         replies = await client.send_all(
             [command("a"), command("b"), command("c", no="exceeds_balance")]
@@ -163,7 +158,7 @@ async def test_send_all_returns_rejections_and_refusals_as_replies(engine: "Smal
 async def test_what_is_retryable_is_sent_again_with_the_same_id(
     engine: "SmallEngine", code: str
 ) -> None:
-    engine.refusals["a"] = codes_in_turn(code, code)
+    engine.refusals["a"] = engine.codes(code, code)
     async with Client(engine.url, backoff=QUICK) as client:
         reply = await client.send("t.do", key="k", data={}, id="a")
     assert reply.outcome == "accepted"
@@ -242,7 +237,7 @@ async def test_a_deadline_without_an_answer_leaves_the_outcome_unknown(
 async def test_a_deadline_under_overload_says_that_nothing_was_logged(
     engine: "SmallEngine",
 ) -> None:
-    engine.refusals["a"] = codes_in_turn("OVERLOADED")
+    engine.refusals["a"] = engine.codes("OVERLOADED")
     engine.retry_after_s = 3600.0
     async with Client(engine.url, backoff=QUICK) as client:
         with pytest.raises(Refused) as caught:
@@ -272,8 +267,8 @@ async def test_retry_after_is_honoured_before_the_next_attempt(engine: "SmallEng
 
 
 async def test_a_parked_key_waits_alone_and_keeps_its_order(engine: "SmallEngine") -> None:
-    engine.refusals["a1"] = codes_in_turn(*["OVERLOADED"] * 3)
-    engine.refusals["a2"] = codes_in_turn(*["OVERLOADED"] * 3)
+    engine.refusals["a1"] = engine.codes(*["OVERLOADED"] * 3)
+    engine.refusals["a2"] = engine.codes(*["OVERLOADED"] * 3)
     async with Client(engine.url, lanes=1, backoff=QUICK) as client:
         await client.send_all(
             [command("a1", "a"), command("b1", "b"), command("a2", "a"), command("b2", "b")]
@@ -331,6 +326,49 @@ async def test_closing_tells_what_is_known_about_each_unanswered_command(
     assert [result.code for result in results if isinstance(result, ClientError)] == ["CLOSED"] * 2
     with pytest.raises(ClientError, match="closed"):
         await client.send("t.do", key="k", data={})
+
+
+async def test_closing_reaches_those_who_wait_for_room(engine: "SmallEngine") -> None:
+    engine.gate = asyncio.Event()
+    client = Client(engine.url, unanswered_max=1)
+    first = asyncio.create_task(client.send("t.do", key="k", data={}, id="first"))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(client.send("t.do", key="k", data={}, id="second"))
+    await asyncio.sleep(0)
+    await client.close()
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    assert [result.code for result in results if isinstance(result, ClientError)] == ["CLOSED"] * 2
+
+
+async def test_cancelling_many_commands_cancels_each(engine: "SmallEngine") -> None:
+    engine.gate = asyncio.Event()
+    arrived = asyncio.Event()
+    engine.on_batch = arrived.set
+    async with Client(engine.url, lanes=1, unanswered_max=2) as client:
+        many = asyncio.create_task(client.send_all(command(f"c{n}") for n in range(9)))
+        await arrived.wait()
+        many.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await many
+        engine.gate.set()
+        assert (await client.send("t.do", key="k", data={}, id="next")).outcome == "accepted"
+    assert {name for _, name in engine.executed} <= {"c0", "c1", "next"}
+
+
+async def test_many_commands_report_the_first_whose_answer_is_not_known() -> None:
+    async with Client("http://127.0.0.1:9", deadline_s=0.05, backoff=QUICK) as client:
+        with pytest.raises(Unreachable):
+            await client.send_all([command("a"), command("b")])
+
+
+async def test_a_bug_of_the_sender_reaches_its_callers(engine: "SmallEngine") -> None:
+    async with Client(engine.url, lanes=1) as client:
+        await client.send("t.do", key="k", data={}, id="a")
+        lane = client._senders[0]._lane
+        lane.take = None  # type: ignore[method-assign, assignment]  # the bug
+        for _ in range(2):
+            with pytest.raises(TypeError):
+                await client.send("t.do", key="k", data={}, id="b")
 
 
 async def test_data_that_cannot_travel_is_a_value_error_before_anything_is_sent(

@@ -153,6 +153,7 @@ def load(slot: LedgerSlot, chunk: bytes, schema: int) -> None:
         _load_hold(slot.by_number[held.book], held)
     for part in index:
         slot.index.load(part)
+    slot.index.mark()
     slot.changed.clear()
     slot.reserved.clear()
     slot.released.clear()

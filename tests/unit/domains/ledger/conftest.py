@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from ultraengine.domains.ledger import Ledger
 from ultraengine.domains.ledger.check import check_history
 from ultraengine.execution.pipeline import Verdict
@@ -39,7 +40,7 @@ class LedgerBench(Bench):
 
     def open(self, *ids: str, key: str = "k", **members: Any) -> None:
         """Open accounts in USD/2."""
-        data = {"accounts": [{"id": id, "asset": "USD/2", **members} for id in ids]}
+        data = {"accounts": [{"id": name, "asset": "USD/2", **members} for name in ids]}
         assert self.statuses("open_accounts", data, key=key) == ["opened"] * len(ids)
 
     def move(self, id: str, source: str, target: str, amount: Any, **members: Any) -> str:

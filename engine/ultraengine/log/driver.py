@@ -11,6 +11,7 @@ nothing is written afterwards.
 
 import contextlib
 import errno
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,19 +20,22 @@ from typing import Final
 import msgspec
 
 from ultraengine.log.appender import Appender, Request, Written
+from ultraengine.log.archive import Archive, ArchiveFailed
 from ultraengine.log.catalog import Catalog
+from ultraengine.log.damage import LogDamaged
 from ultraengine.log.digest import require_fast_crc32c
 from ultraengine.log.frame import FrameDraft
 from ultraengine.log.identity import LogIdentity
 from ultraengine.log.mark import Mark
 from ultraengine.log.opening import LogOptions, Recovered, TornTail, open_log, write_mark
 from ultraengine.log.reader import LogReader, RecordedGroup
-from ultraengine.log.segment import KeyRing
+from ultraengine.log.retention import RetentionReport, SegmentSpan, alarms_of, plan
+from ultraengine.log.segment import LOG_DIRECTORY, KeyRing
 from ultraengine.log.serializer import serializers
 from ultraengine.log.space import Prepared, Space
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.policy import LogSerializer
-from ultraengine.ports import Clock, Disk, DiskFull, Lock, Random, Secrets
+from ultraengine.model.policy import CompactionPolicy, LogSerializer
+from ultraengine.ports import Clock, Disk, DiskFull, Lock, ObjectStore, Random, Secrets
 
 __all__ = [
     "Log",
@@ -39,6 +43,7 @@ __all__ = [
     "LogReader",
     "RecordedGroup",
     "Recovered",
+    "RetentionReport",
     "TornTail",
     "Written",
 ]
@@ -103,6 +108,7 @@ class Log:
         self._keeping = threading.Lock()
         self._mark_guard = threading.Lock()
         self._index_guard = threading.Lock()
+        self._retain_guard = threading.Lock()
         self._space = Space(disk, options.limits, between_chunks=self._between_chunks)
         self._keeping.acquire()
         try:
@@ -112,6 +118,8 @@ class Log:
         self.recovered = opened.recovered
         self.identity = opened.identity
         self._lock: Lock = opened.lock
+        self._stamp = opened.stamp
+        self._archive: Archive | None = None
         durable = Mark(opened.point.sequence, opened.point.chain)
         self._catalog = Catalog(opened.segments, durable, threading.Lock())
         self._appender = Appender(
@@ -137,15 +145,25 @@ class Log:
         options: LogOptions,
         *,
         codecs: Sequence[LogSerializer] = (),
+        compaction: CompactionPolicy | None = None,
+        store: ObjectStore | None = None,
     ) -> "Log":
         """Recover the log in `disk` and open a new segment.  Blocks.
 
-        `codecs` are users' own serializers (64 to 255).  Raises `LogDamaged` with file, byte
-        position, sequence and offset; `LogInUse`; `LogRefused` for keys, formats, a wrong
-        volume or a slow CRC-32C; `DiskFull`; OSError.
+        `codecs` are users' own serializers (64 to 255).  `compaction` says what of the
+        removed segments goes to `store`; without both, nothing does.
+
+        Raises `LogDamaged` with file, byte position, sequence and offset; `LogInUse`;
+        `LogRefused` for keys, formats, a wrong volume or a slow CRC-32C; `DiskFull`; OSError.
         """
         require_fast_crc32c()
-        return cls(disk, clock, random, KeyRing(secrets), options, serializers(codecs))
+        if (compaction is None) != (store is None):
+            raise InvariantBroken("a compaction policy and its store are given together")
+        ring = KeyRing(secrets)
+        log = cls(disk, clock, random, ring, options, serializers(codecs))
+        if compaction is not None and store is not None and compaction.name != "none":
+            log._archive = Archive(store, compaction, disk, random, ring, log._stamp)
+        return log
 
     def start(self, on_failure: OnFailure, *, threads: bool = True) -> None:
         """Start the flush thread and the keeper.
@@ -229,15 +247,9 @@ class Log:
         return self._catalog.durable
 
     @property
-    def log_bytes(self) -> int:
-        """Length of all segment files, the unused part of the last one included."""
-        total = 0
-        for segment in self._catalog.segments:
-            with contextlib.suppress(FileNotFoundError):  # Retention was quicker.
-                file = self._disk.open(segment.path)
-                total += file.size()
-                file.close()
-        return total
+    def first_offset(self) -> int:
+        """First offset that is still in the log; commands below it were cut."""
+        return self._catalog.segments[0].header.point.offset
 
     def reader(self) -> LogReader:
         """A reader of what is durable.  Thread-safe; may outlive neither disk nor process."""
@@ -250,11 +262,60 @@ class Log:
         which the process must stop.
         """
         with self._mark_guard:
+            if self._failure is not None:
+                return False
             try:
                 write_mark(self._disk, self._catalog.durable)
             except DiskFull:
                 return False
         return True
+
+    def retain(
+        self, snapshot_offset: int, snapshot_sequence: int, consumers: Mapping[str, int]
+    ) -> RetentionReport:
+        """Archive and remove what neither the snapshot nor a consumer needs.  Blocks.
+
+        The snapshot is a verified one; nothing at or above its sequence or offset goes.
+        `consumers` maps names to the first offset they still need.  Also writes MARK.  May be
+        called from any thread; a failing archive keeps the segments and raises an alarm.
+        Raises OSError of the disk, after which the process must stop.
+        """
+        with self._retain_guard:
+            if self._closed or self._failure is not None:
+                return RetentionReport()
+            self.mark()
+            sealed, current_bytes = self._spans()
+            planned = plan(
+                sealed,
+                current_bytes=current_bytes,
+                snapshot_sequence=snapshot_sequence,
+                snapshot_offset=snapshot_offset,
+                consumers=consumers,
+                bytes_max=self._limits.retention_bytes_max,
+            )
+            alarms = alarms_of(planned, self._limits.retention_bytes_max)
+            remove = planned.remove
+            archived: list[str] = []
+            pruned: list[str] = []
+            if self._archive is not None:
+                try:
+                    archived, pruned = self._archive.keep(remove, self.reader(), self._clock.now())
+                except (ArchiveFailed, LogDamaged) as error:
+                    alarms += (f"segments stay in the log, archiving them failed: {error}",)
+                    remove = ()
+            self._remove(remove)
+            first = self._catalog.segments[0].header.point
+            return RetentionReport(
+                removed=tuple(span.path for span in remove),
+                archived=tuple(archived),
+                pruned=tuple(pruned),
+                dropped=planned.dropped,
+                limited_by=planned.limited_by,
+                first_sequence=first.sequence,
+                first_offset=first.offset,
+                log_bytes=current_bytes + sum(one.file_bytes for one in sealed[len(remove) :]),
+                alarms=alarms,
+            )
 
     def maintain(self) -> None:
         """The keeper's work once: MARK after a roll, the reserve, segments ahead.  Blocks."""
@@ -307,6 +368,40 @@ class Log:
                 self._appender.close()
         finally:
             self._lock.release()
+
+    def _spans(self) -> tuple[list[SegmentSpan], int]:
+        """The sealed segments, and the length of the one being written."""
+        segments = self._catalog.segments
+        spans = []
+        for segment, following in itertools.pairwise(segments):
+            here, there = segment.header.point, following.header.point
+            spans.append(
+                SegmentSpan(
+                    segment.path,
+                    here.sequence,
+                    there.sequence,
+                    here.offset,
+                    there.offset,
+                    self._file_bytes(segment.path),
+                    following.header.created,
+                )
+            )
+        return spans, self._file_bytes(segments[-1].path)
+
+    def _file_bytes(self, path: str) -> int:
+        file = self._disk.open(path)
+        try:
+            return file.size()
+        finally:
+            file.close()
+
+    def _remove(self, spans: Sequence[SegmentSpan]) -> None:
+        """Remove segments from the lowest on, so that a crash leaves no gap."""
+        self._catalog.drop({span.path for span in spans})
+        for span in spans:
+            self._disk.remove(span.path)
+            # One by one: a crash may keep any of the removals that were not synced.
+            self._disk.sync_directory(LOG_DIRECTORY)
 
     def _append(self, requests: Sequence[Request]) -> list[Written]:
         appender = self._appender

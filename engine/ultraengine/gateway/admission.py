@@ -13,7 +13,7 @@ import structlog
 
 from ultraengine.execution.registry import Admitted, Registry
 from ultraengine.gateway.codec import CodecName
-from ultraengine.gateway.envelope import Envelope, Parsed, issued_micros
+from ultraengine.gateway.envelope import Envelope, Parsed, Refusal, issued_micros
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.reply import Reply
 from ultraengine.ports import Caller
@@ -27,48 +27,16 @@ class Intake(NamedTuple):
     """What became of the elements of one request."""
 
     admitted: list[Admitted]
-    places: list[int] | None
-    """Index in the request of each admitted command; None when all were admitted."""
-    refusals: list[tuple[int, Reply]]
+    errors: list[tuple[int, EngineError]]
+    """(index in the request, why it was refused), ascending."""
 
 
-def admit(
-    registry: Registry,
-    caller: Caller,
-    envelope: Envelope,
-    codec: CodecName,
-    traceparent: str | None = None,
-) -> Admitted:
-    """One command.  `traceparent` stands in for a command that has none of its own.
-
-    Raises `EngineError`; a handler's schema code that fails in an unforeseen way is INTERNAL
-    and logged, so that one command cannot take its batch along.
-    """
-    try:
-        return registry.admit(
-            id=envelope.id or "",
-            type=envelope.type,
-            key=envelope.key,
-            data=envelope.data,
-            codec=codec,
-            tenant=caller.tenant,
-            principal=caller.principal,
-            scopes=caller.scopes,
-            expected_version=envelope.expected_version,
-            issued_at=None if envelope.issued_at is None else issued_micros(envelope),
-            correlation_id=envelope.correlation_id,
-            traceparent=envelope.traceparent or traceparent,
-        )
-    except EngineError:
-        raise
-    except (RecursionError, OverflowError) as error:
-        # Numbers beyond 64 bits in free-form members, or nesting beyond the decoder's depth.
-        raise Malformed(f"not representable: {error}", pointer="/data") from error
-    except Exception as error:
-        _log.exception("admission.failed", type=envelope.type, tenant=caller.tenant)
-        raise EngineError(
-            f"checking the command raised {type(error).__name__}; it was not logged"
-        ) from error
+def admit(registry: Registry, caller: Caller, envelope: Envelope, codec: CodecName) -> Admitted:
+    """One command.  Raises `EngineError`."""
+    intake = admit_all(registry, caller, (envelope,), codec)
+    for _, error in intake.errors:
+        raise error
+    return intake.admitted[0]
 
 
 def admit_all(
@@ -78,32 +46,86 @@ def admit_all(
     codec: CodecName,
     traceparent: str | None = None,
 ) -> Intake:
-    """The elements of a batch or frame, bad ones refused singly."""
+    """The elements of a batch or frame, bad ones refused singly.
+
+    `traceparent` stands in for a command that has none of its own.
+    """
+    take = registry.admit
+    tenant, principal, scopes = caller.tenant, caller.principal, caller.scopes
     admitted: list[Admitted] = []
-    places: list[int] = []
-    refusals: list[tuple[int, Reply]] = []
+    errors: list[tuple[int, EngineError]] = []
     for index, item in enumerate(parsed):
+        if isinstance(item, EngineError):
+            errors.append((index, item))
+            continue
         try:
-            if isinstance(item, EngineError):
-                raise item
-            admitted.append(admit(registry, caller, item, codec, traceparent))
-            places.append(index)
-        except EngineError as error:
-            name = item.id if isinstance(item, Envelope) else getattr(item, "id", "")
-            refusals.append((index, compose.refused((name or "")[:128], error)))
-    return Intake(admitted, None if not refusals else places, refusals)
+            command = take(
+                id=item.id or "",
+                type=item.type,
+                key=item.key,
+                data=item.data,
+                codec=codec,
+                tenant=tenant,
+                principal=principal,
+                scopes=scopes,
+                expected_version=item.expected_version,
+                issued_at=None if item.issued_at is None else issued_micros(item),
+                correlation_id=item.correlation_id,
+                traceparent=item.traceparent or traceparent,
+            )
+        except Exception as error:  # noqa: BLE001  (one command cannot take its batch along)
+            errors.append((index, _translated(error, item, tenant)))
+        else:
+            admitted.append(command)
+    return Intake(admitted, errors)
 
 
-def merge(count: int, intake: Intake, ticket: Ticket) -> list[Reply]:
+def _translated(error: Exception, envelope: Envelope, tenant: str) -> EngineError:
+    """What admission raised, as a refusal.
+
+    A handler's schema code that fails in an unforeseen way is INTERNAL, and logged here.
+    """
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, RecursionError | OverflowError):
+        # Numbers beyond 64 bits in free-form members, or nesting beyond the decoder's depth.
+        return Malformed(f"not representable: {error}", pointer="/data")
+    _log.error("admission.failed", type=envelope.type[:100], tenant=tenant, exc_info=error)
+    return EngineError(f"checking the command raised {type(error).__name__}; it was not logged")
+
+
+def merge(parsed: Sequence[Parsed], intake: Intake, ticket: Ticket) -> list[Reply]:
     """Replies in the order of the request; what has no answer yet is OUTCOME_UNKNOWN."""
     answers = ticket.answers
-    if intake.places is None and ticket.missing == 0:
+    if not intake.errors and ticket.missing == 0:
         return answers  # type: ignore[return-value]  # None stands only where one is missing.
-    replies: dict[int, Reply] = dict(intake.refusals)
-    places = range(count) if intake.places is None else intake.places
-    for place, answer, admitted in zip(places, answers, intake.admitted, strict=True):
-        replies[place] = answer if answer is not None else unknown(admitted)
-    return [replies[index] for index in range(count)]
+    replies = {
+        index: compose.refused(name_of(parsed[index]), error) for index, error in intake.errors
+    }
+    places = (index for index in range(len(parsed)) if index not in replies)
+    executed = {
+        place: answer if answer is not None else unknown(admitted)
+        for place, answer, admitted in zip(places, answers, intake.admitted, strict=True)
+    }
+    replies |= executed
+    return [replies[index] for index in range(len(parsed))]
+
+
+def refuse_all(parsed: Sequence[Parsed], error: EngineError) -> Intake:
+    """Refuse a whole frame for one reason, but what is malformed for its own."""
+    return Intake(
+        [],
+        [
+            (index, item if isinstance(item, EngineError) else error)
+            for index, item in enumerate(parsed)
+        ],
+    )
+
+
+def name_of(item: Parsed) -> str:
+    """The id of an element as far as it is known, at most 128 characters; else empty."""
+    name = item.id if isinstance(item, Envelope | Refusal) else None
+    return (name or "")[:128]
 
 
 def unknown(admitted: Admitted) -> Reply:

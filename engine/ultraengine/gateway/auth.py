@@ -28,6 +28,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -246,7 +247,7 @@ class Loopback:
         if not peer_is_loopback or any(name in headers for name in _FORWARDED):
             raise _unauthenticated("without API keys this engine answers its own machine alone")
         host = headers.get("host", "")
-        if _host_name(host) not in _LOOPBACK_HOSTS:
+        if not _is_loopback_host(host):
             raise EngineError(
                 f"the Host {host[:100]!r} is not the loopback",
                 code="FORBIDDEN",
@@ -262,11 +263,13 @@ class Loopback:
         return self._caller
 
 
-def _host_name(host: str) -> str:
+@lru_cache(maxsize=64)
+def _is_loopback_host(host: str) -> bool:
+    """Whether a Host header names the loopback, whatever its port."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return urlsplit(f"//{host}").hostname in _LOOPBACK_HOSTS
     except ValueError:
-        return ""
+        return False
 
 
 def require_scope(caller: Caller, domain: str, verb: str) -> None:

@@ -242,7 +242,7 @@ class Gateway:
         self.edge.draining = True
         until = time.monotonic() + self.edge.limits.drain_s
         await self._streams.go_away(self.edge.limits.drain_s)
-        while self.edge.metrics.requests_in_flight and time.monotonic() < until:
+        while self.edge.metrics.requests_in_flight and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:

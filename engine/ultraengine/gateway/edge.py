@@ -65,6 +65,7 @@ class Edge:
         self.metrics = EdgeMetrics()
         self.waits = Waits(self.limits.reply_wait_s)
         self.draining = False
+        self._loop = asyncio.get_running_loop()
         self._shard_map_version = parts.shard_map_version
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -114,7 +115,7 @@ class Edge:
 
     async def answers(self, admitted: Sequence[Admitted]) -> Ticket:
         """Submit commands and wait for their answers, at most ``reply_wait_s``."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
 
         def wake(_ticket: Ticket) -> None:
             if not future.done():
@@ -130,10 +131,10 @@ class Edge:
                 self.waits.done(ticket)
         return ticket
 
-    async def replies(self, intake: Intake, count: int) -> list[Reply]:
+    async def replies(self, parsed: Sequence[Parsed], intake: Intake) -> list[Reply]:
         """The replies to a whole request, in its order."""
         ticket = await self.answers(intake.admitted) if intake.admitted else Ticket(0, _ignore)
-        replies = merge(count, intake, ticket)
+        replies = merge(parsed, intake, ticket)
         self.count(replies)
         return replies
 

@@ -178,13 +178,15 @@ def issued_micros(envelope: Envelope) -> int | None:
 
 def _header(headers: Mapping[str, str], name: str) -> str | None:
     """One header field; raises `Malformed` when it is there more than once and differs."""
-    getall = getattr(headers, "getall", None)
-    if getall is None:
-        return headers.get(name)
-    values: list[str] = getall(name, [])
-    if len(set(values)) > 1:
-        raise Malformed(f"{name} is there {len(values)} times", pointer=f"/header/{name.lower()}")
-    return values[0] if values else None
+    value = headers.get(name)
+    getall = None if value is None else getattr(headers, "getall", None)
+    if getall is not None:
+        values: list[str] = getall(name)
+        if len(set(values)) > 1:
+            raise Malformed(
+                f"{name} is there {len(values)} times", pointer=f"/header/{name.lower()}"
+            )
+    return value
 
 
 def merge_headers(envelope: Envelope, headers: Mapping[str, str]) -> None:

@@ -206,7 +206,7 @@ class Http:
             parent = None
         start = edge.clock.now()
         intake = edge.take_in(caller, parsed, codec.name, parent)
-        replies = await edge.replies(intake, len(parsed))
+        replies = await edge.replies(parsed, intake)
         edge.trace("batch", start, parent, len(parsed))
         return Answer(200, out.encode(replies), out.media_type, self._quota_headers(caller))
 

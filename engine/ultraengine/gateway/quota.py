@@ -63,10 +63,13 @@ class Quotas:
         self._burst = burst
         self._own = own
         self._buckets: dict[str, TokenBucket] = {}
+        self._any = rate > 0 or bool(own)
+        """Whether there is any quota at all; most engines have none."""
 
     def replace(self, own: Mapping[str, TenantQuota]) -> None:
         """Take a new table; buckets of tenants whose quota stayed the same keep their level."""
         self._own = own
+        self._any = self._rate > 0 or bool(own)
         for tenant, bucket in list(self._buckets.items()):
             if (bucket.rate, bucket.burst) != self._terms(tenant):
                 del self._buckets[tenant]
@@ -86,7 +89,7 @@ class Quotas:
 
     def take(self, tenant: str, count: int, now: float) -> None:
         """Charge a tenant.  Raises `EngineError` QUOTA with the seconds to wait."""
-        bucket = self._bucket(tenant, now)
+        bucket = self._bucket(tenant, now) if self._any else None
         if bucket is None:
             return
         wait = bucket.take(count, now)
@@ -100,7 +103,7 @@ class Quotas:
 
     def headers(self, tenant: str, now: float) -> tuple[tuple[str, str], ...]:
         """``RateLimit`` headers of a tenant under a quota; none without one."""
-        bucket = self._bucket(tenant, now)
+        bucket = self._bucket(tenant, now) if self._any else None
         if bucket is None:
             return ()
         window = math.ceil(bucket.burst / bucket.rate)

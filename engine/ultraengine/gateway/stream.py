@@ -14,22 +14,22 @@ is never closed for being slow, whatever it asked for.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
 from aiohttp import WSMsgType
 from aiohttp.web import BaseRequest, WebSocketResponse
 
-from ultraengine.gateway.admission import Intake, merge
+from ultraengine.gateway.admission import Intake, merge, refuse_all
 from ultraengine.gateway.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway.edge import Edge
+from ultraengine.gateway.envelope import Parsed
 from ultraengine.gateway.events import event_objects
 from ultraengine.gateway.frames import CommandFrame, Subscribe, read_frame
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.reply import Reply
 from ultraengine.ports import Caller
-from ultraengine.reply import compose
 from ultraengine.reply.waiters import Ticket
 
 SUBPROTOCOLS: Final[Mapping[str, Codec]] = {"ultra.v1.json": JSON, "ultra.v1.msgpack": MSGPACK}
@@ -57,13 +57,13 @@ _BINARY: Final = WSMsgType.BINARY
 class Waiting:
     """The commands of one frame, waiting for their replies."""
 
-    __slots__ = ("count", "intake", "over", "ticket")
+    __slots__ = ("intake", "over", "parsed", "ticket")
 
-    def __init__(self, ticket: Ticket, intake: Intake, count: int) -> None:
-        self.ticket = ticket
+    def __init__(self, parsed: Sequence[Parsed], intake: Intake, ticket: Ticket) -> None:
+        self.parsed = parsed
         self.intake = intake
-        self.count = count
-        self.over = ticket.missing == 0
+        self.ticket = ticket
+        self.over = False
         """Whether the replies are in, or the wait for them has ended."""
 
 
@@ -184,27 +184,18 @@ class Stream:
             edge.charge(self.caller, count)
         except EngineError as error:
             edge.name_commands(parsed)
-            refusals = [
-                (index, compose.refused(str(getattr(item, "id", None) or "")[:128], error))
-                for index, item in enumerate(parsed)
-            ]
-            intake = Intake([], [], refusals)
+            intake = refuse_all(parsed, error)
         else:
             intake = edge.take_in(self.caller, parsed, self._codec.name)
-        waiting: Waiting | None = None
-
-        def over(_ticket: Ticket) -> None:
-            if waiting is not None:
-                self._over(waiting)
-
-        ticket = Ticket(len(intake.admitted), over)
-        self._queue.append(waiting := Waiting(ticket, intake, count))
-        if intake.admitted:
-            edge.engine.submit(intake.admitted, ticket)
-            if ticket.missing:
-                edge.waits.add(ticket, edge.clock.monotonic(), over)
-        else:
+        ticket = Ticket(len(intake.admitted), lambda _: self._over(waiting))
+        waiting = Waiting(parsed, intake, ticket)
+        self._queue.append(waiting)
+        if not intake.admitted:
             self._over(waiting)
+            return
+        edge.engine.submit(intake.admitted, ticket)
+        if ticket.missing:
+            edge.waits.add(ticket, edge.clock.monotonic(), ticket.notify)
 
     def _over(self, waiting: Waiting) -> None:
         """The replies of one frame are in, or waited for long enough."""
@@ -225,7 +216,7 @@ class Stream:
         replies: list[Reply] = []
         while queue and queue[0].over:
             done = queue.popleft()
-            replies += merge(done.count, done.intake, done.ticket)
+            replies += merge(done.parsed, done.intake, done.ticket)
         if not replies:
             return
         edge.count(replies)

@@ -149,7 +149,7 @@ class SmallEngine:
                 "VERSION_MISMATCH", f"the version is {version}", current_version=version
             )
             reply = msgspec.structs.replace(base, error=error)
-            status = Status.REJECTED
+            status = int(Status.REJECTED)
         else:
             context.renew()
             context.tenant, context.key, context.offset = (
@@ -160,7 +160,8 @@ class SmallEngine:
             place.tenant, place.key, place.offset = command.tenant, command.key, Offset(offset)
             state = handler.focus(self._states[handler.domain.name], command.tenant, command.key)
             verdict = handler.run(state, command, item.payload, context, place)
-            status, events, result = verdict.status, verdict.events, verdict.raw_result
+            status = int(verdict.status)
+            events, result = msgspec.Raw(verdict.events), msgspec.Raw(verdict.raw_result)
             reply = msgspec.structs.replace(
                 base,
                 outcome="accepted" if status == Status.ACCEPTED else "rejected",
@@ -175,7 +176,7 @@ class SmallEngine:
                 Offset(offset),
                 START,
                 command,
-                Outcome(offset, int(status), reply.version or 0, result, events),
+                Outcome(offset, status, reply.version or 0, result, events),
             )
         )
         self.grew.set()

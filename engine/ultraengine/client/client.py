@@ -171,7 +171,8 @@ class Client:
         read: Literal["leader", "confirm", "follower"] | None = None,
         deadline_s: float | None = None,
     ) -> Answer:
-        """Read ``/v1/{path}``, for example ``ledger/book-1/accounts/alice``.
+        """Read ``/v1/{path}``, for example ``ledger/book-1/accounts/alice``; a path with a slash
+        in front is taken as it is (``/admin/v1/status``).
 
         `min_offset`: by default the offset of this client's last answered command of the same
         key; None does not wait.  Raises `Refused` (``NOT_FOUND``, …) or `Unreachable`.

@@ -70,8 +70,9 @@ def key_of(path: str) -> str | None:
 
 
 def read_url(base: str, path: str) -> str:
-    """The address of a read below ``/v1/``."""
-    return f"{base}/v1/{quote(path.strip('/'), safe='/:')}"
+    """The address of a read: below ``/v1/``, or as it is with a slash in front."""
+    below = path if path.startswith("/") else f"/v1/{path}"
+    return base + quote(below, safe="/:")
 
 
 def read_params(

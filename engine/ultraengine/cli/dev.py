@@ -1,0 +1,109 @@
+"""`ultra dev`: everything on this machine, one port, keyless from loopback."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from ultraengine.cli.exits import CommandFailed
+from ultraengine.config import Config, ConfigErrors
+from ultraengine.main import Process, run_dev
+
+BANNER = """\
+UltraEngine is running for development (not for production: one machine, {access}).
+
+  address    {url}
+  documents  {url}/docs
+  data       {data}
+  domains    {domains}
+
+"""
+
+FIRST_STEPS = """\
+Try a first transfer (in another terminal):
+
+  curl -s {url}/v1/commands -H 'Content-Type: application/json' -d '{{
+    "id": "open-1", "type": "ledger.open_accounts", "key": "book-1",
+    "data": {{"accounts": [
+      {{"id": "alice", "asset": "USD/2", "min_balance": null}},
+      {{"id": "shop", "asset": "USD/2"}}]}}}}'
+
+  curl -s {url}/v1/commands -H 'Content-Type: application/json' -d '{{
+    "id": "pay-1", "type": "ledger.create_transfers", "key": "book-1",
+    "data": {{"transfers": [{{"id": "t1", "from": "alice", "to": "shop", "amount": "1250"}}]}}}}'
+
+  curl -s {url}/v1/ledger/book-1/accounts/shop
+
+"""
+
+LEDGER = "ultraengine.domains.ledger:DOMAIN"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--data", type=Path, default=Path("ultra-data"), help="directory of the data (%(default)s)"
+    )
+    where.add_argument(
+        "--ephemeral", action="store_true", help="keep nothing: a directory that is removed"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="port of everything (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--domain",
+        action="append",
+        metavar="PACKAGE.MODULE:ATTRIBUTE",
+        help="a domain to serve, repeatable (the ledger); modules of this directory are found",
+    )
+    parser.add_argument("--auth", type=Path, metavar="FILE", help="ask for API keys of this file")
+    parser.add_argument(
+        "--durability",
+        choices=("sync", "group", "async"),
+        default="sync",
+        help="what an answer waits for (%(default)s)",
+    )
+    parser.epilog = "Ctrl-C stops it: what was accepted is answered and recorded first."
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    # The interpreter of an installed program does not look into the current directory.
+    sys.path.insert(0, str(Path.cwd()))
+    if not options.ephemeral:
+        return _serve(options, options.data)
+    with tempfile.TemporaryDirectory(prefix="ultra-") as directory:
+        return _serve(options, Path(directory))
+
+
+def _serve(options: argparse.Namespace, data: Path) -> int:
+    domains = tuple(options.domain or (LEDGER,))
+    config = Config(
+        data=data,
+        host=options.host,
+        port=options.port,
+        admin_port=options.port,
+        domains=domains,
+        durability=options.durability,
+        api_keys=options.auth,
+        dev=True,
+    )
+    try:
+        config.check()
+    except ConfigErrors as errors:
+        raise CommandFailed(str(errors)) from errors
+
+    def announce(process: Process) -> None:
+        host, port = process.gateway.addresses[0][:2]
+        url = f"http://{host}:{port}"
+        text = BANNER.format(
+            url=url,
+            access="API keys" if options.auth else "no keys asked from this machine",
+            data="none is kept" if options.ephemeral else data.resolve(),
+            domains=", ".join(domain.name for domain in process.registry.domains),
+        )
+        if LEDGER in domains and not options.auth:
+            text += FIRST_STEPS.format(url=url)
+        print(text + "Ctrl-C stops it.", flush=True)
+
+    return int(run_dev(config, announce))

@@ -6,13 +6,15 @@ options.  Limits are set as ``ULTRA_LIMIT_<NAME>``; `/v1/limits` shows what is i
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, Literal, get_type_hints
 
 import msgspec
 
 from ultraengine.model.errors import EngineError
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.model.reply import DurabilityName
+
+SnapshotMode = Literal["fork", "cooperative", "inline"]
 
 
 class ConfigErrors(EngineError):
@@ -57,7 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshot at least this often while commands arrive; 0 = never by time."""
     snapshot_replay_s: float = 10.0
     """Snapshot when the tail would take this long to replay; 0 = never by replay time."""
-    snapshot_mode: str = "fork"
+    snapshot_mode: SnapshotMode = "fork"
     """``fork``, ``cooperative`` or ``inline``."""
     snapshots_kept: int = 3
     dev: bool = False
@@ -98,8 +100,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_GROUP_WAIT_S: under `group` more than 0, at most 0.005")
         if self.group_wait_s <= 0:
             mistakes.append("ULTRA_GROUP_WAIT_S: must be more than 0")
-        if self.snapshot_mode not in ("fork", "cooperative", "inline"):
-            mistakes.append("ULTRA_SNAPSHOT_MODE: fork, cooperative or inline")
         if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
             mistakes.append("ULTRA_LIMIT_SEGMENT_BYTES: at least twice frame_bytes_max")
         if (self.master_key or self.chain_key) and self.secrets is None:
@@ -134,6 +134,12 @@ def _durability(text: str) -> str:
     return text
 
 
+def _snapshot_mode(text: str) -> str:
+    if text not in ("fork", "cooperative", "inline"):
+        raise ValueError(f"{text!r} is not fork, cooperative or inline")
+    return text
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     for name in names:
@@ -145,6 +151,7 @@ def _names(text: str) -> tuple[str, ...]:
 _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
     int: _integer, float: _number, bool: _boolean, str: str, Path: Path, Path | None: Path,
     str | None: str, tuple[str, ...]: _names, DurabilityName: _durability,
+    SnapshotMode: _snapshot_mode,
 }  # fmt: skip
 
 

@@ -37,6 +37,9 @@ class Dedupe(Protocol):
     def add(self, slot: int, identity: bytes, offset: int, /) -> None:
         """Remember a command."""
 
+    def raise_floor(self, offset: int, /) -> None:
+        """Forget commands below `offset`; a logged decision."""
+
     def advance(self, time: Instant, offset_end: Offset, /) -> None:
         """A group ended: forget what is older than the window, at the same place everywhere."""
 
@@ -333,8 +336,10 @@ class Executor:
         elif isinstance(data, system.EpochStart):
             self.epoch = Epoch(data.epoch)
             self.epoch_handlers = dict(data.handlers)
-        else:
+        elif isinstance(data, system.Skip):
             self.skipped.add(data.offset)
+        else:
+            self.dedupe.raise_floor(data.offset)
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
         verdict = Verdict(Status.ACCEPTED)
@@ -409,6 +414,8 @@ class Executor:
             self.epoch_handlers = dict(data.handlers)
         elif isinstance(data, system.Skip):
             self.skipped.add(data.offset)
+        elif isinstance(data, system.RaiseFloor):
+            self.dedupe.raise_floor(data.offset)
         elif bytes(outcome.events) != b"\x90" and offset not in self.skipped:
             index = self.registry.domain_index[data.domain]
             triples = self.registry.expiries[index].decode(outcome.events)

@@ -117,6 +117,11 @@ class Registry:
         kinds: list[Any] = [domain.events for domain in self.domains]
         self.events = tuple(msgspec.msgpack.Decoder(GenericAlias(list, (kind,))) for kind in kinds)
         """By domain index: decoder of an outcome's events."""
+        self.decoders: dict[str, Callable[[bytes], Sequence[Any]]] = {
+            domain.name: decoder.decode
+            for domain, decoder in zip(self.domains, self.events, strict=True)
+        }
+        """By domain name: the same, as functions."""
         self.expiries = tuple(
             msgspec.msgpack.Decoder(GenericAlias(list, (GenericAlias(tuple, (str, str, kind)),)))
             for kind in kinds

@@ -14,6 +14,7 @@ from ultraengine.model.ids import Offset
 EPOCH_START: Final = "system.epoch_start@1"
 TICK: Final = "system.tick@1"
 SKIP: Final = "system.skip@1"
+RAISE_FLOOR: Final = "system.raise_floor@1"
 
 
 class EpochStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,12 +41,25 @@ class Skip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
+class RaiseFloor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ids of commands below ``offset`` are forgotten: the log no longer has their outcomes."""
+
+    offset: int
+
+
+SystemData = EpochStart | Tick | Skip | RaiseFloor
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_TYPES: Final[dict[str, type[msgspec.Struct]]] = {EPOCH_START: EpochStart, TICK: Tick, SKIP: Skip}
+_TYPES: Final[dict[str, type[msgspec.Struct]]] = {
+    EPOCH_START: EpochStart,
+    TICK: Tick,
+    SKIP: Skip,
+    RAISE_FLOOR: RaiseFloor,
+}
 _NAMES: Final = {kind: name for name, kind in _TYPES.items()}
 
 
-def system_command(data: EpochStart | Tick | Skip, *, offset: Offset) -> Command:
+def system_command(data: SystemData, *, offset: Offset) -> Command:
     """The command that logs `data`; its id is its place, so it never repeats."""
     return Command(
         f"system-{offset}",

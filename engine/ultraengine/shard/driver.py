@@ -21,7 +21,7 @@ import structlog
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Admitted, Registry
-from ultraengine.execution.system import Skip
+from ultraengine.execution.system import RaiseFloor, Skip
 from ultraengine.log.driver import Log, Recovered, Written
 from ultraengine.log.frame import FrameDraft
 from ultraengine.model.domain import QuerySpec
@@ -446,7 +446,7 @@ class Shard:
         self._set_state(ShardState.PAUSED, reason)
         await self.rest()
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
         """Serve again after `pause`; no effect in any other state."""
         if self._state is ShardState.PAUSED:
             self._set_state(ShardState.SERVING, "")
@@ -464,9 +464,14 @@ class Shard:
         await self._loop.run_in_executor(self._threads, lambda: self.log.close(clean=True))
         self._threads.shutdown(wait=False)
 
-    def skip(self, offset: int, reason: str) -> None:
+    async def skip(self, offset: int, reason: str) -> None:
         """Log a person's override: recovery will not evolve the command at `offset`."""
         self.machine.log_system(Skip(offset, reason))
+        self._schedule_pump()
+
+    def raise_floor(self, offset: int) -> None:
+        """Log that the outcomes below `offset` are gone, so that their ids are forgotten."""
+        self.machine.log_system(RaiseFloor(offset))
         self._schedule_pump()
 
     def alarm(self, name: str, *, offset: int, detail: str, error: BaseException | None) -> None:

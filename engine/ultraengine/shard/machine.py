@@ -18,7 +18,7 @@ import msgspec
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import Verdict
 from ultraengine.execution.registry import Admitted
-from ultraengine.execution.system import TICK, EpochStart, Skip, Tick, system_command
+from ultraengine.execution.system import TICK, SystemData, Tick, system_command
 from ultraengine.log.frame import FrameDraft, FrameKind
 from ultraengine.model.command import Command, identity_hash
 from ultraengine.model.errors import EngineError, InvariantBroken, Overloaded
@@ -76,7 +76,7 @@ class Machine:
         self.durable = Durable(policy, local=policy != "async", replicas=int(policy != "async"))
         """What replies say: only the `async` policy answers before the flush."""
         self._repeat_durable = Durable(policy, local=True, replicas=1)
-        self._urgent: deque[EpochStart | Skip] = deque()
+        self._urgent: deque[SystemData] = deque()
         self._tick_formed = False
         """Whether a formed tick waits for its execution: one at a time per shard."""
 
@@ -239,7 +239,7 @@ class Machine:
 
     # --- form ----------------------------------------------------------------------------
 
-    def log_system(self, data: EpochStart | Skip) -> None:
+    def log_system(self, data: SystemData) -> None:
         """Put an engine's own command at the head of the next group."""
         self._urgent.append(data)
 
@@ -269,7 +269,7 @@ class Machine:
         return Group(base, time, pendings, draft)
 
     def _own_commands(self, time: Instant) -> list[Pending]:
-        datas: list[EpochStart | Skip | Tick] = list(self._urgent)
+        datas: list[SystemData] = list(self._urgent)
         self._urgent.clear()
         next_due = self.executor.next_due()
         if next_due is not None and next_due[0] <= time and not self._tick_formed:

@@ -43,6 +43,9 @@ class NothingRemembered:
     def add(self, _slot: int, _identity: bytes, _offset: int, /) -> None:
         """Remember nothing."""
 
+    def raise_floor(self, _offset: int, /) -> None:
+        """Nothing is ever forgotten."""
+
     def advance(self, _time: Instant, _offset_end: Offset, /) -> None:
         """Forget nothing."""
 

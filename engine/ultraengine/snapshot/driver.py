@@ -186,6 +186,18 @@ class SnapshotDriver:
         self._marked_at = report.chain[-1] if report.chain else None
         return image, position, report
 
+    def load_copy(
+        self, new_image: Callable[[], Image], *, sequence_max: int | None = None
+    ) -> tuple[Image, ImagePosition | None]:
+        """Like `load_newest`, for a second image: the one that is snapshotted stays as it is.
+
+        Blocks; may be called on any thread, but not while a snapshot is being taken.
+        """
+        image, position, _ = self._store.load(
+            new_image, self._migrations, sequence_max=sequence_max, check_state_hash=False
+        )
+        return image, position
+
     # --- taking one ----------------------------------------------------------------------
 
     def take(

@@ -36,6 +36,9 @@ class MemoryDedupe:
         """Remember a command."""
         self._offsets.setdefault((slot, identity), []).append(offset)
 
+    def raise_floor(self, offset: int, /) -> None:
+        """Nothing is ever forgotten."""
+
     def advance(self, time: Instant, offset_end: Offset, /) -> None:
         """Nothing is ever forgotten."""
 

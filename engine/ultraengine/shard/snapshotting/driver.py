@@ -25,6 +25,8 @@ from ultraengine.snapshot.image import Image, ImagePosition
 from ultraengine.snapshot.schedule import Progress, SnapshotPolicy
 
 ASK_EVERY_S: Final = 1.0
+DEDUPE: Final = "dedupe"
+"""Name of the idempotency memory among the log's consumers."""
 
 log = structlog.get_logger("snapshot")
 
@@ -171,9 +173,14 @@ class Snapshots:
         floor = self._driver.log_floor()
         if floor is None:
             return None
+        dedupe = self._shard.executor.dedupe
+        # Retries are answered from recorded outcomes, so ids hold the log like a consumer.
+        consumers = {**self._consumers(), DEDUPE: int(dedupe.floor_offset)}
         report = await asyncio.to_thread(
-            self._shard.log.retain, floor.offset_end, floor.sequence_end, self._consumers()
+            self._shard.log.retain, floor.offset_end, floor.sequence_end, consumers
         )
+        if DEDUPE in report.dropped:
+            self._shard.raise_floor(report.first_offset)
         for alarm in report.alarms:
             self._shard.alarm("retention", offset=floor.offset_end, detail=alarm, error=None)
         return report

@@ -1,0 +1,380 @@
+"""The only place where parts are joined: ports, domains, shard, edge; and how a process ends.
+
+    run_serve(config)   one shard replica, configured by its environment
+    run_dev(config)     everything on one machine, for people who write domains
+
+Both return an `ExitCode`; `docs/cli.md` documents them.
+"""
+
+import asyncio
+import enum
+import gc
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, cast
+
+import msgspec
+import structlog
+import uvloop
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+
+from ultraengine.config import Config, ConfigErrors
+from ultraengine.execution.history_files.driver import HistoryFile
+from ultraengine.execution.pipeline import EvolveFailed
+from ultraengine.execution.registry import Registry
+from ultraengine.feed.driver import Feed
+from ultraengine.gateway.auth import ApiKeys, KeyFileError, Loopback
+from ultraengine.gateway.driver import Gateway, GatewayOptions, KeyFile
+from ultraengine.gateway.edge import Parts
+from ultraengine.gateway.engine import Operations
+from ultraengine.gateway.quota import Quotas
+from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
+from ultraengine.model.domain import Domain
+from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import ShardId
+from ultraengine.model.policy import FlushRule
+from ultraengine.ports import DiskFull, Identity
+from ultraengine.shard.driver import Shard, ShardParts
+from ultraengine.shard.memory import ShardMemory
+from ultraengine.shard.metrics import ShardMetrics
+from ultraengine.shard.opening import ShardOptions, World, open_shard
+from ultraengine.shard.recovery import OtherHandlers
+from ultraengine.shard.snapshotting.driver import Snapshots
+from ultraengine.shard.status import ReplayReport
+from ultraengine.shard.validation import validate
+from ultraengine.snapshot.driver import SnapshotDriver
+from ultraengine.snapshot.errors import SnapshotRefused
+from ultraengine.snapshot.schedule import (
+    AnyOf,
+    EveryCommands,
+    EveryInterval,
+    OnDemand,
+    ReplayBound,
+    SnapshotPolicy,
+)
+from ultraengine.snapshot.store import SnapshotOptions
+from ultraengine_adapters.local.clock import SystemClock
+from ultraengine_adapters.local.disk import LocalDisk
+from ultraengine_adapters.local.random import SystemRandom
+from ultraengine_adapters.local.secrets import FileSecrets
+
+SWITCH_INTERVAL_S: Final = 0.0002
+"""The interpreter's default of 5 ms lets the flush thread wait for milliseconds under load."""
+
+LOG_FAILED: Final = "the log failed: "
+
+log = structlog.get_logger("main")
+
+
+class ExitCode(enum.IntEnum):
+    """Why a process ended; an operator tells the causes apart by these."""
+
+    OK = 0
+    FAILED = 1
+    BAD_CONFIG = 2
+    LOG_FAILED = 70
+    """A write or sync of the log failed: nothing was acknowledged after it; start again."""
+    LOG_DAMAGED = 71
+    """Damage below what was acknowledged: repair from a replica or an archive."""
+    IN_USE = 72
+    """Another process owns the directory."""
+    OTHER_HANDLERS = 73
+    """Unrecorded commands were logged by other handler versions."""
+    DISK_FULL = 74
+    """No room for the segment that every start needs."""
+    REFUSED = 75
+    """The directory belongs to another shard, or a key is missing or wrong."""
+    HALTED = 76
+    """A recorded event does not evolve: see the offset in the message."""
+
+
+def load_domains(names: Sequence[str]) -> list[Domain]:
+    """Import ``package.module:ATTRIBUTE``s.  Raises `ConfigErrors` naming each mistake."""
+    domains: list[Domain] = []
+    mistakes: list[str] = []
+    for name in names:
+        module, _, attribute = name.partition(":")
+        try:
+            domains.append(cast("Domain", getattr(importlib.import_module(module), attribute)))
+        except (ImportError, AttributeError, ValueError) as error:
+            mistakes.append(f"domain {name}: {error}")
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    return domains
+
+
+def flush_rule(config: Config) -> FlushRule:
+    """The durability policy's rule (requirement 001 §2.1: sync, group-commit, async)."""
+    return FlushRule(
+        name=config.durability,
+        wait_s=0.0 if config.durability == "sync" else config.group_wait_s,
+        group_bytes_max=config.limits.group_bytes_max,
+        reply_before_flush=config.durability == "async",
+    )
+
+
+def snapshot_policy(config: Config) -> SnapshotPolicy:
+    """By count, by replay time and by time, as configured; on demand always."""
+    policies: list[SnapshotPolicy] = [OnDemand()]
+    if config.snapshot_commands:
+        policies.append(EveryCommands(config.snapshot_commands))
+    if config.snapshot_replay_s:
+        policies.append(ReplayBound(replay_s_max=config.snapshot_replay_s))
+    if config.snapshot_interval_s:
+        policies.append(EveryInterval(config.snapshot_interval_s))
+    return AnyOf(tuple(policies))
+
+
+class Process:
+    """Everything that runs in one process, in the order in which it starts and stops."""
+
+    def __init__(self, config: Config, *, on_fatal: Callable[[BaseException], None]) -> None:
+        """Import the domains.  Raises `ConfigErrors`, or `InvariantBroken` for a wrong domain."""
+        self.config = config
+        self.registry = Registry(load_domains(config.domains), limits=config.limits)
+        self.prometheus = CollectorRegistry()
+        for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
+            self.prometheus.register(collector)
+        self.world = World(
+            LocalDisk(config.data / f"shard-{config.shard:04d}"),
+            SystemClock(),
+            SystemRandom(),
+            FileSecrets(config.secrets, os.environ),
+        )
+        self._on_fatal = on_fatal
+        """Told when the log failed: the process must end."""
+        self.background = ThreadPoolExecutor(1, thread_name_prefix="background")
+        """Upkeep of files that nobody waits for."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Recover the shard, then open the doors.  Raises what `exit_code_of` knows."""
+        config = self.config
+        shard_id = ShardId(config.shard)
+        metrics = ShardMetrics(self.prometheus, shard_id)
+        driver, parts, memory = await asyncio.to_thread(self._recover, shard_id, metrics)
+        gc.collect()
+        gc.freeze()  # What was loaded stays; the collector need not walk it again and again.
+        shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
+        image = memory.image
+        shard.upkeep = memory.upkeep
+        self.feed = Feed(parts.log.reader(), lambda: parts.log.first_offset)
+        shard.on_recorded = self.feed.publish
+        self.feed.publish(parts.log.recovered.recorded_end)
+        self.snapshots = Snapshots(
+            shard, driver, image, memory.history, snapshot_policy(config), config.snapshot_mode
+        )
+        shard.start()
+        self._tasks.append(asyncio.create_task(self.snapshots.run()))
+        await self._open_doors(self._operations(memory))
+
+    def _recover(
+        self, shard_id: ShardId, metrics: ShardMetrics
+    ) -> tuple[SnapshotDriver, ShardParts, ShardMemory]:
+        """Everything that blocks: files, log, snapshot, tail."""
+        config, world = self.config, self.world
+        driver = SnapshotDriver(
+            world.disk,
+            world.clock,
+            SnapshotOptions(
+                shard=shard_id, master_key=config.master_key, fulls_kept=config.snapshots_kept
+            ),
+            random=world.random,
+            secrets=world.secrets,
+            new_image=lambda: memory.proof_image(),  # noqa: PLW0108  (made below)
+            quiesce=lambda: self.shard.log.quiet(),  # noqa: PLW0108  (made later)
+            alarm=self._snapshot_alarm,
+        )
+        driver.recover()
+        memory = ShardMemory(
+            world.disk,
+            self.registry,
+            shard_id,
+            config.limits,
+            history=HistoryFile(
+                world.disk, shard_id, self.registry.decoders, spawn=self.background.submit
+            ),
+            snapshots=driver,
+            spawn=self.background.submit,
+        )
+        options = ShardOptions(
+            shard=shard_id,
+            rule=flush_rule(config),
+            limits=config.limits,
+            compress=config.compress,
+            master_key=config.master_key,
+            chain_key=config.chain_key,
+        )
+        return driver, open_shard(world, self.registry, memory, metrics, options), memory
+
+    def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
+        log.error(event, **facts)
+
+    def _operations(self, memory: ShardMemory) -> Operations:
+        """What an administrator may ask of this process."""
+        shard = self.shard
+
+        def decide_again(from_offset: int, to_offset: int | None) -> ReplayReport:
+            reader = shard.log.reader()
+            try:
+                found = reader.find(from_offset)
+            except BelowRetention as error:
+                raise EngineError(str(error), code="NOT_FOUND") from error
+            if found is None:
+                raise EngineError(f"offset {from_offset} is not in the log", code="NOT_FOUND")
+            executor = memory.scratch(sequence_max=found[0].sequence)
+            return validate(executor, reader, from_offset=from_offset, to_offset=to_offset)
+
+        async def replay_validate(from_offset: int, to_offset: int | None) -> ReplayReport:
+            return await asyncio.to_thread(decide_again, from_offset, to_offset)
+
+        return Operations(
+            pause=shard.pause,
+            resume=shard.resume,
+            drain=shard.drain,
+            snapshot=self.snapshots.take,
+            replay_validate=replay_validate,
+            skip=shard.skip,
+        )
+
+    async def _open_doors(self, operations: Operations) -> None:
+        config = self.config
+        quotas = Quotas(config.limits.tenant_commands_per_s, config.limits.tenant_burst, {})
+        identity: Identity = Loopback()
+        key_file = None
+        if config.api_keys is not None:
+            table = KeyFile.read(config.api_keys)
+            keys = identity = ApiKeys(table, self.world.clock)
+            quotas.replace(table.quotas)
+            key_file = KeyFile(config.api_keys, keys, quotas)
+        admin_port = None if config.dev or config.admin_port == config.port else config.admin_port
+        self.gateway = Gateway(
+            Parts(
+                engine=self.shard,
+                identity=identity,
+                clock=self.world.clock,
+                random=self.world.random,
+                operations=operations,
+                feed=self.feed,
+                quotas=quotas,
+            ),
+            GatewayOptions(host=config.host, port=config.port, admin_port=admin_port),
+            registry=self.prometheus,
+            key_file=key_file,
+        )
+        await self.gateway.start()
+
+    async def stop(self) -> None:
+        """Drain: answer what was accepted, record the last outcomes, close the log cleanly."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.gateway.drain()
+        await self.snapshots.stop()
+        await self.shard.stop()
+        self.feed.close()
+        await self.gateway.stop()
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit code that tells an operator what happened."""
+    table: tuple[tuple[type[BaseException], ExitCode], ...] = (
+        (ConfigErrors, ExitCode.BAD_CONFIG),
+        (LogDamaged, ExitCode.LOG_DAMAGED),
+        (LogInUse, ExitCode.IN_USE),
+        (LogRefused, ExitCode.REFUSED),
+        (SnapshotRefused, ExitCode.REFUSED),
+        (KeyFileError, ExitCode.BAD_CONFIG),
+        (OtherHandlers, ExitCode.OTHER_HANDLERS),
+        (EvolveFailed, ExitCode.HALTED),
+        (DiskFull, ExitCode.DISK_FULL),
+        (OSError, ExitCode.LOG_FAILED),
+    )
+    return next((code for kind, code in table if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def configure_logging(*, dev: bool) -> None:
+    """Structured lines on stderr: JSON, or for people under `ultra dev`."""
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if dev
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.WARNING if dev else logging.INFO
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCode:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[str] = loop.create_future()
+
+    def end(why: str) -> None:
+        if not ended.done():
+            ended.set_result(why)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number.name)
+    process = Process(config, on_fatal=lambda error: end(f"{LOG_FAILED}{error}"))
+    await process.start()
+    announce(process)
+    why = await ended
+    if why.startswith(LOG_FAILED):
+        # Nothing may be written any more, and nothing that was acknowledged is at risk.
+        log.error("process.ends", why=why)
+        return ExitCode.LOG_FAILED
+    log.info("process.stops", why=why)
+    await process.stop()
+    return ExitCode.OK
+
+
+def _main(config: Config, announce: Callable[[Process], None]) -> ExitCode:
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    configure_logging(dev=config.dev)
+    try:
+        config.check()
+        code = uvloop.run(_run(config, announce))
+    except Exception as error:
+        code = exit_code_of(error)
+        if code is ExitCode.FAILED:
+            log.exception("process.failed", exit_code=int(code))
+        else:  # A cause with a name: its message says everything.
+            log.error("process.failed", error=str(error), exit_code=int(code))  # noqa: TRY400
+    if code is ExitCode.LOG_FAILED:
+        # Threads may hang on the disk; what was acknowledged is durable, so leave at once.
+        sys.stderr.flush()
+        os._exit(int(code))
+    return code
+
+
+def run_serve(config: Config) -> ExitCode:
+    """Serve one shard replica until SIGTERM or SIGINT."""
+
+    def announce(process: Process) -> None:
+        log.info(
+            "process.serves",
+            addresses=process.gateway.addresses,
+            **msgspec.to_builtins(process.shard.status()),
+        )
+
+    return _main(config, announce)
+
+
+def run_dev(config: Config, announce: Callable[[Process], None]) -> ExitCode:
+    """Everything on one port of this machine, for development; `announce` says where."""
+    return _main(msgspec.structs.replace(config, dev=True), announce)

@@ -327,7 +327,11 @@ async def read_body(request: BaseRequest, bytes_max: int, limit: str) -> bytes:
         raise _too_large(f"{length} bytes are", limit, bytes_max)
     content = request.content
     if content.is_eof():
-        return content.read_nowait()
+        # All of it is here already, in chunks of unknown sum.
+        body = content.read_nowait()
+        if len(body) > bytes_max:
+            raise _too_large(f"{len(body)} bytes are", limit, bytes_max)
+        return body
     parts: list[bytes] = []
     size = 0
     try:

@@ -16,6 +16,8 @@ from ultraengine.gateway.auth import TenantQuota
 from ultraengine.model.errors import EngineError
 
 POLICY: Final = "tenant"
+ROUNDING: Final = 1e-6
+"""Tokens that floats may have lost: who waits exactly as long as told is not refused again."""
 
 
 class TokenBucket:
@@ -39,7 +41,7 @@ class TokenBucket:
         """Take `count` tokens; 0.0 when taken, else the seconds to wait, nothing taken."""
         self._refill(now)
         needed = min(count, self.burst)
-        if self._tokens >= needed:
+        if self._tokens + ROUNDING >= needed:
             self._tokens -= count
             return 0.0
         return (needed - self._tokens) / self.rate

@@ -1,13 +1,17 @@
-"""What `ultraengine.testing` runs in processes of its own; prints one digest.
+"""What `ultraengine.testing` runs in processes of its own.
 
-python -m ultraengine.testing.probe layout FILE MODULE CLASS
+python -m ultraengine.testing.probe layout FILE MODULE CLASS    prints a digest
+python -m ultraengine.testing.probe domain REFERENCE            scripts in, traces out
 """
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from ultraengine.testing.determinism import trace
 
 
 def load_module(path: Path, name: str) -> ModuleType:
@@ -21,18 +25,26 @@ def load_module(path: Path, name: str) -> ModuleType:
     return module
 
 
-def layout_fingerprint(path: str, module_name: str, class_name: str) -> str:
+def layout_fingerprint(path: str, module_name: str, class_name: str) -> bytes:
     """``fingerprint()`` of a `LayoutContract` class in a test file."""
     found: Any = load_module(Path(path), module_name)
     for part in class_name.split("."):
         found = getattr(found, part)
-    return str(found().fingerprint())
+    return str(found().fingerprint()).encode()
+
+
+def domain_traces(reference: str) -> bytes:
+    """Traces of the scripts on standard input."""
+    return trace(reference, sys.stdin.buffer.read())
 
 
 def main(arguments: list[str]) -> None:
     """Write the answer of the probe named by the first argument to standard output."""
-    probes = {"layout": layout_fingerprint}
-    sys.stdout.write(probes[arguments[0]](*arguments[1:]))
+    probes: dict[str, Callable[..., bytes]] = {
+        "layout": layout_fingerprint,
+        "domain": domain_traces,
+    }
+    sys.stdout.buffer.write(probes[arguments[0]](*arguments[1:]))
 
 
 if __name__ == "__main__":

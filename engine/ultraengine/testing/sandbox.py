@@ -22,6 +22,7 @@ compare outcomes.
 
 import _thread
 import functools
+import gc
 import os
 import random
 import sys
@@ -154,8 +155,8 @@ class Sandbox:
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
-        self._depth = 0
         self._previous: Any = None
+        self._collecting = False
         self._outer: Sandbox | None = None
 
     def __enter__(self) -> Self:
@@ -165,6 +166,9 @@ class Sandbox:
         self._outer = _entered.get(thread)
         if self._outer is None:
             _entered[thread] = self
+            # A collection would run whatever other code has hung on it, in here.
+            self._collecting = gc.isenabled()
+            gc.disable()
             self._previous = sys.getprofile()
             sys.setprofile(self._profile)
         return self
@@ -178,6 +182,8 @@ class Sandbox:
         """Stop refusing; raise what the code inside has swallowed."""
         if self._outer is None:
             sys.setprofile(self._previous)
+            if self._collecting:
+                gc.enable()
             del _entered[threading.get_ident()]
             if self.findings and not isinstance(error, Refused):
                 raise Refused(self.findings[0]) from error

@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import copy
 import datetime as dt
+import gc
 import json
 import os
 import random
@@ -184,6 +185,27 @@ def test_other_threads_are_not_in_the_sandbox() -> None:
             pass
     thread.join()
     assert len(seen) == 1
+
+
+def test_what_hangs_on_a_collection_does_not_run_in_the_sandbox() -> None:
+    calls = list[float]()
+
+    def on_collection(_phase: str, _info: dict[str, int]) -> None:
+        calls.append(time.time())
+
+    gc.callbacks.append(on_collection)
+    try:
+        with Sandbox():
+            rings: list[Any] = [[] for _ in range(100_000)]
+            for ring in rings:
+                ring.append(ring)
+        inside = len(calls)
+        gc.collect()
+    finally:
+        gc.callbacks.remove(on_collection)
+    assert inside == 0
+    assert len(calls) > 0
+    assert gc.isenabled()
 
 
 def test_a_function_in_a_sandbox_keeps_its_result_and_its_generator_is_read_inside() -> None:

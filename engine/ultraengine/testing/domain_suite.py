@@ -1,0 +1,312 @@
+"""The contract of domains, as tests to inherit (`docs/writing-a-domain.md`).
+
+    class TestShop(DomainSuite):
+        domain = "shop.domain:DOMAIN"
+        commands = st.builds(command, st.just("shop.sell"), …, key=st.sampled_from("ab"))
+
+Hypothesis plays random scripts of these commands.  The more often they meet (few keys,
+small numbers), the more they find.  Beside these tests a domain wants some of its own,
+about what its numbers mean.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from ultraengine.model.domain import Domain
+from ultraengine.model.errors import EngineError
+from ultraengine.model.outcome import Status
+from ultraengine.testing.determinism import check_determinism, check_trace, trace_script
+from ultraengine.testing.refusal import Refused
+from ultraengine.testing.rehearsal import Rehearsal, ScriptCommand, load_domain
+from ultraengine.testing.sandbox import sandboxed
+from ultraengine.testing.source_check import check_domain
+
+Script = list[ScriptCommand]
+
+WAITS_US: Final = (1, 1_000, 1_000_000, 3_600_000_000)
+"""Time between commands: from the same instant, nearly, to an hour."""
+_QUIET: Final = (HealthCheck.differing_executors, HealthCheck.too_slow, HealthCheck.data_too_large)
+_SETTINGS: Final = settings(
+    max_examples=40, deadline=None, report_multiple_bugs=False, suppress_health_check=_QUIET
+)
+_COLLECT: Final = settings(
+    _SETTINGS, max_examples=25, phases=[Phase.generate], derandomize=True, database=None
+)
+_HANDLERS: Final = ("decide", "decide_item", "guard", "fold", "dry_run", "linked", "items")
+
+
+class Poison(Exception):
+    """Raised in place of an answer."""
+
+
+class DomainSuite:
+    """Tests for one domain: give ``domain`` and ``commands``."""
+
+    domain: ClassVar[str]
+    """``package.module:ATTRIBUTE``, importable in other processes."""
+    commands: ClassVar[st.SearchStrategy[ScriptCommand]]
+    """Commands of all types, right and wrong ones (`testing.rehearsal.command`)."""
+    commands_max: ClassVar[int] = 15
+    """Longest script."""
+    allow: ClassVar[Iterable[str]] = ()
+    """Modules that the domain may import besides those known to be deterministic."""
+
+    def scripts(self) -> st.SearchStrategy[Script]:
+        """Scripts of these commands, with time between them."""
+        waits = st.sampled_from(WAITS_US)
+        lines = st.builds(_later, self.commands, waits)
+        return st.lists(lines, min_size=1, max_size=self.commands_max)
+
+    def loaded(self) -> Domain:
+        """The domain."""
+        return load_domain(self.domain)
+
+    @_SETTINGS
+    @given(data=st.data())
+    def test_only_evolve_changes_the_state(self, data: st.DataObject) -> None:
+        """Deciding, focusing, expiring and checking read; nothing that is dumped changes."""
+        watch = _Watch(self.loaded())
+        rehearsal = Rehearsal(watch.domain)
+        for line in data.draw(self.scripts()):
+            rehearsal.play(line)
+            list(rehearsal.executor.check())
+            if watch.broken:
+                raise AssertionError(f"{watch.broken[0]} changed the state at {line}")
+            # Marked each time, so that counting a change of what did not change shows too.
+            watch.mark()
+
+    @_SETTINGS
+    @given(data=st.data())
+    def test_a_command_that_is_not_accepted_changes_nothing(self, data: st.DataObject) -> None:
+        """Rejected or refused: state, versions and timers stay as they were."""
+        rehearsal = Rehearsal(self.loaded())
+        for line in data.draw(self.scripts()):
+            rehearsal.wait(line)
+            before = rehearsal.content()
+            answer = rehearsal.act(line)
+            accepted = (
+                not isinstance(answer, EngineError) and answer.outcome.status == Status.ACCEPTED
+            )
+            if not accepted and rehearsal.content() != before:
+                raise AssertionError(f"{line} was not accepted and changed the state: {answer!r}")
+
+    @_SETTINGS
+    @given(data=st.data())
+    def test_a_handler_that_raises_changes_nothing(self, data: st.DataObject) -> None:
+        """A poison command is answered with INTERNAL, and that is all."""
+        script = data.draw(self.scripts())
+        poisoned = data.draw(st.integers(0, len(script) - 1))
+        switch = _Switch(self.loaded())
+        rehearsal = Rehearsal(switch.domain)
+        for number, line in enumerate(script):
+            rehearsal.wait(line)
+            before = rehearsal.content()
+            switch.on, switch.raised = number == poisoned, False
+            answer = rehearsal.act(line)
+            if isinstance(answer, EngineError) or not switch.raised:
+                continue
+            if answer.outcome.status == Status.ACCEPTED:
+                raise AssertionError(f"{line} was accepted although its handler raised")
+            if rehearsal.content() != before:
+                raise AssertionError(f"{line} raised and changed the state")
+
+    @_SETTINGS
+    @given(data=st.data())
+    def test_no_command_makes_a_handler_raise(self, data: st.DataObject) -> None:
+        """What passes the schema is accepted or rejected, with a code that is not INTERNAL."""
+        rehearsal = Rehearsal(self.loaded())
+        for line in data.draw(self.scripts()):
+            answer = rehearsal.play(line)
+            if not isinstance(answer, EngineError) and answer.error is not None:
+                raise AssertionError(f"{line} made its handler raise") from answer.error
+
+    @_SETTINGS
+    @given(data=st.data())
+    def test_replay_and_restart_reach_the_same_state(self, data: st.DataObject) -> None:
+        """Evolved recorded events, and a dump loaded half-way, end where deciding ended."""
+        script = data.draw(self.scripts())
+        check_trace(script, trace_script(self.loaded(), script))
+
+    @_SETTINGS
+    @given(data=st.data())
+    def test_changes_on_top_of_a_dump_are_the_dump_now(self, data: st.DataObject) -> None:
+        """``mark`` at some command, the changes at the end: an incremental snapshot."""
+        domain = self.loaded()
+        rehearsal = Rehearsal(domain)
+        script = data.draw(self.scripts())
+        marked = data.draw(st.integers(0, len(script)))
+        for line in script[:marked]:
+            rehearsal.play(line)
+        restored = rehearsal.restored()
+        for state in _states(rehearsal).values():
+            domain.mark(state)
+        for line in script[marked:]:
+            rehearsal.play(line)
+        for slot, state in _states(rehearsal).items():
+            target = restored.executor.state(slot, 0)
+            for chunk in list(domain.changes(state)):
+                domain.load(target, chunk, domain.schema)
+            found, wanted = list(domain.dump(target)), list(domain.dump(state))
+            if found != wanted:
+                raise AssertionError(
+                    f"a dump before command {marked} with the changes since is not the dump now: "
+                    f"found {found!r}, wanted {wanted!r}"
+                )
+
+    @_SETTINGS
+    @given(data=st.data())
+    def test_its_own_check_finds_nothing(self, data: st.DataObject) -> None:
+        """The domain's invariants hold after every command."""
+        rehearsal = Rehearsal(self.loaded())
+        for line in data.draw(self.scripts()):
+            rehearsal.play(line)
+            for sentence in rehearsal.executor.check():
+                raise AssertionError(f"after {line}: {sentence}")
+
+    @_SETTINGS
+    @given(data=st.data())
+    def test_it_stays_in_its_sandbox(self, data: st.DataObject) -> None:
+        """No clock, no chance, no files, no threads while commands run."""
+        rehearsal = Rehearsal(sandboxed(self.loaded()))
+        for line in data.draw(self.scripts()):
+            answer = rehearsal.play(line)
+            error = None if isinstance(answer, EngineError) else answer.error
+            if isinstance(error, Refused):
+                raise error
+
+    def test_its_source_has_nothing_that_differs_elsewhere(self) -> None:
+        """Imports, builtins, set order, sums of floats (`testing.source_check`)."""
+        findings = check_domain(self.loaded(), allow=self.allow)
+        if findings:
+            raise AssertionError("\n".join(map(str, findings)))
+
+    def test_two_processes_agree(self) -> None:
+        """The same scripts under two hash seeds, command by command."""
+        check_determinism(self.domain, self.collected())
+
+    def test_the_commands_of_this_suite_reach_something(self) -> None:
+        """Else all the others would pass without looking: some commands are accepted."""
+        accepted = {spec.name: 0 for spec in self.loaded().commands}
+        for script in self.collected():
+            rehearsal = Rehearsal(self.loaded())
+            for line in script:
+                answer = rehearsal.play(line)
+                if not isinstance(answer, EngineError) and answer.outcome.status == Status.ACCEPTED:
+                    accepted[line.type.partition(".")[2].partition("@")[0]] += 1
+        missing = sorted(name for name, count in accepted.items() if not count)
+        if missing:
+            raise AssertionError(f"no script has an accepted command of {', '.join(missing)}")
+
+    def collected(self) -> list[Script]:
+        """The same scripts in every run."""
+        found: list[Script] = []
+
+        @_COLLECT
+        @given(script=self.scripts())
+        def collect(script: Script) -> None:
+            found.append(script)
+
+        collect()
+        return found
+
+
+def _later(line: ScriptCommand, wait_us: int) -> ScriptCommand:
+    return msgspec.structs.replace(line, wait_us=wait_us)
+
+
+def _states(rehearsal: Rehearsal) -> dict[int, Any]:
+    """The only domain's state by slot."""
+    slots = rehearsal.executor.slots.items()
+    return {slot: image.states[0] for slot, image in slots if image.states[0] is not None}
+
+
+class _Altered:
+    """A domain with functions of its commands put into others; the rest is passed on."""
+
+    def __init__(self, domain: Domain, wrap: Callable[[str, Any], Any], **methods: Any) -> None:
+        self._domain = domain
+        self._methods = methods
+        self.commands = [
+            msgspec.structs.replace(
+                spec,
+                **{
+                    name: wrap(name, getattr(spec, name))
+                    for name in _HANDLERS
+                    if getattr(spec, name) is not None
+                },
+            )
+            for spec in domain.commands
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        return self._methods.get(name) or getattr(self._domain, name)
+
+
+class _Watch:
+    """Looks at all slot states before and after every function but ``evolve``."""
+
+    def __init__(self, domain: Domain) -> None:
+        readers = ("focus", "due", "expire", "check")
+        self.domain: Any = _Altered(
+            domain,
+            self._wrap,
+            new_state=self._new_state,
+            **{name: self._wrap(name, getattr(domain, name)) for name in readers},
+        )
+        self.broken: list[str] = []
+        self._states: list[Any] = []
+        """All slot states made."""
+        self._original = domain
+
+    def _new_state(self) -> Any:
+        state = self._original.new_state()
+        self._states.append(state)
+        return state
+
+    def mark(self) -> None:
+        """Start counting changes anew."""
+        for state in self._states:
+            self._original.mark(state)
+
+    def _content(self) -> list[Sequence[bytes]]:
+        original = self._original
+        return [
+            [*original.dump(state), b"changes", *original.changes(state)] for state in self._states
+        ]
+
+    def _wrap(self, name: str, function: Any) -> Any:
+        def watched(*arguments: Any) -> Any:
+            before = self._content()
+            try:
+                return function(*arguments)
+            finally:
+                if self._content() != before:
+                    self.broken.append(name)
+
+        return watched
+
+
+class _Switch:
+    """Makes the deciding function raise, after it has done its work."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain: Any = _Altered(domain, self._wrap)
+        self.on = False
+        self.raised = False
+
+    def _wrap(self, name: str, function: Any) -> Any:
+        if name not in ("decide", "decide_item"):
+            return function
+
+        def poisoned(*arguments: Any) -> Any:
+            answer = function(*arguments)
+            if self.on:
+                self.raised = True
+                raise Poison
+            return answer
+
+        return poisoned

@@ -219,7 +219,9 @@ class RunStore:
             self._discarded.append(str(error))
             log.error("dedup.run_damaged", shard=self._shard, reason=str(error))
             self._disk.make_directory(BROKEN_DIRECTORY)
+            self._disk.sync_directory("")
             self._disk.rename(error.path, f"{BROKEN_DIRECTORY}/{error.path.replace('/', '-')}")
+            self._disk.sync_directory(BROKEN_DIRECTORY)
             self._disk.sync_directory(self._directory)
 
     def prepare(self, *, floor: int, boundary: int, end: int, count: int) -> int:

@@ -4,11 +4,13 @@ The start of a process, and the tools for people, act on the same `Survey`.  Use
 port alone.  Memory: one segment at a time.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from ultraengine.log import recovery
 from ultraengine.log.damage import LogDamaged, LogRefused
-from ultraengine.log.frame import Frame, FrameKind
+from ultraengine.log.frame import Frame, FrameDamaged, FrameKind
 from ultraengine.log.index import SegmentIndex
 from ultraengine.log.mark import MARK_PATH, Mark, MarkDamaged, decode_mark
 from ultraengine.log.recovery import Scan, Stand, Verdict, Visit
@@ -268,3 +270,37 @@ def unproved(scan: Scan, proved_end: int) -> tuple[Stand, ...]:
     stands = scan.unproved
     keep = [number for number, stand in enumerate(stands) if stand.point.sequence <= proved_end]
     return stands[keep[-1] :] if keep else stands
+
+
+def walk(
+    disk: Disk, ring: KeyRing, from_sequence: int = 0, to_sequence: int | None = None
+) -> Iterator[tuple[str, int, Frame, Point]]:
+    """Path, byte position, frame, and the point before it, of the good frames of a log.
+
+    Ends at the first position that is not good; `survey` says what that means.  Raises
+    `LogRefused` for missing keys and newer formats.
+    """
+    paths = segment_paths(disk)
+    for number, (first, path) in enumerate(paths):
+        stop = paths[number + 1][0] if number + 1 < len(paths) else None
+        if stop is not None and stop <= from_sequence:
+            continue
+        if to_sequence is not None and first >= to_sequence:
+            return
+        data = read_all(disk, path)
+        try:
+            header = decode_header(data[:HEADER_BYTES])
+        except SegmentDamaged:
+            return
+        keys = ring.open(header)
+        point, position = header.point, HEADER_BYTES
+        while (stop is None or point.sequence < stop) and (
+            to_sequence is None or point.sequence < to_sequence
+        ):
+            try:
+                frame, following = recovery.read_frame(data, position, header, keys, point)
+            except FrameDamaged:
+                return
+            if point.sequence >= from_sequence:
+                yield path, position, frame, point
+            point, position = following, position + frame.header.frame_bytes

@@ -56,11 +56,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stream_credit: int = 4_096
     """Unanswered commands per stream; overdraft closes it with 4008."""
     stream_buffer_bytes_max: int = 4 * MIB
-    """Unsent bytes per stream; beyond it the stream is closed with 4008."""
+    """Unanswered and unsent bytes per stream; beyond it nothing more is read from the stream,
+    and a client that does not read its replies for 20 s is closed with 4008."""
     streams_max: int = 1_024
-    """Open streams; more: 503 with Retry-After."""
+    """Open streams; more: 429 OVERLOADED."""
     requests_in_flight_max: int = 4_096
-    """HTTP requests being answered; more: 503 with Retry-After."""
+    """HTTP requests being answered; more: 429 OVERLOADED."""
     drain_s: float = 10.0
     """Longest drain at a stop; then the process ends with what is durable."""
     tenant_commands_per_s: float = 0.0

@@ -106,10 +106,18 @@ class Record(msgspec.Struct, frozen=True):
     kind: int
     payload: bytes
 
-    def encode(self) -> bytes:
-        """Header and payload."""
-        rest = _RECORD.pack(len(self.payload), self.offset, self.name_id, self.kind)
-        return b"".join((_CRC.pack(crc32c(rest + self.payload)), rest, self.payload))
+
+Placed = tuple[int, int, int, int, int, bytes]
+"""A record and where it goes: segment, byte in its file, offset, name id, kind, payload."""
+
+
+def encode_records(placed: Sequence[Placed]) -> bytes:
+    """The bytes of neighbouring records."""
+    parts: list[bytes] = []
+    for _, _, offset, name_id, kind, payload in placed:
+        rest = _RECORD.pack(len(payload), offset, name_id, kind) + payload
+        parts += (_CRC.pack(crc32c(rest)), rest)
+    return b"".join(parts)
 
 
 def records(data: bytes, at: int, name: str) -> Iterator[tuple[int, Record]]:
@@ -138,7 +146,10 @@ def _record_at(data: bytes, position: int) -> Record | None:
 
 
 class SegmentIndex:
-    """Where a segment's records are, one in `INDEX_BYTES`, and the names of its domains."""
+    """Where a segment's records are, one in `INDEX_BYTES`, and the names of its domains.
+
+    One thread may add while others look up: every change leaves it whole.
+    """
 
     __slots__ = ("ends", "names", "offsets", "starts")
 
@@ -149,12 +160,18 @@ class SegmentIndex:
         self.ends = HEADER_BYTES
         """Byte after the last record."""
 
-    def note(self, offset: int, start: int, length: int) -> None:
-        """A record of `length` bytes starts at byte `start`."""
-        if not self.starts or start - self.starts[-1] >= INDEX_BYTES:
-            self.offsets.append(offset)
-            self.starts.append(start)
-        self.ends = start + length
+    def note(self, placed: Sequence[Placed], end: int) -> None:
+        """Neighbouring records, which are in the file, reach to byte `end`."""
+        self.ends = end
+        last = self.starts[-1] if self.starts else -INDEX_BYTES
+        for _, start, offset, _, kind, payload in placed:
+            if kind == NAME:
+                self.names.append(payload.decode())
+            if start - last >= INDEX_BYTES:
+                # In this order: a look-up that sees the offset needs its start.
+                self.starts.append(start)
+                self.offsets.append(offset)
+                last = start
 
     def range(self, offset: int) -> tuple[int, int] | None:
         """Bytes between which the record of `offset` is, if there is one."""
@@ -225,7 +242,7 @@ class SegmentIndex:
         Raises `InvariantBroken` unless intact records with ascending offsets fill it exactly.
         """
         index = cls()
-        last = -1
+        last, named = -1, False
         step = 1 << 20
         at, data = HEADER_BYTES, b""
         while at + len(data) < end or data:
@@ -234,28 +251,16 @@ class SegmentIndex:
             position = 0
             while (record := _record_at(data, position)) is not None:
                 length = RECORD_BYTES + len(record.payload)
-                ascends = record.offset > last if record.kind == EVENTS else record.offset >= last
-                if not ascends:
+                if record.offset < last or (record.offset == last and not named):
                     raise InvariantBroken("history offsets ascend", file=name, byte=at + position)
-                if record.kind == NAME:
-                    index.names.append(record.payload.decode())
-                else:
-                    last = record.offset
-                index.note(record.offset, at + position, length)
+                last, named = record.offset, record.kind == NAME
+                placed = (0, at + position, last, record.name_id, record.kind, record.payload)
                 position += length
+                index.note((placed,), at + position)
             if position == 0 and not more:
                 raise InvariantBroken("a history record is intact", file=name, byte=at)
             at, data = at + position, data[position:]
         return index, last
-
-
-class Placed(msgspec.Struct, frozen=True):
-    """A record and where it goes."""
-
-    segment: int
-    start: int
-    """Byte in the segment's file."""
-    record: Record
 
 
 class Cursor:
@@ -292,26 +297,27 @@ class Cursor:
         """
         if offset <= self.last:
             raise InvariantBroken("history offsets ascend", offset=offset, last=self.last)
-        name = domain.encode()
         length = RECORD_BYTES + len(payload)
-        if HEADER_BYTES + RECORD_BYTES + len(name) + length > SEGMENT_BYTES:
+        known = self.name_ids.get(domain)
+        if known is not None and self.end_byte + length <= SEGMENT_BYTES:
+            start = self.end_byte
+            self.end_byte += length
+            self.last = offset
+            return ((self.segment, start, offset, known, EVENTS, payload),)
+        name = domain.encode()
+        name_length = RECORD_BYTES + len(name)
+        if HEADER_BYTES + name_length + length > SEGMENT_BYTES:
             raise InvariantBroken("a history record fits a segment", offset=offset, bytes=length)
-        name_length = 0 if domain in self.name_ids else RECORD_BYTES + len(name)
-        if self.end_byte + name_length + length > SEGMENT_BYTES:
+        if known is not None or self.end_byte + name_length + length > SEGMENT_BYTES:
             self.segment += 1
             self.end_byte = HEADER_BYTES
             self.name_ids.clear()
-            name_length = RECORD_BYTES + len(name)
-        placed: list[Placed] = []
-        if name_length:
-            number = self.name_ids[domain] = len(self.name_ids)
-            placed.append(Placed(self.segment, self.end_byte, Record(offset, number, NAME, name)))
-            self.end_byte += name_length
-        record = Record(offset, self.name_ids[domain], EVENTS, payload)
-        placed.append(Placed(self.segment, self.end_byte, record))
-        self.end_byte += length
+        number = self.name_ids[domain] = len(self.name_ids)
+        start = self.end_byte + name_length
+        naming = (self.segment, self.end_byte, offset, number, NAME, name)
+        self.end_byte = start + length
         self.last = offset
-        return placed
+        return naming, (self.segment, start, offset, number, EVENTS, payload)
 
 
 class DecodedCommands:

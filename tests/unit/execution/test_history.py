@@ -16,12 +16,13 @@ from ultraengine.execution import history
 from ultraengine.execution.history import (
     EVENTS,
     HEADER_BYTES,
+    NAME,
     RECORD_BYTES,
     Cursor,
     DecodedCommands,
-    Record,
     SegmentHeader,
     SegmentIndex,
+    encode_records,
     records,
 )
 from ultraengine.execution.history_files import driver
@@ -515,9 +516,8 @@ def index_bytes(index: SegmentIndex) -> bytes:
 
 def test_an_index_reads_back_and_damage_to_it_is_none() -> None:
     index = SegmentIndex()
-    index.names += ["ledger", "é"]
-    index.note(5, 64, 900)
-    index.note(9, 964, 20)
+    index.note([(0, 64, 5, 0, NAME, b"ledger"), (0, 90, 5, 1, NAME, "é".encode())], 200)
+    index.note([(0, 964, 9, 0, EVENTS, b"")], 984)
     data = index_bytes(index)
     again = SegmentIndex.decode(lambda length, at: data[at : at + length], len(data))
     assert again is not None
@@ -534,7 +534,7 @@ def test_an_index_reads_back_and_damage_to_it_is_none() -> None:
 
 
 def test_a_scan_refuses_offsets_that_do_not_ascend() -> None:
-    data = bytes(HEADER_BYTES) + Record(5, 0, EVENTS, b"a").encode() * 2
+    data = bytes(HEADER_BYTES) + encode_records([(0, 64, 5, 0, EVENTS, b"a")]) * 2
     with pytest.raises(InvariantBroken, match="ascend"):
         SegmentIndex.scan(lambda n, p: data[p : p + n], len(data), "f")
     with pytest.raises(InvariantBroken, match="byte=64"):
@@ -554,8 +554,8 @@ def test_a_header_of_another_version_is_refused() -> None:
 def test_places_do_not_depend_on_where_a_cursor_was_made() -> None:
     cursor = Cursor()
     placed = [place for one in some(40) for place in cursor.place(*one)]
-    assert all(place.start + RECORD_BYTES <= SMALL_SEGMENT for place in placed)
-    assert [place.segment for place in placed] == sorted(place.segment for place in placed)
+    assert all(start + RECORD_BYTES <= SMALL_SEGMENT for _, start, *_ in placed)
+    assert [segment for segment, *_ in placed] == sorted(segment for segment, *_ in placed)
     assert cursor.position == cursor.segment * SMALL_SEGMENT + cursor.end_byte
 
 

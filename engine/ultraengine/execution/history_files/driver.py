@@ -19,11 +19,12 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from ultraengine.execution.history import (
     HEADER_BYTES,
-    NAME,
     SEGMENT_BYTES,
     Cursor,
     DecodedCommands,
@@ -31,6 +32,7 @@ from ultraengine.execution.history import (
     Placed,
     SegmentHeader,
     SegmentIndex,
+    encode_records,
 )
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
@@ -238,14 +240,8 @@ class HistoryFile:
                 self._retry, self._placed = placed, []
                 self._writing.update(self._coming)
                 self._coming, self._coming_bytes = {}, 0
-            start = 0
-            while start < len(placed):
-                segment = placed[start].segment
-                end = start
-                while end < len(placed) and placed[end].segment == segment:
-                    end += 1
-                self._write(segment, placed[start:end])
-                start = end
+            for number, part in groupby(placed, key=itemgetter(0)):
+                self._write(number, list(part))
             with self._lock:
                 self._waiting_bytes -= sum(len(payload) for _, payload in self._writing.values())
                 self._retry, self._writing = [], {}
@@ -255,22 +251,15 @@ class HistoryFile:
         """Write neighbouring records of one segment, and only then let the index know them."""
         with self._lock:
             segment = self._open.get(number)
+        _, first, offset, *_ = placed[0]
         if segment is None:
-            segment = self._create(number, placed[0].record.offset)
-        first = placed[0].start
+            segment = self._create(number, offset)
         if first < segment.index.ends:
-            # An earlier attempt wrote these, and failed at a later segment.
-            return
-        data = b"".join([one.record.encode() for one in placed])
+            return  # An earlier attempt wrote these, and failed at a later segment.
+        data = encode_records(placed)
         segment.synced = False
         segment.file.pwrite(data, first)
-        with self._lock:
-            index = segment.index
-            for one, following in zip(placed, [*placed[1:], None], strict=True):
-                end = first + len(data) if following is None else following.start
-                if one.record.kind == NAME:
-                    index.names.append(one.record.payload.decode())
-                index.note(one.record.offset, one.start, end - one.start)
+        segment.index.note(placed, first + len(data))
 
     def _create(self, number: int, first_offset: int) -> _Segment:
         """Finish the segment before, and begin the next one."""
@@ -340,8 +329,7 @@ class HistoryFile:
             number = bisect_right(self._firsts, offset) - 1
         if found is None and number >= 0:
             with self._segment(number) as segment:
-                with self._lock:
-                    place = segment.index.range(offset)
+                place = segment.index.range(offset)
                 if place is not None:
                     start, end = place
                     data = segment.file.pread(end - start, start)

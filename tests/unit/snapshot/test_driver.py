@@ -63,7 +63,7 @@ async def test_what_is_loaded_is_what_was_there_at_the_cut(
     bench = harness(local, master_key="snapshots")
     bench.driver.recover()
     bench.fill(500)
-    at_cut, position = bench.image.content(), bench.position()
+    at_cut, changes, position = bench.image.content(), bench.image.changes, bench.position()
     taking = bench.driver.take(bench.image, position, mode)
     bench.fill(300, seed=9)
     for slot in range(20):
@@ -77,6 +77,7 @@ async def test_what_is_loaded_is_what_was_there_at_the_cut(
     restored, report = bench.restart(check_state_hash=True)
     assert restored == position
     assert bench.image.content() == at_cut
+    assert bench.image.changes == changes
     assert [each.file for each in report.chain] == [taken.entry.file]
     assert report.state_hash_checked
     assert report.damaged == {}
@@ -237,7 +238,7 @@ def test_with_every_snapshot_damaged_the_image_is_empty_and_says_so(
 ) -> None:
     bench = harness(local)
     bench.driver.recover()
-    names = []
+    names: list[str] = []
     for kind in ("full", "full", "increment"):
         bench.fill(50, seed=len(names))
         names.append(bench.take(kind).entry.file)

@@ -153,6 +153,7 @@ def _run(work: Callable[[], Written], *, libc: ctypes.CDLL, parent: int, report:
         gc.disable()  # A collection would write into every object's head and copy its page.
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == parent:
+            # Its number may soon be that of the snapshot's own file.
             signal.set_wakeup_fd(-1)
             for each in _SIGNALS:
                 signal.signal(each, signal.SIG_DFL)

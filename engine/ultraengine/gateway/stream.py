@@ -5,10 +5,10 @@ them with one ticket, and puts the ticket in the queue.  When tickets at the hea
 queue are complete, their replies are encoded in one frame per turn of the event loop, which
 is one frame per group of the log.  The writer sends frames and waits for the socket.
 
-Everything is bounded: unanswered commands by the credit, unsent bytes by
-``stream_buffer_bytes_max``, the time of one send by `SEND_STALL_S`.  While a quarter of the
-buffer is unsent, no further frame is read and no event is fetched, so a client that reads
-is never closed for being slow, whatever it asked for.
+Everything is bounded: unanswered commands by the credit; the bytes of unanswered commands by
+``stream_buffer_bytes_max``; encoded replies that are not sent by a quarter of it.  Beyond
+these no further frame is read and nothing more is encoded, so a client that reads, however
+slowly, loses nothing and is never closed.  One that does not read for `SEND_STALL_S` is.
 """
 
 import asyncio
@@ -38,7 +38,9 @@ HEARTBEAT_S: Final = 20.0
 SEND_STALL_S: Final = 20.0
 """A send that waits longer for the client to read closes the stream with 4008."""
 CLOSE_WAIT_S: Final = 2.0
-REPLIES_PER_FRAME_MAX: Final = 1_000
+"""Longest wait for the client's side of a close; twice that for it to read what is left."""
+REPLIES_PER_FRAME: Final = 256
+"""A frame with at least so many replies is sent before the next one is made."""
 
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
@@ -57,10 +59,12 @@ _BINARY: Final = WSMsgType.BINARY
 class Waiting:
     """The commands of one frame, waiting for their replies."""
 
-    __slots__ = ("intake", "over", "parsed", "ticket")
+    __slots__ = ("intake", "over", "parsed", "size", "ticket")
 
-    def __init__(self, parsed: Sequence[Parsed], intake: Intake, ticket: Ticket) -> None:
+    def __init__(self, parsed: Sequence[Parsed], intake: Intake, ticket: Ticket, size: int) -> None:
         self.parsed = parsed
+        self.size = size
+        """Bytes of the frame."""
         self.intake = intake
         self.ticket = ticket
         self.over = False
@@ -103,6 +107,7 @@ class Stream:
         self._queue: deque[Waiting] = deque()
         self._frames: deque[bytes] = deque()
         self._unsent_bytes = 0
+        self._unanswered_bytes = 0
         self._collecting = False
         self._uncredited = 0
         self._wake = asyncio.Event()
@@ -160,15 +165,15 @@ class Stream:
             code = TOO_BIG if error.code == "TOO_LARGE" else MALFORMED
             raise Closing(code, error.detail) from error
         if isinstance(frame, CommandFrame):
-            self._commands(frame)
+            self._commands(frame.parsed, len(data))
         elif isinstance(frame, Subscribe):
             self._subscribe(frame)
         else:
             # A well-formed object of the protocol that only the engine may send, or unknown.
             self._send(_error(frame))
 
-    def _commands(self, frame: CommandFrame) -> None:
-        edge, parsed = self._edge, frame.parsed
+    def _commands(self, parsed: Sequence[Parsed], size: int) -> None:
+        edge = self._edge
         count = len(parsed)
         if count == 0:
             return
@@ -188,8 +193,10 @@ class Stream:
         else:
             intake = edge.take_in(self.caller, parsed, self._codec.name)
         ticket = Ticket(len(intake.admitted), lambda _: self._over(waiting))
-        waiting = Waiting(parsed, intake, ticket)
+        waiting = Waiting(parsed, intake, ticket, size)
         self._queue.append(waiting)
+        self._unanswered_bytes += size
+        self._update_space()
         if not intake.admitted:
             self._over(waiting)
             return
@@ -208,44 +215,54 @@ class Stream:
     # --- replies -----------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """Encode the replies that are in, in the order of their commands."""
+        """Encode the replies that are in, in the order of their commands, as far as the client
+        keeps up."""
         self._collecting = False
-        if self._ended:
-            return
-        edge, queue = self._edge, self._queue
+        room = self._edge.limits.stream_buffer_bytes_max // 4
+        while not self._ended and self._unsent_bytes <= room:
+            replies = self._next_replies()
+            if not replies:
+                return
+            encode = self._codec.encode
+            self._push(encode(replies[0] if len(replies) == 1 else replies))
+            self._edge.count(replies)
+            self.unanswered -= len(replies)
+            self._uncredited += len(replies)
+            if self._uncredited >= max(1, self._edge.limits.stream_credit // 4):
+                self._send({"op": "credit", "n": self._uncredited})
+                self._uncredited = 0
+        self._update_space()
+
+    def _next_replies(self) -> list[Reply]:
+        """The replies for one frame to the client; empty when the next one is not in yet."""
+        queue = self._queue
         replies: list[Reply] = []
-        while queue and queue[0].over:
+        while queue and queue[0].over and len(replies) < REPLIES_PER_FRAME:
             done = queue.popleft()
-            replies += merge(done.parsed, done.intake, done.ticket)
-        if not replies:
-            return
-        edge.count(replies)
-        encode = self._codec.encode
-        if len(replies) == 1:
-            self._push(encode(replies[0]))
-        else:
-            for start in range(0, len(replies), REPLIES_PER_FRAME_MAX):
-                self._push(encode(replies[start : start + REPLIES_PER_FRAME_MAX]))
-        self.unanswered -= len(replies)
-        self._uncredited += len(replies)
-        if self._uncredited >= max(1, edge.limits.stream_credit // 4):
-            self._send({"op": "credit", "n": self._uncredited})
-            self._uncredited = 0
+            self._unanswered_bytes -= done.size
+            merged = merge(done.parsed, done.intake, done.ticket)
+            replies = merged if not replies else replies + merged
+        self._update_space()
+        return replies
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._push(self._codec.encode(message))
 
     def _push(self, frame: bytes) -> None:
-        """Queue one frame; beyond the buffer's limit the client is too slow."""
+        """Queue one frame for the writer."""
         self._frames.append(frame)
         self._unsent_bytes += len(frame)
         self._answered.clear()
         self._wake.set()
+        self._update_space()
+
+    def _update_space(self) -> None:
+        """Let frames be read and events be fetched only while the client keeps up."""
         limit = self._edge.limits.stream_buffer_bytes_max
-        if self._unsent_bytes > limit // 4:
+        if self._unsent_bytes > limit // 4 or self._unanswered_bytes > limit:
             self._space.clear()
-        if self._unsent_bytes > limit and len(self._frames) > 1:
-            self._end_soon(OVERDRAFT, "the client reads too slowly")
+        else:
+            self._space.set()
 
     def _end_soon(self, code: int, reason: str) -> None:
         if not self._ended:
@@ -255,7 +272,7 @@ class Stream:
 
     async def _write(self) -> None:
         """Send what is queued, for ever."""
-        frames, limit = self._frames, self._edge.limits.stream_buffer_bytes_max
+        frames = self._frames
         send = self._socket.send_frame
         while True:
             await self._wake.wait()
@@ -271,8 +288,9 @@ class Stream:
                 except ConnectionError:
                     return
                 self._unsent_bytes -= len(frame)
-                if self._unsent_bytes <= limit // 4:
-                    self._space.set()
+                self._update_space()
+                if self._queue and self._queue[0].over:
+                    self._collect()
             if not self.unanswered:
                 self._answered.set()
 
@@ -340,11 +358,10 @@ class Stream:
             self._writer.cancel()
         self._space.set()
         try:
-            async with asyncio.timeout(CLOSE_WAIT_S):
-                if self._unsent_bytes <= self._edge.limits.stream_buffer_bytes_max:
-                    # What was said before the close, such as why, goes out first.
-                    while self._frames:
-                        await self._socket.send_frame(self._frames.popleft(), self._opcode)
+            async with asyncio.timeout(2 * CLOSE_WAIT_S):
+                # What was said before the close, such as why, goes out first.
+                while self._frames:
+                    await self._socket.send_frame(self._frames.popleft(), self._opcode)
                 await self._socket.close(code=code, message=reason.encode()[:120])
         except (TimeoutError, ConnectionError):
             self.abort()

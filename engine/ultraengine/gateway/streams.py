@@ -10,7 +10,7 @@ from aiohttp.web_exceptions import HTTPException
 from ultraengine.gateway.edge import DRAIN_RETRY_AFTER_S, Edge
 from ultraengine.gateway.http import Route, Surface, is_loopback
 from ultraengine.gateway.problems import Answer
-from ultraengine.gateway.stream import HEARTBEAT_S, KEY_REVOKED, SUBPROTOCOLS, Stream
+from ultraengine.gateway.stream import CLOSE_WAIT_S, HEARTBEAT_S, KEY_REVOKED, SUBPROTOCOLS, Stream
 from ultraengine.model.errors import EngineError, Malformed
 
 RECHECK_S: Final = 1.0
@@ -52,6 +52,7 @@ class Streams:
         socket: WebSocketResponse[Any] = WebSocketResponse(
             protocols=(name,),
             heartbeat=HEARTBEAT_S,
+            timeout=CLOSE_WAIT_S,
             compress=False,
             # One byte more than a frame may have, so that the limit itself is allowed.
             max_msg_size=edge.limits.batch_bytes_max + 1,

@@ -92,10 +92,7 @@ def trace_script(domain: Any, script: Script) -> Trace:
         outcomes.append(describe(rehearsal, line))
         digests.append(rehearsal.digest())
     late = [describe(restored, line) for line in script[half:]]
-    replayed = Rehearsal(domain)
-    for logged, outcome, time in rehearsal.log:
-        replayed.executor.replay(logged, outcome, time=time, epoch=rehearsal.epoch)
-    return Trace(outcomes, digests, replayed.digest(), late, restored.digest())
+    return Trace(outcomes, digests, rehearsal.replayed().digest(), late, restored.digest())
 
 
 def describe(rehearsal: Rehearsal, line: ScriptCommand) -> str:

@@ -86,12 +86,12 @@ class DomainSuite:
         rehearsal = Rehearsal(self.loaded())
         for line in data.draw(self.scripts()):
             rehearsal.wait(line)
-            before = rehearsal.content()
+            before = rehearsal.dump()
             answer = rehearsal.act(line)
             accepted = (
                 not isinstance(answer, EngineError) and answer.outcome.status == Status.ACCEPTED
             )
-            if not accepted and rehearsal.content() != before:
+            if not accepted and rehearsal.dump() != before:
                 raise AssertionError(f"{line} was not accepted and changed the state: {answer!r}")
 
     @_SETTINGS
@@ -104,14 +104,14 @@ class DomainSuite:
         rehearsal = Rehearsal(switch.domain)
         for number, line in enumerate(script):
             rehearsal.wait(line)
-            before = rehearsal.content()
+            before = rehearsal.dump()
             switch.on, switch.raised = number == poisoned, False
             answer = rehearsal.act(line)
             if isinstance(answer, EngineError) or not switch.raised:
                 continue
             if answer.outcome.status == Status.ACCEPTED:
                 raise AssertionError(f"{line} was accepted although its handler raised")
-            if rehearsal.content() != before:
+            if rehearsal.dump() != before:
                 raise AssertionError(f"{line} raised and changed the state")
 
     @_SETTINGS

@@ -9,7 +9,7 @@ sandbox, from a dump taken half-way, and the outcomes compared.
 
 import hashlib
 import importlib
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -90,7 +90,7 @@ class Rehearsal(Bench):
             )
             self.log.append((ticking, verdict.outcome, self.time))
 
-    def restored(self, *domains: Domain) -> Self:
+    def restored(self, *domains: Domain) -> "Rehearsal":
         """A second rehearsal that was loaded from this one's dump and goes on from there."""
         other = type(self)(*(domains or self.registry.domains))
         for slot, image in self.executor.slots.items():
@@ -108,14 +108,23 @@ class Rehearsal(Bench):
         other.executor.reschedule()
         return other
 
-    def content(self) -> dict[tuple[int, str], list[bytes]]:
-        """What a snapshot would hold: ``dump`` without the slots and parts that are empty."""
-        return {place: chunks for place, chunks in self.dump().items() if chunks}
+    def replayed(self) -> "Rehearsal":
+        """A second rehearsal that evolved this one's recorded outcomes."""
+        other = type(self)(*self.registry.domains)
+        for logged, outcome, time in self.log:
+            other.executor.replay(logged, outcome, time=time, epoch=self.epoch)
+            other.log.append((logged, outcome, time))
+        other.time, other.now, other.epoch = self.time, self.now, self.epoch
+        return other
+
+    def dump(self) -> dict[tuple[int, str], list[bytes]]:
+        """What a snapshot would hold: whether a slot was only looked at does not show."""
+        return {place: chunks for place, chunks in super().dump().items() if chunks}
 
     def digest(self) -> str:
-        """Digest of ``content``."""
+        """Digest of ``dump``."""
         digest = hashlib.blake2b(digest_size=16)
-        for (slot, part), chunks in self.content().items():
+        for (slot, part), chunks in self.dump().items():
             digest.update(f"{slot} {part} {len(chunks)} ".encode())
             for chunk in chunks:
                 digest.update(len(chunk).to_bytes(4, "little") + chunk)

@@ -2,7 +2,7 @@
 
 `Chain.last` finds the last change for which a question is answered yes, where the answer is
 yes up to some change and no after it (recorded by an offset, by a time, ``effective_max`` up
-to a moment).  Anchors (`events.py`) make that about 126 steps per power of 64 in the number
+to a moment).  Anchors (`events.py`) make that about 254 steps per power of 128 in the number
 of changes at most, however long the account's life was.
 
 A posting that is not late has the highest effective time up to then.  So the balance at a

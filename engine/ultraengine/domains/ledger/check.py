@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ultraengine.domains.ledger.asof import head_of
 from ultraengine.domains.ledger.chain import Chain, Posting, Reader, Step, paid_in
-from ultraengine.domains.ledger.events import AccountClosed
+from ultraengine.domains.ledger.events import AccountClosed, Creation
 from ultraengine.domains.ledger.read_accounts import add_totals
 from ultraengine.domains.ledger.state import Account, Book, LedgerSlot
 from ultraengine.model.domain import History
@@ -107,6 +107,8 @@ def _chain(book: Book, account: Account, reader: Reader, changes_max: int) -> It
     if account.closed != isinstance(step.event, AccountClosed):
         yield f"closed is {account.closed}, the last change is a {type(step.event).__name__}"
     for count, change in enumerate(chain.back(step, above=0)):
+        if isinstance(change.event, Creation) and change.event.id > book.highest:
+            yield f"transfer {change.event.id} is above {book.highest}, the highest known"
         before = chain.before(change)
         if before is None:
             if change.link.version != 1:

@@ -8,9 +8,9 @@ backwards, and every balance in it can be checked.
 A *position* is ``offset << 16 | event index``.  In events that a timer caused, a position
 may be negative: so many events back in the same command (a timer does not know its offset).
 
-Every 64th change of an account carries an *anchor*: the position of the anchor before; every
-4,096th one also that of the 4,096th before; and so on for each power of 64.  A search in an
-account of n changes takes 126 * log64(n) steps at most (`chain.py`).
+Every 128th change of an account carries an *anchor*: the position of the anchor before; every
+16,384th one also that of the 16,384th before; and so on for each power of 128.  A search in an
+account of n changes takes 254 * log128(n) steps at most (`chain.py`).
 
 Business time: ``effective_max`` is the highest effective time of the account's postings so
 far.  A posting below it is *late*; late postings form a chain of their own, so that a
@@ -29,7 +29,7 @@ from ultraengine.domains.ledger.amounts import Number
 INDEX_BITS: Final = 16
 """Bits of a position that hold the event's index."""
 INDEX_MASK: Final = (1 << INDEX_BITS) - 1
-ANCHOR_BITS: Final = 6
+ANCHOR_BITS: Final = 7
 ANCHOR_MASK: Final = (1 << ANCHOR_BITS) - 1
 """A version with these bits clear carries an anchor."""
 NEVER: Final = -(1 << 62)

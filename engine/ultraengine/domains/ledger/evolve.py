@@ -41,14 +41,44 @@ _hash = xxhash.xxh3_64_digest
 
 def evolve(book: Book, event: Event, at: At) -> None:
     """Apply `event` to `book`.  Raises `InvariantBroken` when it does not fit."""
-    index = at.index
-    position = at.offset << INDEX_BITS | index
-    if not index:
+    offset = at.offset
+    if offset != book.offset:
+        # The first event of a command: what the one before left is history now.
+        book.offset = offset
+        book.base = offset << INDEX_BITS
         book.recent.clear()
+    position = book.base + at.index
     book.recent.append(event)
     if type(event) is not Transferred:
+        book.decided = None
         _GENERAL[type(event)](book, event, position)
         return
+    decided = book.decided
+    if decided is not None and decided[0] is event:
+        # Computed from this very state, a moment ago: nothing to look up or to compare.
+        _, source, target, moment = decided
+    else:
+        source, target, moment = _recomputed(book, event)
+    book.decided = None
+    source.balance = event.source_balance
+    source.version = event.source_version
+    target.balance = event.target_balance
+    target.version = event.target_version
+    source.head = target.head = position
+    source.effective_max = target.effective_max = moment
+    if not source.dirty:
+        book.touch(source)
+    if not target.dirty:
+        book.touch(target)
+    transfer_id = event.id
+    if transfer_id > book.highest:  # noqa: PLR1730  (max() would cost three times as much)
+        book.highest = transfer_id
+    # An index entry is `position << 1 | CREATED`; a sum costs less than a shift.
+    book.add(_hash(transfer_id.encode(), book.seed), position + position)
+
+
+def _recomputed(book: Book, event: Transferred) -> tuple[Account, Account, int]:
+    """(source, target, effective time) of an event that memory agrees with."""
     source = book.get(event.source)
     target = book.get(event.target)
     amount = event.amount
@@ -63,20 +93,8 @@ def evolve(book: Book, event: Event, at: At) -> None:
         or target.head != event.target_previous
     ):
         raise _differs(event, source, target)
-    moment = event.effective_time
-    if moment is None:
-        moment = event.time
-    source.balance = event.source_balance
-    source.version = event.source_version
-    target.balance = event.target_balance
-    target.version = event.target_version
-    source.head = target.head = position
-    source.effective_max = target.effective_max = moment
-    if not source.dirty:
-        book.touch(source)
-    if not target.dirty:
-        book.touch(target)
-    book.add(_hash(event.id.encode(), book.seed), position << 1)
+    moment = event.time if event.effective_time is None else event.effective_time
+    return source, target, moment
 
 
 def _differs(event: Transferred, source: Account | None, target: Account | None) -> InvariantBroken:
@@ -110,14 +128,20 @@ def _move(
     settle(target, event.target, paid_in, position)
 
 
+def _create(book: Book, transfer_id: str, position: int) -> None:
+    """Use up a transfer id."""
+    book.highest = max(book.highest, transfer_id)
+    book.add(book.hash_of(transfer_id), position << 1 | CREATED)
+
+
 def _posted(book: Book, event: Posted, position: int) -> None:
     _move(book, event, position)
-    book.add(book.hash_of(event.id), position << 1 | CREATED)
+    _create(book, event.id, position)
 
 
 def _reversed(book: Book, event: Reversed, position: int) -> None:
     _move(book, event, position)
-    book.add(book.hash_of(event.id), position << 1 | CREATED)
+    _create(book, event.id, position)
     book.add(book.hash_of(event.reverses), position << 1 | CONCERNS)
 
 
@@ -137,7 +161,7 @@ def _held(book: Book, event: Held, position: int) -> None:
             position,
         )
     )
-    book.add(book.hash_of(event.id), position << 1 | CREATED)
+    _create(book, event.id, position)
 
 
 def _open_hold(book: Book, event: HoldPosted | HoldVoided | HoldExpired) -> Hold:

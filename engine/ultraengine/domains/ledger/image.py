@@ -2,7 +2,7 @@
 
 A chunk (`execution/layouts/chunk.py`) has five lists, applied in this order:
 
-    books      [number, tenant, key]
+    books      [number, tenant, key, highest transfer id]
     accounts   [book, number, id, asset, balance, …] as in `AccountRow`
     released   [book, hold id]: holds that are not open any more
     holds      [book, id, source, target, amount, …] as in `HoldRow`
@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from ultraengine.domains.ledger.amounts import Number, wire
-from ultraengine.domains.ledger.state import Account, Book, Hold, LedgerSlot
+from ultraengine.domains.ledger.state import NO_NUMBER, Account, Book, Hold, LedgerSlot
 from ultraengine.execution.layouts.chunk import write_chunks
 from ultraengine.model.errors import InvariantBroken
 
@@ -59,7 +59,7 @@ class HoldRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     position: int
 
 
-_Books = list[tuple[int, str, str]]
+_Books = list[tuple[int, str, str, str]]
 _Chunk = tuple[_Books, list[AccountRow], list[tuple[int, str]], list[HoldRow], list[bytes]]
 _DECODER: Final = msgspec.msgpack.Decoder(_Chunk)
 
@@ -79,11 +79,13 @@ def dump(slot: LedgerSlot) -> Iterator[bytes]:
 
 def changes(slot: LedgerSlot) -> Iterator[bytes]:
     """What changed since the last mark, as chunks to be loaded on top of the dump then."""
+    # A book changes with its accounts: every event touches one.
+    books = {book.number for book, _ in slot.changed}
     accounts = sorted(slot.changed, key=lambda pair: (pair[0].number, pair[1].number))
     holds = sorted(slot.reserved.items(), key=lambda pair: (pair[0][0], pair[1].position))
     return write_chunks(
         (
-            _book_rows(slot.by_number[slot.marked_books :]),
+            _book_rows(slot.by_number[number] for number in sorted(books)),
             (_account_row(book, account) for book, account in accounts),
             sorted(slot.released),
             (_hold_row(slot.by_number[number], hold) for (number, _), hold in holds),
@@ -92,8 +94,8 @@ def changes(slot: LedgerSlot) -> Iterator[bytes]:
     )
 
 
-def _book_rows(books: Iterable[Book]) -> Iterator[tuple[int, str, str]]:
-    return ((book.number, book.tenant, book.key) for book in books)
+def _book_rows(books: Iterable[Book]) -> Iterator[tuple[int, str, str, str]]:
+    return ((book.number, book.tenant, book.key, book.highest) for book in books)
 
 
 def _account_row(book: Book, account: Account) -> AccountRow:
@@ -139,11 +141,13 @@ def load(slot: LedgerSlot, chunk: bytes, schema: int) -> None:
     if schema != SCHEMA:
         raise InvariantBroken("this build reads the snapshot's schema", found=schema, known=SCHEMA)
     books, accounts, released, holds, index = _DECODER.decode(chunk)
-    for number, tenant, key in books:
-        if number != len(slot.by_number):
-            raise InvariantBroken("books are loaded in order", number=number)
-        slot.register(slot.book(tenant, key))
-    slot.marked_books = len(slot.by_number)
+    for number, tenant, key, highest in books:
+        book = slot.book(tenant, key)
+        if book.number == NO_NUMBER:
+            slot.register(book)
+        if book.number != number:
+            raise InvariantBroken("books are loaded in order", book=key, number=number)
+        book.highest = highest
     for row in accounts:
         _load_account(slot.by_number[row.book], row)
     for number, hold_id in released:

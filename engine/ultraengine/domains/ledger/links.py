@@ -103,7 +103,7 @@ def anchors_after(anchors: tuple[int, ...], version: int, position: int) -> tupl
 
 
 def _levels(version: int) -> int:
-    """How often 64 divides `version`: the number of levels at which it is an anchor."""
+    """How often 128 divides `version`: the number of levels at which it is an anchor."""
     levels = 0
     while not version & ((1 << ANCHOR_BITS * (levels + 1)) - 1):
         levels += 1

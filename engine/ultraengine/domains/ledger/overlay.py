@@ -16,6 +16,8 @@ class Overlay(Book):
         super().__init__(below.slot, below.tenant, below.key)
         self.below = below
         self.number = below.number
+        self.highest = below.highest
+        self.offset, self.base = below.offset, below.base
         self.recent = list(below.recent)
         self.added: dict[bytes, list[int]] = {}
         self.resolved: set[str] = set()

@@ -17,7 +17,7 @@ from typing import Final
 import xxhash
 
 from ultraengine.domains.ledger.amounts import SIZE_END
-from ultraengine.domains.ledger.events import FAST_END, NEVER, Event
+from ultraengine.domains.ledger.events import FAST_END, NEVER, Event, Transferred
 from ultraengine.execution.packed import PackedIndex
 
 CREATED: Final = 0
@@ -174,12 +174,16 @@ class Book:
     __slots__ = (
         "accounts",
         "add",
+        "base",
         "candidates",
         "dead",
+        "decided",
         "get",
+        "highest",
         "holds",
         "key",
         "number",
+        "offset",
         "order",
         "recent",
         "roll",
@@ -195,6 +199,8 @@ class Book:
         self.number = NO_NUMBER
         self.seed = xxhash.xxh3_64_intdigest(f"{tenant}\0{key}".encode())
         """Seeds the hash of transfer ids, so that books of a slot do not share hashes."""
+        self.highest = ""
+        """The highest transfer id used up: a higher one is new, without asking the index."""
         self.accounts: dict[str, Account] = {}
         self.order: list[Account] = []
         """Accounts by their number."""
@@ -209,6 +215,13 @@ class Book:
         self.add: Callable[[bytes, int], None] = slot.index.add
         """(hash of an id, ``position << 1 | role``): remember an event."""
         self.recent = slot.recent
+        self.offset = -1
+        """Offset of the command whose events are in ``recent``."""
+        self.base = 0
+        """Position of that command's first event."""
+        self.decided: tuple[Transferred, Account, Account, int] | None = None
+        """What the fast path has just decided and looked up, until the next event is applied:
+        (event, source, target, effective time).  No part of the state."""
 
     def hash_of(self, transfer_id: str) -> bytes:
         """The eight bytes under which a transfer id is indexed."""
@@ -281,7 +294,6 @@ class LedgerSlot:
         "by_number",
         "changed",
         "index",
-        "marked_books",
         "recent",
         "released",
         "reserved",
@@ -309,8 +321,6 @@ class LedgerSlot:
         """Holds opened since the last mark and still open, by (book number, id)."""
         self.released: list[tuple[int, str]] = []
         """Holds opened before the last mark and resolved since."""
-        self.marked_books = 0
-        """Books at the last mark."""
 
     def book(self, tenant: str, key: str) -> Book:
         """The book of a partition, perhaps one without events yet."""
@@ -367,5 +377,4 @@ class LedgerSlot:
         self.changed.clear()
         self.reserved.clear()
         self.released.clear()
-        self.marked_books = len(self.by_number)
         self.index.mark()

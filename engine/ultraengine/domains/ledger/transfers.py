@@ -1,9 +1,10 @@
 """Deciding `create_transfers`: the fast path, and the careful one behind it.
 
 The fast path takes what is ordinary: a whole number of one word moves between two open
-accounts without holds, in time order, under an id whose hash was never seen.  It asks a
-handful of questions and allocates one event.  Everything else, refusals included, goes to
-`_careful`, which says precisely what is the matter.
+accounts without holds, in time order, under an id that is higher than all before in its book
+(as UUIDv7, ULID and padded numbers are) or whose hash was never seen.  It asks a handful of
+questions and allocates one event.  Everything else, refusals included, goes to `_careful`,
+which says precisely what is the matter.
 """
 
 import xxhash
@@ -57,9 +58,12 @@ def decide_transfer(
                 and target_version & ANCHOR_MASK
                 and moment >= source.effective_max
                 and moment >= target.effective_max
-                and not book.candidates(_hash(item.id.encode(), book.seed))
+                and (
+                    item.id > book.highest
+                    or not book.candidates(_hash(item.id.encode(), book.seed))
+                )
             ):
-                return Transferred(
+                event = Transferred(
                     book.number,
                     item.id,
                     item.source,
@@ -76,6 +80,8 @@ def decide_transfer(
                     item.code,
                     item.reference,
                 )
+                book.decided = event, source, target, moment
+                return event
     return _careful(book, item, context)
 
 

@@ -123,9 +123,9 @@ def test_a_snapshot_of_a_later_schema_is_refused(bench: Any) -> None:
 @pytest.mark.parametrize(
     "chunk",
     [
-        [[[1, "t", "k"]], [], [], [], []],
+        [[[1, "t", "k", ""]], [], [], [], []],
         [
-            [[0, "t", "k"]],
+            [[0, "t", "k", ""]],
             [[0, 1, "a", "USD/2", 0, 0, 0, 0, None, False, None, 1, 0, [], 0, None]],
             [],
             [],
@@ -336,6 +336,9 @@ def test_the_doctor_names_what_history_says_otherwise(books: Any) -> None:
     rewrite()
     assert found() == ""
     assert list(check_history(slot, history, changes_max=1)) == []
+    book.highest = "s"
+    assert "transfer u is above s, the highest known" in found()
+    book.highest = "u"
     alice.head += 5
     assert "linked event is in the history" in found()
 
@@ -343,10 +346,10 @@ def test_the_doctor_names_what_history_says_otherwise(books: Any) -> None:
 def test_an_index_that_leads_nowhere_stops_the_shard(books: Any) -> None:
     book = books.slot().books["t", "k"]
     executed = books.executor.applied_end
-    book.add(book.hash_of("t"), ((executed - 1) << 16 | 9) << 1)
+    book.add(book.hash_of("a"), ((executed - 1) << 16 | 9) << 1)
     failing = books.run(
         "ledger.create_transfers",
-        {"transfers": [{"id": "t", "from": "alice", "to": "bob", "amount": 1}]},
+        {"transfers": [{"id": "a", "from": "alice", "to": "bob", "amount": 1}]},
     )
     assert isinstance(failing.error, InvariantBroken)
     assert books.balance("alice") == 1_000

@@ -83,15 +83,15 @@ def test_balances_as_of_any_point_are_sums_up_to_it(bench: Any, lateness: float)
 
 def test_a_long_history_is_searched_in_few_steps(bench: Any) -> None:
     bench.open("bank", "shop", min_balance=None)
-    count = 70 * 64
-    for first in range(0, count, 640):
+    count = 130 * 128
+    for first in range(0, count, 832):
         items = [
             {"id": f"t{n}", "from": "bank", "to": "shop", "amount": 1}
-            for n in range(first, first + 640)
+            for n in range(first, first + 832)
         ]
         bench.do("create_transfers", {"transfers": items})
     account = bench.slot().books["t", "k"].accounts["shop"]
-    for wanted in (1, 2, 63, 64, 65, 4_095, 4_096, 4_097, count, count + 1):
+    for wanted in (1, 2, 127, 128, 129, 16_383, 16_384, 16_385, count, count + 1):
         steps = 0
 
         def asked(step: Any, wanted: int = wanted) -> bool:
@@ -102,7 +102,7 @@ def test_a_long_history_is_searched_in_few_steps(bench: Any) -> None:
         found = Chain(Reader(bench.history_view()), 0, "shop").last(account.head, asked)
         assert found is not None
         assert found.link.version == wanted
-        assert steps <= 2 * 126 + 70
+        assert steps <= 2 * 254 + 130
     bench.verify()
 
 

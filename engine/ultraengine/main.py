@@ -39,10 +39,11 @@ from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.model.policy import FlushRule
 from ultraengine.ports import DiskFull, Identity
-from ultraengine.shard.driver import Shard, ShardParts
+from ultraengine.shard.driver import Shard
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine.shard.opening import ShardOptions, World, open_shard
+from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.shard.snapshotting.driver import Snapshots
 from ultraengine.shard.status import ReplayReport

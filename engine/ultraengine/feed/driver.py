@@ -59,10 +59,12 @@ class Feed:
             )
         loop = asyncio.get_running_loop()
         position = from_offset
-        while not self._closed:
+        while True:
             while position >= self._end and not self._closed:
                 self._changed.clear()
                 await self._changed.wait()
+            if self._closed:
+                return
             batch = await loop.run_in_executor(self._threads, self._read, position, self._end)
             for group in batch:
                 yield group

@@ -12,33 +12,22 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import msgspec
 import structlog
 
-from ultraengine.execution.executor import Executor
-from ultraengine.execution.pipeline import EvolveFailed
-from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.execution.registry import Admitted
 from ultraengine.execution.system import RaiseFloor, Skip
-from ultraengine.log.driver import Log, Recovered, Written
+from ultraengine.log.driver import Recovered, Written
 from ultraengine.log.frame import FrameDraft
 from ultraengine.model.domain import QuerySpec
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.id_time import id_time
-from ultraengine.model.ids import Epoch
-from ultraengine.model.limits import Limits
-from ultraengine.model.policy import FlushRule
-from ultraengine.ports import Clock
 from ultraengine.reply import compose
-from ultraengine.reply.driver import OffsetWaiters, Recall
-from ultraengine.reply.recorded import name_of
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.effects import Answer, Group, Pending
 from ultraengine.shard.flush_times import FlushTimes
-from ultraengine.shard.machine import Machine
-from ultraengine.shard.metrics import ShardMetrics
+from ultraengine.shard.parts import ShardParts
+from ultraengine.shard.reading.driver import Reads
 from ultraengine.shard.report import ShardStatus, report
 from ultraengine.shard.status import OutcomeAnswer, ReadAnswer, ShardState, refusal
 
@@ -48,25 +37,8 @@ IDLE_FLUSH_S: Final = 0.02
 EXECUTING_MAX: Final = 2
 """Groups that are durable and wait for execution; more are not formed."""
 SPACE_POLL_S: Final = 0.5
-READER_THREADS: Final = 2
 
 log = structlog.get_logger("shard")
-
-
-class ShardParts(msgspec.Struct):
-    """What `shard.opening` puts together for one shard."""
-
-    machine: Machine
-    executor: Executor
-    log: Log
-    registry: Registry
-    limits: Limits
-    rule: FlushRule
-    clock: Clock
-    metrics: ShardMetrics
-    epoch: Epoch
-    replayed: int
-    replay_s: float
 
 
 class Shard:
@@ -85,8 +57,7 @@ class Shard:
         self._clock = parts.clock
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="shard-read")
-        self._recall = Recall(parts.log.reader(), self._threads, parts.machine.unrecorded)
+        self.reads = Reads(parts.machine, parts.log.reader(), parts.epoch)
         self._state = ShardState.SERVING
         self._reason = ""
         self._closed: EngineError | None = None
@@ -103,7 +74,6 @@ class Shard:
         self._linger: asyncio.TimerHandle | None = None
         self._unsynced: asyncio.TimerHandle | None = None
         self._at_rest: list[asyncio.Future[None]] = []
-        self._offsets = OffsetWaiters(self.limits.min_offset_wait_s)
         self._tasks: set[asyncio.Task[None]] = set()
         self._flush_times = FlushTimes()
         self._stand: Written | Recovered = parts.log.recovered
@@ -153,7 +123,7 @@ class Shard:
 
     async def _verify(self, pending: Pending, candidates: tuple[int, ...]) -> None:
         try:
-            found = await self._recall.find(name_of(pending.admitted.command), candidates)
+            found = await self.reads.find(pending, candidates)
         except Exception:
             log.exception("retry.unreadable", shard=self.executor.shard)
             unreadable = EngineError(
@@ -189,7 +159,11 @@ class Shard:
             return
         if self._rule.name == "group" and self._lingers():
             return
-        group = self.machine.form(self._clock.now())
+        try:
+            group = self.machine.form(self._clock.now())
+        except Exception as error:  # noqa: BLE001  (a policy or serializer of the user's own)
+            self._halt(error)
+            return
         if group is None:
             self._settle()
             return
@@ -252,7 +226,10 @@ class Shard:
         self._pump()  # The next flush starts before this group is executed.
         if outcomes:
             self.on_recorded(outcomes[-1].base_offset + outcomes[-1].count)
-        self._execute()
+        if self._executing:
+            self._execute()
+        else:
+            self._settle()
 
     def _sync(self) -> None:
         """Under ``async``: make durable what was written since the last time."""
@@ -289,7 +266,7 @@ class Shard:
         started = time.monotonic()
         try:
             effects = self.machine.execute(group, UNITS_PER_TURN)
-        except (EvolveFailed, InvariantBroken) as error:
+        except Exception as error:  # noqa: BLE001  (whatever it was, memory is void now)
             self._halt(error)
             return
         spent += time.monotonic() - started
@@ -303,7 +280,7 @@ class Shard:
         else:
             self._executing[0] = (group, spent)
         self._deliver(effects.answers)
-        self._offsets.reached(self.executor.applied_end)
+        self.reads.reached(self.executor.applied_end)
         if effects.done:
             self._pump()
             for fact in self.upkeep():
@@ -367,41 +344,18 @@ class Shard:
         min_offset: int | None = None,
         read: str = "leader",
     ) -> ReadAnswer:
-        """Read committed state; `read` is leader, confirm or follower (one replica: all equal).
+        """Read committed state (`reading.driver.Reads.query`).
 
-        Raises `EngineError`: WAIT_TIMEOUT, NOT_FOUND and what the query raises.
+        Raises `EngineError`: WAIT_TIMEOUT, NOT_FOUND, SHARD_UNAVAILABLE of a halted shard.
         """
-        del read  # With one replica the leader's memory is the answer to all three.
-        if min_offset is not None:
-            await self._offsets.wait(min_offset, self.executor.applied_end)
-        if self._state is ShardState.HALTED:
-            raise refusal(self._state, self._reason) or InvariantBroken("a halted shard is closed")
-        end = self.executor.applied_end
-        state = self.executor.slot_state(domain, tenant, key)
-        captured = spec.capture(state, tenant, key, params)
-        value = captured
-        if spec.render is not None:
-            history = self.executor.history.view(domain, lambda: end)
-            value = await self._loop.run_in_executor(
-                self._threads, spec.render, captured, params, history
-            )
-        return ReadAnswer(value, self.epoch, end - 1)
+        del read  # With one replica the leader's memory is the answer to every mode.
+        if self._state is ShardState.HALTED and self._closed is not None:
+            raise self._closed
+        return await self.reads.query(spec, domain, tenant, key, params, min_offset=min_offset)
 
-    async def outcome(self, tenant: str, key: str | None, command_id: str) -> OutcomeAnswer:
-        """What became of a command: ``done`` with its reply, or why there is none.
-
-        Without `key`, the newest command of the tenant with this id under any key.
-        """
-        machine, dedupe = self.machine, self.executor.dedupe
-        if machine.is_in_flight(tenant, key, command_id):
-            return OutcomeAnswer("in_flight", None, dedupe.floor_offset)
-        candidates = machine.candidates(tenant, key, command_id)
-        found = await self._recall.find((tenant, key or "", command_id), candidates)
-        if found is not None:
-            return OutcomeAnswer("done", machine.repeat_reply(found), dedupe.floor_offset)
-        made = id_time(command_id)
-        forgotten = made is not None and made < dedupe.floor_time
-        return OutcomeAnswer("forgotten" if forgotten else "unknown", None, dedupe.floor_offset)
+    async def outcome(self, tenant: str, key: str | None, id: str) -> OutcomeAnswer:
+        """What became of a command (`reading.driver.Reads.outcome`)."""
+        return await self.reads.outcome(tenant, key, id)
 
     def stand(self) -> Written | Recovered:
         """The last write's end of the log, or where the log stood at the start."""
@@ -425,7 +379,12 @@ class Shard:
         self.metrics.serving.set(int(state is ShardState.SERVING))
 
     async def rest(self) -> None:
-        """Wait until nothing waits, flushes or executes and all outcomes are recorded."""
+        """Wait until nothing waits, flushes or executes and all outcomes are recorded.
+
+        Raises `EngineError` SHARD_UNAVAILABLE when the shard halts instead.
+        """
+        if self._state is ShardState.HALTED and self._closed is not None:
+            raise self._closed
         future: asyncio.Future[None] = self._loop.create_future()
         self._at_rest.append(future)
         self._loop.call_soon(self._settle)
@@ -434,7 +393,11 @@ class Shard:
     async def hold(self) -> None:
         """Form no more groups and wait for rest: the log's end is then one exact position."""
         self._held += 1
-        await self.rest()
+        try:
+            await self.rest()
+        except BaseException:
+            self._held -= 1
+            raise
 
     def release(self) -> None:
         """Undo one `hold`."""
@@ -458,11 +421,20 @@ class Shard:
         await self.rest()
 
     async def stop(self) -> None:
-        """Drain, close the log cleanly and release the directory."""
-        await asyncio.wait_for(self.drain(), self.limits.drain_s)
+        """Drain, close the log and release the directory.
+
+        A shard that cannot drain within ``drain_s``, or has halted, is closed as it is: what
+        was acknowledged is durable, and the next start recovers the rest.
+        """
+        try:
+            await asyncio.wait_for(self.drain(), self.limits.drain_s)
+            clean = True
+        except (TimeoutError, EngineError) as error:
+            log.warning("shard.not_drained", shard=self.executor.shard, why=str(error))
+            clean = False
         self._set_state(ShardState.STOPPED, "")
-        await self._loop.run_in_executor(self._threads, lambda: self.log.close(clean=True))
-        self._threads.shutdown(wait=False)
+        await asyncio.to_thread(lambda: self.log.close(clean=clean))
+        self.reads.close()
 
     async def skip(self, offset: int, reason: str) -> None:
         """Log a person's override: recovery will not evolve the command at `offset`."""
@@ -480,7 +452,7 @@ class Shard:
         self.metrics.alarms.inc()
         log.error(name, shard=self.executor.shard, offset=offset, detail=detail, exc_info=error)
 
-    def _halt(self, error: InvariantBroken) -> None:
+    def _halt(self, error: Exception) -> None:
         """Memory cannot be trusted: stop executing, say where, keep the process for people."""
         self.alarm("shard.halted", offset=self.executor.applied_end, detail=str(error), error=error)
         self._set_state(ShardState.HALTED, str(error))
@@ -496,6 +468,10 @@ class Shard:
     def _answer_unknown(self, why: str) -> None:
         """Tell everybody in flight that their command may or may not be durable."""
         closed = self._closed
+        resting, self._at_rest = self._at_rest, []
+        for future in resting:
+            if closed is not None and not future.done():
+                future.set_exception(closed)
         if closed is not None:
             self._deliver(self.machine.refuse_waiting(closed))
         for pending in list(self.machine.in_flight.values()):

@@ -76,7 +76,8 @@ class ShardMemory:
         """A short turn of spilling and merging old ids; facts that a person should know."""
         _, dedupe, runs = self._loaded()
         runs.turn(dedupe)
-        return dedupe.take_facts()
+        # Ids leave by age all the time; leaving for want of room breaks a promise.
+        return [fact for fact in dedupe.take_facts() if fact.reason != "window"]
 
     def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
         """The newest good snapshot's state, or an empty one; the history is cut to it."""

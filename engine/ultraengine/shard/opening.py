@@ -23,9 +23,9 @@ from ultraengine.model.limits import Limits
 from ultraengine.model.policy import FlushRule, SchedulingPolicy
 from ultraengine.ports import Clock, Disk, Random, Secrets
 from ultraengine.reply.recorded import Recorded
-from ultraengine.shard.driver import ShardParts
 from ultraengine.shard.machine import Machine
 from ultraengine.shard.metrics import ShardMetrics
+from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.promise import read_promise, write_promise
 from ultraengine.shard.recovery import Recovery, recover, skips
 from ultraengine.snapshot.image import ImagePosition

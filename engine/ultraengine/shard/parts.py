@@ -1,0 +1,29 @@
+"""What a running shard is made of."""
+
+import msgspec
+
+from ultraengine.execution.executor import Executor
+from ultraengine.execution.registry import Registry
+from ultraengine.log.driver import Log
+from ultraengine.model.ids import Epoch
+from ultraengine.model.limits import Limits
+from ultraengine.model.policy import FlushRule
+from ultraengine.ports import Clock
+from ultraengine.shard.machine import Machine
+from ultraengine.shard.metrics import ShardMetrics
+
+
+class ShardParts(msgspec.Struct):
+    """What `shard.opening` puts together for one shard."""
+
+    machine: Machine
+    executor: Executor
+    log: Log
+    registry: Registry
+    limits: Limits
+    rule: FlushRule
+    clock: Clock
+    metrics: ShardMetrics
+    epoch: Epoch
+    replayed: int
+    replay_s: float

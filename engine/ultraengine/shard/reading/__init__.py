@@ -1,0 +1,1 @@
+"""Reads of a shard: its state, its outcomes, and first attempts of retries."""

@@ -1,0 +1,89 @@
+"""Reads: committed state from memory, history and outcomes from disk on other threads.
+
+A query takes what it needs from the state on the writer's turn, as values, together with the
+position that it reflects; what needs the history is then rendered on a thread, bounded by
+that position, so that later commands do not show.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from ultraengine.log.reader import LogReader
+from ultraengine.model.domain import QuerySpec
+from ultraengine.model.id_time import id_time
+from ultraengine.model.ids import Epoch
+from ultraengine.reply.driver import OffsetWaiters, Recall
+from ultraengine.reply.recorded import Recorded, name_of
+from ultraengine.shard.effects import Pending
+from ultraengine.shard.machine import Machine
+from ultraengine.shard.status import OutcomeAnswer, ReadAnswer
+
+READER_THREADS: Final = 2
+
+
+class Reads:
+    """The reads of one shard.  Called on the event loop's thread."""
+
+    def __init__(self, machine: Machine, reader: LogReader, epoch: Epoch) -> None:
+        self._machine = machine
+        self._executor = machine.executor
+        self._epoch = epoch
+        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="shard-read")
+        self._recall = Recall(reader, self._threads, machine.unrecorded)
+        self._offsets = OffsetWaiters(machine.limits.min_offset_wait_s)
+
+    async def query(
+        self,
+        spec: QuerySpec,
+        domain: str,
+        tenant: str,
+        key: str,
+        params: Any,
+        *,
+        min_offset: int | None,
+    ) -> ReadAnswer:
+        """Answer a domain's query at or above `min_offset`.
+
+        Raises `EngineError`: WAIT_TIMEOUT, and what the query raises (NOT_FOUND, MALFORMED).
+        """
+        if min_offset is not None:
+            await self._offsets.wait(min_offset, self._executor.applied_end)
+        end = self._executor.applied_end
+        state = self._executor.slot_state(domain, tenant, key)
+        value = captured = spec.capture(state, tenant, key, params)
+        if spec.render is not None:
+            history = self._executor.history.view(domain, lambda: end)
+            value = await asyncio.get_running_loop().run_in_executor(
+                self._threads, spec.render, captured, params, history
+            )
+        return ReadAnswer(value, self._epoch, end - 1)
+
+    def reached(self, applied_end: int) -> None:
+        """Wake the reads whose offset is executed now."""
+        self._offsets.reached(applied_end)
+
+    async def outcome(self, tenant: str, key: str | None, command_id: str) -> OutcomeAnswer:
+        """What became of a command: ``done`` with its reply, or why there is none.
+
+        Without `key`, the newest command of the tenant with this id under any key.
+        """
+        machine, dedupe = self._machine, self._executor.dedupe
+        if machine.is_in_flight(tenant, key, command_id):
+            return OutcomeAnswer("in_flight", None, dedupe.floor_offset)
+        candidates = machine.candidates(tenant, key, command_id)
+        found = await self._recall.find((tenant, key or "", command_id), candidates)
+        if found is not None:
+            return OutcomeAnswer("done", machine.repeat_reply(found), dedupe.floor_offset)
+        made = id_time(command_id)
+        forgotten = made is not None and made < dedupe.floor_time
+        return OutcomeAnswer("forgotten" if forgotten else "unknown", None, dedupe.floor_offset)
+
+    async def find(self, pending: Pending, candidates: Sequence[int]) -> Recorded | None:
+        """The first attempt of a command among `candidates`, with its outcome."""
+        return await self._recall.find(name_of(pending.admitted.command), candidates)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False)

@@ -19,7 +19,13 @@ import aiohttp
 import msgspec
 
 from ultraengine.client.backoff import Backoff
-from ultraengine.client.errors import ClientError, Refused, Rejected, Unreachable
+from ultraengine.client.errors import (
+    ClientError,
+    OutcomeUnknown,
+    Refused,
+    Rejected,
+    Unreachable,
+)
 from ultraengine.client.http_sender import HttpSender, departure_trace
 from ultraengine.client.ids import IdSource
 from ultraengine.client.pending import NewCommand, Pending
@@ -203,6 +209,40 @@ class Client:
         query = {} if key is None else {"key": key}
         found, _headers = await self._read(url, query, Outcome, deadline_s)
         return cast("Outcome", found)
+
+    async def operate(
+        self,
+        operation: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float | None = None,
+    ) -> Any:
+        """``POST /admin/v1/{operation}`` (``pause``, ``snapshot``, …), once; returns its answer.
+
+        Raises `Refused`, `Unreachable`, or `OutcomeUnknown` when no answer came.
+        """
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        limit = self._deadline_s if deadline_s is None else deadline_s
+        url = f"{self._settings.url}/admin/v1/{operation}"
+        headers = {**self._settings.headers, "Content-Type": "application/json"}
+        end = None if limit is None else loop.time() + limit
+        try:
+            async with (
+                asyncio.timeout_at(end),
+                self._open_session().post(
+                    url, data=msgspec.json.encode(body or {}), headers=headers
+                ) as response,
+            ):
+                answer = await response.read()
+                if response.status == 200:
+                    return msgspec.json.decode(answer)
+                setback = read_problem(response.status, answer, None)
+                raise Refused(setback.error.code, setback.error.detail, advice=setback.error.advice)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unreachable("UNREACHABLE", str(error)) from error
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
+            raise OutcomeUnknown("OUTCOME_UNKNOWN", f"{type(error).__name__}: {error}") from error
 
     async def _submit(
         self, command: NewCommand, deadline_s: float | None

@@ -130,6 +130,16 @@ class SyncClient:
         """See `Client.outcome`."""
         return self._run(self._client.outcome(id=id, key=key, deadline_s=deadline_s))
 
+    def operate(
+        self,
+        operation: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float | None = None,
+    ) -> Any:
+        """See `Client.operate`."""
+        return self._run(self._client.operate(operation, body, deadline_s=deadline_s))
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():
             work.close()

@@ -87,6 +87,8 @@ class SmallEngine:
         """Ids of each request, faulty ones included."""
         self.reads: list[tuple[str, dict[str, str]]] = []
         """Path and query of each read."""
+        self.operations: list[tuple[str, Any]] = []
+        """Name and body of each admin operation."""
         self.headers: list[dict[str, str]] = []
         self.commands_max = 1_000
         self.stream_plans: deque[StreamPlan] = deque()
@@ -274,6 +276,19 @@ class SmallEngine:
         headers = {"ETag": '"7"', "Ultra-Epoch": "1", "Ultra-Offset": str(len(self.executed))}
         return web.json_response({"path": request.path}, headers=headers)
 
+    async def operate(self, request: web.Request) -> web.StreamResponse:
+        """``POST /admin/v1/{operation}``."""
+        self.operations.append((request.match_info["operation"], await request.json()))
+        fault = self.faults.popleft() if self.faults else PASS
+        if fault is PASS:
+            return web.json_response({"operation": request.match_info["operation"]})
+        answer = fault.answer([])
+        if answer is None:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return answer
+
     async def outcome(self, request: web.Request) -> web.StreamResponse:
         """``GET /v1/commands/{id}``."""
         done = self._done.get((request.query.get("key", ""), request.match_info["id"]))
@@ -294,6 +309,7 @@ async def engine() -> AsyncIterator[SmallEngine]:
     small = SmallEngine()
     app = web.Application()
     app.router.add_post("/v1/commands:batch", small.batch)
+    app.router.add_post("/admin/v1/{operation}", small.operate)
     app.router.add_get("/v1/commands/{id}", small.outcome)
     app.router.add_get("/v1/stream", small.stream)
     app.router.add_get("/v1/{path:.*}", small.read)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ultraengine.client import Backoff, Client, ClientError, Refused, Unreachable
+from ultraengine.client import Backoff, Client, ClientError, OutcomeUnknown, Refused, Unreachable
 from ultraengine.client.reads import Seen, key_of
 from ultraengine.model.reply import Reply
 
@@ -84,6 +84,24 @@ async def test_the_outcome_of_a_command_is_typed(engine: "SmallEngine") -> None:
         unknown = await client.outcome(id="b", key="k")
     assert (known.state, known.reply) == ("done", first)
     assert (unknown.state, unknown.reply, unknown.dedup_floor) == ("unknown", None, 0)
+
+
+async def test_an_operation_is_asked_for_once_and_says_what_is_known(
+    engine: "SmallEngine",
+) -> None:
+    async with Client(engine.url, backoff=QUICK) as client:
+        assert await client.operate("snapshot") == {"operation": "snapshot"}
+        engine.say("FORBIDDEN")
+        with pytest.raises(Refused) as refused:
+            await client.operate("pause", {"reason": "lunch"})
+        assert refused.value.code == "FORBIDDEN"
+        engine.lose_answer()
+        with pytest.raises(OutcomeUnknown):
+            await client.operate("drain")
+    assert engine.operations == [("snapshot", {}), ("pause", {"reason": "lunch"}), ("drain", {})]
+    async with Client("http://127.0.0.1:9") as nobody:
+        with pytest.raises(Unreachable):
+            await nobody.operate("drain")
 
 
 async def test_a_closed_client_reads_nothing(engine: "SmallEngine") -> None:

@@ -25,6 +25,7 @@ async def test_commands_reads_and_outcomes_work_without_an_event_loop(
             more = [NewCommand(type="t.do", key="k", data={}) for _ in range(3)]
             assert [reply.offset for reply in client.send_all(more)] == [2, 3, 4]
             assert client.get("t/k/things").value == {"path": "/v1/t/k/things"}
+            assert client.operate("snapshot") == {"operation": "snapshot"}
             assert client.outcome(id="a", key="k").state == "done"
 
     await asyncio.to_thread(work)

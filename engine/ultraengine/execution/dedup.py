@@ -26,7 +26,7 @@ Rules: belongs to the writer's thread; a look-up may read from disk (`Runs.find`
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import pack, unpack
 from typing import Final, Literal, Protocol
 
@@ -43,7 +43,7 @@ from ultraengine.execution.packed import (
     mirror,
 )
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.ids import SLOT_COUNT, Instant, Offset
+from ultraengine.model.ids import Instant, Offset
 from ultraengine.model.limits import Limits
 
 RUN_BYTES_PER_ENTRY: Final = 16
@@ -115,8 +115,8 @@ class Runs(Protocol):
     def blocks(self, slot: int, low: int) -> Sequence[Iterator[Sequence[Entry]]]:
         """Streams of the spilled entries of one slot with offsets from `low` on."""
 
-    def has_slot(self, slot: int) -> bool:
-        """Whether any spilled entry belongs to `slot`."""
+    def slots(self) -> Iterable[int]:
+        """Slots that have spilled entries."""
 
 
 class NoRuns:
@@ -145,10 +145,9 @@ class NoRuns:
         del slot, low
         return ()
 
-    def has_slot(self, slot: int) -> bool:
+    def slots(self) -> Iterable[int]:
         """Nothing was spilled."""
-        del slot
-        return False
+        return ()
 
 
 class _ShardPart(msgspec.Struct, array_like=True, frozen=True):
@@ -347,8 +346,7 @@ class DedupIndex:
 
     def slots(self) -> list[int]:
         """Slots that hold entries, ascending."""
-        spilled = range(SLOT_COUNT) if self._spilled_end else ()
-        return sorted({*self._slots, *filter(self._runs.has_slot, spilled)})
+        return sorted({*self._slots, *self._runs.slots()})
 
     def mark(self, slot: int | None = None) -> None:
         """Start of the next increment, for all slots or for one."""

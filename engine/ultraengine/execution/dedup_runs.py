@@ -32,8 +32,8 @@ hash (u64, all).  The filter: a register-blocked Bloom filter (Lang et al., "Per
 Optimal Filtering", VLDB 2019) of 64-bit words, ten bits per entry; a hash sets four bits of
 the one word at ``(hash >> 32) * words >> 32``, chosen by its lowest 12 bits.
 
-Memory per open run: the filter (1.25 bytes per entry), the index (18 bytes per block) and
-16 KiB.  A look-up of an id that is not there costs one word of the filter and, in two or
+Memory per open run: the filter (1.25 bytes per entry) and the index (16 bytes per block, 6 per
+slot).  A look-up of an id that is not there costs one word of the filter and, in two or
 three of a hundred cases, one read of at most 3 KiB.
 """
 
@@ -48,7 +48,6 @@ import msgspec
 
 from ultraengine.execution.packed import MIRROR_END, Entry
 from ultraengine.log.digest import crc32c
-from ultraengine.model.ids import SLOT_COUNT
 
 HEADER_BYTES: Final = 128
 BLOCK_ENTRIES_MAX: Final = 256
@@ -259,7 +258,7 @@ class RunWriter:
 class Run:
     """Look-ups in one run.  Thread-safe as far as `read` is: nothing here changes."""
 
-    __slots__ = ("_filter", "_firsts", "_positions", "_read", "_starts", "info", "name")
+    __slots__ = ("_filter", "_firsts", "_positions", "_read", "_starts", "info", "name", "slots")
 
     def __init__(self, name: str, read: Read, *, size: int) -> None:
         """Read header, index and filter.  Raises `RunDamaged`; `size` is the file's length."""
@@ -282,20 +281,27 @@ class Run:
         for count in counts:
             position += _BLOCK.size + count * _ENTRY_BYTES
             self._positions.append(position)
-        self._starts = array("I", (bisect_left(slots, slot) for slot in range(SLOT_COUNT + 1)))
+        self.slots: array[int] = array("H")
+        """Slots that have entries, ascending."""
+        self._starts: array[int] = array("I")
+        for block, slot in enumerate(slots):
+            if not self.slots or self.slots[-1] != slot:
+                self.slots.append(slot)
+                self._starts.append(block)
+        self._starts.append(number)
         self._filter = Filter(array("Q", unpack(f"<{len(words) // 8}Q", words)))
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory that filter and index take."""
-        parts = (self._filter.words, self._firsts, self._positions, self._starts)
+        parts = (self._filter.words, self._firsts, self._positions, self.slots, self._starts)
         return sum(len(part) * part.itemsize for part in parts)
 
     def find(self, slot: int, mirrored: int) -> list[int]:
         """Offsets of the entries with this hash, ascending.  Raises `RunDamaged`."""
         if not self._filter.may_hold(mirrored):
             return []
-        start, end = self._starts[slot], self._starts[slot + 1]
+        start, end = self._range(slot)
         found: list[int] = []
         number = max(start, bisect_left(self._firsts, mirrored, start, end) - 1)
         while number < end and self._firsts[number] <= mirrored:
@@ -305,14 +311,17 @@ class Run:
             number += 1
         return found
 
-    def has_slot(self, slot: int) -> bool:
-        """Whether any entry belongs to `slot`."""
-        return self._starts[slot] < self._starts[slot + 1]
+    def _range(self, slot: int) -> tuple[int, int]:
+        """The numbers of the blocks of one slot."""
+        at = bisect_left(self.slots, slot)
+        if at == len(self.slots) or self.slots[at] != slot:
+            return 0, 0
+        return self._starts[at], self._starts[at + 1]
 
     def blocks(self, slot: int, low: int = 0) -> Iterator[Sequence[Entry]]:
         """The entries of one slot in order, with offsets from `low` on, block by block."""
         base = self.info.low
-        for number in range(self._starts[slot], self._starts[slot + 1]):
+        for number in range(*self._range(slot)):
             hashes, offsets = self._block(number, slot)
             entries = zip(hashes, offsets, strict=True)
             yield [

@@ -17,7 +17,7 @@ stay in memory, and the next attempt waits until memory has grown by a sixty-fou
 """
 
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -34,7 +34,7 @@ from ultraengine.execution.dedup_runs import (
 )
 from ultraengine.execution.packed import Entry
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.ids import SLOT_COUNT, ShardId
+from ultraengine.model.ids import ShardId
 from ultraengine.ports import Disk, File
 
 DIRECTORY: Final = "dedup"
@@ -165,6 +165,7 @@ class RunStore:
         self._holds = 0
         self._discarded: list[str] = []
         disk.make_directory(directory)
+        disk.sync_directory(directory.rpartition("/")[0])
         self._open_all(log_end)
 
     # --- start -------------------------------------------------------------------------------
@@ -289,20 +290,16 @@ class RunStore:
 
     def blocks(self, slot: int, low: int) -> Sequence[Iterator[Sequence[Entry]]]:
         """Streams of the spilled entries of one slot with offsets from `low` on."""
-        return [
-            opened.run.blocks(slot, low)
-            for opened in self._runs
-            if opened.run.info.high > low and opened.run.has_slot(slot)
-        ]
+        return [opened.run.blocks(slot, low) for opened in self._runs if opened.run.info.high > low]
 
-    def has_slot(self, slot: int) -> bool:
-        """Whether any spilled entry belongs to `slot`."""
-        return any(opened.run.has_slot(slot) for opened in self._runs)
+    def slots(self) -> Iterable[int]:
+        """Slots that have spilled entries."""
+        return {slot for opened in self._runs for slot in opened.run.slots}
 
     # --- upkeep ------------------------------------------------------------------------------
 
     def hold(self) -> None:
-        """Change nothing until `release`: a snapshot reads slot by slot."""
+        """Move no entry until `release`: a snapshot reads slot by slot."""
         self._holds += 1
 
     def release(self) -> None:
@@ -462,9 +459,8 @@ class RunStore:
 
     @staticmethod
     def _merged(sources: Sequence[_Open]) -> Iterator[tuple[int, Sequence[Entry]]]:
-        for slot in range(SLOT_COUNT):
-            streams = [source.run.blocks(slot) for source in sources if source.run.has_slot(slot)]
-            for entries in merge_sorted(streams):
+        for slot in sorted({slot for source in sources for slot in source.run.slots}):
+            for entries in merge_sorted([source.run.blocks(slot) for source in sources]):
                 yield slot, entries
 
     def _writer(self, low: int, high: int, count: int) -> RunWriter:

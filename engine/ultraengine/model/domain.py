@@ -206,8 +206,8 @@ class Domain(Protocol):
         """All command types; two versions of one name may stand side by side."""
 
     @property
-    def events(self) -> type:
-        """Union of tagged, array-like structs; the recorded events of this domain."""
+    def events(self) -> Any:
+        """Type or union of tagged, array-like structs; the recorded events of this domain."""
 
     @property
     def queries(self) -> Sequence[QuerySpec]:

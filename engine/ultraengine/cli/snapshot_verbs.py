@@ -1,0 +1,171 @@
+"""`ultra snapshot …`: what is there, whether it is good, and writing it again in another way."""
+
+import argparse
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ultraengine.cli.directories import open_secrets, shard_directory
+from ultraengine.cli.exits import CommandFailed, Exit
+from ultraengine.cli.offline import shard_number
+from ultraengine.cli.output import print_facts, print_json, print_table, say
+from ultraengine.model.ids import ShardId
+from ultraengine.snapshot import tools
+from ultraengine.snapshot.codec import BINARY, JSON, Codecs
+from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotError
+from ultraengine.snapshot.manifest import SnapshotEntry
+from ultraengine.snapshot.store import SnapshotOptions
+from ultraengine_adapters.local.clock import SystemClock
+from ultraengine_adapters.local.disk import LocalDisk
+from ultraengine_adapters.local.random import SystemRandom
+
+CODECS = {"binary": BINARY, "json": JSON}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The verbs below ``snapshot``."""
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, summary: str, action: Callable[[argparse.Namespace], int]) -> Any:
+        child = verbs.add_parser(name, help=summary, description=summary)
+        child.add_argument("directory", type=Path, help="data directory, or that of one shard")
+        child.add_argument("--secrets", type=Path, help="directory with the keys")
+        child.set_defaults(action=action)
+        return child
+
+    child = verb("list", "List the verified snapshots.", _list)
+    child.add_argument("-o", "--output", choices=("text", "json"), default="text")
+
+    verb("verify", "Read every listed snapshot from the first to the last byte.", _verify)
+
+    child = verb("info", "Say what a snapshot is of, and what it consists of.", _info)
+    child.add_argument("file", help="name as 'list' shows it")
+    child.add_argument("--sections", action="store_true", help="sizes by name (reads all of it)")
+
+    child = verb("compact", "Merge the newest image and its increments into one.", _compact)
+    child.add_argument("--master-key", metavar="NAME", help="secret to encrypt it with")
+
+    child = verb("convert", "Write a snapshot again with another codec or key.", _convert)
+    child.add_argument("file", help="name as 'list' shows it")
+    child.add_argument("--codec", choices=sorted(CODECS), default="binary")
+    child.add_argument("--uncompressed", action="store_true", help="without LZ4")
+    child.add_argument("--master-key", metavar="NAME", help="secret to encrypt it with")
+    parser.epilog = "compact and convert need the shard's directory for themselves: stop it first."
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out the verb; errors of snapshots become messages and exit codes."""
+    try:
+        return int(options.action(options))
+    except SnapshotDamaged as error:
+        raise CommandFailed(str(error), code=Exit.DAMAGED) from error
+    except BlockingIOError as error:
+        raise CommandFailed(
+            "a running process owns the directory", advice="Stop it first.", code=Exit.IN_USE
+        ) from error
+    except (SnapshotError, OSError, KeyError) as error:
+        raise CommandFailed(str(error)) from error
+
+
+def _tools(options: argparse.Namespace) -> tools.Tools:
+    disk = LocalDisk(shard_directory(options.directory))
+    return tools.Tools(disk=disk, secrets=open_secrets(options.secrets), codecs=Codecs())
+
+
+def _list(options: argparse.Namespace) -> int:
+    entries = tools.listed(_tools(options))
+    if options.output == "json":
+        print_json(entries)
+        return Exit.OK
+    rows = [["file", "kind", "bytes", "offsets below", "epoch", "taken"]]
+    rows += [_row(entry) for entry in entries]
+    print_table(rows, right=frozenset({2, 3, 4}))
+    return Exit.OK
+
+
+def _row(entry: SnapshotEntry) -> list[str]:
+    taken = datetime.fromtimestamp(entry.created / 1e6, UTC).isoformat(timespec="seconds")
+    kind = "full" if entry.full else "increment"
+    return [
+        entry.file, kind, f"{entry.bytes:,}", str(entry.offset_end), str(entry.epoch), taken,
+    ]  # fmt: skip
+
+
+def _verify(options: argparse.Namespace) -> int:
+    found = tools.verify(_tools(options))
+    for verdict in found.verdicts:
+        print(f"{verdict.entry.file}: {verdict.problem or 'good'}")
+    if found.usable_end is None:
+        print("no snapshot can be loaded: a start replays the whole log")
+    else:
+        print(f"a start begins at offset {found.usable_end}")
+    return Exit.OK if found.good else Exit.DAMAGED
+
+
+def _info(options: argparse.Namespace) -> int:
+    with_tools = _tools(options)
+    found = tools.info(with_tools, options.file)
+    header, footer = found.header, found.footer
+    print_facts(
+        {
+            "file": found.file,
+            "bytes": f"{found.bytes:,}",
+            "kind": "full" if header.base is None else "increment",
+            "shard": header.position.shard,
+            "epoch": header.position.epoch,
+            "offsets below": header.position.offset_end,
+            "frames below": header.position.sequence_end,
+            "handlers": header.position.handlers,
+            "chain": header.position.chain.hex(),
+            "content hash": footer.content_hash.hex(),
+            "state hash": footer.state_hash.hex() if footer.state_hash else None,
+            "codec": header.codec,
+            "key": header.key_name or None,
+            "sections": footer.sections,
+            "chunk bytes": f"{footer.chunk_bytes:,}",
+        }
+    )
+    if options.sections:
+        rows = [["section", "schema", "sections", "slots", "bytes"]]
+        rows += [
+            [
+                total.name,
+                str(total.schema),
+                str(total.sections),
+                str(total.slots),
+                f"{total.chunk_bytes:,}",
+            ]
+            for total in tools.totals(with_tools, options.file)
+        ]
+        print()
+        print_table(rows, right=frozenset({1, 2, 3, 4}))
+    return Exit.OK
+
+
+def _options(options: argparse.Namespace) -> SnapshotOptions:
+    shard = ShardId(shard_number(shard_directory(options.directory).name))
+    return SnapshotOptions(shard=shard, master_key=options.master_key)
+
+
+def _compact(options: argparse.Namespace) -> int:
+    entry = tools.compact(
+        _tools(options), _options(options), clock=SystemClock(), random=SystemRandom()
+    )
+    say(f"merged into {entry.file}")
+    print_json(entry)
+    return Exit.OK
+
+
+def _convert(options: argparse.Namespace) -> int:
+    wanted = msgspec.structs.replace(
+        _options(options), codec=CODECS[options.codec], compress=not options.uncompressed
+    )
+    entry = tools.convert(
+        _tools(options), options.file, wanted, clock=SystemClock(), random=SystemRandom()
+    )
+    say(f"written as {entry.file}; the next start loads it")
+    print_json(entry)
+    return Exit.OK

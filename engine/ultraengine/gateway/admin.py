@@ -55,6 +55,7 @@ class Operation(msgspec.Struct, frozen=True):
     """One POST of the admin API."""
 
     name: str
+    title: str
     summary: str
     body: type[msgspec.Struct]
     run: Callable[[Any], Awaitable[Any]]
@@ -79,6 +80,7 @@ def _operations(edge: Edge) -> list[Operation]:
         offered.append(
             Operation(
                 "pause",
+                "Pause",
                 "Refuse new commands (PAUSED) until resume; reads go on.",
                 Reason,
                 lambda body: pause(body.reason),
@@ -86,12 +88,15 @@ def _operations(edge: Edge) -> list[Operation]:
         )
     if resume is not None:
         offered.append(
-            Operation("resume", "Take commands again after pause.", Nothing, lambda _: resume())
+            Operation(
+                "resume", "Resume", "Take commands again after pause.", Nothing, lambda _: resume()
+            )
         )
     if drain is not None:
         offered.append(
             Operation(
                 "drain",
+                "Drain",
                 "Refuse new commands (DRAINING); returns when all accepted ones are answered "
                 "and recorded.",
                 Nothing,
@@ -102,6 +107,7 @@ def _operations(edge: Edge) -> list[Operation]:
         offered.append(
             Operation(
                 "snapshot",
+                "Snapshot now",
                 "Take a snapshot now; returns when it is verified and durable.",
                 Nothing,
                 lambda _: snapshot(),
@@ -111,6 +117,7 @@ def _operations(edge: Edge) -> list[Operation]:
         offered.append(
             Operation(
                 "replay-validate",
+                "Validate by replay",
                 "Decide a range of the log again with the code at hand and compare with the "
                 "recorded outcomes; names the first difference.",
                 Range,
@@ -121,6 +128,7 @@ def _operations(edge: Edge) -> list[Operation]:
         offered.append(
             Operation(
                 "skip",
+                "Skip one command",
                 "Log an override: recovery leaves out the effect of one command. For a shard "
                 "that has halted at it, and with the data loss accepted.",
                 SkipRequest,

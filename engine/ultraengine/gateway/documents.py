@@ -35,10 +35,13 @@ _SECURITY: Final = (
 
 
 class Documents:
-    """The documents of one engine."""
+    """The documents of one listener."""
 
-    def __init__(self, registry: Registry, operations: Sequence[Operation]) -> None:
-        self.openapi = JSON.encode(document(registry, operations, metadata.version("ultraengine")))
+    def __init__(
+        self, registry: Registry, operations: Sequence[Operation], *, data: bool, admin: bool
+    ) -> None:
+        version = metadata.version("ultraengine")
+        self.openapi = JSON.encode(document(registry, operations, version, data=data, admin=admin))
 
     def add_to(self, surface: Surface) -> None:
         """Serve the documents; they hold nothing secret and need no key."""

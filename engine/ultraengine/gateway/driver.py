@@ -160,7 +160,6 @@ class Gateway:
         self._http = Http(self.edge, self._heartbeat, Exposition(registry, self.edge.metrics))
         self._streams = Streams(self.edge)
         self._admin = Admin(self.edge)
-        self._documents = Documents(parts.engine.registry, self._admin.offered)
         self._servers: list[_Server] = []
         self._doorkeeper: Doorkeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -170,12 +169,14 @@ class Gateway:
         options = self._options
         data = self._http.data_surface()
         self._streams.add_to(data)
-        self._documents.add_to(data)
+        together = options.admin_port is None
+        self._documents(data=True, admin=together).add_to(data)
         surfaces = [(options.host, options.port, data)]
         admin = data
         if options.admin_port is not None:
             admin = Surface()
             self._http.add_health(admin)
+            self._documents(data=False, admin=True).add_to(admin)
             surfaces.append((options.admin_host or options.host, options.admin_port, admin))
         self._admin.add_to(admin)
         self._http.add_metrics(admin)
@@ -196,6 +197,10 @@ class Gateway:
         _log.info(
             "gateway.listening", addresses=[f"{host}:{port}" for host, port in self.addresses]
         )
+
+    def _documents(self, *, data: bool, admin: bool) -> Documents:
+        registry = self.edge.engine.registry
+        return Documents(registry, self._admin.offered, data=data, admin=admin)
 
     def _door(self, listener: socket.socket, surface: Surface) -> Door:
         server = _Server(self._http.handler(surface))

@@ -20,8 +20,9 @@ from ultraengine.gateway.openapi_service import (
     Schema,
     admin_paths,
     both,
+    data_paths,
+    health_paths,
     parameter,
-    plain_paths,
     problems,
 )
 from ultraengine.gateway.problems import CommandProblem, ProblemDocument
@@ -372,32 +373,38 @@ class _Document:
 
 
 def document(
-    registry: Registry, operations: Sequence[Operation], version: str
+    registry: Registry,
+    operations: Sequence[Operation],
+    version: str,
+    *,
+    data: bool = True,
+    admin: bool = True,
 ) -> Mapping[str, Any]:
-    """The whole document for an engine with these domains and admin operations."""
+    """The document of one listener: the data API, the admin API and metrics, or both."""
     builder = _Document(registry, operations)
-    paths = {
-        **builder.command_paths(),
-        **builder.read_paths(),
-        **plain_paths(),
-        **admin_paths(operations, builder.schema),
-    }
+    commands = builder.command_paths()
+    paths: Schema = {}
+    tags = []
+    if data:
+        paths |= {**commands, **builder.read_paths(), **data_paths()}
+        tags.append({"name": "Commands", "description": "What changes something."})
+        tags += [
+            {"name": domain.name.capitalize(), "description": f"Reads of {domain.name}."}
+            for domain in registry.domains
+            if domain.queries
+        ]
+    paths |= health_paths()
+    tags.append({"name": "Engine", "description": "Limits, health, metrics, documents."})
+    if admin:
+        paths |= admin_paths(operations, builder.schema)
+        tags.append({"name": "Admin", "description": "For operators; needs the scope `admin`."})
     return {
         "openapi": "3.1.0",
         "info": {"title": "UltraEngine", "version": version, "description": _ABOUT},
         "servers": [{"url": "/"}],
         # Without keys (`ultra dev` on the loopback) no authentication is asked for.
         "security": [{"apiKey": []}, {}],
-        "tags": [
-            {"name": "Commands", "description": "What changes something."},
-            *(
-                {"name": domain.name.capitalize(), "description": f"Reads of {domain.name}."}
-                for domain in registry.domains
-                if domain.queries
-            ),
-            {"name": "Engine", "description": "Limits, health, metrics, documents."},
-            {"name": "Admin", "description": "For operators; needs the scope `admin`."},
-        ],
+        "tags": tags,
         "paths": paths,
         "components": {
             "schemas": builder.components,

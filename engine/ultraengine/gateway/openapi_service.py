@@ -49,8 +49,17 @@ def both(schema: Schema, **more: Any) -> Schema:
     return {JSON_TYPE: {"schema": schema, **more}, MSGPACK_TYPE: {"schema": schema}}
 
 
-def plain_paths() -> Schema:
-    """Limits, health, documents, the stream."""
+def data_paths() -> Schema:
+    """What the data API has besides commands and reads."""
+    limits = {"type": "object", "description": "Every limit by name, and the dedupe floor."}
+    return {
+        "/v1/limits": {"get": _plain("getLimits", "Limits in force", both(limits))},
+        "/v1/stream": {"get": _stream()},
+    }
+
+
+def health_paths() -> Schema:
+    """What every listener answers."""
     health = {
         "type": "object",
         "required": ["alive", "loop_age_s"],
@@ -66,22 +75,12 @@ def plain_paths() -> Schema:
             "epoch": {"type": "integer"},
         },
     }
-    limits = {"type": "object", "description": "Every limit by name, and the dedupe floor."}
     return {
-        "/v1/limits": {"get": _plain("getLimits", "Limits in force", both(limits))},
-        "/v1/stream": {"get": _stream()},
         "/healthz": {
             "get": _public("getHealth", "Is the process alive", {JSON_TYPE: {"schema": health}})
         },
         "/readyz": {
             "get": _public("getReady", "Does the engine serve", {JSON_TYPE: {"schema": ready}})
-        },
-        "/metrics": {
-            "get": _public(
-                "getMetrics",
-                "Prometheus metrics",
-                {"text/plain": {"schema": {"type": "string"}}},
-            )
         },
         "/openapi.json": {
             "get": _public(
@@ -120,6 +119,13 @@ def admin_paths(operations: Sequence[Operation], schema: Callable[[Any], Schema]
     """The admin API, as far as the engine offers it."""
     any_object = {JSON_TYPE: {"schema": {"type": "object"}}, MSGPACK_TYPE: {"schema": {}}}
     paths: Schema = {
+        "/metrics": {
+            "get": _public(
+                "getMetrics",
+                "Prometheus metrics",
+                {"text/plain": {"schema": {"type": "string"}}},
+            )
+        },
         "/admin/v1/status": {
             "get": _plain("getStatus", "Status of the engine", any_object, "Admin")
         },
@@ -132,7 +138,7 @@ def admin_paths(operations: Sequence[Operation], schema: Callable[[Any], Schema]
             "post": {
                 "operationId": operation.name.replace("-", "_"),
                 "tags": ["Admin"],
-                "summary": operation.summary.partition(".")[0],
+                "summary": operation.title,
                 "description": operation.summary,
                 "requestBody": {
                     "required": False,

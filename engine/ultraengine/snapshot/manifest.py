@@ -20,6 +20,7 @@ FORMAT: Final = 1
 FULL_SUFFIX: Final = ".full"
 INCREMENT_SUFFIX: Final = ".increment"
 TEMPORARY_SUFFIX: Final = ".tmp"
+FULLS_AT_ONE_POSITION: Final = 2
 
 
 class BaseEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -217,10 +218,19 @@ def plan_load(
 
 
 def retained(entries: Sequence[SnapshotEntry], *, fulls: int) -> tuple[SnapshotEntry, ...]:
-    """What stays: the newest `fulls` full images and every increment that stands on them."""
-    newest = sorted((each for each in entries if each.full), key=_preference)[:fulls]
-    rest = [each for each in entries if not each.full]
-    usable = [*newest, *rest]
+    """What stays: the full images at the newest `fulls` positions, and what stands on them.
+
+    Of several full images at one position (a converted one beside its original, or one that
+    was asked for while nothing happened) the newest `FULLS_AT_ONE_POSITION` stay.
+    """
+    images = sorted((each for each in entries if each.full), key=_preference)
+    kept_at: dict[int, int] = {}
+    usable = [each for each in entries if not each.full]
+    for each in images:
+        count = kept_at.get(each.sequence_end, 0)
+        if count < FULLS_AT_ONE_POSITION and (count or len(kept_at) < fulls):
+            kept_at[each.sequence_end] = count + 1
+            usable.append(each)
     kept = {each.file for each in usable if chain_of(each, usable) is not None}
     return tuple(each for each in entries if each.file in kept)
 

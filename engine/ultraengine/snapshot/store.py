@@ -112,6 +112,8 @@ class SnapshotStore:
         codecs: Codecs | None = None,
         alarm: Alarm = no_alarm,
     ) -> None:
+        if options.fulls_kept < 1:
+            raise InvariantBroken("a shard keeps a snapshot", fulls_kept=options.fulls_kept)
         self.disk: Final = disk
         self.options: Final = options
         self.codecs: Final = codecs or Codecs()

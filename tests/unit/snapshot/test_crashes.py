@@ -210,7 +210,9 @@ class AnySequence(RuleBasedStateMachine):
         bench = self.bench
         listed = {entry.file for entry in bench.driver.entries}
         assert listed <= set(bench.disk.list("snapshots"))
-        assert sum(entry.full for entry in bench.driver.entries) <= bench.options["fulls_kept"]
+        fulls = [entry.sequence_end for entry in bench.driver.entries if entry.full]
+        assert len(set(fulls)) <= bench.options["fulls_kept"]
+        assert all(fulls.count(position) <= 2 for position in fulls)
         assert bench.driver.increments <= bench.options["increments_max"]
 
 

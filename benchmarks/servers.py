@@ -1,0 +1,119 @@
+"""Starts the servers that are compared, on free ports, with their data on the same disk.
+
+Each is stopped by the process id that was started here, and nothing else is touched.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+STOP_S = 20
+START_S = 60
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def find(program: str) -> str:
+    """Where a server program is.  Raises SystemExit with what to install."""
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+    found = shutil.which(program) or (str(debian[-1]) if debian else None)
+    if found is None:
+        raise SystemExit(f"{program} is not installed; run hack/bench-packages.sh first")
+    return found
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], log: Path, stop: signal.Signals) -> Iterator[int]:
+    """Run a server and stop it at the end; yields its process id."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield process.pid
+        finally:
+            process.send_signal(stop)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_for_port(port: int) -> None:
+    """Until somebody accepts connections there."""
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"nothing listens on port {port} after {START_S} s")
+
+
+@contextlib.contextmanager
+def ultra(directory: Path, *options: str, core: int | None = None) -> Iterator[tuple[int, int]]:
+    """An engine with its data in `directory`; yields (port, process id)."""
+    port = free_port()
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ultraengine.cli.main", "dev", "--port", str(port),
+               "--data", str(directory / "data"), *options]  # fmt: skip
+    if core is not None:
+        command = ["taskset", "-c", str(core), *command]
+    with running(command, directory / "engine.log", signal.SIGTERM) as pid:
+        until = time.monotonic() + START_S
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
+                break  # Anything but a 200 raises.
+            if time.monotonic() > until:
+                raise SystemExit(f"the engine is not ready; see {directory / 'engine.log'}")
+            time.sleep(0.05)
+        yield port, pid
+
+
+@contextlib.contextmanager
+def postgres(directory: Path) -> Iterator[tuple[int, list[str]]]:
+    """A PostgreSQL with its defaults for durability; yields (port, prefix of client commands)."""
+    port = free_port()
+    directory.mkdir(parents=True, exist_ok=True)
+    # initdb and postgres refuse to run as root.
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    data = directory / "pgdata"
+    if as_user:
+        shutil.chown(directory, "postgres", "postgres")
+        for parent in directory.resolve().parents:
+            if parent != Path("/") and not os.access(parent, os.X_OK):
+                raise SystemExit(f"{parent} cannot be entered by the user postgres")
+    with (directory / "initdb.log").open("wb") as log:
+        subprocess.run([*as_user, find("initdb"), "-D", str(data), "-U", "bench", "-A", "trust"],
+                       check=True, stdout=log, stderr=log)  # fmt: skip
+    command = [*as_user, find("postgres"), "-D", str(data), "-p", str(port),
+               "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}",
+               "-c", "shared_buffers=512MB", "-c", "max_connections=200"]  # fmt: skip
+    with running(command, directory / "postgres.log", signal.SIGINT):
+        wait_for_port(port)
+        yield port, ["-h", "127.0.0.1", "-p", str(port), "-U", "bench"]
+
+
+@contextlib.contextmanager
+def redis(directory: Path) -> Iterator[int]:
+    """A Redis that syncs its append-only file before every reply; yields its port."""
+    port = free_port()
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [find("redis-server"), "--port", str(port), "--bind", "127.0.0.1",
+               "--dir", str(directory), "--appendonly", "yes", "--appendfsync", "always",
+               "--save", ""]  # fmt: skip
+    with running(command, directory / "redis.log", signal.SIGTERM):
+        wait_for_port(port)
+        yield port

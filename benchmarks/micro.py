@@ -101,9 +101,9 @@ def append_us(work: Path) -> float:
 
     That is what the log itself adds to the disk's time.
     """
-    log = Log.open(
-        LocalDisk(work / "append"), SystemClock(), SystemRandom(), FileSecrets(None, {}),
-        LogOptions(shard=ShardId(0), epoch=Epoch(1), handlers=bytes(8), limits=DEFAULT_LIMITS))  # fmt: skip
+    options = LogOptions(shard=ShardId(0), epoch=Epoch(1), handlers=bytes(8), limits=DEFAULT_LIMITS)
+    disk, secrets = LocalDisk(work / "append"), FileSecrets(None, {})
+    log = Log.open(disk, SystemClock(), SystemRandom(), secrets, options)
     log.start(lambda error: sys.exit(f"the log failed: {error}"))
     bench, serializer = Bench(LEDGER), MsgpackSerializer()
     data = {"transfers": [{"id": "t", "from": "a1", "to": "a2", "amount": 5}]}
@@ -149,8 +149,10 @@ def recovery_s(work: Path, accounts: int, commands: int) -> tuple[float, float]:
 
 
 def stall_ms(work: Path, accounts: int) -> float:
-    """Worst answer in milliseconds, on a fixed schedule of 200 requests/s, while a snapshot of that
-    many accounts is taken; the worst of the same schedule without a snapshot is taken off."""
+    """Worst answer in ms while a snapshot of that many accounts is taken, less the usual worst.
+
+    Requests leave on a fixed schedule of 200/s, whether or not earlier ones were answered.
+    """
     with servers.ultra(work / "stall", core=0) as (port, _):
         asyncio.run(load.prepare(argparse.Namespace(port=port, accounts=accounts)))
 

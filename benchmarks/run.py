@@ -206,8 +206,8 @@ def markdown(about: dict[str, str], table: dict[str, Result], goals: list[tuple[
     """The report."""
     lines = ["# Benchmark", "", f"`make bench`, {rounds} rounds, contenders in turn.", ""]
     lines += [f"* {name}: {value}" for name, value in about.items()]
-    lines += ["", "Engine: policy `sync`, checksums and chain on, full ledger rules, one process.", "",
-              "| contender | transfers/s | lowest to highest | p50 ms | p99 ms |",
+    lines += ["", "Engine: policy `sync`, checksums and chain on, full ledger rules, one process."]
+    lines += ["", "| contender | transfers/s | lowest to highest | p50 ms | p99 ms |",
               "|---|--:|--:|--:|--:|"]  # fmt: skip
     for name, row in table.items():
         if "transfers_per_s" not in row:

@@ -29,12 +29,14 @@ Script = list[ScriptCommand]
 
 WAITS_US: Final = (1, 1_000, 1_000_000, 3_600_000_000)
 """Time between commands: from the same instant, nearly, to an hour."""
+SCRIPTS_COMPARED: Final = 30
+"""Scripts that are played in other processes too."""
 _QUIET: Final = (HealthCheck.differing_executors, HealthCheck.too_slow, HealthCheck.data_too_large)
 _SETTINGS: Final = settings(
     max_examples=40, deadline=None, report_multiple_bugs=False, suppress_health_check=_QUIET
 )
 _COLLECT: Final = settings(
-    _SETTINGS, max_examples=25, phases=[Phase.generate], derandomize=True, database=None
+    _SETTINGS, max_examples=100, phases=[Phase.generate], derandomize=True, database=None
 )
 _HANDLERS: Final = ("decide", "decide_item", "guard", "fold", "dry_run", "linked", "items")
 
@@ -52,6 +54,8 @@ class DomainSuite:
     """Commands of all types, right and wrong ones (`testing.rehearsal.command`)."""
     commands_max: ClassVar[int] = 15
     """Longest script."""
+    unreached: ClassVar[Iterable[str]] = ()
+    """Names of commands that random scripts cannot be expected to have accepted."""
     allow: ClassVar[Iterable[str]] = ()
     """Modules that the domain may import besides those known to be deterministic."""
 
@@ -186,11 +190,12 @@ class DomainSuite:
 
     def test_two_processes_agree(self) -> None:
         """The same scripts under two hash seeds, command by command."""
-        check_determinism(self.domain, self.collected())
+        check_determinism(self.domain, self.collected()[:SCRIPTS_COMPARED])
 
     def test_the_commands_of_this_suite_reach_something(self) -> None:
-        """Else all the others would pass without looking: some commands are accepted."""
+        """Else all the others would pass without looking: each is accepted at least once."""
         accepted = {spec.name: 0 for spec in self.loaded().commands}
+        accepted.update(dict.fromkeys(self.unreached, 1))
         for script in self.collected():
             rehearsal = Rehearsal(self.loaded())
             for line in script:

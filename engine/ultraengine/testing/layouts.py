@@ -179,12 +179,13 @@ class LayoutContract:
     def test_chunks_are_bounded(self) -> None:
         """Neither ``dump`` nor ``changes`` gives a chunk of more than a MiB."""
         layout = self.make()
-        count, total = 0, 0
-        while total < 5 * MIB // 2 and count < ENTRIES_MAX:
-            for number in range(count, count + max(1000, count)):
-                layout.put(self.key(number), self.value(number))
-            count = len(layout)
-            total = sum(map(len, layout.dump()))
+        sample = 1000
+        for number in range(sample):
+            layout.put(self.key(number), self.value(number))
+        sampled = sum(map(len, layout.dump()))
+        for number in range(sample, min(ENTRIES_MAX, sample * 2 * MIB // sampled)):
+            layout.put(self.key(number), self.value(number))
+        total = sum(map(len, layout.dump()))
         for name, chunks in (("dump", list(layout.dump())), ("changes", list(layout.changes()))):
             _true(f"{name}: more than one chunk for {total} bytes", len(chunks) > 1)
             largest = max(map(len, chunks))

@@ -182,6 +182,7 @@ ALLOWED_MODULES: Final = frozenset(
         "typing",
         "typing_extensions",
         "ultraengine.execution.layouts",
+        "ultraengine.execution.packed",
         "ultraengine.model",
         "xxhash",
         "zlib",

@@ -76,8 +76,8 @@ class Rehearsal(Bench):
         except EngineError as error:
             return error
 
-    def pass_time(self, now: Instant) -> None:
-        """Tick, as often as it takes, until no timer is due at `now`."""
+    def pass_time(self, now: int) -> None:
+        """Tick, as often as it takes, until no timer is due at `now` (as `Instant`)."""
         while True:
             due = self.executor.next_due()
             if due is None or due[0] > now:

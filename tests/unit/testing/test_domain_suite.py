@@ -83,6 +83,15 @@ def test_a_wrong_domain_fails(name: str, test: str, says: str) -> None:
         _unshrunk(function)(Suite()) if hasattr(function, "hypothesis") else function(Suite())
 
 
+def test_a_command_that_cannot_be_reached_may_be_named() -> None:
+    class Suite(DomainSuite):
+        domain = "tests.unit.testing.wrong_domains:NEVER_ACCEPTS"
+        commands = ADD
+        unreached = ("add",)
+
+    Suite().test_the_commands_of_this_suite_reach_something()
+
+
 def _unshrunk(function: Any) -> Callable[[DomainSuite], None]:
     """The same property, which reports the first failure as it was found."""
     inner = function.hypothesis.inner_test

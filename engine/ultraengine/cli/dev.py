@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from ultraengine.cli.exits import CommandFailed
+from ultraengine.cli.offline import LEDGER, add_domains
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.main import Process, run_dev
 
@@ -36,8 +37,6 @@ Try a first transfer (in another terminal):
 
 """
 
-LEDGER = "ultraengine.domains.ledger:DOMAIN"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
@@ -50,12 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, default=8080, help="port of everything (%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument(
-        "--domain",
-        action="append",
-        metavar="PACKAGE.MODULE:ATTRIBUTE",
-        help="a domain to serve, repeatable (the ledger); modules of this directory are found",
-    )
+    add_domains(parser)
     parser.add_argument("--auth", type=Path, metavar="FILE", help="ask for API keys of this file")
     parser.add_argument(
         "--durability",

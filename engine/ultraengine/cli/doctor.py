@@ -1,7 +1,6 @@
 """`ultra doctor`: examine this machine, a data directory and a running engine."""
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from ultraengine.cli.checks import (
 from ultraengine.cli.connection import add_connection, connect
 from ultraengine.cli.directories import open_disk, open_secrets, shard_directory
 from ultraengine.cli.exits import Exit
-from ultraengine.cli.offline import import_domains
+from ultraengine.cli.offline import add_domains, import_domains
 from ultraengine.cli.output import print_json
 from ultraengine.client import ClientError, Unreachable
 from ultraengine.main import SWITCH_INTERVAL_S
 from ultraengine.model.limits import DEFAULT_LIMITS
 
 DEFAULT_DATA = Path("ultra-data")
-LEDGER = "ultraengine.domains.ledger:DOMAIN"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="data directory, or that of one shard (ultra-data, when it is there)",
     )
     parser.add_argument("--secrets", type=Path, help="directory with the keys")
-    parser.add_argument(
-        "--domain",
-        action="append",
-        metavar="PACKAGE.MODULE:ATTRIBUTE",
-        help="a domain of the data, repeatable (the ledger)",
-    )
+    add_domains(parser)
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.epilog = (
         "Changes nothing, and may examine the directory of a running engine.\n"
@@ -86,8 +79,7 @@ def _examine(options: argparse.Namespace, directory: Path | None) -> Iterator[Ch
 
 
 def _examine_data(options: argparse.Namespace, directory: Path) -> Iterator[Check]:
-    sys.path.insert(0, str(Path.cwd()))
-    domains = import_domains(options.domain or (LEDGER,))
+    domains = import_domains(options.domain)
     shard = shard_directory(directory)
     disk, secrets = open_disk(shard), open_secrets(options.secrets)
     yield check_flush(shard)

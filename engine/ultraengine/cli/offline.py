@@ -5,13 +5,17 @@ then sees a moment of it.  No handler runs: recorded events are evolved, and com
 outcome is not recorded yet are left out.
 """
 
+import argparse
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
 from ultraengine.cli.exits import CommandFailed
+from ultraengine.execution.dedup import DedupIndex, DedupOptions
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
 from ultraengine.log.frame import FrameKind
@@ -21,13 +25,17 @@ from ultraengine.log.serializer import serializers
 from ultraengine.log.survey import walk
 from ultraengine.model.domain import Domain, History
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
+from ultraengine.model.limits import DEFAULT_LIMITS
 from ultraengine.ports import Disk, Secrets
 from ultraengine.shard.image import ExecutorImage
 from ultraengine.shard.validation import NothingRemembered
 from ultraengine.snapshot import tools as snapshots
 from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.files import ChainFile, opened
+from ultraengine.snapshot.image import Image
 from ultraengine.snapshot.manifest import plan_load
+
+LEDGER: Final = "ultraengine.domains.ledger:DOMAIN"
 
 
 class _NoEvents:
@@ -84,6 +92,14 @@ def load_state(disk: Disk, secrets: Secrets, domains: Sequence[Domain], shard: i
     return LoadedState(executor, int(start), int(executor.applied_end - start))
 
 
+def empty_image(domains: Sequence[Domain], shard: int) -> Image:
+    """An image with everything in memory, to prove and merge snapshots with."""
+    options = msgspec.structs.replace(DedupOptions.of(DEFAULT_LIMITS), bytes_max=0)
+    dedupe = DedupIndex(options)
+    executor = Executor(Registry(domains), ShardId(shard), dedupe=dedupe, history=_NoHistory())
+    return ExecutorImage(executor, dedupe)
+
+
 def recorded_groups(disk: Disk, secrets: Secrets, from_offset: int) -> Iterator[RecordedGroup]:
     """Groups with all outcomes recorded that hold `from_offset` or a later offset, in order."""
     codecs = serializers()
@@ -113,10 +129,22 @@ def shard_number(name: str) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def import_domains(names: Sequence[str]) -> list[Domain]:
-    """Domains by ``package.module:ATTRIBUTE``.  Raises `CommandFailed`."""
+def add_domains(parser: argparse.ArgumentParser) -> None:
+    """The argument of verbs that need to understand the state."""
+    parser.add_argument(
+        "--domain",
+        action="append",
+        metavar="PACKAGE.MODULE:ATTRIBUTE",
+        help="a domain of the data, repeatable (the ledger); modules of this directory are found",
+    )
+
+
+def import_domains(names: Sequence[str] | None) -> list[Domain]:
+    """Domains by ``package.module:ATTRIBUTE``, the ledger by default.  Raises `CommandFailed`."""
+    # The interpreter of an installed program does not look into the current directory.
+    sys.path.insert(0, str(Path.cwd()))
     loaded: list[Domain] = []
-    for name in names:
+    for name in names or (LEDGER,):
         module, _, attribute = name.partition(":")
         try:
             loaded.append(getattr(importlib.import_module(module), attribute))

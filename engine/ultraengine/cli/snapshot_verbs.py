@@ -10,8 +10,9 @@ import msgspec
 
 from ultraengine.cli.directories import open_secrets, shard_directory
 from ultraengine.cli.exits import CommandFailed, Exit
-from ultraengine.cli.offline import shard_number
+from ultraengine.cli.offline import add_domains, empty_image, import_domains, shard_number
 from ultraengine.cli.output import print_facts, print_json, print_table, say
+from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.snapshot import tools
 from ultraengine.snapshot.codec import BINARY, JSON, Codecs
@@ -39,13 +40,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     child = verb("list", "List the verified snapshots.", _list)
     child.add_argument("-o", "--output", choices=("text", "json"), default="text")
 
-    verb("verify", "Read every listed snapshot from the first to the last byte.", _verify)
+    child = verb("verify", "Read every listed snapshot, load it and compare its state.", _verify)
+    add_domains(child)
 
     child = verb("info", "Say what a snapshot is of, and what it consists of.", _info)
     child.add_argument("file", help="name as 'list' shows it")
     child.add_argument("--sections", action="store_true", help="sizes by name (reads all of it)")
 
     child = verb("compact", "Merge the newest image and its increments into one.", _compact)
+    add_domains(child)
     child.add_argument("--master-key", metavar="NAME", help="secret to encrypt it with")
 
     child = verb("convert", "Write a snapshot again with another codec or key.", _convert)
@@ -66,6 +69,9 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFailed(
             "a running process owns the directory", advice="Stop it first.", code=Exit.IN_USE
         ) from error
+    except InvariantBroken as error:
+        advice = "Name the domains that the data was written with: --domain."
+        raise CommandFailed(str(error), advice=advice) from error
     except (SnapshotError, OSError, KeyError) as error:
         raise CommandFailed(str(error)) from error
 
@@ -73,6 +79,15 @@ def run(options: argparse.Namespace) -> int:
 def _tools(options: argparse.Namespace) -> tools.Tools:
     disk = LocalDisk(shard_directory(options.directory))
     return tools.Tools(disk=disk, secrets=open_secrets(options.secrets), codecs=Codecs())
+
+
+def _tools_with_domains(options: argparse.Namespace) -> tools.Tools:
+    domains, shard = import_domains(options.domain), _shard(options)
+    return msgspec.structs.replace(_tools(options), new_image=lambda: empty_image(domains, shard))
+
+
+def _shard(options: argparse.Namespace) -> int:
+    return shard_number(shard_directory(options.directory).name)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -95,9 +110,10 @@ def _row(entry: SnapshotEntry) -> list[str]:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    found = tools.verify(_tools(options))
+    found = tools.verify(_tools_with_domains(options))
     for verdict in found.verdicts:
-        print(f"{verdict.entry.file}: {verdict.problem or 'good'}")
+        good = "good, its state too" if verdict.state_compared else "good"
+        print(f"{verdict.entry.file}: {verdict.problem or good}")
     if found.usable_end is None:
         print("no snapshot can be loaded: a start replays the whole log")
     else:
@@ -146,15 +162,14 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _options(options: argparse.Namespace) -> SnapshotOptions:
-    shard = ShardId(shard_number(shard_directory(options.directory).name))
-    return SnapshotOptions(shard=shard, master_key=options.master_key)
+    return SnapshotOptions(shard=ShardId(_shard(options)), master_key=options.master_key)
 
 
 def _compact(options: argparse.Namespace) -> int:
     entry = tools.compact(
-        _tools(options), _options(options), clock=SystemClock(), random=SystemRandom()
+        _tools_with_domains(options), _options(options), clock=SystemClock(), random=SystemRandom()
     )
-    say(f"merged into {entry.file}")
+    say(f"the newest full image is {entry.file}")
     print_json(entry)
     return Exit.OK
 

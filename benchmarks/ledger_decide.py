@@ -1,7 +1,7 @@
 """How long deciding and evolving one full-rule transfer takes, without log or codec.
 
-    python benchmarks/ledger_decide.py [--accounts 10000] [--transfers 200000] [--ids ascending|random]
-                                        [--profile]
+    python benchmarks/ledger_decide.py [--accounts 10000] [--transfers 200000]
+                                       [--ids ascending|random] [--profile]
 
 Commands of 1,000 transfers between random accounts with limits, every id fresh; ascending ids
 (like UUIDv7 or padded numbers) need no search of the index, random ones do.  Prints

@@ -30,12 +30,14 @@ from ultraengine.domains.ledger.events import (
 )
 from ultraengine.domains.ledger.links import resolved
 from ultraengine.model.domain import History
-from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import Offset
 
 Posting = Transferred | Posted | HoldPosted | Reversed
 """Events that change balances: what an account's entries are made of."""
 
+LATE_STEPS_MAX: Final = 1_000_000
+"""Late postings that one read follows: some seconds of work."""
 _COMMANDS_KEPT: Final = 8
 """Decoded commands that a reader keeps; chains mostly stay within one or go to the next."""
 
@@ -201,13 +203,24 @@ class Chain:
             step = self.before(step)
 
     def late(self, head: int | None, *, above: int) -> Iterator[tuple[Step, Posting]]:
-        """Late postings from `head` backwards whose version is above `above`."""
+        """Late postings from `head` backwards whose version is above `above`.
+
+        Raises TOO_LARGE beyond `LATE_STEPS_MAX` of them.
+        """
         position = NO_POSITION if head is None else head
+        count = 0
         while position != NO_POSITION:
             step = self.at(position)
             if step.link.version <= above:
                 return
             if step.link.late is None or not isinstance(step.event, Posting):
                 raise InvariantBroken("late postings are linked", position=position)
+            count += 1
+            if count > LATE_STEPS_MAX:
+                raise EngineError(
+                    f"more than {LATE_STEPS_MAX} postings were recorded later than their business "
+                    "time asks for; read by logged time",
+                    code="TOO_LARGE",
+                )
             yield step, step.event
             position = step.link.late

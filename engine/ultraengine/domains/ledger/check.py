@@ -110,10 +110,7 @@ def _chain(book: Book, account: Account, reader: Reader, changes_max: int) -> It
         if isinstance(change.event, Creation) and change.event.id > book.highest:
             yield f"transfer {change.event.id} is above {book.highest}, the highest known"
         before = chain.before(change)
-        if before is None:
-            if change.link.version != 1:
-                yield f"the first change has version {change.link.version}"
-        else:
+        if before is not None:
             yield from _follows(before, change, account.id)
         if count + 1 == changes_max:
             return

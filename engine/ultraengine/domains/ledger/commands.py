@@ -6,6 +6,7 @@ well-formed but not possible is decided, logged and answered with a result code 
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -292,7 +293,7 @@ _NAME_RULE: Final = "an id is 1-128 characters of A-Z a-z 0-9 . _ : -"
 def _check_names(list_name: str, items: Sequence[Any], fields: Sequence[str]) -> None:
     """All names at once: what is left after deleting every allowed byte is not allowed."""
     for attribute in fields:
-        text = "".join([getattr(item, attribute) for item in items])
+        text = "".join(map(attrgetter(attribute), items))
         if text.encode("utf-8", "surrogatepass").translate(None, _NAME_BYTES):
             wire_name = {"source": "from", "target": "to"}.get(attribute, attribute)
             index = next(n for n, item in enumerate(items) if not is_name(getattr(item, attribute)))

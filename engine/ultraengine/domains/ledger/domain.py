@@ -99,8 +99,9 @@ COMMANDS: Final = (
 class Ledger:
     """Implements `model.domain.Domain`.  One instance serves one registry.
 
-    The instance owns the scratch list of the command being executed, which one command at a
-    time uses: a registry belongs to the one writer of its process.
+    `DOMAIN` is one for those who load domains by name.  The instance owns the scratch list of
+    the command being executed, which one command at a time uses: a registry belongs to the one
+    writer of its process.
     """
 
     name: Final = "ledger"
@@ -152,3 +153,6 @@ class Ledger:
     def check(self, state: LedgerSlot) -> Sequence[str]:
         """`check.check_slot`."""
         return check_slot(state)
+
+
+DOMAIN: Final = Ledger()

@@ -1,5 +1,6 @@
 """Reads of one account's history: entries and statements."""
 
+import itertools
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -270,13 +271,12 @@ def _effective(chain: Chain, captured: StatementCapture) -> tuple[int, list[_Row
     opening = int(lower.link.balance)
     rows: list[_Row] = []
     # After `upper`, only late postings can lie in the period or before it.
-    found = list(chain.late(head.late, above=upper.link.version))
-    for step in chain.back(upper, above=lower.link.version):
-        if isinstance(step.event, Posting):
-            found.append((step, step.event))
-            if len(found) > STATEMENT_ENTRIES_MAX:
-                raise _too_long()
-    for step, event in found:
+    between = (
+        (step, step.event)
+        for step in chain.back(upper, above=lower.link.version)
+        if isinstance(step.event, Posting)
+    )
+    for step, event in itertools.chain(chain.late(head.late, above=upper.link.version), between):
         moment = effective_time(event)
         if moment < start:
             opening += paid_in(event, head.id)

@@ -8,6 +8,11 @@ import pytest
 
 from ultraengine.domains.ledger import image
 from ultraengine.domains.ledger.check import check_history
+from ultraengine.domains.ledger.commands import Transfer, Voiding
+from ultraengine.domains.ledger.evolve import evolve
+from ultraengine.domains.ledger.holds import decide_voiding
+from ultraengine.domains.ledger.overlay import overlay
+from ultraengine.domains.ledger.transfers import decide_transfer
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import slot_of
 
@@ -93,10 +98,10 @@ def test_books_of_one_slot_are_kept_apart(make_bench: Callable[[], Any]) -> None
     # Even under one hash, an event belongs to the book that it names.
     first, second = slot.books["t", "k"], slot.books["t", other]
     first.seed = second.seed
-    bench.move("u", "a", "b", 7, key=other)
-    assert bench.move("u", "a", "b", 8) == "posted"
-    assert bench.get("transfers/{id}", id="u").amount == "8"
-    assert bench.get("transfers/{id}", key=other, id="u").amount == "7"
+    bench.move("early", "a", "b", 7, key=other)
+    assert bench.move("early", "a", "b", 8) == "posted"
+    assert bench.get("transfers/{id}", id="early").amount == "8"
+    assert bench.get("transfers/{id}", key=other, id="early").amount == "7"
     assert bench.get("accounts/{id}", key=other, id="a").balance == "-12"
     state = loaded(domain, list(domain.dump(slot)))
     assert sorted(state.books) == sorted([("t", "k"), ("t", other)])
@@ -353,3 +358,139 @@ def test_an_index_that_leads_nowhere_stops_the_shard(books: Any) -> None:
     )
     assert isinstance(failing.error, InvariantBroken)
     assert books.balance("alice") == 1_000
+
+
+def rewrite(bench: Any, offset: int, *events: Any) -> None:
+    """Make the history say something else about a command."""
+    bench.history.append(offset, "ledger", msgspec.msgpack.encode(events))
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_a_chain_that_leads_into_another_account_is_noticed(books: Any, offset: int) -> None:
+    books.do("close_accounts", {"accounts": [{"id": "nobody"}]})
+    (bank,) = books.history.read("ledger", 0)
+    (funded,) = books.history.read("ledger", 2)
+    assert funded.source_previous == 0
+    if offset:
+        held = books.executor.applied_end
+        books.move("h", "alice", "bob", 1, pending_timeout_s=0)
+        (hold,) = books.history.read("ledger", held)
+        other = damage(hold.source, account="x")
+        rewrite(books, 0, damage(hold, source=other, target=damage(other, account="y")))
+    else:
+        rewrite(books, 0, damage(bank, id="somebody"))
+    found = list(check_history(books.slot(), books.history_view()))
+    assert [sentence.partition(":")[0] for sentence in found] == ["book t/k, account bank"]
+    assert "leads to an event of its account" in found[0]
+
+
+def test_a_late_chain_that_leads_to_what_was_not_late_is_noticed(books: Any) -> None:
+    books.move("t", "bank", "alice", 1, effective_time="2001-01-01")
+    offset = books.executor.applied_end - 1
+    assert books.balance("alice", at_effective_time="2001-01-01") == 1
+    (late,) = books.history.read("ledger", offset)
+    rewrite(books, offset, damage(late, target=damage(late.target, late=None)))
+    with pytest.raises(InvariantBroken, match="late postings are linked"):
+        books.balance("alice", at_effective_time="2001-01-01")
+
+
+def test_a_posted_hold_without_its_hold_is_noticed(books: Any) -> None:
+    opened = books.executor.applied_end
+    books.move("h", "alice", "bob", 10, pending_timeout_s=0)
+    books.one("post_transfers", id="h")
+    (hold,) = books.history.read("ledger", opened)
+    (funded,) = books.history.read("ledger", 2)
+    rewrite(books, opened, funded)
+    with pytest.raises(InvariantBroken, match="posted hold was opened"):
+        books.get("accounts/{id}/entries", id="alice", limit=1)
+    rewrite(books, opened, hold)
+    assert books.get("accounts/{id}/entries", id="alice", limit=1).entries[0].kind == "hold"
+
+
+def failing(bench: Any, name: str, **item: Any) -> str:
+    """What a command over one transfer raised inside; it must change nothing."""
+    before = list(bench.registry.domains[0].dump(bench.slot()))
+    verdict = bench.run(f"ledger.{name}", {"transfers": [item]})
+    assert isinstance(verdict.error, InvariantBroken)
+    assert list(bench.registry.domains[0].dump(bench.slot())) == before
+    return str(verdict.error)
+
+
+def test_an_index_and_a_history_that_disagree_are_noticed(books: Any) -> None:
+    opened = books.executor.applied_end
+    books.move("h", "alice", "bob", 10, pending_timeout_s=0)
+    books.one("void_transfers", id="h")
+    (hold,) = books.history.read("ledger", opened)
+    (voided,) = books.history.read("ledger", opened + 1)
+    rewrite(books, opened, voided)
+    assert "indexed event created a transfer" in failing(books, "void_transfers", id="h")
+    rewrite(books, opened, hold)
+    rewrite(books, opened + 1, damage(voided, id="g"))
+    assert "hold is open or resolved" in failing(books, "void_transfers", id="h")
+
+
+def test_accounts_that_memory_has_lost_are_noticed(books: Any) -> None:
+    books.move("t", "alice", "bob", 10)
+    books.move("h", "alice", "bob", 10, pending_timeout_s=0)
+    book = books.slot().books["t", "k"]
+    alice = book.accounts.pop("alice")
+    item = {"id": "r", "reverses": "t"}
+    assert "accounts of a transfer exist" in failing(books, "reverse_transfers", **item)
+    assert "accounts of a hold exist" in failing(books, "void_transfers", id="h")
+    book.accounts["alice"] = alice
+    assert books.one("void_transfers", id="h") == "voided"
+
+
+def test_a_hold_that_was_posted_and_reversed_stays_posted(books: Any) -> None:
+    books.move("h", "alice", "bob", 10, pending_timeout_s=9)
+    books.one("post_transfers", id="h", amount=4)
+    books.one("reverse_transfers", id="r", reverses="h")
+    assert books.one("post_transfers", id="h", amount=4) == "already_posted"
+    assert books.one("reverse_transfers", id="r2", reverses="h") == "already_reversed"
+    view = books.get("transfers/{id}", id="h")
+    assert (view.status, view.posted_amount, view.reversed_by) == ("reversed", "4", "r")
+
+
+def test_expiry_passes_over_holds_resolved_deep_in_the_heap(books: Any) -> None:
+    ends = []
+    for number in range(7):
+        books.move(f"h{number}", "alice", "bob", 1, pending_timeout_s=10 + number)
+        ends.append(books.time + (10 + number) * SECOND)
+    for number in (1, 3, 5):
+        books.one("void_transfers", id=f"h{number}")
+    assert len(books.slot().timers) == 7
+    events = books.registry.domains[0].expire(books.slot(), ends[-1], 10)
+    assert [event.id for _, _, event in events] == ["h0", "h2", "h4", "h6"]
+    assert books.tick(ends[-1]) == 4
+    books.verify()
+
+
+def test_chains_may_use_the_holds_and_accounts_that_they_make(books: Any) -> None:
+    dry = {
+        "transfers": [
+            {"id": "h", "from": "alice", "to": "bob", "amount": 5, "pending_timeout_s": 1, **tied}
+            for tied in ({"linked": True}, {})
+        ]
+    }
+    assert books.statuses("create_transfers", dry) == ["linked_event_failed", "exists"]
+    accounts = {"accounts": [{"id": n, "asset": "USD/2", "linked": n != "q"} for n in "pq"]}
+    assert books.statuses("open_accounts", accounts) == ["opened", "opened"]
+    shut = {"accounts": [{"id": "p", "linked": True}, {"id": "p"}]}
+    assert books.statuses("close_accounts", shut) == ["linked_event_failed", "already_closed"]
+    books.verify()
+
+
+def test_a_view_of_a_book_can_make_and_resolve_a_hold_without_it(books: Any) -> None:
+    before = books.dump()
+    book = books.slot().books["t", "k"]
+    view = overlay(book)
+    place: Any = At(books.executor.applied_end)
+    place.history = books.history_view()
+    item = Transfer(id="h", source="alice", target="bob", amount=5, pending_timeout_s=1)
+    evolve(view, decide_transfer(view, item, place), place)  # type: ignore[arg-type]
+    assert view.hold("h") is not None
+    assert book.hold("h") is None
+    evolve(view, decide_voiding(view, Voiding(id="h"), place), place)  # type: ignore[arg-type]
+    assert view.hold("h") is None
+    assert books.dump() == before
+    assert books.one("void_transfers", id="h") == "transfer_not_found"

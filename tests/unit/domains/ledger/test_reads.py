@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ultraengine.domains.ledger import read_accounts, read_entries
+from ultraengine.domains.ledger import chain, read_accounts, read_entries
 from ultraengine.domains.ledger.chain import Chain, Reader
 from ultraengine.model.errors import EngineError, InvariantBroken, Malformed
 from ultraengine.model.ids import Instant
@@ -272,6 +272,21 @@ def test_a_statement_of_late_postings_that_is_too_long_is_refused(
         bench.move(f"t{number}", "bank", "shop", 1, effective_time=moment)
     with pytest.raises(EngineError) as caught:
         bench.get("accounts/{id}/statement", id="shop")
+    assert caught.value.code == "TOO_LARGE"
+
+
+def test_reads_by_business_time_follow_late_postings_up_to_a_bound(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.open("bank", "shop", min_balance=None)
+    for number in range(8):
+        moment = text(bench.time - number * DAY)
+        bench.move(f"t{number}", "bank", "shop", 1, effective_time=moment)
+    monkeypatch.setattr(chain, "LATE_STEPS_MAX", 7)
+    assert bench.balance("shop", at_effective_time="2001-01-01") == 0
+    monkeypatch.setattr(chain, "LATE_STEPS_MAX", 6)
+    with pytest.raises(EngineError) as caught:
+        bench.balance("shop", at_effective_time="2001-01-01")
     assert caught.value.code == "TOO_LARGE"
 
 

@@ -207,10 +207,10 @@ BARE = Limits(
     segment_bytes=12 * 1024, frame_bytes_max=6 * 1024, reserve_bytes=0, segments_prepared=0
 )
 FORMS = (
-    (Form("plain"), 1.0),
-    (Form("lz4", compress=True), 0.3),
-    (Form("aes", encrypt=True), 0.3),
-    (Form("lz4-aes-nothing-prepared", compress=True, encrypt=True, limits=BARE), 0.5),
+    (Form("plain"), 0.6),
+    (Form("lz4", compress=True), 0.2),
+    (Form("aes", encrypt=True), 0.2),
+    (Form("lz4-aes-nothing-prepared", compress=True, encrypt=True, limits=BARE), 0.3),
 )
 """With the share of the states that is judged when time is short."""
 SEEDS = range(20) if TORTURE else range(1)

@@ -11,6 +11,7 @@ changed mapping makes new commands instead of contradicting old ones.
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Final, Literal
 
 import msgspec
@@ -89,25 +90,22 @@ class _Group:
 class Planner:
     """Makes windows; holds what was seen before them."""
 
-    def __init__(self, mapping: Mapping, *, attempt: int = 1) -> None:
+    def __init__(
+        self, mapping: Mapping, *, attempt: int = 1, window_rows: int = WINDOW_ROWS
+    ) -> None:
         """`attempt`: raise it to have rejected rows decided anew instead of remembered."""
         self._mapping = mapping
         self._attempt = attempt
+        self._window_rows = window_rows
         self._made: set[tuple[int, str, str]] = set()
         """(target, key, value) of prerequisites that were made."""
 
     def windows(self, rows: Iterable[Row | BadRow]) -> Iterator[Window]:
         """All windows of a file, in order."""
-        window: list[Row | BadRow] = []
-        number = 0
-        for row in rows:
-            window.append(row)
-            if len(window) == WINDOW_ROWS:
-                yield self._window(number, window, first_row=number * WINDOW_ROWS)
-                number += 1
-                window = []
-        if window:
-            yield self._window(number, window, first_row=number * WINDOW_ROWS)
+        source, number = iter(rows), 0
+        while window := list(islice(source, self._window_rows)):
+            yield self._window(number, window, first_row=number * self._window_rows)
+            number += 1
 
     def _window(self, number: int, rows: list[Row | BadRow], first_row: int) -> Window:
         needs, commands = _Collector(self), _Collector(self)

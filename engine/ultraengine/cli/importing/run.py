@@ -21,7 +21,7 @@ from ultraengine.cli.importing.journal import (
     write_journal,
 )
 from ultraengine.cli.importing.mapping import Mapping
-from ultraengine.cli.importing.plan import Planned, Planner, SetAside, Window
+from ultraengine.cli.importing.plan import WINDOW_ROWS, Planned, Planner, SetAside, Window
 from ultraengine.cli.importing.table import read_rows
 from ultraengine.cli.importing.verdict import judge, malformed_row
 from ultraengine.client import NewCommand, Reply, SyncClient
@@ -45,6 +45,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     rejected_max: int = 1_000
     """Bad and rejected rows before it stops; 0 = no limit."""
+    window_rows: int = WINDOW_ROWS
+    """Rows between two entries of the journal."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -61,7 +63,8 @@ def source_digest(job: Job) -> str:
     with job.file.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
-    digest.update(f"\0{job.mapping.digest}\0{job.attempt}\0{job.url}".encode())
+    facts = (job.mapping.digest, job.attempt, job.url, job.window_rows)
+    digest.update(msgspec.msgpack.encode(facts))
     return digest.hexdigest()
 
 
@@ -79,7 +82,7 @@ def run_import(client: SyncClient, job: Job, progress: Callable[[Step], None]) -
         stream = text_of(raw, job.mapping)
         report.truncate(before.report_bytes if before else 0)
         run = _Run(client, job, report, before.counts if before else Counts())
-        planner = Planner(job.mapping, attempt=job.attempt)
+        planner = Planner(job.mapping, attempt=job.attempt, window_rows=job.window_rows)
         for window in planner.windows(read_rows(stream, job.mapping.table)):
             if before is None or window.number >= before.windows:
                 run.window(planner, window)

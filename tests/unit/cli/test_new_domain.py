@@ -77,6 +77,12 @@ def test_its_tests_fail_when_the_domain_is_broken(tmp_path: Path) -> None:
     broken = source.replace("if quantity < 0:", "if quantity < -1:")
     assert broken != source
     path.write_text(broken)
+    # The failure alone is wanted here, not the smallest example of it.
+    (tmp_path / "conftest.py").write_text(
+        "from hypothesis import Phase, settings\n"
+        "settings.register_profile('first', phases=[Phase.generate])\n"
+        "settings.load_profile('first')\n"
+    )
     run = _pytest(tmp_path, "-k", "what_came_without_what_went")
     assert run.returncode == 1, run.stdout + run.stderr
     assert "1 failed" in run.stdout

@@ -15,6 +15,10 @@ from ultraengine.execution.layouts import (
 from ultraengine.testing.layouts import AnyLayout, LayoutContract
 
 
+WIDE = "x" * 200
+"""Makes values as large as most are, so that fewer of them fill a chunk."""
+
+
 class Account(msgspec.Struct, array_like=True):
     """A mutable value with strings, numbers and a nested dict."""
 
@@ -24,7 +28,7 @@ class Account(msgspec.Struct, array_like=True):
 
 
 def _account(number: int) -> Account:
-    return Account(f"owner-{number}", number * 10**10, {"b": number, "a": 1})
+    return Account(f"owner-{number} {WIDE}", number * 10**10, {"b": number, "a": 1})
 
 
 class TestHashLayout(LayoutContract):
@@ -50,7 +54,7 @@ class TestHashLayoutWithTupleKeys(LayoutContract):
         return f"tenant-{number % 7}", number
 
     def value(self, number: int) -> str:
-        return f"value {number}"
+        return f"value {number} {WIDE}"
 
 
 class TestSortedLayout(LayoutContract):
@@ -85,7 +89,9 @@ class TestColumnarLayout(LayoutContract):
         return f"item-{number}"
 
     def value(self, number: int) -> Row:
-        return Row(-number, number / 8, f"name {number}", f"s{number}" if number % 2 else None)
+        return Row(
+            -number, number / 8, f"name {number} {WIDE}", f"s{number}" if number % 2 else None
+        )
 
     def change(self, layout: AnyLayout, key: str, number: int) -> None:
         assert isinstance(layout, ColumnarLayout)
@@ -100,13 +106,13 @@ class TestColumnarLayout(LayoutContract):
 
 class TestAdjacencyLayout(LayoutContract):
     def make(self) -> AnyLayout:
-        return AdjacencyLayout(str, int, Account)
+        return AdjacencyLayout(str, str, Account)
 
     def key(self, number: int) -> str:
         return f"node-{number}"
 
-    def value(self, number: int) -> int:
-        return number
+    def value(self, number: int) -> str:
+        return f"{number} {WIDE}"
 
     def extra(self, layout: AnyLayout, number: int) -> None:
         assert isinstance(layout, AdjacencyLayout)

@@ -36,7 +36,7 @@ class ArchiveFailed(Exception):
     """Something could not be stored or read back; its segment must stay in the log."""
 
 
-class KeyRange(msgspec.Struct, frozen=True, order=True):
+class KeyRange(msgspec.Struct, frozen=True):
     """A key-compacted archive of one shard, by what it covers."""
 
     first_offset: int
@@ -93,18 +93,20 @@ class Archive:
 
     def key_ranges(self) -> list[KeyRange]:
         """The key-compacted archives, ascending, without those that another one covers."""
+        whole: list[KeyRange] = []
+        for one in sorted(self._all_keys(), key=lambda one: (one.first_offset, -one.end_offset)):
+            if not whole or one.end_offset > whole[-1].end_offset:
+                whole.append(one)
+        return whole
+
+    def _all_keys(self) -> list[KeyRange]:
         prefix = f"{self._stamp.shard}/keys/"
         found = []
         for name in self._store.list(prefix):
             match = _KEYS.fullmatch(name.removeprefix(prefix))
             if match is not None:
                 found.append(KeyRange(int(match[1]), int(match[2]), name))
-        found.sort(key=lambda one: (one.first_offset, -one.end_offset))
-        whole: list[KeyRange] = []
-        for one in found:
-            if not whole or one.end_offset > whole[-1].end_offset:
-                whole.append(one)
-        return whole
+        return found
 
     def _keep_segments(
         self, spans: Sequence[SegmentSpan], now: Instant
@@ -159,10 +161,7 @@ class Archive:
             )
             stored.append(name)
             ranges = self.key_ranges()
-        whole = {one.name for one in ranges}
-        covered = [
-            name for name in self._store.list(f"{self._stamp.shard}/keys/") if name not in whole
-        ]
+        covered = [one.name for one in self._all_keys() if one not in ranges]
         for name in covered:
             self._store.delete(name)
         return covered

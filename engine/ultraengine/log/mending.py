@@ -85,9 +85,18 @@ class TruncateReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def repair(
-    damaged: Disk, good: Disk, *, clock: Clock, random: Random, secrets: Secrets
+    damaged: Disk,
+    good: Disk,
+    *,
+    clock: Clock,
+    random: Random,
+    secrets: Secrets,
+    master_key: str | None = None,
 ) -> RepairReport:
     """Replace damaged frames by those of a good copy of the same shard.
+
+    What is written anew is encrypted as the damaged log was; where none of its segment
+    headers can be read, as the good copy is, or under `master_key` if that is given.
 
     A frame is taken only where the chains agree: before the first frame taken, and wherever
     the damaged log still says what came later.  Raises `LogRefused` when the copies do not
@@ -108,7 +117,7 @@ def repair(
             finding = next((one for one in found.findings if one.damage is not None), None)
             if finding is None or any(one.path == finding.path for one in done):
                 raise LogRefused(f"this cannot be repaired from the good copy: {found.damage}")
-            mender = _Mender(damaged, good, ring, found)
+            mender = _Mender(damaged, good, ring, found, master_key)
             content, first_taken, end = mender.rebuild(finding, random)
             kept_as = _keep(damaged, clock.now(), finding.path, "before-repair")
             write_file(damaged, finding.path, f"{finding.path}.tmp", content)
@@ -139,7 +148,10 @@ def repair(
 class _Mender:
     """Builds one segment out of two logs."""
 
-    def __init__(self, damaged: Disk, good: Disk, ring: KeyRing, found: Survey) -> None:
+    def __init__(
+        self, damaged: Disk, good: Disk, ring: KeyRing, found: Survey, master_key: str | None
+    ) -> None:
+        self._master_key = master_key
         self._damaged = damaged
         self._good = good
         self._ring = ring
@@ -200,7 +212,9 @@ class _Mender:
         headers = [one.header for one in self._found.findings if one.header is not None]
         if not headers:
             path = segment_paths(self._good)[-1][1]
-            headers = [decode_header(read_all(self._good, path)[:HEADER_BYTES])]
+            header = decode_header(read_all(self._good, path)[:HEADER_BYTES])
+            key = header.master_key if self._master_key is None else self._master_key
+            headers = [msgspec.structs.replace(header, master_key=key)]
         return msgspec.structs.replace(headers[0], point=point)
 
     def _check_end(

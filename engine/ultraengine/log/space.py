@@ -135,9 +135,9 @@ class Space:
         self._remove_reserve()
 
     def discard(self) -> None:
-        """Remove the segments that are ready: a stopped log keeps none ahead."""
-        while self.ready:
-            self._disk.remove(self.ready.pop().path)
+        """Remove what is ready or was begun: a stopped log keeps no segment ahead."""
+        self.ready.clear()
+        self.remove_leftovers()
 
     def _remove_reserve(self) -> None:
         self.reserve_held = False

@@ -26,7 +26,7 @@ Rules: belongs to the writer's thread; a look-up may read from disk (`Runs.find`
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import pack, unpack
 from typing import Final, Literal, Protocol
 
@@ -95,12 +95,15 @@ class FloorRaised(msgspec.Struct, frozen=True):
 class Runs(Protocol):
     """The spilled part, as `DedupIndex` sees it."""
 
-    def prepare(self, *, floor: int, boundary: int, end: int, count: int) -> int:
+    def prepare(
+        self, *, floor: int, boundary: int, end: int, count: int, fits: Callable[[int], bool]
+    ) -> int:
         """Choose which runs to go on with, before entries are loaded; returns ``spilled_end``.
 
-        Entries in ``floor <= offset < boundary`` (about `count` of them) must not stay in
-        memory; the image that is loaded ends at `end`.  Those below the returned offset
-        are either in runs already or are given to ``load``.
+        The image that is loaded ends at `end`; it has about `count` entries, from `floor` on.
+        Runs may stay when memory can hold what is above them (`fits`); otherwise what is
+        below `boundary` must leave memory.  Entries below the returned offset are in runs
+        already, or are given to ``load``.
         """
 
     def load(self, slot: int, entries: Sequence[Entry]) -> None:
@@ -122,9 +125,11 @@ class Runs(Protocol):
 class NoRuns:
     """For an index that never spills."""
 
-    def prepare(self, *, floor: int, boundary: int, end: int, count: int) -> int:
+    def prepare(
+        self, *, floor: int, boundary: int, end: int, count: int, fits: Callable[[int], bool]
+    ) -> int:
         """Everything stays in memory."""
-        del floor, boundary, end, count
+        del floor, boundary, end, count, fits
         return 0
 
     def load(self, slot: int, entries: Sequence[Entry]) -> None:
@@ -421,8 +426,18 @@ class DedupIndex:
         if self.entries > self.options.entries_max and self.options.bytes_max:
             boundary = max(self._floor_offset, self._end - self.options.entries_max * 7 // 8)
         self._spilled_end = self._trimmed_end = self._runs.prepare(
-            floor=self._floor_offset, boundary=boundary, end=self._end, count=self.entries
+            floor=self._floor_offset,
+            boundary=boundary,
+            end=self._end,
+            count=self.entries,
+            fits=self._fits,
         )
+
+    def _fits(self, offset: int) -> bool:
+        """Whether memory may hold all entries from `offset` on, or a few more for a while."""
+        points = bisect_right(self._offsets, offset)
+        before = self._counts[points - 1] if points else self._floor_added
+        return self._added - before <= self.options.entries_max * 5 // 4
 
     def load_slot(self, slot: int, chunk: bytes) -> None:
         """Take one chunk of ``dump_slot``.  Raises ValueError for anything else."""

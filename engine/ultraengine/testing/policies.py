@@ -174,9 +174,9 @@ class CacheContract:
                     _same("a removed key", cache.get(key), None)
                 else:
                     found = cache.get(key)
-                    _true("a key has its own value", found in (None, hash_free(key)))
-                    if found is None and cache.put(key, hash_free(key)):
-                        _same("a key just put", cache.get(key), hash_free(key))
+                    _true("a key has its own value", found in (None, value_of(key)))
+                    if found is None and cache.put(key, value_of(key)):
+                        _same("a key just put", cache.get(key), value_of(key))
                 _true(f"the cache is bounded at step {number}", len(cache) <= capacity)
 
     def test_a_cleared_cache_fills_again(self) -> None:
@@ -214,8 +214,8 @@ class CacheContract:
         _same("the second time", contents[1], contents[0])
 
 
-def hash_free(key: str) -> int:
-    """A value for each key that needs no hash."""
+def value_of(key: str) -> int:
+    """The value of a key: never one of another key, never None."""
     return int(key) + 1
 
 

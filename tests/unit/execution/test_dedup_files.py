@@ -97,6 +97,30 @@ def test_runs_survive_a_restart_and_are_not_written_again() -> None:
     assert_remembers_all(world)
 
 
+def test_runs_are_used_again_wherever_between_two_spills_the_snapshot_is() -> None:
+    for groups in range(20, 26):
+        world = World(LONG)
+        run(world, groups)
+        world.full_snapshot()
+        files = world.run_files()
+        world.crash(power=True)
+        assert world.run_files() == files
+        assert_remembers_all(world)
+
+
+def test_runs_that_end_too_early_are_replaced_by_one() -> None:
+    world = World(LONG)
+    run(world, 12)
+    run(world, 12, settle=False)
+    world.full_snapshot()
+    files = world.run_files()
+    world.crash(power=True)
+    assert len(world.run_files()) == 1
+    assert not set(files) & set(world.run_files())
+    assert world.index.entries_in_memory <= 64
+    assert_remembers_all(world)
+
+
 def test_without_a_snapshot_runs_from_the_first_offset_are_used_again() -> None:
     world = World(LONG)
     run(world, 20)

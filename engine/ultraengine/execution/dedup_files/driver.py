@@ -159,7 +159,7 @@ class RunStore:
         self._waiting = False
         self._task_error: BaseException | None = None
         self._retry_entries = 0
-        self._merge_allowed = True
+        self._merge_wanted = True
         self._failures = 0
         self._error = ""
         self._holds = 0
@@ -225,11 +225,13 @@ class RunStore:
             self._disk.sync_directory(BROKEN_DIRECTORY)
             self._disk.sync_directory(self._directory)
 
-    def prepare(self, *, floor: int, boundary: int, end: int, count: int) -> int:
+    def prepare(
+        self, *, floor: int, boundary: int, end: int, count: int, fits: Callable[[int], bool]
+    ) -> int:
         """Go on with the chain that is there if it fits the image, else with none."""
         low = self._runs[0].run.info.low if self._runs else 0
         high = self._runs[-1].run.info.high if self._runs else 0
-        if low > end or high < boundary or high <= floor:
+        if low > end or high <= floor or not fits(high):
             for opened in self._runs:
                 self._discard(opened, f"{opened.path}: does not fit the loaded image")
             self._runs.clear()
@@ -363,13 +365,14 @@ class RunStore:
             expired += 1
         spill = index.spill_range
         merge = (0, 0)
-        if self._merge_allowed:
+        if self._merge_wanted:
             options = index.options
             merge = to_merge(
                 [opened.run.info.count for opened in self._runs],
                 base=max(1, options.entries_max // 8),
                 count_max=max(1, options.entries_total_max // 8),
             )
+            self._merge_wanted = merge[1] > 0
         if index.trim_wanted:
             self._job_name, self._job = "trim", self._trim(index)
         elif expired:
@@ -402,7 +405,7 @@ class RunStore:
         self._failures += 1
         self._error = f"{self._job_name}: {error}"
         self._retry_entries = index.entries_in_memory + max(1, index.options.entries_max // 64)
-        self._merge_allowed = False
+        self._merge_wanted = False
         log.error("dedup.upkeep_failed", shard=self._shard, job=self._job_name, exc_info=error)
 
     def _trim(self, index: DedupIndex) -> Job:
@@ -427,7 +430,7 @@ class RunStore:
             target.close()
         self._runs += sealed
         index.spilled(high)
-        self._merge_allowed = True
+        self._merge_wanted = True
 
     def _merge(self, start: int, end: int) -> Job:
         sources = self._runs[start:end]

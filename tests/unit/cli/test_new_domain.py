@@ -21,9 +21,13 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _pytest(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """pytest as in a project of one's own: without this project's configuration."""
-    plain = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio")
-    environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(directory / ".hypothesis")}
+    """pytest as in a project of one's own: without this project's settings and plugins."""
+    plain = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    environment = {
+        **os.environ,
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(directory / ".hypothesis"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
     return subprocess.run(
         [*plain, *arguments],
         cwd=directory,

@@ -20,7 +20,12 @@ def _blocks(document: str, kind: str) -> list[tuple[str, str]]:
 
 
 def _pytest(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    plain = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio")
+    plain = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    environment = {
+        **os.environ,
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(directory / ".hypothesis"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
     return subprocess.run(
         [*plain, *arguments],
         cwd=directory,
@@ -28,7 +33,7 @@ def _pytest(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[st
         text=True,
         check=False,
         timeout=240,
-        env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(directory / ".hypothesis")},
+        env=environment,
     )
 
 

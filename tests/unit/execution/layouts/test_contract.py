@@ -14,7 +14,6 @@ from ultraengine.execution.layouts import (
 )
 from ultraengine.testing.layouts import AnyLayout, LayoutContract
 
-
 WIDE = "x" * 200
 """Makes values as large as most are, so that fewer of them fill a chunk."""
 

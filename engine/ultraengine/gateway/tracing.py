@@ -26,21 +26,6 @@ def is_sampled(traceparent: str | None) -> bool:
     return traceparent is not None and int(traceparent[-2:], 16) & 1 == 1
 
 
-class NoTelemetry:
-    """`ports.Telemetry` that records nothing."""
-
-    def span(
-        self,
-        name: str,
-        *,
-        start: Instant,
-        end: Instant,
-        traceparent: str | None,
-        attributes: Mapping[str, str | int | float],
-    ) -> None:
-        """Nothing."""
-
-
 class OpenTelemetry:
     """`ports.Telemetry` over an OpenTelemetry tracer.
 

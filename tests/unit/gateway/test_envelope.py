@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -283,6 +283,7 @@ MEMBERS = st.sampled_from(
 NEARLY = st.dictionaries(MEMBERS, JSON_VALUES)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.one_of(
         st.binary(), NEARLY.map(msgspec.json.encode), st.lists(NEARLY).map(msgspec.json.encode)
@@ -292,6 +293,7 @@ def test_any_json_gives_envelopes_or_a_refusal_and_nothing_else(body: bytes) -> 
     check_total(body, JSON)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.one_of(
         st.binary(),

@@ -568,7 +568,7 @@ OBJECTS = st.dictionaries(st.sampled_from(["op", "from", "id", "type", "key", "d
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     frames=st.lists(st.binary() | OBJECTS | st.lists(OBJECTS), max_size=5),

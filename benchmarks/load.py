@@ -46,13 +46,15 @@ def payloads(options: argparse.Namespace) -> list[bytes]:
     rng = random.Random(options.seed)
     bodies = []
     for number in range(options.requests):
-        name = f"{options.run}-{number}"
+        name = f"{options.run}-{number:08d}"
         if options.shape == "commands":
-            items = [transfer(rng, options.accounts, f"{name}-{n}") for n in range(options.items)]
+            items = [
+                transfer(rng, options.accounts, f"{name}-{n:04d}") for n in range(options.items)
+            ]
             body: object = command(name, items)
         else:
             commands = [
-                command(f"{name}-{n}", [transfer(rng, options.accounts, f"{name}-{n}")])
+                command(f"{name}-{n:04d}", [transfer(rng, options.accounts, f"{name}-{n:04d}")])
                 for n in range(options.items)
             ]
             body = commands[0] if options.items == 1 else commands

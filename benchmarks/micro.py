@@ -89,7 +89,9 @@ def transfer_us(accounts: int, commands: int) -> float:
     gc.freeze()
     best = float("inf")
     for turn in range(commands):
-        data = {"transfers": [load.transfer(rng, accounts, f"{turn}-{n}") for n in range(1_000)]}
+        data = {
+            "transfers": [load.transfer(rng, accounts, f"{turn:04d}-{n:04d}") for n in range(1_000)]
+        }
         command = admit(bench, "ledger.create_transfers", "b", f"c{turn}", data)
         best = min(best, execute(bench, [command]) / 1_000)
     gc.unfreeze()

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG002 - the signatures of the operations are those of libfuse
 """A real mount whose unsynced bytes and names vanish on demand.
 
     python fuse_disk.py MOUNTPOINT SEED

@@ -191,7 +191,6 @@ class Process:
             quiesce=lambda: self.shard.log.quiet(),  # noqa: PLW0108  (made later)
             alarm=self._snapshot_alarm,
         )
-        driver.recover()
         memory = ShardMemory(
             world.disk,
             self.registry,
@@ -280,6 +279,7 @@ class Process:
         await self.shard.stop()
         self.feed.close()
         await self.gateway.stop()
+        await asyncio.to_thread(self.background.shutdown)
 
 
 def exit_code_of(error: BaseException) -> ExitCode:

@@ -22,16 +22,16 @@ import gc
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal
 
 import msgspec
 
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.ports import Clock, Disk, Random, Secrets
 from ultraengine.snapshot.codec import Codecs
-from ultraengine.snapshot.cooperative.driver import TurnTimes, write_cut
+from ultraengine.snapshot.cooperative.driver import TurnTimes, to_its_end, write_cut
 from ultraengine.snapshot.cut import Cut
-from ultraengine.snapshot.errors import SnapshotBusy, SnapshotError, SnapshotFailed
+from ultraengine.snapshot.errors import SnapshotBusy, SnapshotError, SnapshotFailed, SnapshotRefused
 from ultraengine.snapshot.files import ChainFile, Draft, Written, no_pause
 from ultraengine.snapshot.forked.driver import Child, fork, fork_is_available
 from ultraengine.snapshot.image import Image, ImagePosition, Section
@@ -166,11 +166,12 @@ class SnapshotDriver:
         """The newest usable state; an empty image and None when there is no snapshot.  Blocks.
 
         Damaged ones are reported, set aside with an alarm, and the next older one is used.
-        `sequence_max` leaves out snapshots beyond a frame sequence.  Raises `SnapshotRefused`
-        for intact ones that this process cannot read.
+        `sequence_max` is where the log ends.  Raises `SnapshotRefused` for a snapshot beyond it,
+        because a part of the log is missing then, and for one that this process cannot read.
         """
         if not self._recovered:
             self.recover()
+        self._check_log_end(sequence_max)
         collecting = gc.isenabled()
         gc.disable()  # Millions of fresh objects and no garbage: collections only cost time.
         try:
@@ -186,12 +187,22 @@ class SnapshotDriver:
         self._marked_at = report.chain[-1] if report.chain else None
         return image, position, report
 
+    def _check_log_end(self, sequence_end: int | None) -> None:
+        for entry in self.entries:
+            if sequence_end is not None and entry.sequence_end > sequence_end:
+                raise SnapshotRefused(
+                    f"{entry.file} stands at frame {entry.sequence_end} and the log ends at"
+                    f" {sequence_end}: a part of the log is missing. Bring it back, or move the"
+                    " snapshot away to start without what it holds"
+                )
+
     def load_copy(
         self, new_image: Callable[[], Image], *, sequence_max: int | None = None
     ) -> tuple[Image, ImagePosition | None]:
         """Like `load_newest`, for a second image: the one that is snapshotted stays as it is.
 
-        Blocks; may be called on any thread, but not while a snapshot is being taken.
+        With `sequence_max`, the newest one that is not beyond it.  Blocks; may be called on any
+        thread, but not while a snapshot is being taken.
         """
         image, position, _ = self._store.load(
             new_image, self._migrations, sequence_max=sequence_max, check_state_hash=False
@@ -214,22 +225,16 @@ class SnapshotDriver:
         wait, not the snapshot (``close`` does).  Raises `SnapshotBusy` at once while another
         one is running.
         """
-        loop = asyncio.get_running_loop()
         if mode == "inline":
-            return _settled(loop, lambda: self.take_inline(image, position, kind=kind))
+            try:
+                return _settled(self.take_inline(image, position, kind=kind))
+            except SnapshotFailed as failure:
+                return _settled(failure)
         started = self._clock.monotonic()
         unchanged = self._begin(position, kind)
         if unchanged is not None:
-            return _settled(loop, lambda: SnapshotTaken(entry=unchanged, mode=mode, new=False))
-        try:
-            run, work = self._cut_now(image, position, mode, kind, started)
-        except BaseException as problem:
-            self._busy = False
-            if not isinstance(problem, EXPECTED):
-                raise
-            failure = self._failure(problem)
-            return _settled(loop, lambda: _raise(failure))
-        return self._start(run, work)
+            return _settled(SnapshotTaken(entry=unchanged, mode=mode, new=False))
+        return self._start(lambda: self._cut_now(image, position, mode, kind, started))
 
     def take_inline(
         self,
@@ -350,8 +355,17 @@ class SnapshotDriver:
     # --- behind the cut ------------------------------------------------------------------
 
     def _start(
-        self, run: _Run, work: Coroutine[Any, Any, Written]
+        self, begin: Callable[[], tuple[_Run, Coroutine[Any, Any, Written]]]
     ) -> "asyncio.Future[SnapshotTaken]":
+        """Begin now; the rest is a task that only ``close`` can cancel."""
+        try:
+            run, work = begin()
+        except EXPECTED as problem:
+            self._busy = False
+            return _settled(self._failure(problem))
+        except BaseException:
+            self._busy = False
+            raise
         self._running = asyncio.get_running_loop().create_task(self._finish(run, work))
         return asyncio.shield(self._running)
 
@@ -360,12 +374,12 @@ class SnapshotDriver:
         listed: list[SnapshotEntry] = []
         try:
             written = await work
-            await _in_thread(lambda: listed.append(self._store.publish(run.draft, written)))
+            await to_its_end(lambda: listed.append(self._store.publish(run.draft, written)))
         except EXPECTED as problem:
             raise self._failure(problem) from problem
         finally:
             if not listed:
-                await _in_thread(lambda: self._store.discard(run.draft))
+                await to_its_end(lambda: self._store.discard(run.draft))
             elif run.mode != MERGE:
                 self._marked_at = listed[0]
             self._busy = False
@@ -430,24 +444,14 @@ class SnapshotDriver:
 
         Gives the full image itself, with ``new`` false, when there is no increment on it.
         """
-        loop = asyncio.get_running_loop()
         started = self._clock.monotonic()
         if self._busy:
             raise SnapshotBusy("another snapshot of this shard is running")
         chain = self._store.newest_chain()
         if len(chain) == 1:
-            whole = SnapshotTaken(entry=chain[0], mode=MERGE, new=False)
-            return _settled(loop, lambda: whole)
+            return _settled(SnapshotTaken(entry=chain[0], mode=MERGE, new=False))
         self._busy = True
-        try:
-            run, work = self._start_merge(chain, mode, started)
-        except BaseException as problem:
-            self._busy = False
-            if not isinstance(problem, EXPECTED):
-                raise
-            failure = self._failure(problem)
-            return _settled(loop, lambda: _raise(failure))
-        return self._start(run, work)
+        return self._start(lambda: self._start_merge(chain, mode, started))
 
     def _start_merge(
         self, chain: Sequence[SnapshotEntry], mode: Literal["fork", "inline"], started: float
@@ -477,31 +481,15 @@ class SnapshotDriver:
             await asyncio.wait([running])
 
 
-def _settled(
-    loop: asyncio.AbstractEventLoop, call: Callable[[], SnapshotTaken]
-) -> "asyncio.Future[SnapshotTaken]":
-    """A future that is done already, with what `call` gives or with its failure."""
-    done: asyncio.Future[SnapshotTaken] = loop.create_future()
-    try:
-        done.set_result(call())
-    except SnapshotFailed as problem:
-        done.set_exception(problem)
+def _settled(outcome: SnapshotTaken | SnapshotFailed) -> "asyncio.Future[SnapshotTaken]":
+    """A future that is done already."""
+    done: asyncio.Future[SnapshotTaken] = asyncio.get_running_loop().create_future()
+    if isinstance(outcome, SnapshotFailed):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
     return done
-
-
-def _raise(failure: SnapshotFailed) -> NoReturn:
-    raise failure
 
 
 async def _given(written: Written) -> Written:
     return written
-
-
-async def _in_thread(call: Callable[[], None]) -> None:
-    """Run `call` off the loop and to its end, also when the caller is cancelled meanwhile."""
-    running = asyncio.ensure_future(asyncio.to_thread(call))
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise

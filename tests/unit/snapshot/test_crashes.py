@@ -222,5 +222,5 @@ def test_any_sequence_of_changes_snapshots_merges_and_crashes(harness: Any) -> N
 
     Machine.harness = harness
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=150, stateful_step_count=50, deadline=None)
+        Machine, settings=settings(max_examples=50, stateful_step_count=40, deadline=None)
     )

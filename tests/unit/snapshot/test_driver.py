@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +17,14 @@ import uvloop
 
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
+from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.errors import SnapshotBusy, SnapshotFailed, SnapshotRefused
+from ultraengine.snapshot.files import ChainFile, opened, verify_chain
 from ultraengine.snapshot.image import Section
 from ultraengine.snapshot.migrate import Migrations, Readable
 from ultraengine.testing.sim_disk import SimDisk
-from ultraengine.testing.sim_faults import Raises
+from ultraengine.testing.sim_faults import Raises, Stalls
+from ultraengine.testing.sim_trace import SyncFile
 from ultraengine.testing.snapshot_images import DictImage, ImageContract
 from ultraengine_adapters.local.disk import LocalDisk
 
@@ -441,6 +446,25 @@ async def test_a_child_that_does_not_make_it_leaves_nothing(
     assert bench.image.content() == content
 
 
+async def test_a_report_counts_also_when_somebody_else_has_reaped_the_child(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(50)
+    taking = bench.driver.take(bench.image, bench.position(), "fork")
+    pid, _ = os.waitpid(-1, 0)  # noqa: ASYNC222  (the thief)
+    assert pid > 0
+    assert (await taking).entry.full
+    bench.image.__class__ = OddImage
+    bench.image.odd = die
+    bench.fill(1)
+    taking = bench.driver.take(bench.image, bench.position(), "fork")
+    os.waitpid(-1, 0)  # noqa: ASYNC222
+    with pytest.raises(SnapshotFailed, match="somebody else has taken and without a report"):
+        await taking
+
+
 async def test_close_ends_the_child_and_clears_up(harness: Any, local: LocalDisk) -> None:
     bench = harness(local)
     bench.driver.recover()
@@ -598,6 +622,31 @@ async def test_without_an_image_to_load_the_bytes_are_proved(
     assert bench.driver.entries[1].state_hash is None
     bench.restart()
     assert bench.image.content() == content
+
+
+def test_a_proof_in_another_schema_compares_what_can_be_compared(
+    harness: Any, local: LocalDisk
+) -> None:
+    """The hash of a dump says nothing about a dump in a newer schema."""
+    bench = harness(local, new_image=lambda: DictImage(schema=2))
+    bench.driver.recover()
+    bench.fill(50)
+    assert bench.take().entry.full
+
+
+def test_a_file_with_another_footer_than_was_written_is_no_snapshot(
+    samples: Any, local: LocalDisk
+) -> None:
+    local.make_directory("snapshots")
+    with contextlib.closing(local.open("snapshots/x", create=True, write=True)) as file:
+        file.pwrite(samples.file(samples.sections()), 0)
+    path = ChainFile(path="snapshots/x")
+    with opened(local, path, Codecs(), samples.key_of) as found:
+        footer = found.footer
+    assert not verify_chain(local, [path], Codecs(), samples.key_of, expected=footer)
+    other = msgspec.structs.replace(footer, state_hash=bytes(32))
+    with pytest.raises(SnapshotFailed, match="does not end with the footer"):
+        verify_chain(local, [path], Codecs(), samples.key_of, expected=other)
 
 
 class Unreadable(DictImage):
@@ -818,19 +867,263 @@ def test_a_state_other_than_told_is_refused_at_load_when_asked_for(
     assert not report.state_hash_checked
 
 
-def test_a_restore_may_stop_at_an_earlier_snapshot(harness: Any, local: LocalDisk) -> None:
+def test_a_copy_may_be_of_an_earlier_position(harness: Any, local: LocalDisk) -> None:
     bench = harness(local)
     bench.driver.recover()
     bench.fill(50)
     bench.take()
     content, sequence = bench.image.content(), bench.sequence
     bench.fill(5, seed=1)
-    bench.take()
-    position, _ = bench.restart(sequence_max=sequence + 3)
-    assert position is not None
+    newest = bench.take()
+    copy, position = bench.driver.load_copy(DictImage, sequence_max=sequence + 3)
     assert position.sequence_end == sequence
+    assert copy.content() == content
+    assert bench.driver.load_copy(DictImage, sequence_max=sequence - 1)[1] is None
+    # The image that is snapshotted still stands where it stood.
+    bench.fill(1)
+    assert bench.take().entry.base.sequence_end == newest.entry.sequence_end
+
+
+def test_a_snapshot_beyond_the_end_of_the_log_stops_the_start(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(50)
+    file = bench.take().entry.file
+    bench.restart(sequence_max=50)
+    with pytest.raises(SnapshotRefused, match=f"{file} stands at frame 50 and the log ends at 49"):
+        bench.restart(sequence_max=49)
+    assert files_in(local) == [file, "MANIFEST"]
+
+
+def test_what_was_loaded_is_not_a_change(harness: Any, local: LocalDisk) -> None:
+    class Counting(DictImage):
+        def load(self, section: Section) -> None:
+            super().load(section)
+            self._changed.setdefault(section.slot, {}).update(
+                dict.fromkeys(self._slots.get(section.slot, {}))
+            )
+
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(500)
+    bench.take()
+    image, _, _ = bench.driver.load_newest(Counting)
+    bench.image = image
+    bench.put(1, "one", b"")
+    increment = bench.take().entry
+    assert not increment.full
+    assert increment.sections == 2  # The shard-wide part and slot 1.
+
+
+async def test_merging_in_a_child_goes_on_beside_new_increments(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local, fulls_kept=1, master_key="snapshots")
+    bench.driver.recover()
+    bench.fill(300)
+    for seed in range(3):
+        bench.fill(20, seed=seed)
+        bench.take("increment")
+    tip = bench.driver.newest
+    merging = bench.driver.compact()
+    bench.fill(20, seed=9)
+    merged = await merging
+    assert merged.mode == "merge"
+    assert merged.entry.full
+    assert merged.entry.state_hash == merged.entry.content_hash == tip.state_hash
+    assert merged.entry.offset_end == tip.offset_end
+    assert bench.driver.entries == (merged.entry,)
+    assert bench.driver.increments == 0
+    again = await bench.driver.compact()
+    assert (again.new, again.entry) == (False, merged.entry)
+    # Increments go on from the merged image, which stands where the last one stood.
+    taken = await bench.driver.take(bench.image, bench.position(), "fork")
+    assert taken.entry.base.state_hash == merged.entry.state_hash
+    content = bench.image.content()
+    _, report = bench.restart(check_state_hash=True)
+    assert report.chain == (merged.entry, taken.entry)
     assert bench.image.content() == content
-    assert bench.restart(sequence_max=sequence - 1)[0] is None
+
+
+async def test_a_merge_that_does_not_give_the_told_state_does_not_count(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    for seed in range(2):
+        bench.fill(100, seed=seed)
+        bench.take("increment")
+    entries = bench.driver.entries
+    bench.new_image = Forgetful
+    bench.restart()
+    bench.sequence += 1
+    for mode in ("fork", "inline"):
+        with pytest.raises(SnapshotFailed, match="merges to another state"):
+            await bench.driver.compact(mode)
+        assert bench.driver.entries == entries
+        assert not bench.driver.busy
+
+
+async def test_there_has_to_be_something_to_merge(harness: Any, local: LocalDisk) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    with pytest.raises(SnapshotFailed, match="no snapshot to merge"):
+        await bench.driver.compact()
+
+
+@pytest.mark.parametrize("mode", ["fork", "cooperative"])
+async def test_a_cut_that_cannot_be_made_fails_and_a_bug_is_raised(harness: Any, mode: Any) -> None:
+    disk = SimDisk()
+    bench = harness(disk, free_bytes_min=1 << 60)
+    bench.driver.recover()
+    bench.fill(5)
+    with pytest.raises(SnapshotFailed, match="a snapshot needs"):
+        await bench.driver.take(bench.image, bench.position(), mode)
+    assert not bench.driver.busy
+    elsewhere = msgspec.structs.replace(bench.position(), shard=ShardId(4))
+    with pytest.raises(InvariantBroken, match="snapshots itself"):
+        bench.driver.take(bench.image, elsewhere, mode)
+    assert not bench.driver.busy
+
+
+class Unmarkable(DictImage):
+    """Its marks are broken."""
+
+    def mark(self, slot: int | None = None) -> None:
+        raise ZeroDivisionError(slot)
+
+
+async def test_a_child_is_not_left_behind_when_the_cut_fails_after_the_fork(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(5)
+    bench.image.__class__ = Unmarkable
+    with pytest.raises(ZeroDivisionError):
+        bench.driver.take(bench.image, bench.position(), "fork")
+    assert no_child_is_left()
+    assert not bench.driver.busy
+
+
+async def test_a_disk_of_another_process_is_no_place_for_a_child(harness: Any) -> None:
+    """The child reports success, and the parent finds no file: nothing is listed."""
+    bench = harness(SimDisk())
+    bench.driver.recover()
+    bench.fill(5)
+    with pytest.raises(SnapshotFailed):
+        await bench.driver.take(bench.image, bench.position(), "fork")
+    assert bench.driver.entries == ()
+
+
+def test_a_large_file_is_synced_in_parts(harness: Any) -> None:
+    """So that the log's own syncs never wait behind all of it."""
+
+    def syncs(sync_bytes: int) -> int:
+        disk = SimDisk(record=True)
+        bench = harness(disk, sync_bytes=sync_bytes, block_bytes=500, compress=False)
+        bench.driver.recover()
+        bench.fill(500)
+        size = bench.take().entry.bytes
+        assert size > 5_000
+        return sum(isinstance(each, SyncFile) for each in disk.trace)
+
+    assert syncs(1 << 20) == 2  # The snapshot and the manifest.
+    assert syncs(1000) > 5
+
+
+async def test_a_file_that_cannot_be_removed_waits_for_the_next_start(harness: Any) -> None:
+    disk = SimDisk()
+    bench = harness(disk, fulls_kept=1)
+    bench.driver.recover()
+    bench.fill(5)
+    old = bench.take().entry.file
+    disk.inject(Raises(5), "remove", f"snapshots/{old}")
+    bench.fill(5)
+    new = bench.take("full").entry.file
+    assert bench.alarms[0][0] == "snapshot.not_removed"
+    assert bench.alarms[0][1]["file"] == old
+    assert old in disk.list("snapshots")
+    bench.restart()
+    assert list(disk.list("snapshots")) == [new, "MANIFEST"]
+
+
+def test_a_file_that_vanishes_while_the_engine_runs_is_damage(
+    harness: Any, local: LocalDisk
+) -> None:
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(5)
+    older = bench.take().entry
+    bench.fill(5)
+    newer = bench.take("full").entry
+    local.remove(f"snapshots/{newer.file}")
+    _, _, report = bench.driver.load_newest(DictImage)
+    assert report.chain == (older,)
+    assert "there is no such file" in report.damaged[newer.file]
+    assert bench.driver.entries == (older,)
+
+
+class Gate(threading.Event):
+    """Tells when somebody stands before it."""
+
+    reached = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.reached = True
+        return super().wait(timeout)
+
+
+async def test_close_while_it_is_being_listed_lets_the_listing_end(harness: Any) -> None:
+    """What is on the disk and what the driver knows stay the same thing."""
+    disk, gate = SimDisk(), Gate()
+    bench = harness(disk)
+    bench.driver.recover()
+    bench.fill(50)
+    disk.inject(Stalls(gate), "rename")
+    taking = bench.driver.take(bench.image, bench.position(), "cooperative")
+    async with asyncio.timeout(10):
+        while not gate.reached:  # noqa: ASYNC110  (a thread stands there, not a task)
+            await asyncio.sleep(0.001)
+    closing = asyncio.create_task(bench.driver.close())
+    await asyncio.sleep(0.01)
+    gate.set()
+    await closing
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert len(bench.driver.entries) == 1
+    assert list(disk.list("snapshots")) == [bench.driver.entries[0].file, "MANIFEST"]
+
+
+def test_collections_are_off_while_loading_and_as_before_after(
+    harness: Any, local: LocalDisk
+) -> None:
+    seen: list[bool] = []
+
+    class Looking(DictImage):
+        def load(self, section: Section) -> None:
+            seen.append(gc.isenabled())
+            super().load(section)
+
+    bench = harness(local)
+    bench.driver.recover()
+    bench.fill(5)
+    bench.take()
+    bench.driver.load_newest(Looking)
+    assert gc.isenabled()
+    gc.disable()
+    bench.driver.load_newest(Looking)
+    assert not gc.isenabled()
+    gc.enable()
+    assert seen
+    assert not any(seen)
+
+
+def test_a_shard_keeps_at_least_one(harness: Any, local: LocalDisk) -> None:
+    with pytest.raises(InvariantBroken, match="keeps a snapshot"):
+        harness(local, fulls_kept=0)
 
 
 async def test_writing_can_be_slowed_down(harness: Any, local: LocalDisk) -> None:

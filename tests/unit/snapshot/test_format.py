@@ -299,6 +299,14 @@ def test_a_writer_that_disagrees_with_its_header_is_not_made(samples: Any) -> No
         SnapshotWriter(samples.header(), BinaryCodec(), data_key=samples.data_key)
 
 
+def test_a_footer_is_known_when_the_file_is_finished(samples: Any) -> None:
+    writer = SnapshotWriter(samples.header(), BinaryCodec())
+    with pytest.raises(InvariantBroken, match="finished"):
+        _ = writer.footer
+    data = writer.start() + writer.finish(None)
+    assert fmt.decode_footer(data[-fmt.FOOTER_BYTES :], "x", len(data)) == writer.footer
+
+
 @pytest.mark.parametrize(
     "section",
     [

@@ -101,3 +101,13 @@ def _turns(cut: Cut, clock: Clock, turn_s: float, times: TurnTimes) -> Iterator[
             batch, size, started = [], 0, clock.monotonic()
     times.add(clock.monotonic() - started)
     yield batch
+
+
+async def to_its_end(call: Callable[[], None]) -> None:
+    """Run `call` on a thread and to its end, also when the caller is cancelled meanwhile."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

@@ -78,8 +78,11 @@ def run_import(client: SyncClient, job: Job, progress: Callable[[Step], None]) -
     before = read_journal(job.journal, source)
     if before is not None and not _is_known(client, before):
         before = None
-    with job.report.open("ab") as report, job.file.open("rb") as raw:
-        stream = text_of(raw, job.mapping)
+    with (
+        job.report.open("ab") as report,
+        job.file.open("rb") as raw,
+        text_of(raw, job.mapping) as stream,
+    ):
         report.truncate(before.report_bytes if before else 0)
         run = _Run(client, job, report, before.counts if before else Counts())
         planner = Planner(job.mapping, attempt=job.attempt, window_rows=job.window_rows)

@@ -123,9 +123,8 @@ def _import(options: argparse.Namespace, mapping: Mapping) -> Counts:
 
 def _dry_run(options: argparse.Namespace, mapping: Mapping) -> Counts:
     counts = Counts()
-    with options.file.open("rb") as raw:
-        rows = read_rows(text_of(raw, mapping), mapping.table)
-        for window in Planner(mapping).windows(rows):
+    with options.file.open("rb") as raw, text_of(raw, mapping) as stream:
+        for window in Planner(mapping).windows(read_rows(stream, mapping.table)):
             if window.number == 0 and options.output == "text":
                 _show_first(window)
             counts.rows += window.rows

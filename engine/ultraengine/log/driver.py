@@ -11,7 +11,6 @@ nothing is written afterwards.
 
 import contextlib
 import errno
-import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,19 +19,19 @@ from typing import Final
 import msgspec
 
 from ultraengine.log.appender import Appender, Request, Written
-from ultraengine.log.archive import Archive, ArchiveFailed
+from ultraengine.log.archive import Archive
 from ultraengine.log.catalog import Catalog
-from ultraengine.log.damage import LogDamaged
 from ultraengine.log.digest import require_fast_crc32c
 from ultraengine.log.frame import FrameDraft
 from ultraengine.log.identity import LogIdentity
 from ultraengine.log.mark import Mark
 from ultraengine.log.opening import LogOptions, Recovered, TornTail, open_log, write_mark
 from ultraengine.log.reader import LogReader, RecordedGroup
-from ultraengine.log.retention import RetentionReport, SegmentSpan, alarms_of, plan
-from ultraengine.log.segment import LOG_DIRECTORY, KeyRing
+from ultraengine.log.retention import RetentionReport
+from ultraengine.log.segment import KeyRing
 from ultraengine.log.serializer import serializers
 from ultraengine.log.space import Prepared, Space
+from ultraengine.log.trimmer import Trimmer
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.policy import CompactionPolicy, LogSerializer
 from ultraengine.ports import Clock, Disk, DiskFull, Lock, ObjectStore, Random, Secrets
@@ -98,6 +97,7 @@ class Log:
         self._failure: BaseException | None = None
         self._closed = False
         self._stopping = False
+        self._draining = False
         self._wake = threading.Event()
         self._mark_due = False
         self._rolls_marked = 0
@@ -109,6 +109,7 @@ class Log:
         self._mark_guard = threading.Lock()
         self._index_guard = threading.Lock()
         self._retain_guard = threading.Lock()
+        self._failure_guard = threading.Lock()
         self._space = Space(disk, options.limits, between_chunks=self._between_chunks)
         self._keeping.acquire()
         try:
@@ -119,9 +120,9 @@ class Log:
         self.identity = opened.identity
         self._lock: Lock = opened.lock
         self._stamp = opened.stamp
-        self._archive: Archive | None = None
         durable = Mark(opened.point.sequence, opened.point.chain)
         self._catalog = Catalog(opened.segments, durable, threading.Lock())
+        self._trimmer = Trimmer(disk, clock, options.limits, self._catalog, self.reader())
         self._appender = Appender(
             disk,
             clock,
@@ -162,7 +163,7 @@ class Log:
         ring = KeyRing(secrets)
         log = cls(disk, clock, random, ring, options, serializers(codecs))
         if compaction is not None and store is not None and compaction.name != "none":
-            log._archive = Archive(store, compaction, disk, random, ring, log._stamp)
+            log._trimmer.archive = Archive(store, compaction, disk, random, ring, log._stamp)
         return log
 
     def start(self, on_failure: OnFailure, *, threads: bool = True) -> None:
@@ -202,7 +203,7 @@ class Log:
             return
         self._submitted += 1
         self._queue.put(_Queued(Request(drafts, sync), on_durable))
-        if not self._threads and self._submitted == self._completed + 1:
+        if not self._threads and not self._draining:
             self._flush_here()
 
     def sync(self, on_durable: OnDurable) -> None:
@@ -258,8 +259,8 @@ class Log:
     def mark(self) -> bool:
         """Write MARK with the durable end of now; after each verified snapshot.  Blocks.
 
-        False when there was no room, in which case the old one stays.  Raises OSError, after
-        which the process must stop.
+        False when there was no room, in which case the old one stays.  Raises OSError, which
+        ends the log.
         """
         with self._mark_guard:
             if self._failure is not None:
@@ -268,6 +269,9 @@ class Log:
                 write_mark(self._disk, self._catalog.durable)
             except DiskFull:
                 return False
+            except OSError as error:
+                self._fail(error)
+                raise
         return True
 
     def retain(
@@ -278,44 +282,17 @@ class Log:
         The snapshot is a verified one; nothing at or above its sequence or offset goes.
         `consumers` maps names to the first offset they still need.  Also writes MARK.  May be
         called from any thread; a failing archive keeps the segments and raises an alarm.
-        Raises OSError of the disk, after which the process must stop.
+        Raises OSError of the disk, which ends the log.
         """
         with self._retain_guard:
             if self._closed or self._failure is not None:
                 return RetentionReport()
             self.mark()
-            sealed, current_bytes = self._spans()
-            planned = plan(
-                sealed,
-                current_bytes=current_bytes,
-                snapshot_sequence=snapshot_sequence,
-                snapshot_offset=snapshot_offset,
-                consumers=consumers,
-                bytes_max=self._limits.retention_bytes_max,
-            )
-            alarms = alarms_of(planned, self._limits.retention_bytes_max)
-            remove = planned.remove
-            archived: list[str] = []
-            pruned: list[str] = []
-            if self._archive is not None:
-                try:
-                    archived, pruned = self._archive.keep(remove, self.reader(), self._clock.now())
-                except (ArchiveFailed, LogDamaged) as error:
-                    alarms += (f"segments stay in the log, archiving them failed: {error}",)
-                    remove = ()
-            self._remove(remove)
-            first = self._catalog.segments[0].header.point
-            return RetentionReport(
-                removed=tuple(span.path for span in remove),
-                archived=tuple(archived),
-                pruned=tuple(pruned),
-                dropped=planned.dropped,
-                limited_by=planned.limited_by,
-                first_sequence=first.sequence,
-                first_offset=first.offset,
-                log_bytes=current_bytes + sum(one.file_bytes for one in sealed[len(remove) :]),
-                alarms=alarms,
-            )
+            try:
+                return self._trimmer.trim(snapshot_offset, snapshot_sequence, consumers)
+            except OSError as error:
+                self._fail(error)
+                raise
 
     def maintain(self) -> None:
         """The keeper's work once: MARK after a roll, the reserve, segments ahead.  Blocks."""
@@ -326,6 +303,8 @@ class Log:
                 with self._keeping:
                     if not self._space.step():
                         return
+            # Everything that is kept ahead is there, so a refused write may try again.
+            self._space.full = False
 
     def release_reserve(self) -> None:
         """Give the reserved space back, so that a stop on a full disk can write the last
@@ -369,40 +348,6 @@ class Log:
         finally:
             self._lock.release()
 
-    def _spans(self) -> tuple[list[SegmentSpan], int]:
-        """The sealed segments, and the length of the one being written."""
-        segments = self._catalog.segments
-        spans = []
-        for segment, following in itertools.pairwise(segments):
-            here, there = segment.header.point, following.header.point
-            spans.append(
-                SegmentSpan(
-                    segment.path,
-                    here.sequence,
-                    there.sequence,
-                    here.offset,
-                    there.offset,
-                    self._file_bytes(segment.path),
-                    following.header.created,
-                )
-            )
-        return spans, self._file_bytes(segments[-1].path)
-
-    def _file_bytes(self, path: str) -> int:
-        file = self._disk.open(path)
-        try:
-            return file.size()
-        finally:
-            file.close()
-
-    def _remove(self, spans: Sequence[SegmentSpan]) -> None:
-        """Remove segments from the lowest on, so that a crash leaves no gap."""
-        self._catalog.drop({span.path for span in spans})
-        for span in spans:
-            self._disk.remove(span.path)
-            # One by one: a crash may keep any of the removals that were not synced.
-            self._disk.sync_directory(LOG_DIRECTORY)
-
     def _append(self, requests: Sequence[Request]) -> list[Written]:
         appender = self._appender
         written = appender.append(requests)
@@ -431,10 +376,14 @@ class Log:
 
     def _flush_here(self) -> None:
         """Without threads: write until nothing is queued, also what callbacks have queued."""
-        while not self._queue.empty():
-            queued = self._queue.get()
-            if queued is None or not self._flush([queued]):
-                return
+        self._draining = True
+        try:
+            while not self._queue.empty():
+                queued = self._queue.get()
+                if queued is None or not self._flush([queued]):
+                    return
+        finally:
+            self._draining = False
 
     def _flush(self, batch: list[_Queued]) -> bool:
         """Write one batch and report it.  False after a failure."""
@@ -454,7 +403,7 @@ class Log:
         try:
             while not self._stopping:
                 self.maintain()
-                waiting = self._space.missing or self._mark_due
+                waiting = self._space.missing or self._space.full or self._mark_due
                 self._wake.wait(SPACE_RETRY_S if waiting else None)
                 self._wake.clear()
         except _Stopping:
@@ -490,8 +439,11 @@ class Log:
         return prepared
 
     def _fail(self, error: BaseException) -> None:
-        if self._failure is None:
-            self._failure = error
+        with self._failure_guard:
+            first = self._failure is None
+            if first:
+                self._failure = error
+        if first:
             self._wake.set()
             if self._on_failure is not None:
                 self._on_failure(error)

@@ -29,7 +29,7 @@ from ultraengine.log.segment import (
     decode_header,
     encode_header,
 )
-from ultraengine.log.space import write_file
+from ultraengine.log.space import keep_aside, write_file
 from ultraengine.log.survey import (
     Finding,
     Survey,
@@ -422,11 +422,7 @@ def _keep(disk: Disk, now: Instant, path: str, why: str) -> str:
     disk.make_directory(BROKEN_DIRECTORY)
     disk.sync_directory("")
     stem = f"{BROKEN_DIRECTORY}/{path.rpartition('/')[2]}-{why}-{now}"
-    name, number = f"{stem}.bin", 1
-    while disk.exists(name):
-        name, number = f"{stem}-{number}.bin", number + 1
-    write_file(disk, name, f"{name}.tmp", read_all(disk, path))
-    return name
+    return keep_aside(disk, stem, read_all(disk, path))
 
 
 def _write_mark(disk: Disk, mark: Mark) -> None:

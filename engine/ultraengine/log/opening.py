@@ -42,7 +42,7 @@ from ultraengine.log.segment import (
     KeyRing,
     Point,
 )
-from ultraengine.log.space import Space, write_file
+from ultraengine.log.space import Space, keep_aside, write_file
 from ultraengine.log.survey import Finding, Survey, read_all, segment_paths, survey, unproved
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ConfigVersion, Epoch, FrameSequence, Instant, Offset, ShardId
@@ -256,6 +256,7 @@ def _start(
     disk.sync_directory("")
     space.remove_leftovers()
     last = found.findings[-1] if found.findings else None
+    first_stamp = stamp
     start, end, torn, copied = Stand(GENESIS, HEADER_BYTES), GENESIS, None, []
     if last is not None and last.scan is not None and last.header is not None:
         start, end = unproved(last.scan, found.proved_end)[0], last.scan.end.point
@@ -263,12 +264,17 @@ def _start(
         if last.verdict is Verdict.TORN:
             torn = _with_reserve(space, partial(_keep_torn, disk, clock, last, data))
         copied = _to_copy(data, start, last, ring)
+        if copied:
+            # Their chain was computed under the old key; a new one begins with the next segment.
+            first_stamp = msgspec.structs.replace(stamp, chain_key=last.header.chain_key)
     if stamp.epoch < end.epoch:
         raise InvariantBroken("epochs only grow", epoch=stamp.epoch, last_epoch=end.epoch)
     need = sum(frames.frame_bytes_at_most(len(draft.payload)) for draft, _ in copied)
     file_bytes = max(space.segment_bytes, HEADER_BYTES + need)
     prepared = _with_reserve(space, partial(space.take, file_bytes))
-    current = start_segment(disk, random, ring, stamp, clock.now(), prepared, start.point, copied)
+    current = start_segment(
+        disk, random, ring, first_stamp, clock.now(), prepared, start.point, copied
+    )
     segments = tuple(
         LogSegment(one.path, one.header, one.index, ring)
         for one in found.findings
@@ -315,10 +321,10 @@ def _keep_torn(disk: Disk, clock: Clock, last: Finding, data: bytes) -> TornTail
     if scan is None:
         raise InvariantBroken("a torn segment was scanned", file=last.path)
     position = scan.end.byte_position
-    name = f"{last.path.rpartition('/')[2]}-torn-at-{position}-{clock.now()}.bin"
-    kept_as = f"{BROKEN_DIRECTORY}/{name}"
+    name = last.path.rpartition("/")[2]
+    stem = f"{BROKEN_DIRECTORY}/{name}-torn-at-{position}-{clock.now()}"
     tail = data[position : last.used_end]
-    write_file(disk, kept_as, f"{kept_as}.tmp", tail)
+    kept_as = keep_aside(disk, stem, tail)
     return TornTail(last.path, position, len(tail), scan.reason, kept_as)
 
 

@@ -91,7 +91,6 @@ class Space:
         except DiskFull:
             self.full = True
             return False
-        self.full = self.full and self.missing
         return True
 
     def prepare(self, file_bytes: int) -> Prepared:
@@ -211,3 +210,15 @@ def write_file(disk: Disk, path: str, temporary: str, content: bytes) -> None:
         raise
     directory, _, _ = path.rpartition("/")
     disk.sync_directory(directory)
+
+
+def keep_aside(disk: Disk, stem: str, content: bytes) -> str:
+    """Write a new file durably under a name that is free: `stem`, or one with a number.
+
+    Returns the name.  Raises `DiskFull` with nothing written.
+    """
+    name, number = f"{stem}.bin", 1
+    while disk.exists(name):
+        name, number = f"{stem}-{number}.bin", number + 1
+    write_file(disk, name, f"{name}.tmp", content)
+    return name

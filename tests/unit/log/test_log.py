@@ -885,3 +885,127 @@ def test_the_log_works_on_an_empty_directory_alone() -> None:
     disk = SimDisk()
     World(disk=disk)
     assert sorted(disk.list("")) == ["IDENTITY", "LOCK", "RESERVE", "broken", "log"]
+
+
+def test_another_chain_key_does_not_break_the_chain_of_copied_frames() -> None:
+    world = World()
+    world.groups(5)
+    for key, copied in (("chain", 2), ("chain", 0), (None, 0)):
+        chain = world.written[-1].chain
+        world.restart(world.disk.kill(), chain_key=key)
+        assert world.log.recovered.copied_frames == copied
+        assert world.log.recovered.chain == chain
+        assert world.log.reader().chain_at(int(world.log.recovered.end_sequence)) == chain
+        if copied:
+            world.group()
+            world.log.close(clean=True)
+        else:
+            world.groups(2)
+            world.log.mark()
+    assert len(list(world.log.reader().groups(0))) == 10
+    named = [world.log._catalog.segments[n].header.chain_key for n in range(len(world.segments()))]
+    # The old key for the copies, then the new one, then none again.
+    assert named == ["", "", "chain", ""]
+    world.restart(world.disk.kill())
+
+
+def test_a_refused_write_that_needs_a_long_segment_does_not_leave_the_log_read_only() -> None:
+    world = World()
+    world.group()
+    world.disk.capacity = 1
+    offset, recorded = world.offset, world.recorded
+    written = world.write([world.commands(3, size=2000) for _ in range(5)])
+    assert written.error is not None
+    assert world.log.read_only
+    world.offset, world.recorded = offset, recorded
+    # Everything that is kept ahead is still there, so smaller writes go on.
+    world.log.maintain()
+    assert not world.log.read_only
+    assert world.group().error is None
+
+
+def test_a_full_disk_that_shows_in_the_middle_of_a_roll_changes_nothing() -> None:
+    for call in ("pwrite", "rename"):
+        world = World(limits=msgspec.structs.replace(LIMITS, segments_prepared=2))
+        world.group()
+        world.write([world.outcomes(2), world.commands(1, size=9000)])
+        offset = world.offset
+        world.disk.inject(Raises(errno.ENOSPC), call, "log/prepare-*")
+        written = world.write([world.commands(1, size=7000)])
+        assert written.error is not None
+        world.offset = offset
+        assert world.write([world.commands(1, size=7000)]).error is None
+        assert not world.failures
+        world.restart(world.disk.power_cut())
+        assert world.log.recovered.end_offset == offset + 1
+
+
+def test_mark_and_retention_end_the_log_on_an_error_of_the_disk() -> None:
+    for what in ("mark", "remove"):
+        world = World()
+        world.groups(60, count=3, size=200)
+        world.disk.inject(Raises(errno.EIO), "sync_directory" if what == "remove" else "sync")
+        if what == "remove":
+            world.disk.inject(Raises(errno.EIO), "remove")
+        with pytest.raises(OSError, match="\\[Errno 5\\]"):
+            world.log.mark() if what == "mark" else world.log.retain(150, 90, {})
+        assert len(world.failures) == 1
+        before = len(world.written)
+        world.log.write([world.commands(1)], world.written.append)
+        assert len(world.written) == before
+
+
+def test_a_torn_tail_on_a_full_disk_is_kept_at_the_cost_of_the_reserve() -> None:
+    world = World(limits=msgspec.structs.replace(LIMITS, reserve_bytes=64 * 1024))
+    world.groups(2)
+    path = world.segments()[0]
+    end = len(world.read(path).rstrip(b"\0"))
+    world.overwrite(path, end + 8, b"torn")
+    disk = world.disk.kill()
+    disk.capacity -= disk.free_bytes()
+    world.restart(disk)
+    torn = world.log.recovered.torn
+    assert torn is not None
+    assert world.read(torn.kept_as).strip(b"\0") == b"torn"
+    assert world.log.recovered.end_offset == 4
+
+
+def test_two_torn_tails_at_one_place_are_both_kept() -> None:
+    world = World()
+    kept = []
+    for content in (b"first", b"second"):
+        world.group()
+        world.log.close(clean=True)
+        world.disk = world.disk.kill()
+        path = world.segments()[0]
+        file = world.disk.open(path, write=True)
+        file.pwrite(content, 8192)
+        world.restart(world.disk)
+        torn = world.log.recovered.torn
+        if torn is not None:
+            kept.append(world.read(torn.kept_as).strip(b"\0"))
+    assert kept[0] == b"first"
+
+
+def test_a_segment_of_another_shard_of_the_same_cluster_is_refused() -> None:
+    uid = b"u" * 16
+    world, other = World(cluster_uid=uid), World(cluster_uid=uid, shard=ShardId(4))
+    other.groups(2)
+    world.overwrite(world.segments()[0], 0, other.read(other.segments()[0]))
+    with pytest.raises(LogRefused, match="belongs to shard 4"):
+        world.restart(world.disk.kill())
+
+
+def test_many_writes_from_callbacks_do_not_nest() -> None:
+    world = World()
+    left = 3000
+
+    def again(written: object) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            world.log.write([world.commands(1)], again)
+
+    world.log.write([world.commands(1)], again)
+    assert left == 0
+    assert not world.failures

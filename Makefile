@@ -37,6 +37,18 @@ e2e: ## Stories with real processes on this machine (kills, full disks, the impo
 	@hack/venv.sh dev
 	@$(BIN)/pytest tests/e2e --quiet $(ARGS)
 
+.PHONY: bench
+bench: ## Compare with PostgreSQL and Redis on this machine (ARGS="--quick"); writes bench-results/
+	@hack/venv.sh runtime
+	@hack/packages.sh bench
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+.PHONY: torture
+torture: ## 1,000 kills, every crash state and every flipped byte (an hour or more)
+	@hack/venv.sh dev
+	@ULTRA_TORTURE=1 $(BIN)/pytest tests/unit/sim --quiet --timeout 7200 $(ARGS)
+	@KILL_CYCLES=1000 $(BIN)/pytest tests/e2e/kills tests/e2e/faults --quiet --timeout 7200 $(ARGS)
+
 .PHONY: lint
 lint: ## Style, format, types and the layers of the architecture
 	@hack/venv.sh dev

@@ -5,7 +5,7 @@ Purpose: a retry gets the original outcome instead of a second effect.  The inde
 logged command, because hashes prove nothing.
 
 Where entries are: the newest in memory, one `PackedIndex` per slot; those below
-``spilled_end`` in sorted runs on disk (`dedup_runs`), behind the `Runs` protocol.  Where an
+the *spilled end* in sorted runs on disk (`dedup_runs`), behind the `Runs` protocol.  Where an
 entry is never changes an answer, a dump or the floor.
 
 What is forgotten: everything below the *floor*, which is a function of the log and the
@@ -98,7 +98,7 @@ class Runs(Protocol):
     def prepare(
         self, *, floor: int, boundary: int, end: int, count: int, fits: Callable[[int], bool]
     ) -> int:
-        """Choose which runs to go on with, before entries are loaded; returns ``spilled_end``.
+        """Choose which runs to go on with, before entries are loaded; returns the spilled end.
 
         The image that is loaded ends at `end`; it has about `count` entries, from `floor` on.
         Runs may stay when memory can hold what is above them (`fits`); otherwise what is
@@ -107,7 +107,7 @@ class Runs(Protocol):
         """
 
     def load(self, slot: int, entries: Sequence[Entry]) -> None:
-        """Take loaded entries below ``spilled_end``, in mirror order, or know them already."""
+        """Take loaded entries below the spilled end, in mirror order, or know them already."""
 
     def load_done(self) -> None:
         """All loaded entries were given."""
@@ -299,11 +299,6 @@ class DedupIndex:
         return facts
 
     # --- spill and trim ----------------------------------------------------------------------
-
-    @property
-    def spilled_end(self) -> int:
-        """Entries below this offset are in runs."""
-        return self._spilled_end
 
     @property
     def spill_range(self) -> tuple[int, int] | None:

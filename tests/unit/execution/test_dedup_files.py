@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from tests.unit.execution.dedup_world import OPTIONS, SHARD, Group, Id, World
 
-from ultraengine.execution.dedup import DedupOptions
+from ultraengine.execution.dedup import DedupIndex, DedupOptions
+from ultraengine.execution.dedup_files import driver
 from ultraengine.execution.dedup_files.driver import RunStore
 from ultraengine.execution.dedup_runs import RunDamaged
 from ultraengine.model.errors import InvariantBroken
@@ -16,6 +17,13 @@ from ultraengine.testing.sim_disk import SimDisk
 from ultraengine.testing.sim_faults import Call, Effect, FailedSync, Raises
 
 LONG = DedupOptions(entries_max=64, bytes_max=16 * 40_000, window_us=10**12)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small constants, so that short runs take several writes and tasks."""
+    monkeypatch.setattr(driver, "WRITE_BYTES", 1_000)
+    monkeypatch.setattr(driver, "MERGE_ENTRIES", 100)
 
 
 def fresh(count: int, seed: int) -> tuple[Id, ...]:
@@ -144,6 +152,26 @@ def test_lost_runs_are_rebuilt_from_the_snapshot_as_one() -> None:
     assert world.index.entries_in_memory <= 64 + 10 * 40
     assert_remembers_all(world)
     world.settle()
+    assert_remembers_all(world)
+
+
+def test_a_load_that_is_given_up_leaves_nothing_behind() -> None:
+    world = World(LONG)
+    run(world, 20)
+    world.full_snapshot()
+    for path in world.run_files():
+        world.disk.remove(path)
+    disk = world.disk.kill()
+    store = RunStore(disk, SHARD, log_end=world.end, spawn=world.tasks.append)
+    index = DedupIndex(LONG, store)
+    index.load_shard(world.snapshot.shard_chunks[0])
+    for slot, chunk in world.snapshot.slot_chunks[0][:2]:
+        index.load_slot(slot, chunk)
+    assert disk.list("dedup") == ["load.tmp"]
+    store.close()
+    world.disk = disk
+    world.crash(power=False)
+    assert len(world.run_files()) == 1
     assert_remembers_all(world)
 
 
@@ -291,7 +319,7 @@ def test_a_failing_disk_costs_an_attempt_and_no_entry(
 def test_unfinished_files_are_removed_at_the_start_and_others_are_not() -> None:
     disk = SimDisk(1)
     disk.make_directory("dedup")
-    for name in ("spill.tmp", "load-0.tmp", "NOTES"):
+    for name in ("spill.tmp", "load.tmp", "NOTES"):
         disk.open(f"dedup/{name}", create=True, write=True).close()
     RunStore(disk, SHARD, log_end=0, spawn=lambda task: task())
     assert disk.list("dedup") == ["NOTES"]
@@ -331,10 +359,26 @@ def test_a_closed_store_leaves_a_disk_that_starts_again() -> None:
     for _ in range(3):
         world.store.turn(world.index)
     world.store.close()
+    assert not world.store.turn(world.index)
     world.crash(power=True)
     assert_remembers_all(world)
     idle = World(LONG)
     idle.store.close()
+    assert not idle.store.turn(idle.index)
+
+
+def test_a_task_that_runs_at_the_close_keeps_its_files_to_its_end() -> None:
+    world = World(LONG)
+    run(world, 5)
+    run(world, 10, settle=False)
+    while not world.tasks:
+        world.store.turn(world.index)
+    world.store.close()
+    assert world.index.find(9, b"reads on") == ()
+    assert world.store.status().runs > 0
+    world.run_task()
+    assert world.store.status().runs == 0
+    assert world.store.status().failures == 0
 
 
 def test_tasks_run_one_at_a_time_on_the_other_thread() -> None:

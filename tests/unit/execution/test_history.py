@@ -328,11 +328,13 @@ def test_a_failed_write_is_tried_again_and_loses_nothing() -> None:
         store = empty(disk, tasks.append)
         disk.inject(Raises(errno.ENOSPC), call, path, after=1 if call == "pwrite" else 0, times=2)  # type: ignore[arg-type]
         failed = 0
-        for one in appended:
+        for number, one in enumerate(appended):
             store.append(*one)
             while tasks:
                 tasks.popleft()()
-                failed += store.error is not None
+                if store.error is not None:
+                    failed += 1
+                    assert_holds(store, appended[: number + 1])
         assert failed == 2
         assert_holds(store, appended)
         store.sync()
@@ -343,6 +345,16 @@ def test_a_failed_write_is_tried_again_and_loses_nothing() -> None:
         append_all(twin, appended)
         twin.sync()
         assert files(disk) == files(twin_disk)
+
+
+def test_a_file_that_got_shorter_is_reported() -> None:
+    disk = SimDisk(1)
+    store = empty(disk)
+    append_all(store, some(10))
+    store.sync()
+    disk.open(f"history/his-{0:020}.seg", write=True).truncate(200)
+    with pytest.raises(InvariantBroken, match="as long as"):
+        assert_holds(store, some(10))
 
 
 def test_memory_is_bounded_when_nothing_can_be_written() -> None:

@@ -151,12 +151,13 @@ class RunStore:
         self._directory = directory
         self._spawn = spawn
         self._runs: list[_Open] = []
-        self._loading: list[RunFile] = []
+        self._loading: RunFile | None = None
         self._load_range = (0, 0, 0)
         self._ready = False
         self._job: Job | None = None
         self._job_name = ""
         self._waiting = False
+        self._closed = False
         self._task_error: BaseException | None = None
         self._retry_entries = 0
         self._merge_wanted = True
@@ -240,38 +241,24 @@ class RunStore:
         return high
 
     def load(self, slot: int, entries: Sequence[Entry]) -> None:
-        """Write the entries that no run holds; each image that is loaded makes a file."""
+        """Write the entries that no run holds.
+
+        They all come from the full image: increments begin at its end, above all of these.
+        """
         floor, boundary, count = self._load_range
         missing = [entry for entry in entries if floor <= entry[1] < boundary]
-        if not missing:
-            return
-        current = self._loading[-1] if self._loading else None
-        if current is None or (slot, *missing[0]) <= current.writer.last:
-            if current is not None:
-                current.finish()
-            path = f"{self._directory}/load-{len(self._loading)}.tmp"
-            current = RunFile(self._disk, path, self._writer(floor, boundary, count))
-            self._loading.append(current)
-        if current.put(slot, missing):
-            current.flush()
+        if missing:
+            if self._loading is None:
+                path = f"{self._directory}/load.tmp"
+                self._loading = RunFile(self._disk, path, self._writer(floor, boundary, count))
+            if self._loading.put(slot, missing):
+                self._loading.flush()
 
     def load_done(self) -> None:
-        """Make one run of all that was loaded."""
-        floor, boundary, count = self._load_range
-        if self._loading:
-            self._loading[-1].finish()
-            target = RunFile(
-                self._disk, f"{self._directory}/merge.tmp", self._writer(floor, boundary, count)
-            )
-            sources = [_Open(self._disk, part.path) for part in self._loading]
-            for slot, entries in self._merged(sources):
-                if target.put(slot, entries):
-                    target.flush()
-            self._runs.insert(0, self._seal(target))
-            for source in sources:
-                source.file.close()
-                self._disk.remove(source.path)
-            self._loading.clear()
+        """Make a run of what was loaded."""
+        if self._loading is not None:
+            self._runs.insert(0, self._seal(self._loading))
+            self._loading = None
         self._ready = True
 
     # --- look-ups ----------------------------------------------------------------------------
@@ -315,6 +302,8 @@ class RunStore:
         """
         if not self._ready:
             raise InvariantBroken("the index is loaded before its runs are kept up")
+        if self._closed:
+            return False
         if self._waiting or self._holds:
             return self._waiting
         if self._task_error is not None:
@@ -329,9 +318,6 @@ class RunStore:
             except StopIteration:
                 self._job = None
                 continue
-            except (OSError, RunDamaged) as error:
-                self._give_up(index, error)
-                return False
             if not isinstance(step, int):
                 self._start(step)
                 return True
@@ -351,10 +337,20 @@ class RunStore:
         )
 
     def close(self) -> None:
-        """Release the files; unfinished runs are removed at the next start."""
+        """Release the files, at the end of the task that runs, if one does.
+
+        Unfinished runs are removed at the next start.
+        """
+        self._closed = True
+        if not self._waiting:
+            self._close_all()
+
+    def _close_all(self) -> None:
         if self._job is not None:
             self._job.close()
             self._job = None
+        if self._loading is not None:
+            self._loading.close()
         for opened in self._runs:
             opened.file.close()
         self._runs.clear()
@@ -392,6 +388,8 @@ class RunStore:
             except Exception as error:  # noqa: BLE001  (told to the writer's thread, which acts)
                 self._task_error = error
             self._waiting = False
+            if self._closed:
+                self._close_all()
 
         self._spawn(run)
 
@@ -399,9 +397,9 @@ class RunStore:
         self._task_error = None
         if isinstance(error, RunDamaged):
             self._set_aside(error)
-        if self._job is not None:
-            self._job.close()
-            self._job = None
+        assert self._job is not None  # noqa: S101  (only a job starts tasks)
+        self._job.close()
+        self._job = None
         self._failures += 1
         self._error = f"{self._job_name}: {error}"
         self._retry_entries = index.entries_in_memory + max(1, index.options.entries_max // 64)

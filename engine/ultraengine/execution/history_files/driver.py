@@ -382,11 +382,10 @@ class HistoryFile:
         """Add an open segment; drop the one used longest ago that is full and synced."""
         self._open[number] = segment
         if len(self._open) > SEGMENTS_OPEN_MAX:
+            # Only the last segment may be unsynced, see ``_create``.
             last = len(self._firsts) - 1
-            for other, candidate in self._open.items():
-                if other not in (number, last) and candidate.synced:
-                    self._retired.append(self._open.pop(other).file)
-                    break
+            oldest = next(other for other in self._open if other not in (number, last))
+            self._retired.append(self._open.pop(oldest).file)
 
     def close(self) -> None:
         """Write what waits and release the files."""

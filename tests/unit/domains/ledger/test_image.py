@@ -7,8 +7,10 @@ import msgspec
 import pytest
 
 from ultraengine.domains.ledger import image
+from ultraengine.domains.ledger.chain import Chain, Reader
 from ultraengine.domains.ledger.check import check_history
 from ultraengine.domains.ledger.commands import Transfer, Voiding
+from ultraengine.domains.ledger.events import Transferred
 from ultraengine.domains.ledger.evolve import evolve
 from ultraengine.domains.ledger.holds import decide_voiding
 from ultraengine.domains.ledger.overlay import overlay
@@ -103,6 +105,18 @@ def test_books_of_one_slot_are_kept_apart(make_bench: Callable[[], Any]) -> None
     assert bench.get("transfers/{id}", id="early").amount == "8"
     assert bench.get("transfers/{id}", key=other, id="early").amount == "7"
     assert bench.get("accounts/{id}", key=other, id="a").balance == "-12"
+    for key in (other, "k"):
+        bench.move("ahold", "a", "b", 3, key=key, pending_timeout_s=0)
+    item = {"transfers": [{"id": "ahold", "amount": 2}]}
+    assert bench.statuses("post_transfers", item, key=other) == ["posted"]
+    reversal = {"transfers": [{"id": "areversal", "reverses": "early"}]}
+    assert bench.statuses("reverse_transfers", reversal, key=other) == ["reversed"]
+    assert bench.one("reverse_transfers", id="areversal", reverses="early") == "reversed"
+    assert bench.one("void_transfers", id="ahold") == "voided"
+    assert bench.one("post_transfers", id="ahold") == "already_voided"
+    assert bench.statuses("post_transfers", item, key=other) == ["already_posted"]
+    assert bench.get("transfers/{id}", id="ahold").status == "voided"
+    bench.verify()
     state = loaded(domain, list(domain.dump(slot)))
     assert sorted(state.books) == sorted([("t", "k"), ("t", other)])
 
@@ -271,6 +285,9 @@ def test_other_events_that_reach_other_values_stop_the_shard(books: Any) -> None
     (voided,) = books.history.read("ledger", offset)
     with pytest.raises(InvariantBroken, match="resolves at most once"):
         domain.evolve(book, voided, At(offset + 1))
+    books.move("i", "alice", "bob", 10, pending_timeout_s=0)
+    with pytest.raises(InvariantBroken, match="resolves at most once"):
+        domain.evolve(book, damage(voided, id="i"), At(offset + 2))
 
 
 def test_the_doctor_names_what_memory_says_otherwise(books: Any) -> None:
@@ -449,6 +466,52 @@ def test_a_hold_that_was_posted_and_reversed_stays_posted(books: Any) -> None:
     assert books.one("reverse_transfers", id="r2", reverses="h") == "already_reversed"
     view = books.get("transfers/{id}", id="h")
     assert (view.status, view.posted_amount, view.reversed_by) == ("reversed", "4", "r")
+
+
+def test_many_expiries_of_one_account_in_one_tick_are_linked(bench: Any) -> None:
+    bench.open("bank", "shop", min_balance=None)
+    items = [
+        {"id": f"h{n:03}", "from": "bank", "to": "shop", "amount": 1, "pending_timeout_s": 1}
+        for n in range(500)
+    ]
+    bench.do("create_transfers", {"transfers": items})
+    made = bench.executor.applied_end - 1
+    assert bench.tick(bench.time + SECOND, 500) == 500
+    bench.move("t", "bank", "shop", 1)
+    head = bench.slot().books["t", "k"].accounts["shop"].head
+    chain = Chain(Reader(bench.history_view()), 0, "shop")
+    for version in (1_002, 1_001, 1_000, 897, 896, 895, 769, 768, 767, 641, 640, 502, 501, 500, 1):
+        steps: list[int] = []
+
+        def asked(step: Any, version: int = version, steps: list[int] = steps) -> bool:
+            steps.append(step.link.version)
+            return bool(step.link.version <= version)
+
+        found = chain.last(head, asked)
+        assert found is not None
+        assert found.link.version == version
+        assert len(steps) < 2 * 127 + 10
+    assert bench.get("accounts/{id}", id="shop", at_offset=made).pending_in == "500"
+    assert bench.replayed().dump() == bench.dump()
+    bench.verify()
+
+
+def test_what_was_decided_before_another_event_is_compared_again(books: Any) -> None:
+    book = books.slot().books["t", "k"]
+    place: Any = At(books.executor.applied_end)
+    place.history, place.time = books.history_view(), books.time
+    item = Transfer(id="t", source="alice", target="bob", amount=5)
+    first = decide_transfer(book, item, place)
+    assert isinstance(first, Transferred)
+    evolve(book, first, place)
+    with pytest.raises(InvariantBroken, match="reach the values"):
+        evolve(book, first, At(place.offset, 1))  # type: ignore[arg-type]
+    second = decide_transfer(book, Transfer(id="u", source="alice", target="bob", amount=5), place)
+    hold = Transfer(id="v", source="alice", target="bob", amount=5, pending_timeout_s=1)
+    held = decide_transfer(book, hold, place)
+    evolve(book, held, At(place.offset, 1))  # type: ignore[arg-type]
+    with pytest.raises(InvariantBroken, match="reach the values"):
+        evolve(book, second, At(place.offset, 2))  # type: ignore[arg-type]
 
 
 def test_expiry_passes_over_holds_resolved_deep_in_the_heap(books: Any) -> None:

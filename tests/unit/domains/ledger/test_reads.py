@@ -36,9 +36,12 @@ class Told:
 
 
 def live(bench: Any, count: int, *, lateness: float, seed: int = 5) -> Told:
-    """`count` transfers between bank and shop, in commands of up to 3, some of them late."""
+    """`count` transfers between bank and shop, in commands of up to 3, some of them late.
+
+    Each account also deals with an own one, so that their lives differ.
+    """
     rng = Random(seed)
-    bench.open("bank", "shop", min_balance=None)
+    bench.open("bank", "shop", "banker", "keeper", min_balance=None)
     told = Told()
     done = 0
     while done < count:
@@ -63,6 +66,9 @@ def live(bench: Any, count: int, *, lateness: float, seed: int = 5) -> Told:
         assert set(bench.statuses("create_transfers", {"transfers": items})) == {"posted"}
         assert bench.time == time
         told.rows += rows
+        if rng.random() < 0.2:
+            moment = text(bench.time + rng.randint(-30, 30))
+            bench.move(f"bank{done}", "bank", "banker", 1, effective_time=moment)
     return told
 
 
@@ -78,6 +84,29 @@ def test_balances_as_of_any_point_are_sums_up_to_it(bench: Any, lateness: float)
             )
     assert bench.balance("shop") == told.balance()
     assert bench.balance("shop", at_effective_time="0001-01-01") == 0
+    bench.verify()
+
+
+@pytest.mark.parametrize("lateness", [0.0, 0.3])
+def test_lives_of_different_length_and_lateness_do_not_mix(bench: Any, lateness: float) -> None:
+    rng = Random(11)
+    names = ["a", "b", "c"]
+    bench.open(*names, min_balance=None)
+    told = {name: Told() for name in names}
+    for number in range(900):
+        source, target = rng.sample(names, 2) if number % 3 else ("a", "b")
+        amount, time = rng.randint(1, 9), bench.time + 1
+        effective = time - (rng.randint(0, 50) if rng.random() < lateness else 0)
+        offset = bench.executor.applied_end
+        told[source].rows.append((offset, time, effective, -amount))
+        told[target].rows.append((offset, time, effective, amount))
+        bench.move(f"t{number:03}", source, target, amount, effective_time=text(effective))
+    for name in names:
+        for offset, time, effective, _ in told[name].rows[::40]:
+            assert bench.balance(name, at_offset=offset) == told[name].balance(offset=offset)
+            assert bench.balance(name, at_time=text(time)) == told[name].balance(time=time)
+            wanted = told[name].balance(effective=effective)
+            assert bench.balance(name, at_effective_time=text(effective)) == wanted
     bench.verify()
 
 

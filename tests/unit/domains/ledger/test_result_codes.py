@@ -220,6 +220,19 @@ def test_small_steps_over_the_edge_of_a_machine_word_are_exact(bench: Any) -> No
     bench.verify()
 
 
+def test_one_side_alone_may_cross_the_edge_of_a_machine_word(bench: Any) -> None:
+    others = [f"o{number}" for number in range(10)]
+    bench.open("payer", "payee", *others, min_balance=None)
+    step = 2**61
+    for count, other in enumerate(others, 1):
+        assert bench.move(f"p{other}", "payer", other, step) == "posted"
+        assert bench.balance("payer") == -count * step
+    for count, other in enumerate(others, 1):
+        assert bench.move(f"q{other}", other, "payee", step) == "posted"
+        assert bench.balance("payee") == count * step
+    bench.verify()
+
+
 def test_what_is_held_counts_as_spent_and_as_received(books: Any) -> None:
     books.open("small", max_balance=100)
     assert books.move("h", "alice", "small", 60, pending_timeout_s=0) == "pending"

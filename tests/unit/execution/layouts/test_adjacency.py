@@ -139,3 +139,21 @@ def test_an_edge_loaded_before_its_nodes_is_refused() -> None:
     graph.link("a", "b", 5)
     with pytest.raises(KeyError):
         _graph("").load(next(graph.changes()))
+
+
+def test_a_node_mutated_in_place_and_touched_is_written() -> None:
+    graph: AdjacencyLayout[str, list[int], int] = AdjacencyLayout(str, list[int], int)
+    restored: AdjacencyLayout[str, list[int], int] = AdjacencyLayout(str, list[int], int)
+    for node in "ab":
+        graph.put(node, [1])
+    for chunk in graph.dump():
+        restored.load(chunk)
+    graph.mark()
+    value = graph.get("a")
+    assert value is not None
+    value.append(2)
+    assert list(graph.changes()) == []
+    graph.touch("a")
+    for chunk in graph.changes():
+        restored.load(chunk)
+    assert list(restored.items()) == [("a", [1, 2]), ("b", [1])]

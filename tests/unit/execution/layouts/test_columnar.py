@@ -148,3 +148,22 @@ def test_a_number_that_does_not_fit_changes_nothing(
 def test_rows_that_are_no_structs_are_refused() -> None:
     with pytest.raises(TypeError, match="rows of a columnar layout are msgspec structs"):
         ColumnarLayout[str, int](str, int)
+
+
+class Tagged(msgspec.Struct):
+    """A row with a cell that can be mutated."""
+
+    tags: list[str]
+
+
+def test_a_cell_mutated_in_place_and_touched_is_written() -> None:
+    layout: ColumnarLayout[str, Tagged] = ColumnarLayout(str, Tagged)
+    restored: ColumnarLayout[str, Tagged] = ColumnarLayout(str, Tagged)
+    layout.put("a", Tagged(["x"]))
+    layout.mark()
+    layout.cell("a", "tags").append("y")
+    assert list(layout.changes()) == []
+    layout.touch("a")
+    for chunk in layout.changes():
+        restored.load(chunk)
+    assert restored.get("a") == Tagged(["x", "y"])

@@ -97,3 +97,30 @@ def test_joined_values_are_equal_by_parent_keys_and_children() -> None:
     assert repr(one) == "Joined('p', [(1, 'a')])"
     with pytest.raises(TypeError):
         hash(one)
+
+
+def test_a_parent_mutated_in_place_is_written_with_or_without_its_children() -> None:
+    layout: PrejoinedLayout[str, list[int], int, list[int]] = PrejoinedLayout(
+        str, list[int], int, list[int]
+    )
+    layout.put("o1", Joined([1], [(1, [10]), (2, [20])]))
+    whole = sum(map(len, layout.dump()))
+    for touch, least in ((layout.touch_parent, 0), (layout.touch, whole)):
+        restored: PrejoinedLayout[str, list[int], int, list[int]] = PrejoinedLayout(
+            str, list[int], int, list[int]
+        )
+        for chunk in layout.dump():
+            restored.load(chunk)
+        layout.mark()
+        order = layout.get("o1")
+        assert order is not None
+        order.parent.append(2)
+        if touch == layout.touch:
+            order[1].append(11)
+        assert list(layout.changes()) == []
+        touch("o1")
+        chunks = list(layout.changes())
+        assert sum(map(len, chunks)) >= least
+        for chunk in chunks:
+            restored.load(chunk)
+        assert list(restored.items()) == list(layout.items())

@@ -122,6 +122,14 @@ class DumpForgets(Right):
         super().evolve(state.boxes, event, at)
 
 
+class LoadAdds(Right):
+    """Has more after a load than was dumped."""
+
+    def load(self, state: Any, chunk: bytes, schema: int) -> None:
+        super().load(state, chunk, schema)
+        state.put(("t", "loaded"), Box(1))
+
+
 class ForgetsTouch(Right):
     """Mutates in place and tells nobody."""
 
@@ -222,6 +230,7 @@ RAISES = Raises()
 EVOLVE_REMEMBERS = EvolveRemembers()
 EVOLVE_READS_DECISION = EvolveReadsDecision()
 DUMP_FORGETS = DumpForgets()
+LOAD_ADDS = LoadAdds()
 FORGETS_TOUCH = ForgetsTouch()
 ANSWERS_HASH = AnswersHash()
 ANSWERS_SET_ORDER = AnswersSetOrder()

@@ -115,6 +115,8 @@ def test_a_chunk_of_another_type_is_refused_and_changes_nothing() -> None:
     with pytest.raises(msgspec.ValidationError):
         numbers.load(next(names.dump()))
     assert list(numbers.items()) == [("a", 1)]
+    assert "a" in numbers
+    assert "b" not in numbers
 
 
 def test_a_dict_inside_a_value_keeps_its_insertion_order_through_a_dump() -> None:

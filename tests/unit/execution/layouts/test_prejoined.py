@@ -41,6 +41,8 @@ def test_a_parent_can_be_replaced_without_its_children() -> None:
     layout.put_parent("o3", "third")
     assert layout.get("o1") == Joined("changed", [(1, "one"), (2, "two"), (3, "three")])
     assert layout.get("o3") == Joined("third")
+    assert "o3" in layout
+    assert "o4" not in layout
 
 
 def test_a_put_replaces_all_children() -> None:

@@ -57,6 +57,11 @@ lint: ## Style, format, types and the layers of the architecture
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+.PHONY: docs
+docs: ## Write the generated pages anew and check every link
+	@hack/venv.sh dev
+	@$(BIN)/python hack/docs.py
+
 .PHONY: format
 format: ## Format the code and mend what ruff can mend
 	@hack/venv.sh dev

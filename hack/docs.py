@@ -1,0 +1,64 @@
+"""`make docs`: write the generated pages anew and check every link between the documents.
+
+Generated from the code: `docs/errors.md` and the table of result codes in `docs/ledger.md`.
+Links to other sites are not looked at: the check needs no network and gives the same answer
+every time.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from ultraengine.domains.ledger.codes import codes_markdown
+from ultraengine.gateway.problems import errors_page
+
+ROOT = Path(__file__).parents[1]
+TABLE = re.compile(r"^\| `status` \|.*?(?=^$|\Z)", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page if it changed, and say so."""
+    if path.read_text() != text:
+        path.write_text(text)
+        print(f"docs: wrote {path.relative_to(ROOT)}")
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as Markdown renderers make them."""
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(text))
+    return {word.replace(" ", "-") for word in words}
+
+
+def broken_links() -> list[str]:
+    """Links to files or headings that are not there."""
+    broken = []
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for page in sorted(pages):
+        for target in LINK.findall(FENCE.sub("", page.read_text())):
+            if re.match(r"[a-z]+:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            path = (page.parent / name).resolve() if name else page
+            known = path.suffix != ".md" or not anchor or anchor in anchors(path.read_text())
+            if not path.exists() or not known:
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    return broken
+
+
+def main() -> int:
+    """Write, check, report."""
+    write(ROOT / "docs" / "errors.md", errors_page())
+    ledger = ROOT / "docs" / "ledger.md"
+    table = f"{codes_markdown()}\n"
+    write(ledger, TABLE.sub(lambda _: table, ledger.read_text(), count=1))
+    broken = broken_links()
+    for link in broken:
+        print(f"docs: broken link: {link}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,8 +25,8 @@ import msgspec
 from ultraengine.model.limits import KIB, MIB
 
 CHUNK_BYTES_MAX: Final = MIB - KIB
-"""Bound of a layout's chunk in bytes.  Only a chunk with a single entry may be larger; the
-rest of a MiB is left for those who put a name before it."""
+"""Bound of a layout's chunk in bytes; the rest of a MiB is left for those who put a name before
+it.  Only a chunk with a single entry may be larger; snapshots refuse chunks above 4 MiB."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _HEADER_BYTES: Final = 5

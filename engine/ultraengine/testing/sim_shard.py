@@ -1,0 +1,242 @@
+"""A whole shard on a simulated disk, driven step by step on one thread.
+
+The same machine, executor, log, snapshots and recovery as in production; only the driver is
+another one: it does at once what the production driver waits for.  For stateful tests and
+simulations of the engine and of users' own domains.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from ultraengine.execution.history_files.driver import HistoryFile
+from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.log.driver import Recovered, Written
+from ultraengine.log.retention import RetentionReport
+from ultraengine.model.domain import Domain
+from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import FrameSequence, Instant, ShardId
+from ultraengine.model.limits import Limits
+from ultraengine.model.policy import FlushRule
+from ultraengine.model.reply import Reply
+from ultraengine.reply.recorded import Recorded, name_of
+from ultraengine.reply.waiters import Ticket
+from ultraengine.shard.effects import Answer, Group, Pending
+from ultraengine.shard.memory import ShardMemory
+from ultraengine.shard.metrics import ShardMetrics
+from ultraengine.shard.opening import ShardOptions, World, open_shard
+from ultraengine.shard.status import ReplayReport
+from ultraengine.shard.validation import validate
+from ultraengine.snapshot.driver import SnapshotDriver, SnapshotTaken
+from ultraengine.snapshot.image import ImagePosition
+from ultraengine.snapshot.schedule import SnapshotKind
+from ultraengine.snapshot.store import SnapshotOptions
+from ultraengine.testing.sim_clock import SimClock, SimRandom, SimSecrets
+from ultraengine.testing.sim_disk import SimDisk
+
+KIB = 1024
+SIM_LIMITS = Limits(
+    frame_bytes_max=16 * KIB,
+    group_bytes_max=4 * KIB,
+    group_commands_max=16,
+    segment_bytes=64 * KIB,
+    reserve_bytes=64 * KIB,
+    dedup_window_s=3600,
+    retention_bytes_max=KIB * KIB,
+)
+"""Small, so that short runs roll segments and split groups."""
+
+SHARD = ShardId(0)
+
+
+class SimShard:
+    """One life of a shard's process; the disk outlives it."""
+
+    def __init__(
+        self,
+        disk: SimDisk,
+        clock: SimClock,
+        domains: Sequence[Domain],
+        *,
+        seed: int = 0,
+        limits: Limits = SIM_LIMITS,
+    ) -> None:
+        """Recover from `disk`.  Raises what `shard.opening.open_shard` raises."""
+        self.disk = disk
+        self.clock = clock
+        self.registry = Registry(domains, limits=limits)
+        world = World(disk, clock, SimRandom(seed), SimSecrets({}))
+        self.snapshots = SnapshotDriver(
+            disk,
+            clock,
+            SnapshotOptions(shard=SHARD, free_bytes_min=0),
+            random=world.random,
+            secrets=world.secrets,
+            new_image=lambda: self.memory.proof_image(),  # noqa: PLW0108  (made below)
+        )
+        self.memory = ShardMemory(
+            disk,
+            self.registry,
+            SHARD,
+            limits,
+            history=HistoryFile(disk, SHARD, self.registry.decoders),
+            snapshots=self.snapshots,
+            spawn=lambda work: work(),
+        )
+        rule = FlushRule(
+            name="sync", wait_s=0.0, group_bytes_max=limits.group_bytes_max,
+            reply_before_flush=False,
+        )  # fmt: skip
+        parts = open_shard(
+            world,
+            self.registry,
+            self.memory,
+            ShardMetrics(CollectorRegistry(), SHARD),
+            ShardOptions(shard=SHARD, rule=rule, limits=limits),
+        )
+        self.log, self.machine, self.executor = parts.log, parts.machine, parts.executor
+        self.replayed = parts.replayed
+        self.failure: BaseException | None = None
+        self._stand: Written | Recovered = parts.log.recovered
+        self._reader = parts.log.reader()
+        self.log.start(self._failed, threads=False)
+        self._run()
+
+    def _failed(self, error: BaseException) -> None:
+        self.failure = error
+
+    # --- commands ------------------------------------------------------------------------
+
+    def send(self, *admitted: Admitted) -> list[Reply]:
+        """Submit together and drive until all are answered.
+
+        Commands that the shard cannot answer any more get OUTCOME_UNKNOWN, as from a driver
+        whose log failed; ``failure`` says why.
+        """
+        ticket = Ticket(len(admitted), lambda _ticket: None)
+        effects = self.machine.accept(admitted, ticket, 0, None)
+        _put(effects.answers)
+        for pending, candidates in effects.verify:
+            _put(self.machine.verified(pending, self._find(pending, candidates), None))
+        self._run()
+        if ticket.missing:
+            unknown = EngineError(str(self.failure), code="OUTCOME_UNKNOWN")
+            for pending in list(self.machine.in_flight.values()):
+                _put(self.machine.refuse(pending, unknown))
+        return [reply for reply in ticket.answers if reply is not None]
+
+    def _find(self, pending: Pending, candidates: Sequence[int]) -> Recorded | None:
+        for offset in candidates:
+            recorded = self.machine.unrecorded.get(offset)
+            if recorded is None:
+                found = self._reader.find(offset)
+                if found is None:
+                    continue
+                header, command, outcome = found
+                if outcome is None:
+                    continue
+                recorded = Recorded(command, outcome, header.epoch, Instant(header.time))
+            if name_of(recorded.command) == name_of(pending.admitted.command):
+                return recorded
+        return None
+
+    def _run(self) -> None:
+        """Form, write and execute until nothing waits; the last outcomes stay unwritten."""
+        while self.failure is None:
+            group = self.machine.form(self.clock.now())
+            if group is None:
+                return
+            self._write(group)
+
+    def _write(self, group: Group | None) -> None:
+        outcomes = self.machine.take_unwritten()
+        frames = outcomes if group is None else [*outcomes, group.draft]
+        answered: list[Written] = []
+        self.log.write(frames, answered.append)
+        if not answered:
+            return  # The log failed: nothing is known of this write.
+        (written,) = answered
+        if written.error is not None:
+            self.machine.give_back(outcomes)
+            if group is not None:
+                full = EngineError(str(written.error), code="READ_ONLY")
+                _put(self.machine.undo(group, full))
+            return
+        self._stand = written
+        self.machine.recorded(outcomes)
+        if group is None:
+            return
+        self.machine.committed(group)
+        done = False
+        while not done:
+            effects = self.machine.execute(group, 64)
+            _put(effects.answers)
+            done = effects.done
+        self.memory.upkeep()
+
+    def rest(self) -> None:
+        """Write the outcomes that no group has carried."""
+        if self.machine.unwritten:
+            self._write(None)
+
+    # --- operations ----------------------------------------------------------------------
+
+    def position(self) -> ImagePosition:
+        """Where the shard stands; call it at rest."""
+        return ImagePosition(
+            shard=SHARD,
+            epoch=self.machine.epoch,
+            offset_end=self.executor.applied_end,
+            sequence_end=FrameSequence(self._stand.end_sequence),
+            chain=self._stand.chain,
+            state_chain=self._stand.state_chain,
+            time=self.machine.time,
+            handlers=self.registry.handlers,
+            history_end=self.memory.history.end,
+        )
+
+    def snapshot(self, kind: SnapshotKind) -> SnapshotTaken:
+        """Take one on the spot and cut the log behind it."""
+        self.rest()
+        self.memory.history.sync()
+        return self.snapshots.take_inline(self.memory.image, self.position(), kind=kind)
+
+    def retain(self) -> RetentionReport:
+        """Cut the log below the newest snapshots and the remembered ids."""
+        floor = self.snapshots.log_floor()
+        if floor is None:
+            return RetentionReport()
+        return self.log.retain(
+            floor.offset_end,
+            floor.sequence_end,
+            {"dedupe": int(self.executor.dedupe.floor_offset)},
+        )
+
+    def validate(self) -> ReplayReport:
+        """Decide everything that the log holds again, from the oldest state that can be had."""
+        self.rest()
+        executor = self.memory.scratch(sequence_max=0)
+        if executor.applied_end < self.log.first_offset:
+            executor = self.memory.scratch(sequence_max=1 << 62)
+        return validate(executor, self._reader, from_offset=executor.applied_end, to_offset=None)
+
+    def stop(self) -> None:
+        """A clean stop: everything is recorded."""
+        self.rest()
+        self.log.close(clean=True)
+
+    def content(self) -> list[tuple[int, str, int, bytes]]:
+        """All sections of the state, for comparisons."""
+        sections = self.memory.image.sections(full=True)
+        return [(one.slot, one.name, one.schema, one.chunk) for one in sections]
+
+
+def _put(answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        answer.ticket.put(answer.index, answer.reply)
+
+
+def with_limits(**changes: int) -> Limits:
+    """`SIM_LIMITS` with some of them changed."""
+    return msgspec.structs.replace(SIM_LIMITS, **changes)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -425,6 +426,18 @@ async def test_a_stream_ends_with_4001_when_its_key_is_gone(serving: Serving) ->
     assert (await other.next())["outcome"] == "accepted"
 
 
+async def test_a_stream_ends_when_its_key_may_do_other_things_than_before(
+    serving: Serving,
+) -> None:
+    keys, text = two_tenants()
+    served = await serving(identity=lambda clock: ApiKeys(KeyTable.parse(text), clock))
+    client = await opened(served, Authorization=f"Bearer {keys['blind']}")
+    identity = served.gateway.edge.identity
+    assert isinstance(identity, ApiKeys)
+    identity.table = KeyTable.parse(text.replace(b'"*:write"', b'"counter:read"'))
+    assert await client.closed() == 4001
+
+
 # --- slow clients --------------------------------------------------------------------------
 
 
@@ -475,6 +488,18 @@ async def test_a_client_that_does_not_read_is_cut_off_and_costs_bounded_memory(
     writer.close()
 
 
+async def test_no_more_is_read_while_too_many_bytes_are_unanswered(serving: Serving) -> None:
+    served = await serving(limits=Limits(stream_buffer_bytes_max=20_000, stream_credit=100_000))
+    client = await opened(served)
+    served.engine.held = []
+    for start in range(0, 2_000, 50):
+        await client.say([add(str(start + n)) for n in range(50)])
+    await asyncio.sleep(0.3)
+    assert 100 < served.engine.submitted < 500
+    served.engine.release()
+    assert len(await client.replies(2_000)) == 2_000
+
+
 async def test_a_client_that_reads_late_loses_nothing(serving: Serving) -> None:
     limits = Limits(stream_buffer_bytes_max=50_000, stream_credit=100_000)
     served = await serving(limits=limits)
@@ -510,6 +535,10 @@ async def test_a_draining_gateway_answers_what_it_took_then_says_goodbye(
         assert (answer.status, answer.headers["Connection"]) == (503, "close")
         assert (await answer.json(content_type=None))["code"] == "DRAINING"
         assert answer.headers["Retry-After"] == "2"
+    async with served.http.post("/v1/commands:batch", json=[add("3")]) as answer:
+        assert answer.status == 503
+    async with served.http.get("/v1/counter/book-1") as answer:
+        assert answer.status == 503
     async with served.http.get("/readyz") as answer:
         assert answer.status == 503
     async with served.http.get("/healthz") as answer:
@@ -590,3 +619,12 @@ async def test_any_frames_are_answered_or_end_the_stream_with_a_code_of_the_cont
     assert client.socket.close_code in {1000, 1003, 4000}
     assert served.gateway.edge.metrics.streams_closed.get(4011, 0) == 0
     assert (await served.get("/healthz"))[0] == 200
+
+
+def test_every_close_code_is_in_the_documented_protocol() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "stream.md").read_text()
+    table = page.partition("## Close codes")[2]
+    codes = {value for name, value in vars(stream).items() if name.isupper() and type(value) is int}
+    codes -= {stream.REPLIES_PER_FRAME}
+    assert {1000, 1001, 1003, 1009, 4000, 4001, 4008, 4011} == codes
+    assert all(f"\n| {code} |" in table for code in codes)

@@ -15,6 +15,7 @@ from ultraengine.execution.dedup import (
     FloorRaised,
     NoRuns,
 )
+from ultraengine.execution.dedup_files import driver
 from ultraengine.execution.packed import CHUNK_ENTRIES_MAX
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant, Offset
@@ -201,6 +202,18 @@ def test_one_slot_can_be_marked_alone() -> None:
     assert list(index.dump_slot(1, full=False)) == []
 
 
+def test_increments_hold_every_entry_since_the_mark() -> None:
+    world = World()
+    groups = [Group(n, tuple(fresh(5, seed=n))) for n in range(6)]
+    for number, group in enumerate(groups):
+        world.execute(group)
+        if number % 2:
+            world.increment()
+    world.crash(power=True)
+    ids = [identity for group in groups for identity in group.ids if identity]
+    assert [world.index.find(*identity) for identity in ids] == [(at,) for at in range(30)]
+
+
 def test_spills_may_not_go_back() -> None:
     index = in_memory()
     index.spilled(10)
@@ -219,10 +232,15 @@ class DedupMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(driver, "TURN_UNITS", 60)
         self.world = World()
         self.other = World(disk=SimDisk(2))
         self.time = 0
         self.serial = 0
+
+    def teardown(self) -> None:
+        self.patch.undo()
 
     def _execute(self, ids: tuple[Id | None, ...], raise_floor: int = 0) -> None:
         group = Group(self.time, ids, raise_floor)

@@ -24,6 +24,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small constants, so that short runs take several writes and tasks."""
     monkeypatch.setattr(driver, "WRITE_BYTES", 1_000)
     monkeypatch.setattr(driver, "MERGE_ENTRIES", 100)
+    monkeypatch.setattr(driver, "TURN_UNITS", 100)
 
 
 def fresh(count: int, seed: int) -> tuple[Id, ...]:
@@ -80,7 +81,19 @@ def test_a_small_limit_bounds_the_disk() -> None:
     assert_remembers_all(world)
 
 
-def test_one_turn_is_short() -> None:
+def test_every_step_of_the_upkeep_answers_the_same() -> None:
+    world = World(LONG)
+    run(world, 12, settle=False)
+    steps = 0
+    while world.store.turn(world.index):
+        world.run_task()
+        assert_remembers_all(world)
+        steps += 1
+    assert steps > 10
+
+
+def test_one_turn_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "TURN_UNITS", 2_000)
     options = DedupOptions(entries_max=20_000, bytes_max=10**9, window_us=10**12)
     world = World(options)
     world.execute(Group(1, fresh(30_000, 1)))
@@ -102,6 +115,8 @@ def test_runs_survive_a_restart_and_are_not_written_again() -> None:
     world.crash(power=True)
     assert {path: world.disk.open(path).size() for path in world.run_files()} == before
     assert world.store.status().discarded == ()
+    # Replay adds nothing to memory that a run has.
+    assert world.index.entries_in_memory <= LONG.entries_max
     assert_remembers_all(world)
 
 

@@ -557,3 +557,82 @@ def test_a_view_of_a_book_can_make_and_resolve_a_hold_without_it(books: Any) -> 
     assert view.hold("h") is None
     assert books.dump() == before
     assert books.one("void_transfers", id="h") == "transfer_not_found"
+
+
+def test_a_loaded_book_goes_on_by_the_same_rules(make_bench: Callable[[], Any]) -> None:
+    bench = make_bench()
+    everything(bench)
+    bench.open("held", "huge", min_balance=None)
+    bench.move("zfund", "bank", "held", 10)
+    bench.open("strict")
+    bench.move("zhold", "held", "huge", 10, pending_timeout_s=0)
+    other = make_bench()
+    state = other.executor.state(slot_of("t", "k"), 0)
+    for chunk in list(bench.registry.domains[0].dump(bench.slot())):
+        other.registry.domains[0].load(state, chunk, image.SCHEMA)
+    other.history.payloads.update(bench.history.payloads)
+    other.executor.applied_end, other.time = bench.executor.applied_end, bench.time
+    items = [
+        {"id": "zz1", "from": "bank", "to": "shut", "amount": 1},
+        {"id": "zz2", "from": "strict", "to": "bank", "amount": 1},
+        {"id": "zz3", "from": "bank", "to": "alice", "amount": str(10**30)},
+        {"id": "zz4", "from": "held", "to": "huge", "amount": 5},
+        {"id": "zz5", "from": "bank", "to": "held", "amount": 5},
+        {"id": "zz6", "from": "alice", "to": "bank", "amount": 5},
+        {"id": "t", "from": "bank", "to": "held", "amount": 5},
+    ]
+    for each in (bench, other):
+        assert each.statuses("create_transfers", {"transfers": items}) == [
+            "account_closed",
+            "exceeds_balance",
+            "exceeds_max_balance",
+            "posted",
+            "posted",
+            "posted",
+            "exists_with_different_from",
+        ]
+    assert other.dump()[slot_of("t", "k"), "ledger"] == bench.dump()[slot_of("t", "k"), "ledger"]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_ids_inside_and_after_a_chain_are_compared_exactly(books: Any, dry_run: bool) -> None:
+    books.move("old", "bank", "alice", 7)
+
+    def item(name: str, amount: int, linked: bool = False) -> dict[str, Any]:
+        return {"id": name, "from": "bank", "to": "bob", "amount": amount, "linked": linked}
+
+    items = [
+        item("x1", 1),
+        item("c1", 2, linked=True),
+        item("c2", 3),
+        item("c1", 2),
+        item("c2", 4),
+        item("x1", 9),
+        item("d1", 5, linked=True),
+        item("c2", 3),
+        item("e1", 6, linked=True),
+        item("old", 7),
+        item("x2", 8),
+        item("x2", 8),
+    ]
+    found = books.statuses("create_transfers", {"transfers": items, "dry_run": dry_run})
+    assert found == [
+        *("posted", "posted", "posted"),
+        *("exists", "exists_with_different_amount", "exists_with_different_amount"),
+        *("linked_event_failed", "exists"),
+        *("linked_event_failed", "exists_with_different_to"),
+        *("posted", "exists"),
+    ]
+    assert books.balance("bob") == (1_000 if dry_run else 1_014)
+    books.verify()
+
+
+def test_the_newest_of_two_entries_comes_first_in_a_view(books: Any) -> None:
+    book = books.slot().books["t", "k"]
+    view = overlay(book)
+    identity = book.hash_of("fund-bob")
+    below = book.candidates(identity)
+    view.add(identity, below[0] + 10)
+    view.add(identity, below[0] + 20)
+    assert view.candidates(identity) == (below[0] + 20, below[0] + 10, *below)
+    assert book.candidates(identity) == below

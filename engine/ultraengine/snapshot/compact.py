@@ -20,8 +20,10 @@ from typing import Final
 
 from ultraengine.snapshot.image import SHARD_WIDE, Image, Section
 
-BATCH_BYTES: Final = 64 * 1024 * 1024
+BATCH_BYTES: Final = 8 * 1024 * 1024
 """Chunk bytes loaded into one scratch image before it is dumped and dropped."""
+BATCH_BESIDE_LOOP_BYTES: Final = 512 * 1024
+"""The same in a process that serves clients: dropping an image holds the interpreter lock."""
 
 SlotGroup = tuple[int, list[Section]]
 """A slot and its sections in the order in which they are to be loaded."""

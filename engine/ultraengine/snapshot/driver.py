@@ -335,11 +335,16 @@ class SnapshotDriver:
             work = self._cooperate(cut, run, below)
         else:
             maker, draft = self._maker, run.draft
+            # Forgetting what changed touches every changed page.  A full image does not need to
+            # know it, so this comes first: after the fork each of these pages is copied.
+            if base is None:
+                image.mark()
             child = self._fork(
                 lambda disk: maker.from_image(disk, image, draft, below, self._pause)
             )
             try:
-                image.mark()
+                if base is not None:
+                    image.mark()
             except BaseException:
                 child.abandon()
                 raise

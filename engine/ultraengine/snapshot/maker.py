@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from ultraengine.ports import Disk
+from ultraengine.snapshot.compact import BATCH_BESIDE_LOOP_BYTES, BATCH_BYTES
 from ultraengine.snapshot.files import (
     ChainFile,
     Draft,
@@ -68,14 +69,17 @@ class Maker:
         below: Sequence[ChainFile],
         pause: Pause,
     ) -> Written:
-        """Snapshot sections as they come; the state hash of an increment stays unknown."""
+        """Snapshot sections as they come, on a thread beside the loop that gives them.
+
+        The state hash of an increment stays unknown.
+        """
 
         def hash_of(content: bytes) -> bytes | None:
             return None if below else content
 
         codecs = self._store.codecs
         written = write_file(disk, draft, sections, codecs, state_hash=hash_of, pause=pause)
-        return self._proved(disk, draft, below, written)
+        return self._proved(disk, draft, below, written, batch_bytes=BATCH_BESIDE_LOOP_BYTES)
 
     def from_chain(
         self, disk: Disk, chain: Sequence[ChainFile], draft: Draft, pause: Pause
@@ -95,7 +99,13 @@ class Maker:
         return self._proved(disk, draft, (), written)
 
     def _proved(
-        self, disk: Disk, draft: Draft, below: Sequence[ChainFile], written: Written
+        self,
+        disk: Disk,
+        draft: Draft,
+        below: Sequence[ChainFile],
+        written: Written,
+        *,
+        batch_bytes: int = BATCH_BYTES,
     ) -> Written:
         verify_chain(
             disk,
@@ -105,6 +115,6 @@ class Maker:
             expected=written.footer,
             new_image=self._new_image,
             migrations=self._migrations,
-            batch_bytes=self._store.options.scratch_bytes,
+            batch_bytes=min(batch_bytes, self._store.options.scratch_bytes),
         )
         return written

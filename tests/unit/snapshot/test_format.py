@@ -87,11 +87,12 @@ class TestGolden:
         assert footer.sections == len(sections)
         assert footer.chunk_bytes == sum(len(section.chunk) for section in sections)
 
-    def test_the_same_bytes_are_written_today(self, samples: Any, kind: str) -> None:
-        if "lz4" in kind:
-            pytest.skip("compressors may choose other bytes for the same content")
-        data = samples.file(samples.sections(), **KINDS[kind])
-        assert data == (samples.golden / f"v1-{kind}.snap").read_bytes()
+
+@pytest.mark.parametrize("kind", ["plain", "aes", "json"])
+def test_the_same_bytes_are_written_today(samples: Any, kind: str) -> None:
+    """Not for LZ4: compressors may choose other bytes for the same content."""
+    data = samples.file(samples.sections(), **KINDS[kind])
+    assert data == (samples.golden / f"v1-{kind}.snap").read_bytes()
 
 
 def test_the_golden_increment_names_its_base(samples: Any) -> None:

@@ -31,7 +31,7 @@ from ultraengine.snapshot.files import Written
 
 REPORT_BYTES_MAX: Final = 4096
 """PIPE_BUF: a report is written in one piece and never waits for its reader."""
-NICE: Final = 10
+NICE: Final = 5
 """The writer of the log goes before the child where processors are short."""
 DESCRIPTORS_MAX: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1

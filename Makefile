@@ -49,6 +49,11 @@ torture: ## 1,000 kills, every crash state and every flipped byte (an hour or mo
 	@ULTRA_TORTURE=1 $(BIN)/pytest tests/unit/sim --quiet --timeout 7200 $(ARGS)
 	@KILL_CYCLES=1000 $(BIN)/pytest tests/e2e/kills tests/e2e/faults --quiet --timeout 7200 $(ARGS)
 
+.PHONY: mutants
+mutants: ## Break 300 places of log and execution and list what no test notices (hours)
+	@hack/venv.sh dev
+	@$(BIN)/python hack/mutants.py $(ARGS)
+
 .PHONY: lint
 lint: ## Style, format, types and the layers of the architecture
 	@hack/venv.sh dev

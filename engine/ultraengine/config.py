@@ -6,7 +6,7 @@ options.  Limits are set as ``ULTRA_LIMIT_<NAME>``; `/v1/limits` shows what is i
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, get_type_hints
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -15,6 +15,7 @@ from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.model.reply import DurabilityName
 
 SnapshotMode = Literal["fork", "cooperative", "inline"]
+CompactionName = Literal["none", "time", "key"]
 
 
 class ConfigErrors(EngineError):
@@ -40,6 +41,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Admin API and metrics; the same as ``port`` puts everything on one port."""
     domains: tuple[str, ...] = ("ultraengine.domains.ledger:DOMAIN",)
     """``package.module:ATTRIBUTE`` of each domain."""
+    extensions: str | None = None
+    """``package.module:ATTRIBUTE`` of an `extensions.Extensions`: a user's own parts."""
     durability: DurabilityName = "sync"
     group_wait_s: float = 0.002
     """`group`: how long a group stays open, at most 5 ms; `async`: time between two flushes."""
@@ -62,6 +65,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_mode: SnapshotMode = "fork"
     """``fork``, ``cooperative`` or ``inline``."""
     snapshots_kept: int = 3
+    compaction: CompactionName = "none"
+    """What happens to sealed segments below every snapshot and consumer: ``none`` removes them,
+    ``time`` archives them, ``key`` archives the newest accepted command of each key."""
+    archive: Path | None = None
+    """Directory of the archive; needed for ``time`` and ``key``."""
+    archive_keep_s: float = 0.0
+    """`time`: archived segments are removed at this age; 0 = never."""
     dev: bool = False
     """Started as `ultra dev`: one port, loopback keyless, and it says so."""
     limits: Limits = DEFAULT_LIMITS
@@ -102,6 +112,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_GROUP_WAIT_S: must be more than 0")
         if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
             mistakes.append("ULTRA_LIMIT_SEGMENT_BYTES: at least twice frame_bytes_max")
+        if self.compaction != "none" and self.archive is None:
+            mistakes.append("ULTRA_ARCHIVE: needed when compaction is time or key")
+        if self.extensions is not None and self.extensions.count(":") != 1:
+            mistakes.append("ULTRA_EXTENSIONS: package.module:ATTRIBUTE")
         if (self.master_key or self.chain_key) and self.secrets is None:
             mistakes.append("ULTRA_SECRETS: needed when master_key or chain_key is set")
         if mistakes:
@@ -128,16 +142,15 @@ def _boolean(text: str) -> bool:
     return text == "true"
 
 
-def _durability(text: str) -> str:
-    if text not in ("sync", "group", "async"):
-        raise ValueError(f"{text!r} is not sync, group or async")
-    return text
+def _one_of(kind: Any) -> Callable[[str], str]:
+    names = get_args(kind)
 
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"{text!r} is not one of {', '.join(names)}")
+        return text
 
-def _snapshot_mode(text: str) -> str:
-    if text not in ("fork", "cooperative", "inline"):
-        raise ValueError(f"{text!r} is not fork, cooperative or inline")
-    return text
+    return parse
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -150,8 +163,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
     int: _integer, float: _number, bool: _boolean, str: str, Path: Path, Path | None: Path,
-    str | None: str, tuple[str, ...]: _names, DurabilityName: _durability,
-    SnapshotMode: _snapshot_mode,
+    str | None: str, tuple[str, ...]: _names, DurabilityName: _one_of(DurabilityName),
+    CompactionName: _one_of(CompactionName),
+    SnapshotMode: _one_of(SnapshotMode),
 }  # fmt: skip
 
 

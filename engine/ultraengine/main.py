@@ -26,7 +26,10 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import EvolveFailed
+from ultraengine.execution.policies import AsyncDurability, GroupDurability, SyncDurability
 from ultraengine.execution.registry import Registry
+from ultraengine.extensions import NONE as NO_EXTENSIONS
+from ultraengine.extensions import Extensions
 from ultraengine.feed.driver import Feed
 from ultraengine.gateway.auth import ApiKeys, KeyFileError, Loopback
 from ultraengine.gateway.driver import Gateway, GatewayOptions, KeyFile
@@ -34,12 +37,14 @@ from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.quota import Quotas
 from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
+from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
 from ultraengine.model.domain import Domain
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
-from ultraengine.model.policy import FlushRule
+from ultraengine.model.policy import CompactionPolicy, FlushRule
 from ultraengine.ports import DiskFull, Identity
 from ultraengine.shard.driver import Shard
+from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine.shard.opening import ShardOptions, World, open_shard
@@ -48,8 +53,10 @@ from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.shard.snapshotting.driver import Snapshots
 from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import validate
+from ultraengine.snapshot.codec import BINARY, Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.errors import SnapshotRefused
+from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.schedule import (
     AnyOf,
     EveryCommands,
@@ -61,6 +68,7 @@ from ultraengine.snapshot.schedule import (
 from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
+from ultraengine_adapters.local.object_store import DirectoryObjectStore
 from ultraengine_adapters.local.random import SystemRandom
 from ultraengine_adapters.local.secrets import FileSecrets
 
@@ -109,18 +117,49 @@ def load_domains(names: Sequence[str]) -> list[Domain]:
     return domains
 
 
-def flush_rule(config: Config) -> FlushRule:
+def load_extensions(name: str | None) -> Extensions:
+    """Import the user's own parts.  Raises `ConfigErrors`."""
+    if name is None:
+        return NO_EXTENSIONS
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigErrors([f"extensions {name}: {error}"]) from error
+    if not isinstance(found, Extensions):
+        raise ConfigErrors([f"extensions {name}: it is not an Extensions"])
+    return found
+
+
+def flush_rule(config: Config, extensions: Extensions) -> FlushRule:
     """The durability policy's rule (requirement 001 §2.1: sync, group-commit, async)."""
-    return FlushRule(
-        name=config.durability,
-        wait_s=0.0 if config.durability == "sync" else config.group_wait_s,
-        group_bytes_max=config.limits.group_bytes_max,
-        reply_before_flush=config.durability == "async",
-    )
+    policy = extensions.durability
+    if policy is None:
+        size = config.limits.group_bytes_max
+        if config.durability == "sync":
+            policy = SyncDurability(group_bytes_max=size)
+        elif config.durability == "group":
+            policy = GroupDurability(wait_s=config.group_wait_s, group_bytes_max=size)
+        else:
+            policy = AsyncDurability(wait_s=config.group_wait_s, group_bytes_max=size)
+    return policy.rule()
 
 
-def snapshot_policy(config: Config) -> SnapshotPolicy:
+def compaction_policy(config: Config, extensions: Extensions) -> CompactionPolicy | None:
+    """What goes to the archive; None without an archive."""
+    if config.archive is None:
+        return None
+    if extensions.compaction is not None:
+        return extensions.compaction
+    if config.compaction == "time":
+        return TimeRetention(config.archive_keep_s or None)
+    return KeyCompaction() if config.compaction == "key" else NoCompaction()
+
+
+def snapshot_policy(config: Config, extensions: Extensions) -> SnapshotPolicy:
     """By count, by replay time and by time, as configured; on demand always."""
+    if extensions.snapshot_policy is not None:
+        return extensions.snapshot_policy
     policies: list[SnapshotPolicy] = [OnDemand()]
     if config.snapshot_commands:
         policies.append(EveryCommands(config.snapshot_commands))
@@ -137,7 +176,10 @@ class Process:
     def __init__(self, config: Config, *, on_fatal: Callable[[BaseException], None]) -> None:
         """Import the domains.  Raises `ConfigErrors`, or `InvariantBroken` for a wrong domain."""
         self.config = config
-        self.registry = Registry(load_domains(config.domains), limits=config.limits)
+        self.extensions = load_extensions(config.extensions)
+        self.registry = Registry(
+            load_domains(config.domains), hooks=self.extensions.hooks, limits=config.limits
+        )
         self.prometheus = CollectorRegistry()
         for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
             self.prometheus.register(collector)
@@ -146,6 +188,7 @@ class Process:
             SystemClock(),
             SystemRandom(),
             FileSecrets(config.secrets, os.environ),
+            None if config.archive is None else DirectoryObjectStore(config.archive),
         )
         self._on_fatal = on_fatal
         """Told when the log failed: the process must end."""
@@ -167,8 +210,9 @@ class Process:
         self.feed = Feed(parts.log.reader(), lambda: parts.log.first_offset)
         shard.on_recorded = self.feed.publish
         self.feed.publish(parts.log.recovered.recorded_end)
+        policy = snapshot_policy(config, self.extensions)
         self.snapshots = Snapshots(
-            shard, driver, image, memory.history, snapshot_policy(config), config.snapshot_mode
+            shard, driver, image, memory.history, policy, config.snapshot_mode
         )
         shard.start()
         self._tasks.append(asyncio.create_task(self.snapshots.run()))
@@ -178,13 +222,19 @@ class Process:
         self, shard_id: ShardId, metrics: ShardMetrics
     ) -> tuple[SnapshotDriver, ShardParts, ShardMemory]:
         """Everything that blocks: files, log, snapshot, tail."""
-        config, world = self.config, self.world
+        config, world, own = self.config, self.world, self.extensions
+        codecs = own.snapshot_codecs
         driver = SnapshotDriver(
             world.disk,
             world.clock,
             SnapshotOptions(
-                shard=shard_id, master_key=config.master_key, fulls_kept=config.snapshots_kept
+                shard=shard_id,
+                master_key=config.master_key,
+                fulls_kept=config.snapshots_kept,
+                codec=codecs[0].number if codecs else BINARY,
             ),
+            codecs=Codecs(codecs),
+            migrations=Migrations(readable(self.registry), own.migrations),
             random=world.random,
             secrets=world.secrets,
             new_image=lambda: memory.proof_image(),  # noqa: PLW0108  (made below)
@@ -204,11 +254,14 @@ class Process:
         )
         options = ShardOptions(
             shard=shard_id,
-            rule=flush_rule(config),
+            rule=flush_rule(config, own),
             limits=config.limits,
             compress=config.compress,
             master_key=config.master_key,
             chain_key=config.chain_key,
+            scheduling=own.scheduling,
+            serializers=own.serializers,
+            compaction=compaction_policy(config, own),
         )
         return driver, open_shard(world, self.registry, memory, metrics, options), memory
 

@@ -10,9 +10,11 @@ from typing import Final, Protocol
 import msgspec
 
 from ultraengine.execution.executor import Executor
+from ultraengine.execution.registry import Registry
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch
 from ultraengine.snapshot.image import SHARD_WIDE, ImagePosition, Section
+from ultraengine.snapshot.migrate import Readable
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 VERSIONS: Final = "versions"
@@ -20,6 +22,12 @@ DEDUP: Final = "dedup"
 SHARD: Final = "shard"
 ENGINE_SCHEMA: Final = 1
 """Of the sections that belong to the engine itself."""
+
+
+def readable(registry: Registry) -> dict[str, Readable]:
+    """The section schemas that this build loads, by name."""
+    own = {name: Readable(ENGINE_SCHEMA) for name in (DEDUP, SHARD, VERSIONS)}
+    return {**own, **{domain.name: Readable(domain.schema) for domain in registry.domains}}
 
 
 class _Shared(msgspec.Struct, frozen=True, array_like=True):

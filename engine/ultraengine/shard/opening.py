@@ -20,8 +20,13 @@ from ultraengine.log.driver import Log, LogOptions
 from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.ids import Epoch, ShardId
 from ultraengine.model.limits import Limits
-from ultraengine.model.policy import FlushRule, SchedulingPolicy
-from ultraengine.ports import Clock, Disk, Random, Secrets
+from ultraengine.model.policy import (
+    CompactionPolicy,
+    FlushRule,
+    LogSerializer,
+    SchedulingPolicy,
+)
+from ultraengine.ports import Clock, Disk, ObjectStore, Random, Secrets
 from ultraengine.reply.recorded import Recorded
 from ultraengine.shard.machine import Machine
 from ultraengine.shard.metrics import ShardMetrics
@@ -50,6 +55,10 @@ class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
     any_handlers: bool = False
     """Decide unrecorded commands again with other handler versions: a person's risk."""
     scheduling: SchedulingPolicy | None = None
+    serializers: tuple[LogSerializer, ...] = ()
+    """Users' own, all of them readable; the first one is written."""
+    compaction: CompactionPolicy | None = None
+    """With the world's ``archive``: what goes there before it leaves the log."""
 
 
 class World(msgspec.Struct, frozen=True):
@@ -59,6 +68,7 @@ class World(msgspec.Struct, frozen=True):
     clock: Clock
     random: Random
     secrets: Secrets
+    archive: ObjectStore | None = None
 
 
 def open_shard(
@@ -74,6 +84,7 @@ def open_shard(
     Raises what the log raises (`LogDamaged`, `LogInUse`, `DiskFull`, OSError), and `OtherHandlers`
     or `EvolveFailed` when the tail cannot be brought into memory.
     """
+    serializer = options.serializers[0] if options.serializers else MsgpackSerializer()
     epoch = Epoch(read_promise(world.disk) + 1)
     write_promise(world.disk, epoch)
     log = Log.open(
@@ -89,7 +100,11 @@ def open_shard(
             compress=options.compress,
             master_key=options.master_key,
             chain_key=options.chain_key,
+            codec=serializer.codec,
         ),
+        codecs=options.serializers,
+        compaction=options.compaction,
+        store=world.archive,
     )
     try:
         started = world.clock.monotonic()
@@ -98,7 +113,6 @@ def open_shard(
     except BaseException:
         log.close(clean=False)
         raise
-    serializer = MsgpackSerializer()
     machine = Machine(
         executor,
         serializer,

@@ -1,0 +1,175 @@
+"""Configuration: one table, all mistakes at once; and what the process makes of it."""
+
+from pathlib import Path
+
+import pytest
+
+from ultraengine.config import Config, ConfigErrors
+from ultraengine.execution.pipeline import EvolveFailed
+from ultraengine.extensions import NONE, Extensions
+from ultraengine.gateway.auth import KeyFileError
+from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
+from ultraengine.log.retention import NoCompaction
+from ultraengine.main import (
+    ExitCode,
+    compaction_policy,
+    exit_code_of,
+    flush_rule,
+    load_domains,
+    load_extensions,
+    snapshot_policy,
+)
+from ultraengine.model.limits import DEFAULT_LIMITS
+from ultraengine.ports import DiskFull
+from ultraengine.shard.recovery import OtherHandlers
+from ultraengine.snapshot.schedule import EveryCommands, Progress
+
+MINE = Extensions(snapshot_policy=EveryCommands(5), compaction=NoCompaction())
+
+
+def test_nothing_set_is_the_default() -> None:
+    assert Config.from_env({"HOME": "/"}) == Config()
+
+
+def test_settings_and_limits_are_read_by_name() -> None:
+    config = Config.from_env(
+        {
+            "ULTRA_DATA": "/somewhere",
+            "ULTRA_SHARD": "3",
+            "ULTRA_COMPRESS": "true",
+            "ULTRA_DURABILITY": "group",
+            "ULTRA_DOMAINS": "a.b:C, d:E",
+            "ULTRA_API_KEYS": "keys.toml",
+            "ULTRA_SNAPSHOT_MODE": "cooperative",
+            "ULTRA_LIMIT_GROUP_COMMANDS_MAX": "7",
+            "ULTRA_LIMIT_TENANT_COMMANDS_PER_S": "2.5",
+        }
+    )
+    assert config.data == Path("/somewhere")
+    assert (config.shard, config.compress, config.durability) == (3, True, "group")
+    assert config.domains == ("a.b:C", "d:E")
+    assert config.api_keys == Path("keys.toml")
+    assert config.snapshot_mode == "cooperative"
+    assert config.limits.group_commands_max == 7
+    assert config.limits.tenant_commands_per_s == 2.5
+    assert config.limits.segment_bytes == DEFAULT_LIMITS.segment_bytes
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        Config.from_env(
+            {
+                "ULTRA_PORT": "eighty",
+                "ULTRA_GROUP_WAIT_S": "soon",
+                "ULTRA_COMPRESS": "yes",
+                "ULTRA_DURABILITY": "maybe",
+                "ULTRA_DOMAINS": "no-colon",
+                "ULTRA_NO_SUCH": "1",
+                "ULTRA_LIMIT_NO_SUCH": "1",
+                "ULTRA_LIMIT_SEGMENT_BYTES": "-1",
+                "ULTRA_LIMIT_DRAIN_S": "x",
+            }
+        )
+    named = sorted(mistake.split(":")[0] for mistake in caught.value.mistakes)
+    assert named == [
+        "ULTRA_COMPRESS",
+        "ULTRA_DOMAINS",
+        "ULTRA_DURABILITY",
+        "ULTRA_GROUP_WAIT_S",
+        "ULTRA_LIMIT_DRAIN_S",
+        "ULTRA_LIMIT_NO_SUCH",
+        "ULTRA_LIMIT_SEGMENT_BYTES",
+        "ULTRA_NO_SUCH",
+        "ULTRA_PORT",
+    ]
+    assert str(caught.value).count("\n") == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "about"),
+    [
+        ({"ULTRA_SHARD": "4096"}, "ULTRA_SHARD"),
+        ({"ULTRA_DURABILITY": "group", "ULTRA_GROUP_WAIT_S": "0.1"}, "ULTRA_GROUP_WAIT_S"),
+        ({"ULTRA_GROUP_WAIT_S": "0"}, "ULTRA_GROUP_WAIT_S"),
+        ({"ULTRA_LIMIT_SEGMENT_BYTES": "65536"}, "ULTRA_LIMIT_SEGMENT_BYTES"),
+        ({"ULTRA_MASTER_KEY": "k"}, "ULTRA_SECRETS"),
+        ({"ULTRA_COMPACTION": "time"}, "ULTRA_ARCHIVE"),
+        ({"ULTRA_EXTENSIONS": "nowhere"}, "ULTRA_EXTENSIONS"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    settings: dict[str, str], about: str
+) -> None:
+    with pytest.raises(ConfigErrors, match=about):
+        Config.from_env(settings)
+
+
+def test_domains_are_imported_and_every_wrong_name_is_told() -> None:
+    (ledger,) = load_domains(["ultraengine.domains.ledger:DOMAIN"])
+    assert ledger.name == "ledger"
+    with pytest.raises(ConfigErrors) as caught:
+        load_domains(["no.such.module:X", "ultraengine.domains.ledger:NOTHING"])
+    assert len(caught.value.mistakes) == 2
+
+
+def test_extensions_are_imported_and_checked() -> None:
+    assert load_extensions(None) is NONE
+    with pytest.raises(ConfigErrors, match="it is not an Extensions"):
+        load_extensions("ultraengine.config:Config")
+    with pytest.raises(ConfigErrors, match="no_such"):
+        load_extensions("no_such:MINE")
+    found = load_extensions("ultraengine.extensions:NONE")
+    assert found == Extensions()
+
+
+@pytest.mark.parametrize(
+    ("name", "wait_s", "before_flush"),
+    [("sync", 0.0, False), ("group", 0.002, False), ("async", 0.002, True)],
+)
+def test_a_durability_policy_is_made_by_name(name: str, wait_s: float, before_flush: bool) -> None:
+    rule = flush_rule(Config.from_env({"ULTRA_DURABILITY": name}), NONE)
+    assert (rule.name, rule.wait_s, rule.reply_before_flush) == (name, wait_s, before_flush)
+    assert rule.group_bytes_max == DEFAULT_LIMITS.group_bytes_max
+
+
+@pytest.mark.parametrize("name", ["none", "time", "key"])
+def test_a_compaction_policy_is_made_by_name(name: str, tmp_path: Path) -> None:
+    config = Config.from_env({"ULTRA_COMPACTION": name, "ULTRA_ARCHIVE": str(tmp_path)})
+    policy = compaction_policy(config, NONE)
+    assert policy is not None
+    assert policy.name == name
+    assert compaction_policy(config, MINE) is MINE.compaction
+    assert compaction_policy(Config(), NONE) is None
+
+
+def test_a_snapshot_is_due_by_each_configured_reason() -> None:
+    policy = snapshot_policy(Config(snapshot_commands=10), NONE)
+    assert policy.due(Progress(commands=10, elapsed_s=1.0)) is not None
+    assert policy.due(Progress(commands=9, elapsed_s=1.0)) is None
+    assert policy.due(Progress(commands=9, elapsed_s=3600.0)) is not None
+    never = Config(snapshot_commands=0, snapshot_interval_s=0.0, snapshot_replay_s=0.0)
+    assert snapshot_policy(never, NONE).due(Progress(commands=10**9, elapsed_s=1e9)) is None
+    assert snapshot_policy(never, MINE) is MINE.snapshot_policy
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigErrors(["x"]), ExitCode.BAD_CONFIG),
+        (KeyFileError("x"), ExitCode.BAD_CONFIG),
+        (LogInUse("LOCK"), ExitCode.IN_USE),
+        (LogRefused("x"), ExitCode.REFUSED),
+        (OtherHandlers("x"), ExitCode.OTHER_HANDLERS),
+        (EvolveFailed("x"), ExitCode.HALTED),
+        (DiskFull(28, "full"), ExitCode.DISK_FULL),
+        (OSError(5, "io"), ExitCode.LOG_FAILED),
+        (RuntimeError("x"), ExitCode.FAILED),
+    ],
+)
+def test_every_cause_has_its_exit_code(error: BaseException, code: ExitCode) -> None:
+    assert exit_code_of(error) is code
+
+
+def test_damage_has_an_exit_code_of_its_own() -> None:
+    damage = LogDamaged("x", file="f", byte_position=0, sequence=0, offset=0, advice="a")
+    assert exit_code_of(damage) is ExitCode.LOG_DAMAGED

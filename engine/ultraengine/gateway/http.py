@@ -332,6 +332,10 @@ async def read_body(request: BaseRequest, bytes_max: int, limit: str) -> bytes:
         if len(body) > bytes_max:
             raise _too_large(f"{len(body)} bytes are", limit, bytes_max)
         return body
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        # The client holds its body back until it is told that it will be read.
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     parts: list[bytes] = []
     size = 0
     try:

@@ -331,6 +331,21 @@ async def test_a_chunked_body_is_bounded_while_it_is_read(serving: Serving) -> N
         assert answer.status == 413
 
 
+async def test_a_client_that_holds_its_body_back_is_told_to_send_it(served: Served) -> None:
+    body = msgspec.json.encode(add())
+    reader, writer = await asyncio.open_connection(*served.gateway.addresses[0])
+    head = (
+        "POST /v1/commands HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Expect: 100-continue\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    async with asyncio.timeout(5):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
 @pytest.mark.parametrize("path", ["/v1/commands", "/v1/commands:batch"])
 async def test_only_plain_json_and_msgpack_are_read(served: Served, path: str) -> None:
     for headers in (

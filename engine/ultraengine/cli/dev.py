@@ -50,6 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080, help="port of everything (%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add_domains(parser)
+    parser.add_argument(
+        "--extensions",
+        metavar="PACKAGE.MODULE:ATTRIBUTE",
+        help="hooks, policies and codecs of your own (docs/extending.md)",
+    )
     parser.add_argument("--auth", type=Path, metavar="FILE", help="ask for API keys of this file")
     parser.add_argument(
         "--durability",
@@ -78,6 +83,7 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
         port=options.port,
         admin_port=options.port,
         domains=domains,
+        extensions=options.extensions,
         durability=options.durability,
         api_keys=options.auth,
         dev=True,

@@ -284,7 +284,8 @@ class Process:
             return validate(executor, reader, from_offset=from_offset, to_offset=to_offset)
 
         async def replay_validate(from_offset: int, to_offset: int | None) -> ReplayReport:
-            return await asyncio.to_thread(decide_again, from_offset, to_offset)
+            async with self.snapshots.undisturbed():
+                return await asyncio.to_thread(decide_again, from_offset, to_offset)
 
         return Operations(
             pause=shard.pause,

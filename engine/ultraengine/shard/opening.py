@@ -33,6 +33,7 @@ from ultraengine.shard.metrics import ShardMetrics
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.promise import read_promise, write_promise
 from ultraengine.shard.recovery import Recovery, recover, skips
+from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.image import ImagePosition
 
 
@@ -153,6 +154,8 @@ def _into_memory(
         executor, position = memory.load(
             sequence_max=log.recovered.end_sequence, log_end=log.recovered.end_offset
         )
+        if position is not None:
+            _check_chain(log, position)
         executor.skipped |= skipped
         start = 0 if position is None else position.offset_end
         try:
@@ -165,3 +168,14 @@ def _into_memory(
             if offset in skipped or offset not in set(skips(reader.groups(start))):
                 raise
             skipped.add(int(str(offset)))
+
+
+def _check_chain(log: Log, position: ImagePosition) -> None:
+    """A snapshot is an image of this very log, not of one that was rolled back or swapped."""
+    found = log.reader().chain_at(position.sequence_end)
+    if found != position.chain:
+        raise SnapshotRefused(
+            f"the snapshot at offset {position.offset_end} was taken of another log: the chain "
+            f"before frame {position.sequence_end} is {found.hex()} here and "
+            f"{position.chain.hex()} there. Restore the log and its snapshots together"
+        )

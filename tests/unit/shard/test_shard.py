@@ -1,6 +1,7 @@
 """A whole shard over a real log in a directory: groups, stops, kills, full disks, halts."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.shard.snapshotting.driver import Snapshots
 from ultraengine.shard.validation import validate
 from ultraengine.snapshot.driver import Mode, SnapshotDriver
+from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.schedule import EveryCommands
 from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine_adapters.local.clock import SystemClock
@@ -556,3 +558,29 @@ async def test_an_override_is_logged(rig: Rig) -> None:
     await rig.shard.skip(41, "because")
     await rig.shard.rest()
     assert 41 in rig.shard.executor.skipped
+
+
+async def test_increments_are_merged_before_a_start_has_to_load_many(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+    for number in range(8):
+        await rig.add(1, f"k{number % 3}")
+        await rig.snapshots.take()
+        assert rig.snapshot_driver.increments < 4
+    await rig.kill()
+    await rig.start()
+    assert [await rig.value(f"k{n}") for n in range(3)] == [3, 3, 2]
+    await rig.shard.stop()
+
+
+async def test_a_snapshot_of_another_log_is_refused(tmp_path: Path) -> None:
+    one, other = Rig(tmp_path / "one"), Rig(tmp_path / "other")
+    for rig, delta in ((one, 1), (other, 2)):
+        await rig.start()
+        await rig.add(delta)
+        await rig.snapshots.take()
+        await rig.shard.stop()
+    shutil.rmtree(tmp_path / "one" / "snapshots")
+    shutil.copytree(tmp_path / "other" / "snapshots", tmp_path / "one" / "snapshots")
+    with pytest.raises(SnapshotRefused):
+        await one.start()

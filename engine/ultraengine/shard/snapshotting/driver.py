@@ -11,7 +11,7 @@ The history is synced before a snapshot counts, and the log is cut only below a 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -25,6 +25,8 @@ from ultraengine.snapshot.image import Image, ImagePosition
 from ultraengine.snapshot.schedule import Progress, SnapshotPolicy
 
 ASK_EVERY_S: Final = 1.0
+INCREMENTS_MERGED_AT: Final = 4
+"""Increments on one full image that are merged into a new one."""
 DEDUPE: Final = "dedupe"
 """Name of the idempotency memory among the log's consumers."""
 
@@ -139,7 +141,28 @@ class Snapshots:
                 duration_s=round(taken.duration_s, 3),
             )
             await self.cut_log()
+            await self._merge()
             return taken
+
+    async def _merge(self) -> None:
+        """Keep chains of increments short: loading them costs a start its time."""
+        if self._driver.increments < INCREMENTS_MERGED_AT:
+            return
+        try:
+            await self._driver.compact("inline" if self._mode == "inline" else "fork")
+        except SnapshotFailed as error:
+            self._shard.alarm(
+                "snapshot.merge_failed",
+                offset=self._shard.executor.applied_end,
+                detail=str(error),
+                error=error,
+            )
+
+    @contextlib.asynccontextmanager
+    async def undisturbed(self) -> AsyncIterator[None]:
+        """No snapshot is taken, merged or removed inside: the moment to read one."""
+        async with self._taking:
+            yield
 
     async def _take(self) -> SnapshotTaken:
         await asyncio.to_thread(self._history.sync)  # The bulk, while commands go on.

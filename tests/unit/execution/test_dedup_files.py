@@ -214,6 +214,18 @@ def test_a_run_that_follows_a_gap_hides_nothing() -> None:
     assert_remembers_all(world)
 
 
+def test_runs_that_begin_above_the_snapshot_hide_nothing() -> None:
+    world = World(LONG)
+    run(world, 4)
+    world.full_snapshot()
+    run(world, 40)
+    for path in world.run_files()[:-1]:
+        world.disk.remove(path)
+    world.crash(power=False)
+    assert any("does not fit" in reason for reason in world.store.status().discarded)
+    assert_remembers_all(world)
+
+
 def test_runs_beyond_the_end_of_the_log_are_discarded() -> None:
     world = World(LONG)
     run(world, 10)

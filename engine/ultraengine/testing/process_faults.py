@@ -65,7 +65,7 @@ class Running:
         self._wait(lambda: self.facts(kind) >= count, f"{count} lines {kind}")
 
     def stop(self) -> Verdict:
-        """SIGTERM, and wait for the end."""
+        """SIGTERM to all of its processes, and wait for the end."""
         os.killpg(self._process.pid, signal.SIGTERM)
         return self.ended()
 

@@ -15,10 +15,12 @@ HERE = Path(__file__).parent
 MIB = 1024 * 1024
 
 APPEND_LOG = Subject("log", (sys.executable, str(HERE / "append_log.py")))
-SUBJECTS = (
-    APPEND_LOG,
-    APPEND_LOG.with_options("--compress", "--encrypt"),
-)
+ULTRA_SERVE = Subject("serve", (sys.executable, str(HERE / "ultra_serve.py")))
+SUBJECTS = {
+    "log": APPEND_LOG,
+    "log-lz4-aes": APPEND_LOG.with_options("--compress", "--encrypt"),
+    "serve": ULTRA_SERVE.with_options("--encrypt", "--snapshot-commands", "200"),
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
-@pytest.fixture(params=SUBJECTS, ids=["log", "log-lz4-aes"])
+@pytest.fixture(params=list(SUBJECTS.values()), ids=list(SUBJECTS))
 def subject(request: pytest.FixtureRequest) -> Subject:
     """The program under test."""
     chosen: Subject = request.param

@@ -25,6 +25,7 @@ from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
 
 REPLAY_TIMEOUT_S = 3_600.0
+HALTED = "halted"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     child.add_argument("--from", type=int, default=0, dest="start", metavar="OFFSET")
     child.add_argument("--to", type=int, dest="end", metavar="OFFSET", help="excluded")
     add_connection(child, timeout_s=REPLAY_TIMEOUT_S)
+
+    child = verb("skip", "Have recovery leave out a command at which a shard has halted.", _skip)
+    child.add_argument("--offset", type=int, required=True, help="as the halted shard names it")
+    child.add_argument("--reason", required=True, help="kept in the log and in the audit trail")
+    add_connection(child)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -199,6 +205,24 @@ def _replay(options: argparse.Namespace) -> int:
     result = answer["result"]
     print_json(result)
     return Exit.OK if result.get("equal") else Exit.FINDINGS
+
+
+def _skip(options: argparse.Namespace) -> int:
+    with connect(options) as client:
+        try:
+            status = client.get("/admin/v1/status").value
+            if status["state"] != HALTED or status["applied_end"] != options.offset:
+                # An override of anything else would leave out what was executed and answered.
+                raise CommandFailed(
+                    f"the shard is {status['state']} at offset {status['applied_end']}",
+                    advice="Only the command at which a shard has halted can be skipped.",
+                )
+            answer = client.operate("skip", {"offset": options.offset, "reason": options.reason})
+        except ClientError as error:
+            raise failure(error, options) from error
+    print_json(answer)
+    say("Logged: the effect of this command is left out at the next start.")
+    return Exit.OK
 
 
 def _hex(value: Any) -> Any:

@@ -266,6 +266,13 @@ def test_replay_validation_is_asked_of_a_running_engine(ultra: Ultra, dev: "Dev"
     assert code == Exit.UNREACHABLE
 
 
+def test_a_skip_is_refused_while_the_shard_serves(ultra: Ultra, dev: "Dev") -> None:
+    line = ("log", "skip", "--offset", "1", "--reason", "a test")
+    code, _, err = ultra(*line, "--url", dev.url)
+    assert (code, "the shard is serving" in err) == (Exit.USAGE, True)
+    assert ultra(*line, *NOBODY)[0] == Exit.UNREACHABLE
+
+
 def test_a_check_that_raises_is_a_finding() -> None:
     def broken() -> Check:
         raise OSError("no such device")

@@ -574,6 +574,7 @@ def test_a_loaded_book_goes_on_by_the_same_rules(make_bench: Callable[[], Any]) 
     other.executor.applied_end, other.time = bench.executor.applied_end, bench.time
     items = [
         {"id": "zz1", "from": "bank", "to": "shut", "amount": 1},
+        {"id": "zz0", "from": "held", "to": "shut", "amount": 1},
         {"id": "zz2", "from": "strict", "to": "bank", "amount": 1},
         {"id": "zz3", "from": "bank", "to": "alice", "amount": str(10**30)},
         {"id": "zz4", "from": "held", "to": "huge", "amount": 5},
@@ -584,6 +585,7 @@ def test_a_loaded_book_goes_on_by_the_same_rules(make_bench: Callable[[], Any]) 
     for each in (bench, other):
         assert each.statuses("create_transfers", {"transfers": items}) == [
             "account_closed",
+            "account_closed",
             "exceeds_balance",
             "exceeds_max_balance",
             "posted",
@@ -591,6 +593,7 @@ def test_a_loaded_book_goes_on_by_the_same_rules(make_bench: Callable[[], Any]) 
             "posted",
             "exists_with_different_from",
         ]
+        each.verify()
     assert other.dump()[slot_of("t", "k"), "ledger"] == bench.dump()[slot_of("t", "k"), "ledger"]
 
 

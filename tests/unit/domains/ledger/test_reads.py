@@ -110,16 +110,32 @@ def test_lives_of_different_length_and_lateness_do_not_mix(bench: Any, lateness:
     bench.verify()
 
 
-def test_a_long_history_is_searched_in_few_steps(bench: Any) -> None:
-    bench.open("bank", "shop", min_balance=None)
+@pytest.mark.parametrize("late", ["from", "to"])
+def test_a_posting_may_be_late_for_one_side_alone(bench: Any, late: str) -> None:
+    bench.open("a", "b", "c", min_balance=None)
+    other = {"from": "c", "to": "c", late: "a"}
+    assert bench.move("t1", other["from"], other["to"], 1, effective_time=1_000) == "posted"
+    sides = {"from": "b", "to": "b", late: "a"}
+    assert bench.move("t2", sides["from"], sides["to"], 5, effective_time=500) == "posted"
+    sign = -1 if late == "from" else 1
+    for moment, a, b in ((499, 0, 0), (500, 5, 5), (999, 5, 5), (1_000, 6, 5)):
+        then = text(moment)
+        assert bench.balance("a", at_effective_time=then) == sign * a
+        assert bench.balance("b", at_effective_time=then) == -sign * b
+
+
+@pytest.mark.parametrize("account_id", ["bank", "shop"])
+def test_a_long_history_is_searched_in_few_steps(bench: Any, account_id: str) -> None:
+    bench.open("bank", "shop", "other", min_balance=None)
+    bench.move("first", "bank", "other", 1)
     count = 130 * 128
     for first in range(0, count, 832):
         items = [
-            {"id": f"t{n}", "from": "bank", "to": "shop", "amount": 1}
+            {"id": f"t{n:06}", "from": "bank", "to": "shop", "amount": 1}
             for n in range(first, first + 832)
         ]
         bench.do("create_transfers", {"transfers": items})
-    account = bench.slot().books["t", "k"].accounts["shop"]
+    head = bench.slot().books["t", "k"].accounts[account_id].head
     for wanted in (1, 2, 127, 128, 129, 16_383, 16_384, 16_385, count, count + 1):
         steps = 0
 
@@ -128,7 +144,7 @@ def test_a_long_history_is_searched_in_few_steps(bench: Any) -> None:
             steps += 1
             return bool(step.link.version <= wanted)
 
-        found = Chain(Reader(bench.history_view()), 0, "shop").last(account.head, asked)
+        found = Chain(Reader(bench.history_view()), 0, account_id).last(head, asked)
         assert found is not None
         assert found.link.version == wanted
         assert steps <= 2 * 254 + 130

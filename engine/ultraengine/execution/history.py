@@ -308,7 +308,7 @@ class Cursor:
         name_length = RECORD_BYTES + len(name)
         if HEADER_BYTES + name_length + length > SEGMENT_BYTES:
             raise InvariantBroken("a history record fits a segment", offset=offset, bytes=length)
-        if known is not None or self.end_byte + name_length + length > SEGMENT_BYTES:
+        if self.end_byte + name_length + length > SEGMENT_BYTES:
             self.segment += 1
             self.end_byte = HEADER_BYTES
             self.name_ids.clear()

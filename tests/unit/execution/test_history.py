@@ -347,6 +347,46 @@ def test_a_failed_write_is_tried_again_and_loses_nothing() -> None:
         assert files(disk) == files(twin_disk)
 
 
+def test_a_part_that_was_written_before_the_failure_is_not_noted_twice() -> None:
+    appended = some(24, start=30)
+    disk = SimDisk(1)
+    tasks: deque[Callable[[], None]] = deque()
+    store = empty(disk, tasks.append)
+    disk.inject(Raises(errno.EMFILE), "open", f"history/his-{SMALL_SEGMENT:020}.seg")
+    append_all(store, appended)
+    (flush,) = tasks
+    flush()
+    assert store.error is not None
+    assert_holds(store, appended)
+    store.append(1_000, "trading", b"\x90" * 700)
+    store.sync()
+    twin_disk = SimDisk(2)
+    twin = empty(twin_disk)
+    append_all(twin, [*appended, (1_000, "trading", b"\x90" * 700)])
+    twin.sync()
+    assert len(files(disk)) == 3
+    assert files(disk) == files(twin_disk)
+
+
+def test_after_a_cut_another_history_leaves_no_trace_of_the_first() -> None:
+    first, second = some(50), some(50, start=400)
+    disk = SimDisk(1)
+    store = empty(disk)
+    append_all(store, first[:3])
+    position = store.end
+    append_all(store, first[3:])
+    store.sync()
+    again = opened(disk.kill())
+    again.truncate_to(position, first[3][0])
+    append_all(again, second)
+    again.close()
+    twin_disk = SimDisk(2)
+    twin = empty(twin_disk)
+    append_all(twin, first[:3] + second)
+    twin.close()
+    assert files(again._disk) == files(twin_disk)  # type: ignore[arg-type]  # It is simulated.
+
+
 def test_a_file_that_got_shorter_is_reported() -> None:
     disk = SimDisk(1)
     store = empty(disk)

@@ -20,7 +20,9 @@ from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefu
 from ultraengine.log.driver import Log
 from ultraengine.log.frame import FrameDraft, FrameKind
 from ultraengine.log.identity import decode_identity, encode_identity
+from ultraengine.log.mark import decode_mark
 from ultraengine.log.serializer import MsgpackSerializer, outcome_drafts
+from ultraengine.log.space import Space
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, ShardId
 from ultraengine.ports import DiskFull
@@ -148,6 +150,7 @@ def test_a_write_larger_than_a_segment_gets_a_segment_of_its_own_length() -> Non
     # The empty segment had the same name and is replaced.
     assert len(world.segments()) == 1
     assert len(world.read(world.segments()[0])) > LIMITS.segment_bytes
+    assert [one.path for one in world.log._catalog.segments] == world.segments()
     world.write([world.outcomes(3), world.commands(2)])
     world.restart(world.disk.kill())
     assert world.log.recovered.end_offset == 17
@@ -343,7 +346,7 @@ def test_verify_from_leaves_older_segments_to_their_readers() -> None:
     world.log.close(clean=True)
     world.disk = world.disk.kill()
     first, second = world.segments()[:2]
-    world.disk.flip_bits(first, 5000)
+    world.disk.flip_bits(first, 4300)
     world.restart(world.disk, verify_from=int(second[8:28]))
     reader = world.log.reader()
     assert reader.find(150) is not None
@@ -351,10 +354,13 @@ def test_verify_from_leaves_older_segments_to_their_readers() -> None:
         found = reader.find(offset)
         assert found is not None
         assert found[1] == command(offset, size=200)
+    index = world.log._catalog.segments[0].index
+    list(reader.frames(int(second[8:28]) - 1, int(second[8:28])))
+    assert index.covered_sequence == int(second[8:28])
     with pytest.raises(LogDamaged) as caught:
         list(reader.groups(0))
     assert caught.value.file == first
-    assert 4096 <= caught.value.byte_position <= 5000
+    assert caught.value.byte_position == 4096
 
 
 def test_one_directory_has_one_process() -> None:
@@ -1009,3 +1015,61 @@ def test_many_writes_from_callbacks_do_not_nest() -> None:
     world.log.write([world.commands(1)], again)
     assert left == 0
     assert not world.failures
+
+
+def test_a_segment_that_ends_before_the_next_begins_is_damage_even_without_mark() -> None:
+    world = World()
+    world.groups(60, count=3, size=200)
+    world.log.close(clean=True)
+    world.disk = world.disk.kill()
+    world.disk.remove("log/MARK")
+    path, following = world.segments()[:2]
+    data = world.read(path)
+    last = data.rfind(b"UEFR")
+    world.overwrite(path, last, bytes(len(data) - last))
+    with pytest.raises(LogDamaged) as caught:
+        world.restart(world.disk)
+    assert caught.value.file == path
+    assert caught.value.byte_position == last
+    assert caught.value.sequence == int(following[8:28]) - 1
+
+
+def test_the_segment_before_is_cut_where_the_copies_begin() -> None:
+    world = World()
+    world.groups(5)
+    frames = list(world.log.reader().frames(0))
+    world.restart(world.disk.kill())
+    assert world.log.recovered.copied_frames == 2
+    kept = 4096 + sum(one.header.frame_bytes for one in frames[:7])
+    assert len(world.read(world.segments()[0])) == kept
+
+
+def test_a_segment_that_another_history_has_replaced_is_seen_by_a_reader() -> None:
+    worlds = [World(seed=1, cluster_uid=b"u" * 16), World(seed=1, cluster_uid=b"u" * 16)]
+    for world, size in zip(worlds, (300, 301), strict=True):
+        world.groups(30, count=3, size=size)
+        world.log.close(clean=True)
+        world.disk = world.disk.kill()
+    ours, theirs = worlds
+    first, second = ours.segments()[:2]
+    ours.overwrite(first, 0, theirs.read(first))
+    # The start looks at the frames from the second segment on alone.
+    ours.restart(ours.disk, verify_from=int(second[8:28]))
+    with pytest.raises(LogDamaged, match="the segments before have another chain") as caught:
+        list(ours.log.reader().frames(0))
+    assert caught.value.file == second
+
+
+def test_segments_and_marks_are_durable_before_they_are_relied_on() -> None:
+    world = World(SimDisk(record=True))
+    world.groups(3)
+    before = len(world.disk.trace)
+    world.log.mark()
+    kinds = [type(one).__name__ for one in world.disk.trace[before:]]
+    assert kinds[-3:] == ["SyncFile", "Rename", "SyncDirectory"]
+    before = len(world.disk.trace)
+    Space(world.disk, LIMITS).prepare(LIMITS.segment_bytes)
+    kinds = [type(one).__name__ for one in world.disk.trace[before:]]
+    assert kinds[-2:] == ["Write", "SyncFile"]
+    world.disk = world.disk.power_cut(lambda _: 0)
+    assert decode_mark(world.read("log/MARK")).durable_end == 5

@@ -328,6 +328,23 @@ def test_archives_that_a_larger_one_covers_are_removed() -> None:
     assert list(store.list("3/keys/")) == [whole, "3/keys/notes.txt"]
 
 
+def test_archives_with_a_gap_between_them_are_not_merged() -> None:
+    store = SimObjectStore()
+    world = World(compaction=KeyCompaction(), store=store)
+    world.groups(60, count=3, size=200)
+    first = world.log.retain(60, 40, {})
+    world.log._trimmer.archive = None
+    second = world.log.retain(120, 80, {})
+    world.restart(world.disk.kill())
+    third = world.log.retain(175, 110, {})
+    assert first.first_offset < second.first_offset < third.first_offset
+    shard = world.log._stamp.shard
+    assert list(store.list("3/keys/")) == [
+        key_object(shard, 0, first.first_offset),
+        key_object(shard, second.first_offset, third.first_offset),
+    ]
+
+
 def test_a_group_without_outcomes_does_not_leave_the_log() -> None:
     store = SimObjectStore()
     world = World(compaction=KeyCompaction(), store=store)

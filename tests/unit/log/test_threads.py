@@ -17,6 +17,7 @@ from ultraengine.ports import Disk
 from ultraengine.testing.sim_clock import SimClock, SimRandom
 from ultraengine.testing.sim_disk import SimDisk
 from ultraengine.testing.sim_faults import FailedSync, Raises, Stalls
+from ultraengine.testing.sim_trace import Write
 from ultraengine_adapters.local.disk import LocalDisk
 
 PATIENCE_S = 30.0
@@ -115,6 +116,24 @@ def test_an_unclean_stop_writes_nothing_more_and_releases_the_lock(tmp_path: Pat
     again.log.close(clean=True)
 
 
+def test_an_unclean_stop_leaves_what_is_queued_unwritten() -> None:
+    disk = SimDisk()
+    threaded = Threaded(disk, msgspec.structs.replace(LIMITS, segments_prepared=0, reserve_bytes=0))
+    stall = threading.Event()
+    disk.inject(Stalls(stall), "sync")
+    first = threaded.queue()
+    wait_until(threaded.log._queue.empty)
+    later = [threaded.queue() for _ in range(5)]
+    closing = threading.Thread(target=threaded.log.close, kwargs={"clean": False})
+    closing.start()
+    wait_until(lambda: threaded.log._stopping)
+    stall.set()
+    closing.join(PATIENCE_S)
+    assert first.there
+    assert not any(answer.there for answer in later)
+    assert World(disk.kill()).log.recovered.end_offset == 1
+
+
 def test_what_is_queued_during_a_flush_shares_the_next_one() -> None:
     disk = SimDisk(record=True)
     threaded = Threaded(disk, msgspec.structs.replace(LIMITS, segments_prepared=0, reserve_bytes=0))
@@ -197,7 +216,7 @@ def test_a_fork_finds_the_threads_quiet_while_segments_are_being_prepared() -> N
 
 
 def test_a_stop_does_not_wait_for_a_segment_to_be_filled() -> None:
-    disk = SimDisk()
+    disk = SimDisk(record=True)
     stall = threading.Event()
     disk.inject(Stalls(stall), "sync", "log/prepare-1.tmp")
     limits = Limits(segment_bytes=32 * MIB, reserve_bytes=0, segments_prepared=1)
@@ -210,6 +229,8 @@ def test_a_stop_does_not_wait_for_a_segment_to_be_filled() -> None:
     closing.join(PATIENCE_S)
     assert not closing.is_alive()
     assert not threaded.failure
+    chunks = [one for one in disk.trace if isinstance(one, Write) and len(one.extent.data) == MIB]
+    assert len(chunks) < 32 + 10
     assert not [name for name in disk.list("log") if name.startswith("prepare")]
     world = World(disk.kill())
     assert world.log.recovered.end_offset == 1

@@ -1,6 +1,7 @@
 """`ultra dev`: everything on this machine, one port, keyless from loopback."""
 
 import argparse
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -75,6 +76,25 @@ def run(options: argparse.Namespace) -> int:
         return _serve(options, Path(directory))
 
 
+def _check_place(options: argparse.Namespace, data: Path) -> None:
+    """See that port and directory can be had, before anything starts.  Raises `CommandFailed`."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((options.host, options.port))
+    except (OSError, OverflowError) as error:
+        raise CommandFailed(
+            f"cannot listen on {options.host}:{options.port}: {error}",
+            advice="Another engine may be running there: 'ultra status'. Choose one with --port.",
+        ) from error
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandFailed(
+            f"cannot keep data in {data}: {error}", advice="Choose a directory with --data."
+        ) from error
+
+
 def _serve(options: argparse.Namespace, data: Path) -> int:
     domains = tuple(options.domain or (LEDGER,))
     config = Config(
@@ -92,6 +112,7 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
         config.check()
     except ConfigErrors as errors:
         raise CommandFailed(str(errors)) from errors
+    _check_place(options, data)
 
     def announce(process: Process) -> None:
         host, port = process.gateway.addresses[0][:2]

@@ -82,6 +82,29 @@ def test_the_banner_says_where_it_listens_and_that_it_is_not_production(dev: "De
     assert str(dev.data) in dev.banner
 
 
+def test_a_taken_port_and_an_impossible_directory_are_explained(
+    ultra: Ultra, dev: "Dev", tmp_path: Path
+) -> None:
+    port = dev.url.rpartition(":")[2]
+    code, _, err = ultra("dev", "--data", tmp_path / "data", "--port", port)
+    assert (code, f"cannot listen on 127.0.0.1:{port}" in err) == (Exit.USAGE, True)
+    (tmp_path / "file").write_text("")
+    code, _, err = ultra("dev", "--data", tmp_path / "file" / "data", "--port", "0")
+    assert (code, "cannot keep data" in err) == (Exit.USAGE, True)
+    assert ultra("dev", "--ephemeral", "--port", "99999")[0] == Exit.USAGE
+
+
+def test_settings_of_serve_are_reported_together(
+    ultra: Ultra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ULTRA_PORT", "x")
+    monkeypatch.setenv("ULTRA_NONSENSE", "1")
+    code, _, err = ultra("serve")
+    assert code == Exit.USAGE
+    assert "ULTRA_PORT: 'x' is not an integer" in err
+    assert "ULTRA_NONSENSE: no such setting" in err
+
+
 def test_send_prints_the_reply_and_get_reads_it_back(ultra: Ultra, dev: "Dev") -> None:
     to = ("--key", "verbs-1", "--url", dev.url)
     code, out, _ = ultra("send", "ledger.open_accounts", "--data", OPEN, "--id", "o-1", *to)

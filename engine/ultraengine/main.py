@@ -23,6 +23,7 @@ import structlog
 import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
+from ultraengine import __version__
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import EvolveFailed
@@ -36,13 +37,14 @@ from ultraengine.gateway.driver import Gateway, GatewayOptions, KeyFile
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.quota import Quotas
+from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
 from ultraengine.model.domain import Domain
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.model.policy import CompactionPolicy, FlushRule
-from ultraengine.ports import DiskFull, Identity
+from ultraengine.ports import DiskFull, Identity, Telemetry
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
@@ -129,6 +131,19 @@ def load_extensions(name: str | None) -> Extensions:
     if not isinstance(found, Extensions):
         raise ConfigErrors([f"extensions {name}: it is not an Extensions"])
     return found
+
+
+def telemetry(config: Config) -> Telemetry | None:
+    """Spans through OpenTelemetry.  Raises `ConfigErrors` without the extra ``tracing``."""
+    if not config.tracing:
+        return None
+    try:
+        api = importlib.import_module("opentelemetry.trace")
+    except ImportError as error:
+        raise ConfigErrors(
+            ["ULTRA_TRACING: install the extra: pip install 'ultraengine[tracing]'"]
+        ) from error
+    return OpenTelemetry(api.get_tracer("ultraengine", __version__))
 
 
 def flush_rule(config: Config, extensions: Extensions) -> FlushRule:
@@ -315,6 +330,7 @@ class Process:
                 random=self.world.random,
                 operations=operations,
                 feed=self.feed,
+                telemetry=telemetry(config),
                 quotas=quotas,
             ),
             GatewayOptions(host=config.host, port=config.port, admin_port=admin_port),

@@ -8,6 +8,7 @@ from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
 from ultraengine.gateway.auth import KeyFileError
+from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import NoCompaction
 from ultraengine.main import (
@@ -18,7 +19,9 @@ from ultraengine.main import (
     load_domains,
     load_extensions,
     snapshot_policy,
+    telemetry,
 )
+from ultraengine.model.ids import Instant
 from ultraengine.model.limits import DEFAULT_LIMITS
 from ultraengine.ports import DiskFull
 from ultraengine.shard.recovery import OtherHandlers
@@ -150,6 +153,14 @@ def test_a_snapshot_is_due_by_each_configured_reason() -> None:
     never = Config(snapshot_commands=0, snapshot_interval_s=0.0, snapshot_replay_s=0.0)
     assert snapshot_policy(never, NONE).due(Progress(commands=10**9, elapsed_s=1e9)) is None
     assert snapshot_policy(never, MINE) is MINE.snapshot_policy
+
+
+def test_tracing_is_off_unless_it_is_wanted() -> None:
+    assert telemetry(Config()) is None
+    recorder = telemetry(Config.from_env({"ULTRA_TRACING": "true"}))
+    assert isinstance(recorder, OpenTelemetry)
+    # Without a provider of the user's own the tracer records nothing and fails nothing.
+    recorder.span("x", start=Instant(1), end=Instant(2), traceparent=None, attributes={})
 
 
 @pytest.mark.parametrize(

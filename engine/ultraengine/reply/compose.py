@@ -21,10 +21,13 @@ _ADVICE: Final[Mapping[str, str]] = {code: row.advice for code, row in PROBLEMS.
 
 
 def refused(command_id: str, error: EngineError) -> Reply:
-    """The command was never logged; the error says why and what to do."""
+    """The command was never logged; the error says why and what to do.
+
+    OUTCOME_UNKNOWN is no refusal: the command may be logged, and must keep its id.
+    """
     return Reply(
         id=command_id,
-        outcome="refused",
+        outcome="unknown" if error.code == "OUTCOME_UNKNOWN" else "refused",
         error=ReplyError(
             error.code,
             error.detail,

@@ -122,6 +122,8 @@ class Shard:
         task.add_done_callback(self._tasks.discard)
 
     async def _verify(self, pending: Pending, candidates: tuple[int, ...]) -> None:
+        unreadable: EngineError | None = None
+        found = None
         try:
             found = await self.reads.find(pending, candidates)
         except Exception:
@@ -130,7 +132,11 @@ class Shard:
                 "the first attempt's outcome cannot be read now",
                 code="OUTCOME_UNKNOWN",
                 retry_after_s=1.0,
+                location=compose.outcome_location(pending.admitted.command),
             )
+        if not self.machine.awaits(pending):
+            return  # The shard has halted meanwhile, and everybody was answered.
+        if unreadable is not None:
             self._deliver(self.machine.refuse(pending, unreadable))
             return
         self._deliver(self.machine.verified(pending, found, self._closed))
@@ -354,7 +360,9 @@ class Shard:
         return await self.reads.query(spec, domain, tenant, key, params, min_offset=min_offset)
 
     async def outcome(self, tenant: str, key: str | None, id: str) -> OutcomeAnswer:
-        """What became of a command (`reading.driver.Reads.outcome`)."""
+        """`Reads.outcome`; SHARD_UNAVAILABLE of a halted shard, which knows less than its log."""
+        if self._state is ShardState.HALTED and self._closed is not None:
+            raise self._closed
         return await self.reads.outcome(tenant, key, id)
 
     def stand(self) -> Written | Recovered:
@@ -474,14 +482,7 @@ class Shard:
                 future.set_exception(closed)
         if closed is not None:
             self._deliver(self.machine.refuse_waiting(closed))
-        for pending in list(self.machine.in_flight.values()):
-            unknown = EngineError(
-                why,
-                code="OUTCOME_UNKNOWN",
-                retry_after_s=5.0,
-                location=compose.outcome_location(pending.admitted.command),
-            )
-            self._deliver(self.machine.refuse(pending, unknown))
+        self._deliver(self.machine.give_up(why))
 
     def status(self) -> ShardStatus:
         """A report of this moment."""

@@ -37,6 +37,7 @@ BYTES_PER_UNIT: Final = 64
 """Command data of this length counts as one unit of work: about one transfer."""
 
 OVERLOAD_RETRY_AFTER_S: Final = 0.1
+GIVEN_UP_RETRY_AFTER_S: Final = 5.0
 
 
 class Machine:
@@ -176,6 +177,10 @@ class Machine:
             return []
         return self.refuse(pending, error)
 
+    def awaits(self, pending: Pending) -> bool:
+        """Whether a command that is being verified has not been given up meanwhile."""
+        return self.in_flight.get(name_of(pending.admitted.command)) is pending
+
     def is_in_flight(self, tenant: str, key: str | None, command_id: str) -> bool:
         """Whether a command is accepted and not answered; without `key`, under any key."""
         if key is not None:
@@ -219,7 +224,8 @@ class Machine:
         answers = [Answer(pending.ticket, pending.index, reply)]
         if pending.joined is not None:
             if repeat is None:
-                repeat = msgspec.structs.replace(reply, duplicate=reply.outcome != "refused")
+                logged = reply.outcome in {"accepted", "rejected"}
+                repeat = msgspec.structs.replace(reply, duplicate=logged)
             answers.extend(Answer(ticket, index, repeat) for ticket, index in pending.joined)
         return answers
 
@@ -235,6 +241,19 @@ class Machine:
         while self.waiting:
             answers.extend(self.refuse(self.waiting.popleft(), error))
         self.waiting_bytes = 0
+        return answers
+
+    def give_up(self, why: str) -> list[Answer]:
+        """End all commands in flight, which may be durable: nobody will execute them here."""
+        answers: list[Answer] = []
+        for pending in list(self.in_flight.values()):
+            unknown = EngineError(
+                why,
+                code="OUTCOME_UNKNOWN",
+                retry_after_s=GIVEN_UP_RETRY_AFTER_S,
+                location=compose.outcome_location(pending.admitted.command),
+            )
+            answers.extend(self.refuse(pending, unknown))
         return answers
 
     # --- form ----------------------------------------------------------------------------

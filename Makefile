@@ -39,7 +39,7 @@ e2e: ## Stories with real processes on this machine (kills, full disks, the impo
 
 .PHONY: bench
 bench: ## Compare with PostgreSQL and Redis on this machine (ARGS="--quick"); writes bench-results/
-	@hack/venv.sh runtime
+	@hack/venv.sh bench
 	@hack/packages.sh bench
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 

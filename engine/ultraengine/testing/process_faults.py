@@ -12,6 +12,7 @@ Exit codes: 0 as asked; 1 a promise is broken; 3 it cannot start; 4 it failed wh
 With 3 and 4 it says why on standard error.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -71,23 +72,27 @@ class Running:
 
     def kill(self) -> Verdict:
         """SIGKILL to all of its processes."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        self._kill_all()
         return self.ended()
 
     def ended(self) -> Verdict:
-        """Wait for the end.  Raises AssertionError after a minute."""
+        """Wait for the end, and end what it leaves.  Raises AssertionError after a minute."""
         try:
             code = self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_all()
             self._process.wait()
             raise AssertionError(f"it did not end: {self._text()}") from None
+        self._kill_all()
         return Verdict(code, self._text())
 
     def discard(self) -> None:
         """End it if it still runs."""
-        if self._process.poll() is None:
-            self.kill()
+        self.kill()
+
+    def _kill_all(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # The whole group has ended.
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -109,6 +114,7 @@ class Subject:
         self.name = name
         self._command = tuple(command)
         self._options = tuple(options)
+        self._started: list[Running] = []
 
     def with_options(self, *options: str) -> "Subject":
         """The same program with further options."""
@@ -126,7 +132,14 @@ class Subject:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return Running(process, journal, output)
+        running = Running(process, journal, output)
+        self._started.append(running)
+        return running
+
+    def discard(self) -> None:
+        """End everything that was started and still runs."""
+        while self._started:
+            self._started.pop().discard()
 
     def verify(self, data: Path, journal: Path) -> Verdict:
         """Recover and compare with the journal."""

@@ -30,17 +30,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
+def _used(chosen: Subject, request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """A program for one test.  The mounts are made first, so that they outlive it."""
+    for place in ("forgetful", "small_ext4"):
+        if place in request.fixturenames:
+            request.getfixturevalue(place)
+    yield chosen
+    chosen.discard()
+
+
 @pytest.fixture(params=list(SUBJECTS.values()), ids=list(SUBJECTS))
-def subject(request: pytest.FixtureRequest) -> Subject:
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """The program under test."""
-    chosen: Subject = request.param
-    return chosen
+    yield from _used(request.param, request)
 
 
 @pytest.fixture
-def careless() -> Subject:
+def careless(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """A program that acknowledges what it has not synced, to show that it is found."""
-    return APPEND_LOG.with_options("--no-sync")
+    yield from _used(APPEND_LOG.with_options("--no-sync"), request)
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ class CommandContext:
         "shard",
         "tenant",
         "time",
+        "used",
     )
 
     def __init__(self, shard: ShardId, history: History) -> None:
@@ -52,18 +53,21 @@ class CommandContext:
         self.messages: list[Message] = []
         self._random: Random | None = None
         self._draws = 0
+        self.used = False
+        """Whether there is anything to forget: most commands neither draw nor send."""
 
     def renew(self) -> None:
         """Forget what belongs to the command before."""
         self._random = None
         self._draws = 0
-        if self.messages:
-            self.messages = []
+        self.messages = []
+        self.used = False
 
     @property
     def random(self) -> Random:
         """Seeded by (shard, offset): the same numbers in every replay."""
         if self._random is None:
+            self.used = True
             # A domain's source of chance must repeat; it is not a source of secrets.
             self._random = Random(f"{self.shard}:{self.offset}")  # noqa: S311
         return self._random
@@ -71,10 +75,12 @@ class CommandContext:
     def new_id(self) -> str:
         """``<shard>-<offset>-<n>`` in base 16: unique in the engine, the same in every replay."""
         self._draws += 1
+        self.used = True
         return f"{self.shard:x}-{self.offset:x}-{self._draws:x}"
 
     def send(self, *, tenant: str, key: str, type: str, id: str, data: object) -> None:
         """Record a message to another shard; names as in the Domain Protocol."""
+        self.used = True
         self.messages.append(Message(tenant, key, type, id, data))
 
 

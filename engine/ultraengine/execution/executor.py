@@ -137,9 +137,7 @@ class Executor:
 
     # --- execution -----------------------------------------------------------------------
 
-    def execute(
-        self, admitted: Admitted, *, offset: Offset, time: Instant, epoch: Epoch
-    ) -> Verdict:
+    def execute(self, admitted: Admitted, offset: Offset, time: Instant, epoch: Epoch) -> Verdict:
         """Decide and evolve the command at `offset`, which must be `applied_end`.
 
         Raises `EvolveFailed` when ``evolve`` raises: the shard halts and the state is void.
@@ -164,7 +162,7 @@ class Executor:
             else:
                 verdict = self._decide(handler, admitted, image, name, version, offset, time, epoch)
             self.dedupe.add(slot, admitted.identity, offset)
-        self.applied_end = Offset(offset + 1)
+        self.applied_end += 1  # type: ignore[assignment]  # A call of Offset costs as much as a struct.
         self.time = time
         return verdict
 
@@ -189,7 +187,8 @@ class Executor:
         command = admitted.command
         index = handler.domain_index
         context, place = self._contexts[index], self._place
-        context.renew()
+        if context.used:
+            context.renew()
         context.time = place.time = time
         context.offset = place.offset = offset
         context.epoch = epoch
@@ -200,7 +199,7 @@ class Executor:
             state = image.states[index] = handler.domain.new_state()
         image.changed = True
         try:
-            focus = handler.focus(state, *name)
+            focus = handler.focus(state, command.tenant, command.key)
         except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
             verdict = internal(error)
         else:
@@ -212,7 +211,7 @@ class Executor:
             image.versions_changed.add(name)
             recorded = verdict.events
             if recorded is not NO_EVENTS:
-                self.history.append(offset, handler.domain.name, recorded)
+                self.history.append(offset, handler.domain_name, recorded)
                 events = msgspec.Raw(recorded)
         due = handler.due(state)
         if due != image.due[index]:

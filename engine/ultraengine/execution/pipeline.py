@@ -21,7 +21,7 @@ from ultraengine.execution.context import CommandContext, EventPlace
 from ultraengine.model.command import Command
 from ultraengine.model.domain import CommandSpec, Rejection
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.outcome import NIL, Failure, Outcome, Status
+from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Outcome, Status
 
 INTERNAL: Final = "INTERNAL"
 NO_EVENTS: Final = b"\x90"
@@ -68,35 +68,25 @@ class Hooks(msgspec.Struct, frozen=True):
     after: tuple[AfterHook, ...] = ()
 
 
-class Verdict:
+_NOT_YET: Final = Outcome(-1, _INTERNAL, 0, NIL, EMPTY_ARRAY)
+
+
+class Verdict(msgspec.Struct, eq=False):
     """What one command came to: what is recorded, and the result as an object for the reply."""
 
-    __slots__ = (
-        "changed",
-        "error",
-        "events",
-        "failure",
-        "outcome",
-        "raw_result",
-        "result",
-        "status",
-    )
-
-    outcome: Outcome
+    status: int
+    """A `model.outcome.Status`, as the plain number that is recorded."""
+    events: bytes = NO_EVENTS
+    """msgpack array of the events."""
+    result: Any = None
+    raw_result: msgspec.Raw = NIL
+    failure: Failure | None = None
+    error: BaseException | None = None
+    """What a handler raised, for the alarm; never part of the outcome."""
+    changed: bool = False
+    """Whether the version of the aggregate moves."""
+    outcome: Outcome = _NOT_YET
     """Set by the executor once the command is done."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        """A `model.outcome.Status`, as the plain number that is recorded."""
-        self.events = NO_EVENTS
-        """msgpack array of the events."""
-        self.result: Any = None
-        self.raw_result = NIL
-        self.failure: Failure | None = None
-        self.error: BaseException | None = None
-        """What a handler raised, for the alarm; never part of the outcome."""
-        self.changed = False
-        """Whether the version of the aggregate moves."""
 
 
 Run = Callable[[Any, Command, Any, CommandContext, EventPlace], Verdict]
@@ -206,13 +196,13 @@ def _compile_items(spec: CommandSpec, evolve: Evolve) -> Run:
             rejection = parts.guard(state, payload, context) if parts.guard else None
             if rejection is not None:
                 return rejected(rejection)
-            if parts.dry_run is not None and parts.dry_run(payload):
-                state = parts.overlay(state) if parts.overlay else state
-                dry = True
-            else:
-                dry = False
+            dry = parts.dry_run is not None and parts.dry_run(payload)
+            if dry and parts.overlay is not None:
+                state = parts.overlay(state)
         except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
             return internal(error)
+        if len(items) == 1 and (linked is None or not linked(items[0])):
+            return _run_single(parts, evolve, state, items, context, place, dry=dry)
         buffer = bytearray()
         verdicts: list[Any] = []
         raised: Exception | None = None
@@ -254,6 +244,32 @@ def _compile_items(spec: CommandSpec, evolve: Evolve) -> Run:
         return _fold(parts, items, verdicts, buffer, count, dry=dry, raised=raised)
 
     return run
+
+
+def _run_single(
+    parts: _Items,
+    evolve: Evolve,
+    state: Any,
+    items: Sequence[Any],
+    context: CommandContext,
+    place: EventPlace,
+    *,
+    dry: bool,
+) -> Verdict:
+    """The commonest command: one item that is linked to none."""
+    try:
+        event = parts.decide_item(state, items[0], context)
+        if type(event) is Rejection:
+            return _fold(parts, items, [event], b"", 0, dry=dry, raised=None)
+        encoded = _ENCODER.encode(event)
+    except Exception as error:  # noqa: BLE001  (one poison item fails alone)
+        return _fold(parts, items, [_poison(error)], b"", 0, dry=dry, raised=error)
+    place.index = 0
+    try:
+        evolve(state, event, place)
+    except Exception as error:
+        raise EvolveFailed("evolve may not fail", offset=place.offset) from error
+    return _fold(parts, items, [event], encoded, 1, dry=dry, raised=None)
 
 
 def _poison(error: Exception) -> Rejection:
@@ -306,10 +322,13 @@ def _run_linked(
     return len(events)
 
 
+_SHORT_HEADERS: Final = tuple(bytes((0x90 | count,)) for count in range(16))
+
+
 def _array_header(count: int) -> bytes:
     """msgpack header of an array of `count` elements (specification, array format family)."""
     if count < 16:
-        return bytes((0x90 | count,))
+        return _SHORT_HEADERS[count]
     if count < 1 << 16:
         return b"\xdc" + count.to_bytes(2, "big")
     return b"\xdd" + count.to_bytes(4, "big")
@@ -319,7 +338,7 @@ def _fold(
     parts: _Items,
     items: Sequence[Any],
     verdicts: list[Any],
-    buffer: bytearray,
+    buffer: bytes | bytearray,
     count: int,
     *,
     dry: bool,
@@ -333,8 +352,9 @@ def _fold(
         first, raised = _poison(error), error
     if count and not dry and not accepted:
         raise EvolveFailed("a command with events is accepted", events=count)
-    verdict = Verdict(_ACCEPTED if accepted else _REJECTED)
-    verdict.result, verdict.raw_result, verdict.error = result, raw_result, raised
+    verdict = Verdict(
+        _ACCEPTED if accepted else _REJECTED, NO_EVENTS, result, raw_result, None, raised
+    )
     if first is not None:
         verdict.failure = Failure(first.code, first.detail, first.pointer)
         if not accepted and first.code == INTERNAL:
@@ -342,5 +362,5 @@ def _fold(
     if accepted and not dry:
         verdict.changed = True
         if count:
-            verdict.events = _array_header(count) + bytes(buffer)
+            verdict.events = _array_header(count) + buffer
     return verdict

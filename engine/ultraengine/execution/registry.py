@@ -6,6 +6,7 @@ tenant; the scope; the strict schema; ``prepare``; canonical bytes.  What fails 
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from types import GenericAlias
 from typing import Any, Final, Literal
@@ -17,15 +18,18 @@ from ultraengine.execution.system import is_system
 from ultraengine.model.command import SYSTEM_DOMAIN, Command, fingerprint, identity_hash
 from ultraengine.model.domain import CommandSpec, Domain
 from ultraengine.model.errors import EngineError, InvariantBroken, Malformed
-from ultraengine.model.ids import Instant, SlotId, is_name, slot_of, split_type
+from ultraengine.model.ids import NAME_PATTERN, Instant, SlotId, is_name, slot_of, split_type
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.model.pointer import split_place
 
 Codec = Literal["json", "msgpack"]
-_ENCODER: Final = msgspec.msgpack.Encoder()
-
+_encode: Final = msgspec.msgpack.Encoder().encode
+_Raw: Final = msgspec.Raw
+_matches_name: Final = re.compile(NAME_PATTERN).fullmatch
+# Bound once: what is looked up or wrapped per command costs more than what it does.
 
 SLOTS_CACHED_MAX: Final = 65_536
+_NO_SLOT: Final = SlotId(-1)
 
 
 class Handler:
@@ -36,6 +40,7 @@ class Handler:
         "decode_msgpack",
         "domain",
         "domain_index",
+        "domain_name",
         "due",
         "focus",
         "items",
@@ -49,6 +54,7 @@ class Handler:
     def __init__(self, domain: Domain, domain_index: int, spec: CommandSpec, hooks: Hooks) -> None:
         self.domain = domain
         self.domain_index = domain_index
+        self.domain_name = domain.name
         self.spec = spec
         self.type = f"{domain.name}.{spec.name}@{spec.version}"
         self.focus: Callable[[Any, str, str], Any] = spec.focus or domain.focus
@@ -65,28 +71,21 @@ class Handler:
         return self.decode_msgpack(command.data)
 
 
-class Admitted:
+class Admitted(msgspec.Struct, eq=False):
     """A command that may be logged, with what admission already knows about it."""
 
-    __slots__ = ("_fingerprint", "command", "handler", "identity", "payload", "slot")
-
-    def __init__(
-        self, command: Command, payload: Any, handler: Handler | None, slot: SlotId | None = None
-    ) -> None:
-        self.command = command
-        self.payload = payload
-        self.handler = handler
-        """None for the engine's own ``system.*`` commands."""
-        self.slot: SlotId = slot_of(command.tenant, command.key) if slot is None else slot
-        self.identity = identity_hash(command.tenant, command.id)
-        self._fingerprint: int | None = None
+    command: Command
+    payload: Any
+    handler: Handler | None
+    """None for the engine's own ``system.*`` commands, which belong to no slot."""
+    slot: SlotId = _NO_SLOT
+    identity: bytes = b""
+    """`model.command.identity_hash`; empty for the engine's own commands."""
 
     @property
     def fingerprint(self) -> int:
-        """Content fingerprint (`model.command.fingerprint`), computed when first asked for."""
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.command)
-        return self._fingerprint
+        """Content fingerprint (`model.command.fingerprint`); only retries are asked for it."""
+        return fingerprint(self.command)
 
 
 class Registry:
@@ -193,13 +192,49 @@ class Registry:
         Raises `EngineError`: MALFORMED with a pointer, UNKNOWN_TYPE, FORBIDDEN, TOO_LARGE, or
         what an admission hook raises.
         """
-        handler = self.handler(type, tenant)
+        return self.take(
+            self.permitted(type, tenant, scopes),
+            id,
+            key,
+            data,
+            codec,
+            tenant,
+            principal,
+            expected_version,
+            issued_at,
+            correlation_id,
+            traceparent,
+        )
+
+    def permitted(self, type_name: str, tenant: str, scopes: frozenset[str]) -> Handler:
+        """The handler of a type for a caller; the same for all commands of one request.
+
+        Raises `EngineError`: UNKNOWN_TYPE, FORBIDDEN.
+        """
+        handler = self.handler(type_name, tenant)
         if handler is None:
-            raise EngineError(f"no handler for {type!r}", code="UNKNOWN_TYPE", pointer="/type")
+            raise EngineError(f"no handler for {type_name!r}", code="UNKNOWN_TYPE", pointer="/type")
         if handler.scopes.isdisjoint(scopes):
             wanted = min(handler.scopes - {f"*:{handler.spec.scope}"})
             raise EngineError(f"this needs the scope {wanted}", code="FORBIDDEN")
-        if not is_name(id):
+        return handler
+
+    def take(
+        self,
+        handler: Handler,
+        id: str,
+        key: str,
+        data: bytes | msgspec.Raw,
+        codec: Codec,
+        tenant: str,
+        principal: str,
+        expected_version: int | None,
+        issued_at: int | None,
+        correlation_id: str | None,
+        traceparent: str | None,
+    ) -> Admitted:
+        """``admit`` for a `permitted` handler.  Raises as it does, but for the handler."""
+        if _matches_name(id) is None:
             raise Malformed("an id is 1-128 characters of A-Z a-z 0-9 . _ : -", pointer="/id")
         slot = self._slots.get((tenant, key))
         if slot is None:
@@ -209,7 +244,7 @@ class Registry:
             id,
             handler.type,
             key,
-            msgspec.Raw(_ENCODER.encode(payload)),
+            _Raw(_encode(payload)),
             tenant,
             principal,
             expected_version,
@@ -219,7 +254,7 @@ class Registry:
         )
         for hook in self._admission:
             hook(command, payload)
-        return Admitted(command, payload, handler, slot)
+        return Admitted(command, payload, handler, slot, identity_hash(tenant, id))
 
     def _slot(self, tenant: str, key: str) -> SlotId:
         if not is_name(key):
@@ -259,7 +294,13 @@ class Registry:
         handler = self.handler(command.type, command.tenant)
         if handler is None:
             raise EngineError(f"no handler for {command.type!r}", code="UNKNOWN_TYPE")
-        return Admitted(command, handler.decode(command), handler)
+        return Admitted(
+            command,
+            handler.decode(command),
+            handler,
+            slot_of(command.tenant, command.key),
+            identity_hash(command.tenant, command.id),
+        )
 
 
 def handlers_digest(handlers: dict[str, int]) -> bytes:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.gateway.codec import CodecName
 from ultraengine.gateway.envelope import Envelope, Parsed, Refusal, issued_micros
 from ultraengine.model.errors import EngineError, Malformed
@@ -50,8 +50,9 @@ def admit_all(
 
     `traceparent` stands in for a command that has none of its own.
     """
-    take = registry.admit
+    take = registry.take
     tenant, principal, scopes = caller.tenant, caller.principal, caller.scopes
+    handlers: dict[str, Handler] = {}
     admitted: list[Admitted] = []
     errors: list[tuple[int, EngineError]] = []
     for index, item in enumerate(parsed):
@@ -59,19 +60,21 @@ def admit_all(
             errors.append((index, item))
             continue
         try:
+            handler = handlers.get(item.type)
+            if handler is None:
+                handler = handlers[item.type] = registry.permitted(item.type, tenant, scopes)
             command = take(
-                id=item.id or "",
-                type=item.type,
-                key=item.key,
-                data=item.data,
-                codec=codec,
-                tenant=tenant,
-                principal=principal,
-                scopes=scopes,
-                expected_version=item.expected_version,
-                issued_at=None if item.issued_at is None else issued_micros(item),
-                correlation_id=item.correlation_id,
-                traceparent=item.traceparent or traceparent,
+                handler,
+                item.id or "",
+                item.key,
+                item.data,
+                codec,
+                tenant,
+                principal,
+                item.expected_version,
+                None if item.issued_at is None else issued_micros(item),
+                item.correlation_id,
+                item.traceparent or traceparent,
             )
         except Exception as error:  # noqa: BLE001  (one command cannot take its batch along)
             errors.append((index, _translated(error, item, tenant)))

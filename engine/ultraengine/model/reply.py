@@ -34,8 +34,11 @@ class ReplyError(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     location: str | None = None
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One command's answer.  Refused commands were never logged: no offset, no version."""
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """One command's answer.  Refused commands were never logged: no offset, no version.
+
+    Invisible to the cycle collector: a result was encoded, so it holds no cycle.
+    """
 
     id: str
     outcome: OutcomeName

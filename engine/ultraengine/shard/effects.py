@@ -5,31 +5,32 @@ a step that was told that their frame is durable (requirement 001 §1.1).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Final
 
 import msgspec
 
 from ultraengine.execution.registry import Admitted
 from ultraengine.log.frame import FrameDraft
+from ultraengine.model.command import Command
 from ultraengine.model.ids import Instant, Offset
+from ultraengine.model.outcome import Outcome
 from ultraengine.model.reply import Reply
 from ultraengine.reply.waiters import Ticket
 
+_NOWHERE: Final = Offset(-1)
 
-class Pending:
+
+class Pending(msgspec.Struct, eq=False):
     """A command between admission and its answer, with everybody who waits for it."""
 
-    __slots__ = ("admitted", "index", "joined", "offset", "ticket")
-
-    def __init__(self, admitted: Admitted, ticket: Ticket | None, index: int) -> None:
-        self.admitted = admitted
-        self.ticket = ticket
-        """None for the engine's own commands."""
-        self.index = index
-        self.joined: list[tuple[Ticket, int]] | None = None
-        """Retries that arrived while the first attempt was in flight."""
-        self.offset = Offset(-1)
-        """Set when the command enters a group."""
+    admitted: Admitted
+    ticket: Ticket | None
+    """None for the engine's own commands."""
+    index: int
+    joined: list[tuple[Ticket, int]] | None = None
+    """Retries that arrived while the first attempt was in flight."""
+    offset: Offset = _NOWHERE
+    """Set when the command enters a group."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -43,18 +44,24 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Group:
     """Commands that share one frame: one flush, one stamped time."""
 
-    __slots__ = ("base_offset", "draft", "executed", "next_index", "pendings", "time")
+    __slots__ = ("base_offset", "commands", "draft", "executed", "next_index", "pendings", "time")
 
     def __init__(
-        self, base_offset: Offset, time: Instant, pendings: list[Pending], draft: FrameDraft
+        self,
+        base_offset: Offset,
+        time: Instant,
+        pendings: list[Pending],
+        commands: list[Command],
+        draft: FrameDraft,
     ) -> None:
         self.base_offset = base_offset
         self.time = time
         self.pendings = pendings
+        self.commands = commands
         self.draft = draft
         self.next_index = 0
         """First pending that is not executed yet."""
-        self.executed: list[Any] = []
+        self.executed: list[Outcome] = []
         """Outcomes so far, in order."""
 
     @property

@@ -20,7 +20,7 @@ from ultraengine.execution.pipeline import Verdict
 from ultraengine.execution.registry import Admitted
 from ultraengine.execution.system import TICK, SystemData, Tick, system_command
 from ultraengine.log.frame import FrameDraft, FrameKind
-from ultraengine.model.command import Command, identity_hash
+from ultraengine.model.command import Command, fingerprint, identity_hash
 from ultraengine.model.errors import EngineError, InvariantBroken, Overloaded
 from ultraengine.model.id_time import id_time
 from ultraengine.model.ids import Epoch, Instant, Offset, slot_of
@@ -32,6 +32,7 @@ from ultraengine.reply import compose
 from ultraengine.reply.recorded import Name, Recorded, name_of
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.effects import Accepting, Alarm, Answer, Executing, Group, Pending
+from ultraengine.shard.unrecorded import Unrecorded
 
 BYTES_PER_UNIT: Final = 64
 """Command data of this length counts as one unit of work: about one transfer."""
@@ -69,7 +70,7 @@ class Machine:
         """From acceptance to the answer."""
         self.unwritten: deque[FrameDraft] = deque()
         """OUTCOMES frames for the next write."""
-        self.unrecorded: dict[int, Recorded] = {}
+        self.unrecorded = Unrecorded()
         """By offset: executed, and the outcome is not durable yet."""
         self._serializer = serializer
         self._scheduling = scheduling
@@ -210,7 +211,7 @@ class Machine:
 
     def _repeat(self, pending: Pending, recorded: Recorded) -> list[Answer]:
         admitted = pending.admitted
-        if Admitted(recorded.command, None, None).fingerprint != admitted.fingerprint:
+        if fingerprint(recorded.command) != admitted.fingerprint:
             reply = mismatch(admitted.command.id)
         else:
             reply = self.repeat_reply(recorded)
@@ -279,13 +280,13 @@ class Machine:
         base = self.log_end
         commands: list[Command] = []
         for offset, pending in enumerate(pendings, base):
-            pending.offset = Offset(offset)
+            pending.offset = offset  # type: ignore[assignment]  # A call of Offset costs as much as a struct.
             commands.append(pending.admitted.command)
         payload = self._serializer.encode_commands(commands)
         draft = FrameDraft(FrameKind.COMMANDS, base, len(commands), time, payload)
         self.log_end = Offset(base + len(commands))
         self.time = time
-        return Group(base, time, pendings, draft)
+        return Group(base, time, pendings, commands, draft)
 
     def _own_commands(self, time: Instant) -> list[Pending]:
         datas: list[SystemData] = list(self._urgent)
@@ -367,26 +368,29 @@ class Machine:
             shard=self.executor.shard, epoch=self.epoch, time=group.time, durable=self.durable
         )
         pendings, units = group.pendings, 0
-        execute, in_flight = self.executor.execute, self.in_flight
+        time, epoch, outcomes, answers = group.time, self.epoch, group.executed, effects.answers
+        execute, in_flight, executed = self.executor.execute, self.in_flight, compose.executed
+        if group.next_index == 0:
+            self.unrecorded.add(group.base_offset, group.commands, outcomes, epoch, time)
         while group.next_index < len(pendings) and units < units_max:
             pending = pendings[group.next_index]
             group.next_index += 1
             admitted = pending.admitted
             command = admitted.command
-            done = execute(admitted, offset=pending.offset, time=group.time, epoch=self.epoch)
+            done = execute(admitted, pending.offset, time, epoch)
             outcome = done.outcome
-            group.executed.append(outcome)
-            self.unrecorded[pending.offset] = Recorded(command, outcome, self.epoch, group.time)
+            outcomes.append(outcome)
             units += 1 + len(command.data) // BYTES_PER_UNIT
             if done.error is not None:
                 effects.alarms.append(handler_alarm(command, done))
-            if pending.ticket is not None:
+            ticket = pending.ticket
+            if ticket is not None:
                 del in_flight[command.tenant, command.key, command.id]
-                reply = compose.executed(command.id, outcome, done.result, frame)
+                reply = executed(command.id, outcome, done.result, frame)
                 if pending.joined is None:
-                    effects.answers.append(Answer(pending.ticket, pending.index, reply))
+                    answers.append(Answer(ticket, pending.index, reply))
                 else:
-                    effects.answers.extend(self._answers(pending, reply))
+                    answers.extend(self._answers(pending, reply))
             elif command.type == TICK:
                 self._tick_formed = False
         if group.next_index == len(pendings):
@@ -412,7 +416,9 @@ class Machine:
         """Outcomes that recovery decided again: to be written first, and known to retries."""
         for recorded in redecided:
             offset = Offset(recorded.outcome.offset)
-            self.unrecorded[offset] = recorded
+            self.unrecorded.add(
+                offset, [recorded.command], [recorded.outcome], recorded.epoch, recorded.time
+            )
             # One frame each: they may belong to several frames, and there are few of them.
             self.unwritten.extend(self._outcome_drafts([recorded.outcome], offset, recorded.time))
 
@@ -433,8 +439,7 @@ class Machine:
     def recorded(self, drafts: Sequence[FrameDraft]) -> None:
         """These OUTCOMES frames are durable: the log remembers for us now."""
         for draft in drafts:
-            for offset in range(draft.base_offset, draft.base_offset + draft.count):
-                del self.unrecorded[offset]
+            self.unrecorded.drop(draft.base_offset, draft.count)
 
 
 def mismatch(command_id: str) -> Reply:

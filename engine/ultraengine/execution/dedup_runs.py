@@ -258,7 +258,7 @@ class RunWriter:
 class Run:
     """Look-ups in one run.  Thread-safe as far as `read` is: nothing here changes."""
 
-    __slots__ = ("_filter", "_firsts", "_positions", "_read", "_starts", "info", "name", "slots")
+    __slots__ = ("_firsts", "_positions", "_read", "_starts", "filter", "info", "name", "slots")
 
     def __init__(self, name: str, read: Read, *, size: int) -> None:
         """Read header, index and filter.  Raises `RunDamaged`; `size` is the file's length."""
@@ -289,25 +289,33 @@ class Run:
                 self.slots.append(slot)
                 self._starts.append(block)
         self._starts.append(number)
-        self._filter = Filter(array("Q", unpack(f"<{len(words) // 8}Q", words)))
+        self.filter = Filter(array("Q", unpack(f"<{len(words) // 8}Q", words)))
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory that filter and index take."""
-        parts = (self._filter.words, self._firsts, self._positions, self.slots, self._starts)
+        parts = (self.filter.words, self._firsts, self._positions, self.slots, self._starts)
         return sum(len(part) * part.itemsize for part in parts)
 
     def find(self, slot: int, mirrored: int) -> list[int]:
         """Offsets of the entries with this hash, ascending.  Raises `RunDamaged`."""
-        if not self._filter.may_hold(mirrored):
-            return []
+        return self.look_up(slot, mirrored) if self.filter.may_hold(mirrored) else []
+
+    def look_up(self, slot: int, mirrored: int) -> list[int]:
+        """``find`` without asking the filter."""
         start, end = self._range(slot)
         found: list[int] = []
         number = max(start, bisect_left(self._firsts, mirrored, start, end) - 1)
+        key = mirrored.to_bytes(8, "big")
         while number < end and self._firsts[number] <= mirrored:
+            # Mostly the filter was wrong, so the hash is searched before anything is decoded.
             hashes, offsets = self._block(number, slot)
-            left, right = bisect_left(hashes, mirrored), bisect_right(hashes, mirrored)
-            found += [self.info.low + offset for offset in offsets[left:right]]
+            at = hashes.find(key)
+            while at >= 0:
+                if at & 7 == 0:
+                    offset = int.from_bytes(offsets[at >> 1 : (at >> 1) + 4], "little")
+                    found.append(self.info.low + offset)
+                at = hashes.find(key, at + 1)
             number += 1
         return found
 
@@ -323,12 +331,14 @@ class Run:
         base = self.info.low
         for number in range(*self._range(slot)):
             hashes, offsets = self._block(number, slot)
-            entries = zip(hashes, offsets, strict=True)
+            count = len(offsets) // 4
+            entries = zip(unpack(f">{count}Q", hashes), unpack(f"<{count}I", offsets), strict=True)
             yield [
                 (mirrored, base + offset) for mirrored, offset in entries if base + offset >= low
             ]
 
-    def _block(self, number: int, slot: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _block(self, number: int, slot: int) -> tuple[bytes, bytes]:
+        """Hashes and offsets of a block, as stored."""
         position = self._positions[number]
         length = self._positions[number + 1] - position
         data = self._read(length, position)
@@ -336,8 +346,25 @@ class Run:
         if len(data) != length or _BLOCK.unpack_from(data) != (crc32c(data[4:]), slot, count):
             raise RunDamaged(self.name, f"the block at byte {position} is damaged")
         split = _BLOCK.size + count * 8
-        hashes = unpack(f">{count}Q", data[_BLOCK.size : split])
-        return hashes, unpack(f"<{count}I", data[split:])
+        return data[_BLOCK.size : split], data[split:]
+
+
+class RunTable:
+    """Several runs, asked together: one that does not hold an id costs one word of memory."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._rows = tuple((run.filter.words, len(run.filter.words), run) for run in runs)
+
+    def find(self, slot: int, mirrored: int) -> list[int]:
+        """Offsets of the entries with this hash, in the order of the runs."""
+        top, pattern = mirrored >> 32, _PATTERNS[mirrored & 4095]
+        found: list[int] = []
+        for words, size, run in self._rows:
+            if words[top * size >> 32] & pattern == pattern:
+                found += run.look_up(slot, mirrored)
+        return found
 
 
 def merge_sorted(streams: Sequence[Iterator[Sequence[Entry]]]) -> Iterator[Sequence[Entry]]:

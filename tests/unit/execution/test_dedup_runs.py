@@ -15,6 +15,7 @@ from ultraengine.execution.dedup_runs import (
     Run,
     RunDamaged,
     RunInfo,
+    RunTable,
     RunWriter,
     merge_sorted,
     to_merge,
@@ -75,6 +76,29 @@ def test_equal_hashes_are_all_found_across_blocks_in_ascending_order() -> None:
     assert run.find(1, 77) == [offset for _, offset in same]
     assert run.find(1, 3) == [LOW + 9_000]
     assert run.find(1, 99) == [LOW + 9_001]
+
+
+def test_a_hash_across_two_neighbours_is_not_found() -> None:
+    first, second = 0x0101010101010102, 0x0304050607080909
+    across = 0x0102030405060708
+    run = opened(encoded({1: [(first, LOW), (second, LOW + 1)]}))
+    assert run.look_up(1, across) == []
+    assert run.look_up(1, second) == [LOW + 1]
+
+
+def test_several_runs_answer_in_their_order() -> None:
+    contents = [random_content(n, {1: 300, 2: 300}, low=n * 1_000) for n in range(3)]
+    for content in contents[1:]:
+        content[1] = sorted([*content[1], (77, content[1][0][1] + 500)])
+    runs = [opened(encoded(content, low=n * 1_000)) for n, content in enumerate(contents)]
+    table = RunTable(runs)
+    for content in contents:
+        for slot, entries in content.items():
+            for mirrored, _ in entries:
+                expected = [offset for run in runs for offset in run.find(slot, mirrored)]
+                assert table.find(slot, mirrored) == expected
+    assert len(table.find(1, 77)) == 2
+    assert table.find(3, 77) == []
 
 
 def test_the_filter_keeps_nineteen_of_twenty_fresh_ids_from_the_disk() -> None:

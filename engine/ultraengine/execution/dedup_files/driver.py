@@ -28,6 +28,7 @@ from ultraengine.execution.dedup_runs import (
     HEADER_BYTES,
     Run,
     RunDamaged,
+    RunTable,
     RunWriter,
     merge_sorted,
     to_merge,
@@ -150,7 +151,8 @@ class RunStore:
         self._shard = shard
         self._directory = directory
         self._spawn = spawn
-        self._runs: list[_Open] = []
+        self._runs: tuple[_Open, ...] = ()
+        self._table = RunTable(())
         self._loading: RunFile | None = None
         self._load_range = (0, 0, 0)
         self._ready = False
@@ -195,19 +197,25 @@ class RunStore:
                 found.append(opened)
         self._keep_chain(found)
 
+    def _go_on_with(self, runs: Iterable[_Open]) -> None:
+        """These are the runs from now on."""
+        self._runs = tuple(runs)
+        self._table = RunTable([opened.run for opened in self._runs])
+
     def _keep_chain(self, found: list[_Open]) -> None:
         """Keep the newest chain: runs that touch, where a merged run hides its sources."""
+        chain: list[_Open] = []
         found.sort(key=lambda opened: (-opened.run.info.high, opened.run.info.low))
         for opened in found:
             info = opened.run.info
-            low = self._runs[-1].run.info.low if self._runs else info.high
+            low = chain[-1].run.info.low if chain else info.high
             if info.high == low:
-                self._runs.append(opened)
+                chain.append(opened)
             elif info.low >= low:
                 self._discard(opened, f"{opened.path}: merged into another run")
             else:
                 self._discard(opened, f"{opened.path}: does not touch the runs that follow")
-        self._runs.reverse()
+        self._go_on_with(reversed(chain))
 
     def _discard(self, opened: _Open, reason: str) -> None:
         opened.file.close()
@@ -235,7 +243,7 @@ class RunStore:
         if low > end or high <= floor or not fits(high):
             for opened in self._runs:
                 self._discard(opened, f"{opened.path}: does not fit the loaded image")
-            self._runs.clear()
+            self._go_on_with(())
             low = high = boundary
         self._load_range = (floor, max(low, floor), count)
         return high
@@ -257,7 +265,7 @@ class RunStore:
     def load_done(self) -> None:
         """Make a run of what was loaded."""
         if self._loading is not None:
-            self._runs.insert(0, self._seal(self._loading))
+            self._go_on_with((self._seal(self._loading), *self._runs))
             self._loading = None
         self._ready = True
 
@@ -268,14 +276,11 @@ class RunStore:
 
         Raises `RunDamaged` (the file was moved to ``broken/``) or OSError.
         """
-        found: list[int] = []
-        for opened in self._runs:
-            try:
-                found += opened.run.find(slot, mirrored)
-            except RunDamaged as error:
-                self._set_aside(error)
-                raise
-        return found
+        try:
+            return self._table.find(slot, mirrored)
+        except RunDamaged as error:
+            self._set_aside(error)
+            raise
 
     def blocks(self, slot: int, low: int) -> Sequence[Iterator[Sequence[Entry]]]:
         """Streams of the spilled entries of one slot with offsets from `low` on."""
@@ -353,7 +358,7 @@ class RunStore:
             self._loading.close()
         for opened in self._runs:
             opened.file.close()
-        self._runs.clear()
+        self._go_on_with(())
 
     def _next_job(self, index: DedupIndex) -> bool:
         expired = 0
@@ -410,7 +415,8 @@ class RunStore:
         yield from index.trim_steps()
 
     def _expire(self, count: int) -> Job:
-        gone, self._runs = self._runs[:count], self._runs[count:]
+        gone = self._runs[:count]
+        self._go_on_with(self._runs[count:])
         yield lambda: self._remove(gone)
 
     def _spill(self, index: DedupIndex, low: int, high: int) -> Job:
@@ -426,7 +432,7 @@ class RunStore:
             yield lambda: sealed.append(self._seal(target))
         finally:
             target.close()
-        self._runs += sealed
+        self._go_on_with((*self._runs, *sealed))
         index.spilled(high)
         self._merge_wanted = True
 
@@ -443,7 +449,7 @@ class RunStore:
                 yield lambda: self._merge_some(merged, target, sealed)
         finally:
             target.close()
-        self._runs[start:end] = sealed
+        self._go_on_with((*self._runs[:start], *sealed, *self._runs[end:]))
         yield lambda: self._remove(sources)
 
     def _merge_some(

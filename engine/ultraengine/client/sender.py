@@ -17,7 +17,7 @@ import msgspec
 from ultraengine.client.backoff import Backoff
 from ultraengine.client.lane import Lane
 from ultraengine.client.pending import Pending
-from ultraengine.client.wire import UNCERTAIN_CODES, Setback, is_retryable
+from ultraengine.client.wire import DECIDED, Setback, is_retryable, is_uncertain
 from ultraengine.model.errors import PROBLEMS
 from ultraengine.model.limits import DEFAULT_LIMITS
 from ultraengine.model.reply import Reply, ReplyError
@@ -103,18 +103,19 @@ class Sender(ABC):
         again: dict[str, list[Pending]] = {}
         waits: dict[str, float] = {}
         for pending, reply in answers:
-            if reply.outcome != "refused" or reply.error is None:
+            if reply.outcome in DECIDED:
                 pending.finish(reply)
                 continue
-            if reply.error.code in UNCERTAIN_CODES:
-                pending.lost(reply.error)
+            error = reply.error or ReplyError("INTERNAL", "The reply names no error.")
+            if is_uncertain(reply):
+                pending.lost(error)
             else:
-                pending.not_logged(reply.error, reply)
+                pending.not_logged(error, reply)
             if not is_retryable(reply):
                 pending.give_up()
                 continue
             pending.attempts += 1
-            wait = self._delay_s(pending.attempts, reply.error.retry_after_s)
+            wait = self._delay_s(pending.attempts, error.retry_after_s)
             again.setdefault(pending.key, []).append(pending)
             waits[pending.key] = max(wait, waits.get(pending.key, 0.0))
         now = self._loop.time()

@@ -12,8 +12,10 @@ from ultraengine.model.errors import PROBLEMS
 from ultraengine.model.reply import Reply, ReplyError
 
 MSGPACK: Final = "application/msgpack"
+DECIDED: Final = frozenset({"accepted", "rejected"})
+"""Outcomes that are logged and final.  Everything else is either no answer or a refusal."""
 UNCERTAIN_CODES: Final = frozenset({"OUTCOME_UNKNOWN"})
-"""Refusals after which the command may be logged all the same."""
+"""Problems after which the command may be logged all the same."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _REPLIES: Final = msgspec.msgpack.Decoder(list[Reply])
@@ -166,9 +168,17 @@ def parse_seconds(text: str | None) -> float | None:
     return float(text)
 
 
+def is_uncertain(reply: Reply) -> bool:
+    """Whether a command may be logged although no outcome came."""
+    if reply.outcome in DECIDED:
+        return False
+    code = reply.error.code if reply.error is not None else ""
+    return reply.outcome != "refused" or code in UNCERTAIN_CODES
+
+
 def is_retryable(reply: Reply) -> bool:
     """Whether a reply asks for another attempt with the same id."""
-    if reply.outcome != "refused" or reply.error is None:
+    if reply.outcome in DECIDED or reply.error is None:
         return False
     known = PROBLEMS.get(reply.error.code)
     return known is not None and known.retryable

@@ -139,6 +139,10 @@ class SmallEngine:
             Fault(before=True, answer=lambda _: web.Response(status=status, text=page))
         )
 
+    def answering(self, replies: list[Reply]) -> Fault:
+        """A request that is answered with just these replies."""
+        return Fault(before=True, answer=lambda _: packed(replies))
+
     def plan_stream(self, **plan: Any) -> None:
         """What happens on the next stream that has no plan yet; see `StreamPlan`."""
         self.stream_plans.append(StreamPlan(**plan))
@@ -162,7 +166,9 @@ class SmallEngine:
             self._done[(key, name)] = reply
         if self.uncertain.get(name, 0) > 0:
             self.uncertain[name] -= 1
-            return refusal(name, "OUTCOME_UNKNOWN")
+            # As the engine says it: no refusal, since the command may be logged.
+            unknown = refusal(name, "OUTCOME_UNKNOWN", self.retry_after_s)
+            return msgspec.structs.replace(unknown, outcome="unknown")
         return reply
 
     def _first(self, command: dict[str, Any]) -> Reply:

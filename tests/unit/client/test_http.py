@@ -16,6 +16,7 @@ from ultraengine.client import (
     OutcomeUnknown,
     Refused,
     Rejected,
+    Reply,
     Unreachable,
 )
 
@@ -205,6 +206,26 @@ async def test_an_unknown_outcome_is_asked_again_until_it_is_known(engine: "Smal
         reply = await client.send("t.do", key="k", data={}, id="a")
     assert reply.duplicate
     assert engine.executed == [("k", "a")]
+
+
+async def test_an_outcome_that_stays_unknown_is_never_taken_for_an_answer(
+    engine: "SmallEngine",
+) -> None:
+    engine.uncertain["a"] = 1
+    engine.retry_after_s = 3600.0
+    async with Client(engine.url, backoff=QUICK) as client:
+        with pytest.raises(OutcomeUnknown) as caught:
+            await client.send("t.do", key="k", data={}, id="a", deadline_s=0.1)
+    assert caught.value.code == "OUTCOME_UNKNOWN"
+    assert engine.executed == [("k", "a")]
+
+
+async def test_a_refusal_without_a_reason_is_not_taken_for_success(engine: "SmallEngine") -> None:
+    engine.faults.append(engine.answering([Reply(id="a", outcome="refused")]))
+    async with Client(engine.url, backoff=QUICK) as client:
+        with pytest.raises(Refused) as caught:
+            await client.send("t.do", key="k", data={}, id="a")
+    assert caught.value.code == "INTERNAL"
 
 
 async def test_a_proxy_that_answers_502_is_no_answer_of_the_engine(engine: "SmallEngine") -> None:

@@ -21,6 +21,7 @@ from ultraengine.client.wire import (
     Hello,
     decode_replies,
     is_retryable,
+    is_uncertain,
     parse_seconds,
     read_problem,
     sort_frame,
@@ -304,6 +305,14 @@ def test_only_refusals_with_a_retryable_code_ask_for_another_attempt() -> None:
     def refused(code: str) -> Reply:
         return Reply(id="a", outcome="refused", error=ReplyError(code, ""))
 
+    unknown = Reply(id="a", outcome="unknown", error=ReplyError("OUTCOME_UNKNOWN", ""))
+    assert is_retryable(unknown)
+    assert is_uncertain(unknown)
+    assert is_uncertain(refused("OUTCOME_UNKNOWN"))
+    assert is_uncertain(Reply(id="a", outcome="unknown"))
+    assert not is_uncertain(refused("OVERLOADED"))
+    assert not is_uncertain(Reply(id="a", outcome="refused"))
+    assert not is_uncertain(Reply(id="a", outcome="accepted"))
     assert is_retryable(refused("OVERLOADED"))
     assert not is_retryable(refused("MALFORMED"))
     assert not is_retryable(refused("unheard_of"))

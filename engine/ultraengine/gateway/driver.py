@@ -33,6 +33,7 @@ from ultraengine.gateway.health import BEAT_S, Heartbeat
 from ultraengine.gateway.http import Http, Surface, to_response
 from ultraengine.gateway.metrics import Exposition
 from ultraengine.gateway.problems import problem_answer
+from ultraengine.gateway.quick import QuickServer
 from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.streams import RECHECK_S, Streams
 from ultraengine.model.errors import EngineError
@@ -53,6 +54,8 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     admin_host: str | None = None
     admin_port: int | None = None
     """A listener of its own for ``/admin/v1`` and ``/metrics``; None: with the data."""
+    quick: bool = True
+    """Whether plain command requests are served by `quick.py`, or all by the general server."""
     connections_max: int = 8_192
     """Open connections per listener; beyond it new ones wait in the kernel's queue."""
 
@@ -161,6 +164,7 @@ class Gateway:
         self._streams = Streams(self.edge)
         self._admin = Admin(self.edge)
         self._servers: list[_Server] = []
+        self._quick: list[QuickServer] = []
         self._doorkeeper: Doorkeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -203,20 +207,27 @@ class Gateway:
         return Documents(registry, self._admin.offered, data=data, admin=admin)
 
     def _door(self, listener: socket.socket, surface: Surface) -> Door:
-        server = _Server(self._http.handler(surface))
-        self._servers.append(server)
+        general = _Server(self._http.handler(surface))
+        self._servers.append(general)
+        quick = QuickServer(self.edge, general)
+        self._quick.append(quick)
+        data_path = self._options.quick and "/v1/commands" in surface
+        factory = quick if data_path else general
         connections_max = self._options.connections_max
 
         async def connect(connection: socket.socket) -> None:
             try:
-                await self._loop.connect_accepted_socket(server, connection)
+                await self._loop.connect_accepted_socket(factory, connection)
             except OSError:
                 connection.close()
 
         def take(connection: socket.socket) -> None:
             self._in_loop(lambda: self.edge.background(self._loop.create_task(connect(connection))))
 
-        return Door(listener, take, lambda: server.open_count < connections_max)
+        def has_room() -> bool:
+            return general.open_count + len(quick.connections) < connections_max
+
+        return Door(listener, take, has_room)
 
     def _in_loop(self, call: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # The loop has ended; so has the connection.
@@ -240,6 +251,8 @@ class Gateway:
                 if loaded is not None:
                     self.edge.metrics.key_file_reloads["ok" if loaded else "failed"] += 1
             await self._streams.recheck()
+            for quick in self._quick:
+                quick.sweep(self._loop.time())
 
     async def drain(self) -> None:
         """Take nothing new (503 DRAINING, goaway on streams) and wait until all that is in
@@ -259,7 +272,9 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        for quick in self._quick:
+            quick.close()
         for server in self._servers:
             server.pre_shutdown()
             await server.shutdown(timeout=1.0)
-        self._servers = []
+        self._servers, self._quick = [], []

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from ultraengine.execution.registry import Admitted
-from ultraengine.gateway.admission import Intake, admit_all, merge
+from ultraengine.gateway.admission import Intake, admit_all
 from ultraengine.gateway.codec import CodecName
 from ultraengine.gateway.engine import Engine, Feed, Operations
 from ultraengine.gateway.envelope import ID_RANDOM_BYTES, Parsed, fill_ids, missing_ids
@@ -90,6 +90,15 @@ class Edge:
                 "this process is shutting down", code="DRAINING", retry_after_s=DRAIN_RETRY_AFTER_S
             )
 
+    def require_room(self) -> None:
+        """Raise `EngineError` OVERLOADED when too many requests are being answered, this one
+        included."""
+        in_flight_max = self.limits.requests_in_flight_max
+        if self.metrics.requests_in_flight > in_flight_max:
+            raise EngineError(
+                f"more than {in_flight_max} requests are being answered", code="OVERLOADED"
+            )
+
     def name_commands(self, parsed: Sequence[Parsed]) -> None:
         """Give the commands without an id one of the server's making."""
         places = missing_ids(parsed)
@@ -131,13 +140,6 @@ class Edge:
                 self.waits.done(ticket)
         return ticket
 
-    async def replies(self, parsed: Sequence[Parsed], intake: Intake) -> list[Reply]:
-        """The replies to a whole request, in its order."""
-        ticket = await self.answers(intake.admitted) if intake.admitted else Ticket(0, _ignore)
-        replies = merge(parsed, intake, ticket)
-        self.count(replies)
-        return replies
-
     def count(self, replies: Sequence[Reply]) -> None:
         """Count how commands ended."""
         others = [reply for reply in replies if reply.outcome != "accepted"]
@@ -156,7 +158,3 @@ class Edge:
                 traceparent=traceparent,
                 attributes={"ultra.commands": commands},
             )
-
-
-def _ignore(_ticket: Ticket) -> None:
-    """Nobody waits for an empty ticket."""

@@ -183,9 +183,7 @@ def _header(headers: Mapping[str, str], name: str) -> str | None:
     if getall is not None:
         values: list[str] = getall(name)
         if len(set(values)) > 1:
-            raise Malformed(
-                f"{name} is there {len(values)} times", pointer=f"/header/{name.lower()}"
-            )
+            raise Malformed(f"{name} is there {len(values)} times", pointer=f"/header/{name}")
     return value
 
 
@@ -196,7 +194,7 @@ def merge_headers(envelope: Envelope, headers: Mapping[str, str]) -> None:
     A traceparent header that is not valid is ignored, as W3C Trace Context asks; the member
     wins over the header, because it is the client's own statement about this command.
     """
-    name = _header(headers, "Idempotency-Key")
+    name = _header(headers, "idempotency-key")
     if name is not None:
         if len(name) > 1 and name[0] == name[-1] == '"':
             name = name[1:-1]
@@ -206,7 +204,7 @@ def merge_headers(envelope: Envelope, headers: Mapping[str, str]) -> None:
                 pointer="/header/idempotency-key",
             )
         envelope.id = name
-    tag = _header(headers, "If-Match")
+    tag = _header(headers, "if-match")
     if tag is not None:
         version = parse_if_match(tag)
         if envelope.expected_version is not None and envelope.expected_version != version:
@@ -234,17 +232,17 @@ def parse_if_match(tag: str) -> int:
 
 def forbid_single_headers(headers: Mapping[str, str]) -> None:
     """A batch has no id and no version of its own.  Raises `Malformed`."""
-    for name in ("Idempotency-Key", "If-Match"):
+    for name in ("idempotency-key", "if-match"):
         if name in headers:
             raise Malformed(
                 f"{name} belongs to a single command; in a batch each command has its own member",
-                pointer=f"/header/{name.lower()}",
+                pointer=f"/header/{name}",
             )
 
 
 def wants_async(headers: Mapping[str, str]) -> bool:
     """Whether ``Prefer`` has ``respond-async`` (RFC 7240)."""
-    prefer = headers.get("Prefer")
+    prefer = headers.get("prefer")
     if prefer is None:
         return False
     preferences = (item.partition(";")[0].strip().lower() for item in prefer.split(","))

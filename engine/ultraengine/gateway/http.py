@@ -21,24 +21,15 @@ from urllib.parse import parse_qsl, unquote
 import structlog
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
-from ultraengine.gateway.admission import admit, unknown
 from ultraengine.gateway.auth import require_scope
-from ultraengine.gateway.codec import JSON, Codec, answer_codec, body_codec
+from ultraengine.gateway.codec import JSON, answer_codec
+from ultraengine.gateway.commands import Begun, Commands, Headers
 from ultraengine.gateway.edge import Edge
 from ultraengine.gateway.engine import NOT_READY
-from ultraengine.gateway.envelope import (
-    ID_RANDOM_BYTES,
-    Envelope,
-    decode_batch,
-    decode_one,
-    forbid_single_headers,
-    merge_headers,
-    uuid7,
-    wants_async,
-)
 from ultraengine.gateway.health import Heartbeat
 from ultraengine.gateway.metrics import Exposition
-from ultraengine.gateway.problems import Answer, problem_answer, reply_problem
+from ultraengine.gateway.problems import Answer, problem_answer
+from ultraengine.gateway.quick import is_loopback_address
 from ultraengine.gateway.reads import (
     ReadRoutes,
     entity_tag,
@@ -46,19 +37,13 @@ from ultraengine.gateway.reads import (
     matches,
     read_request,
 )
-from ultraengine.gateway.tracing import is_traceparent
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.ids import is_name
-from ultraengine.model.reply import Reply
-from ultraengine.ports import Caller
-from ultraengine.reply import compose
 
 BODY_READ_S: Final = 30.0
 """Longest time for a client to send its body; then 400 and the connection is closed."""
-_LOOPBACK_PEERS: Final = ("127.", "::1", "::ffff:127.")
 _log = structlog.get_logger("ultraengine.gateway")
 
-Headers = tuple[tuple[str, str], ...]
 Endpoint = Callable[[BaseRequest, list[str]], Awaitable[Answer | StreamResponse]]
 """Called with the request and the decoded segments of the path below its prefix."""
 
@@ -96,6 +81,7 @@ class Http:
         self._edge = edge
         self._heartbeat = heartbeat
         self._exposition = exposition
+        self._commands = Commands(edge)
         self._reads = ReadRoutes(edge.engine.registry.domains)
         self._names = frozenset(domain.name for domain in edge.engine.registry.domains)
 
@@ -123,14 +109,13 @@ class Http:
     def handler(self, surface: Surface) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
         """The one function that a listener calls for every request."""
         edge, metrics, monotonic = self._edge, self._edge.metrics, self._edge.clock.monotonic
-        in_flight_max = edge.limits.requests_in_flight_max
 
         async def handle(request: BaseRequest) -> StreamResponse:
             start = monotonic()
             name = "none"
             metrics.requests_in_flight += 1
             try:
-                _require_room(metrics.requests_in_flight, in_flight_max)
+                edge.require_room()
                 route, segments = _find(surface, request)
                 name = route.name
                 endpoint = route.methods.get(request.method)
@@ -161,57 +146,24 @@ class Http:
     async def _post_command(self, request: BaseRequest, _segments: list[str]) -> Answer:
         edge, headers = self._edge, request.headers
         caller = edge.caller(headers, peer_is_loopback=is_loopback(request))
-        envelope: Envelope | None = None
         try:
-            edge.require_intake()
-            codec = body_codec(headers.get("Content-Type"))
-            out = answer_codec(headers.get("Accept"), codec.name)
+            self._commands.check(headers)
             body = await read_body(request, edge.limits.command_bytes_max, "command_bytes_max")
-            envelope = decode_one(body, codec.name)
-            merge_headers(envelope, headers)
-            if envelope.id is None:
-                random = edge.random.bytes(ID_RANDOM_BYTES)
-                envelope.id = uuid7(edge.clock.now() // 1_000, random)
-            edge.charge(caller, 1)
-            admitted = admit(edge.engine.registry, caller, envelope, codec.name)
         except EngineError as error:
-            name = envelope.id if envelope is not None else headers.get("Idempotency-Key")
-            reply = compose.refused((name or "")[:128], error)
-            edge.count((reply,))
-            return reply_problem(reply, self._quota_headers(caller))
-        start = edge.clock.now()
-        ticket = await edge.answers((admitted,))
-        reply = ticket.answers[0] or unknown(admitted)
-        edge.count((reply,))
-        edge.trace("command", start, admitted.command.traceparent, 1)
-        more = self._quota_headers(caller)
-        if reply.outcome in {"accepted", "rejected"} and wants_async(headers):
-            return _accepted_async(reply, compose.outcome_location(admitted.command), out, more)
-        if reply.outcome == "accepted":
-            return Answer(200, out.encode(reply), out.media_type, (*_position(reply), *more))
-        return reply_problem(reply, (*_position(reply), *more))
+            return self._commands.refuse(caller, headers, error)
+        return await self._finish(self._commands.single(caller, headers, body))
 
     async def _post_batch(self, request: BaseRequest, _segments: list[str]) -> Answer:
         edge, headers = self._edge, request.headers
         caller = edge.caller(headers, peer_is_loopback=is_loopback(request))
-        edge.require_intake()
-        codec = body_codec(headers.get("Content-Type"))
-        out = answer_codec(headers.get("Accept"), codec.name)
-        forbid_single_headers(headers)
+        self._commands.check(headers)
         body = await read_body(request, edge.limits.batch_bytes_max, "batch_bytes_max")
-        parsed = decode_batch(body, codec.name, edge.limits)
-        edge.charge(caller, len(parsed))
-        parent = headers.get("traceparent")
-        if parent is not None and not is_traceparent(parent):
-            parent = None
-        start = edge.clock.now()
-        intake = edge.take_in(caller, parsed, codec.name, parent)
-        replies = await edge.replies(parsed, intake)
-        edge.trace("batch", start, parent, len(parsed))
-        return Answer(200, out.encode(replies), out.media_type, self._quota_headers(caller))
+        return await self._finish(self._commands.batch(caller, headers, body))
 
-    def _quota_headers(self, caller: Caller) -> Headers:
-        return self._edge.quotas.headers(caller.tenant, self._edge.clock.monotonic())
+    async def _finish(self, begun: Answer | Begun) -> Answer:
+        if isinstance(begun, Answer):
+            return begun
+        return begun.finish(await self._edge.answers(begun.admitted))
 
     async def _get_outcome(self, request: BaseRequest, segments: list[str]) -> Answer:
         edge = self._edge
@@ -278,7 +230,12 @@ class Http:
         caller = edge.caller(request.headers, peer_is_loopback=is_loopback(request))
         out = answer_codec(request.headers.get("Accept"), "json")
         body = limits_answer(edge.limits, edge.engine.status())
-        return Answer(200, out.encode(body), out.media_type, self._quota_headers(caller))
+        return Answer(
+            200,
+            out.encode(body),
+            out.media_type,
+            edge.quotas.headers(caller.tenant, edge.clock.monotonic()),
+        )
 
     # --- health ---------------------------------------------------------------------------
 
@@ -305,23 +262,14 @@ _NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
 
 def is_loopback(request: BaseRequest) -> bool:
     """Whether the peer is on this machine."""
-    remote = request.remote
-    return remote is not None and remote.startswith(_LOOPBACK_PEERS)
+    return is_loopback_address(request.remote or "")
 
 
 async def read_body(request: BaseRequest, bytes_max: int, limit: str) -> bytes:
     """The body, bounded while it is read.
 
-    Raises `EngineError` TOO_LARGE, UNSUPPORTED_MEDIA_TYPE for a compressed one, MALFORMED
-    when it does not arrive.
+    Raises `EngineError` TOO_LARGE, or MALFORMED when it does not arrive.
     """
-    encoding = request.headers.get("Content-Encoding")
-    if encoding is not None and encoding.strip().lower() != "identity":
-        raise EngineError(
-            "a compressed body is not taken",
-            code="UNSUPPORTED_MEDIA_TYPE",
-            pointer="/header/content-encoding",
-        )
     length = request.content_length
     if length is not None and length > bytes_max:
         raise _too_large(f"{length} bytes are", limit, bytes_max)
@@ -401,46 +349,10 @@ def _find(surface: Surface, request: BaseRequest) -> tuple[Route, list[str]]:
     raise EngineError("there is no such path", code="NOT_FOUND")
 
 
-def _require_room(in_flight: int, in_flight_max: int) -> None:
-    if in_flight > in_flight_max:
-        raise EngineError(
-            f"more than {in_flight_max} requests are being answered", code="OVERLOADED"
-        )
-
-
 def _not_allowed(method: str, route: Route) -> Answer:
     allowed = ", ".join(sorted(route.methods))
     error = EngineError(f"the path takes {allowed}, not {method[:30]}", code="METHOD_NOT_ALLOWED")
     return problem_answer(error, (("Allow", allowed),))
-
-
-def _position(reply: Reply) -> Headers:
-    more: list[tuple[str, str]] = []
-    if reply.epoch is not None and reply.offset is not None:
-        more += [("Ultra-Epoch", str(reply.epoch)), ("Ultra-Offset", str(reply.offset))]
-    if reply.duplicate:
-        more.append(("Idempotent-Replayed", "true"))
-    return tuple(more)
-
-
-def _accepted_async(reply: Reply, location: str, out: Codec, more: Headers) -> Answer:
-    """202: durable, and the outcome is there to be asked for."""
-    body = {
-        "id": reply.id,
-        "location": location,
-        "shard": reply.shard,
-        "epoch": reply.epoch,
-        "offset": reply.offset,
-        "duplicate": reply.duplicate,
-        "durable": reply.durable,
-    }
-    headers = (
-        ("Location", location),
-        ("Preference-Applied", "respond-async"),
-        *_position(reply),
-        *more,
-    )
-    return Answer(202, out.encode(body), out.media_type, headers)
 
 
 def to_response(request: BaseRequest, answer: Answer, *, close: bool) -> Response:

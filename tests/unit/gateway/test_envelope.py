@@ -191,7 +191,7 @@ def test_headers_that_say_the_same_as_members_are_taken() -> None:
 )
 def test_a_header_that_contradicts_its_member_is_malformed(name: str, value: str) -> None:
     with pytest.raises(Malformed) as caught:
-        merge_headers(one(expected_version=7), {name: value})
+        merge_headers(one(expected_version=7), {name.lower(): value})
     assert caught.value.pointer == f"/header/{name.lower()}"
 
 
@@ -226,8 +226,8 @@ def test_the_trace_of_a_member_wins_over_the_header_and_odd_headers_are_ignored(
 
 
 def test_headers_of_single_commands_do_not_fit_a_batch() -> None:
-    forbid_single_headers({"Accept": "x"})
-    for name in ("Idempotency-Key", "If-Match"):
+    forbid_single_headers({"accept": "x"})
+    for name in ("idempotency-key", "if-match"):
         with pytest.raises(Malformed, match=name):
             forbid_single_headers({name: "x"})
 
@@ -245,7 +245,7 @@ def test_headers_of_single_commands_do_not_fit_a_batch() -> None:
 def test_an_asynchronous_answer_is_given_to_who_prefers_one(
     prefer: str | None, wanted: bool
 ) -> None:
-    assert wants_async({} if prefer is None else {"Prefer": prefer}) is wanted
+    assert wants_async({} if prefer is None else {"prefer": prefer}) is wanted
 
 
 @given(now_ms=st.integers(0, 2**48 - 1), random=st.binary(min_size=10, max_size=10))

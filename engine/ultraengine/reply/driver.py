@@ -54,14 +54,15 @@ class OffsetWaiters:
 
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiting: dict[asyncio.Future[None], int] = {}
+        """The offset that each one waits for."""
 
     async def wait(self, offset: int, applied_end: int) -> None:
         """Return once `offset` is executed.  Raises `EngineError` WAIT_TIMEOUT."""
         if applied_end > offset:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((offset, future))
+        self._waiting[future] = offset
         try:
             await asyncio.wait_for(future, self._wait_s)
         except TimeoutError:
@@ -70,17 +71,14 @@ class OffsetWaiters:
                 code="WAIT_TIMEOUT",
                 retry_after_s=1.0,
             ) from None
+        finally:
+            # Not left to ``reached``, which a shard at rest does not call.
+            self._waiting.pop(future, None)
 
     def reached(self, applied_end: int) -> None:
         """Wake the reads whose offset is executed now."""
         if not self._waiting:
             return
-        still = []
-        for offset, future in self._waiting:
-            if future.done():
-                continue
-            if offset < applied_end:
+        for future, offset in self._waiting.items():
+            if offset < applied_end and not future.done():
                 future.set_result(None)
-            else:
-                still.append((offset, future))
-        self._waiting = still

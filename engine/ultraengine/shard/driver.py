@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -20,7 +20,6 @@ from ultraengine.execution.registry import Admitted
 from ultraengine.execution.system import RaiseFloor, Skip
 from ultraengine.log.driver import Recovered, Written
 from ultraengine.log.frame import FrameDraft
-from ultraengine.model.domain import QuerySpec
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.reply import compose
 from ultraengine.reply.waiters import Ticket
@@ -29,7 +28,8 @@ from ultraengine.shard.flush_times import FlushTimes
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.reading.driver import Reads
 from ultraengine.shard.report import ShardStatus, report
-from ultraengine.shard.status import OutcomeAnswer, ReadAnswer, ShardState, refusal
+from ultraengine.shard.status import ENDED, ShardState, refusal
+from ultraengine.shard.undurable import Undurable
 
 UNITS_PER_TURN: Final = 256
 IDLE_FLUSH_S: Final = 0.02
@@ -53,11 +53,13 @@ class Shard:
         self.log = parts.log
         self.epoch = parts.epoch
         self._parts = parts
+        self.replay_per_s = parts.replay_per_s
         self._rule = parts.rule
         self._clock = parts.clock
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
-        self.reads = Reads(parts.machine, parts.log.reader(), parts.epoch)
+        reads = self.reads = Reads(parts.machine, parts.log.reader(), parts.epoch, self._halted)
+        self.query, self.outcome = reads.query, reads.outcome
         self._state = ShardState.SERVING
         self._reason = ""
         self._closed: EngineError | None = None
@@ -73,10 +75,15 @@ class Shard:
         self._idle: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._unsynced: asyncio.TimerHandle | None = None
+        self._seeking = False
+        """Whether space is looked for."""
         self._at_rest: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._undurable = Undurable()
         self._flush_times = FlushTimes()
         self._stand: Written | Recovered = parts.log.recovered
+        self._lags = False
+        """Whether something that was written is not synced."""
         self._alarms = 0
         self.on_recorded: Callable[[int], None] = lambda _end: None
         """Told the offset below which outcomes are durable: the feed's wake-up."""
@@ -99,6 +106,10 @@ class Shard:
     def _log_written(self, written: Written) -> None:
         """Called on the flush thread, once per write."""
         self._loop.call_soon_threadsafe(self._written, written)
+
+    def _log_synced(self, written: Written) -> None:
+        """Called on the flush thread, once per sync."""
+        self._loop.call_soon_threadsafe(self._synced, written)
 
     # --- submit --------------------------------------------------------------------------
 
@@ -159,7 +170,7 @@ class Shard:
         if (
             self._writing is not None
             or self._held
-            or self._state is ShardState.HALTED
+            or self._state in ENDED
             or len(self._executing) >= EXECUTING_MAX
         ):
             return
@@ -178,20 +189,14 @@ class Shard:
     def _lingers(self) -> bool:
         """Under ``group``: whether the open group should wait for more commands."""
         machine = self.machine
-        if (
-            not machine.waiting
-            or self._oldest is None
-            or machine.waiting_bytes >= self._rule.group_bytes_max
-        ):
+        is_full = machine.waiting_bytes >= self._rule.group_bytes_max
+        if not machine.waiting or self._oldest is None or is_full:
             return False
         left = self._oldest + self._rule.wait_s - time.monotonic()
         if left <= 0:
             return False
-        if (
-            self._linger is None
-            or self._linger.cancelled()
-            or self._linger.when() < (self._loop.time())
-        ):
+        timer = self._linger
+        if timer is None or timer.cancelled() or timer.when() < self._loop.time():
             self._linger = self._loop.call_later(left, self._schedule_pump)
         return True
 
@@ -213,54 +218,72 @@ class Shard:
             raise InvariantBroken("a write is answered once", durable_end=written.durable_end)
         outcomes, group, started = self._writing
         self._writing = None
+        if written.error is None:
+            self._undurable.add(written.end_sequence, outcomes)
+        self._stands(written)
+        if self._state is ShardState.HALTED:
+            return  # Everybody was answered, and nothing is executed any more.
         if written.error is not None:
             self._no_room(outcomes, group, written.error)
             return
-        self._stand = written
-        self.machine.recorded(outcomes)
         took = time.monotonic() - started
         self._flush_times.add(took)
-        self.metrics.flush.observe(took)
-        self.metrics.write.observe(written.write_s)
-        self.metrics.sync.observe(written.sync_s)
-        self.metrics.bytes.inc(written.bytes)
+        self.metrics.flushed(written, took)
         if self._rule.reply_before_flush and self._unsynced is None:
             self._unsynced = self._loop.call_later(self._rule.wait_s, self._sync)
         if group is not None:
             self.machine.committed(group)
             self._executing.append((group, 0.0))
         self._pump()  # The next flush starts before this group is executed.
-        if outcomes:
-            self.on_recorded(outcomes[-1].base_offset + outcomes[-1].count)
         if self._executing:
             self._execute()
         else:
             self._settle()
 
+    def _stands(self, written: Written) -> None:
+        """The log ends here; for outcomes that are durable there, it remembers from now on."""
+        self._stand, self._lags = written, written.durable_end < written.end_sequence
+        durable = self._undurable.take(written.durable_end)
+        if durable:
+            self.machine.recorded(durable)
+            self.on_recorded(durable[-1].base_offset + durable[-1].count)
+
     def _sync(self) -> None:
         """Under ``async``: make durable what was written since the last time."""
         self._unsynced = None
-        self.log.sync(lambda _written: None)
+        self.log.sync(self._log_synced)
+
+    def _synced(self, written: Written) -> None:
+        self._stands(written)
+        self._settle()
 
     def _no_room(self, outcomes: list[FrameDraft], group: Group | None, error: OSError) -> None:
         self.machine.give_back(outcomes)
-        self._set_state(ShardState.READ_ONLY, str(error))
-        closed = self._closed
-        if group is not None and closed is not None:
-            self._deliver(self.machine.undo(group, closed))
-            self._deliver(self.machine.refuse_waiting(closed))
+        if self._state is ShardState.SERVING:  # Any other state outlives the lack of space.
+            self._set_state(ShardState.READ_ONLY, str(error))
+        full = refusal(ShardState.READ_ONLY, str(error))
+        if group is not None and full is not None:
+            self._deliver(self.machine.undo(group, full))
+            self._deliver(self.machine.refuse_waiting(full))
         self._oldest = None
-        self._loop.call_later(SPACE_POLL_S, self._poll_space)
-        self._execute()
+        if not self._seeking:
+            self._seeking = True
+            self._loop.call_later(SPACE_POLL_S, self._poll_space)
+        if self._executing or not self.machine.unwritten:
+            self._execute()
+            self._settle()
 
     def _poll_space(self) -> None:
-        if self._state is not ShardState.READ_ONLY:
+        if self._state in ENDED:
             return
         if self.log.read_only:
             self._loop.call_later(SPACE_POLL_S, self._poll_space)
             return
-        self._set_state(ShardState.SERVING, "")
+        self._seeking = False
+        if self._state is ShardState.READ_ONLY:
+            self._set_state(ShardState.SERVING, "")
         self._schedule_pump()
+        self._settle()  # Who holds the shard waits for the outcomes that found no room.
 
     # --- execute -------------------------------------------------------------------------
 
@@ -280,9 +303,7 @@ class Shard:
             self.alarm(alarm.name, offset=alarm.offset, detail=alarm.detail, error=alarm.error)
         if effects.done:
             self._executing.popleft()
-            self.metrics.execute.observe(spent)
-            self.metrics.group.observe(len(group.pendings))
-            self.metrics.commands.inc(len(group.pendings))
+            self.metrics.executed(len(group.pendings), spent)
         else:
             self._executing[0] = (group, spent)
         self._deliver(effects.answers)
@@ -315,6 +336,9 @@ class Shard:
                 self._idle = self._loop.call_later(IDLE_FLUSH_S, self._idle_flush)
             return
         self._arm_timer()
+        if self._at_rest and self._lags:
+            self._sync()  # At rest, nothing can be lost.
+            return
         if not machine.waiting or self._held:
             resting, self._at_rest = self._at_rest, []
             for future in resting:
@@ -339,46 +363,18 @@ class Shard:
 
     # --- read ----------------------------------------------------------------------------
 
-    async def query(
-        self,
-        spec: QuerySpec,
-        domain: str,
-        tenant: str,
-        key: str,
-        params: Any,
-        *,
-        min_offset: int | None = None,
-        read: str = "leader",
-    ) -> ReadAnswer:
-        """Read committed state (`reading.driver.Reads.query`).
-
-        Raises `EngineError`: WAIT_TIMEOUT, NOT_FOUND, SHARD_UNAVAILABLE of a halted shard.
-        """
-        del read  # With one replica the leader's memory is the answer to every mode.
-        if self._state is ShardState.HALTED and self._closed is not None:
-            raise self._closed
-        return await self.reads.query(spec, domain, tenant, key, params, min_offset=min_offset)
-
-    async def outcome(self, tenant: str, key: str | None, id: str) -> OutcomeAnswer:
-        """`Reads.outcome`; SHARD_UNAVAILABLE of a halted shard, which knows less than its log."""
-        if self._state is ShardState.HALTED and self._closed is not None:
-            raise self._closed
-        return await self.reads.outcome(tenant, key, id)
+    def _halted(self) -> EngineError | None:
+        """Why nothing is read; None unless the shard has halted."""
+        return self._closed if self._state is ShardState.HALTED else None
 
     def stand(self) -> Written | Recovered:
         """The last write's end of the log, or where the log stood at the start."""
         return self._stand
 
-    @property
-    def replay_per_s(self) -> float | None:
-        """Commands per second of the last recovery; None when nothing was replayed."""
-        parts = self._parts
-        return parts.replayed / parts.replay_s if parts.replayed and parts.replay_s else None
-
     # --- operate -------------------------------------------------------------------------
 
     def _set_state(self, state: ShardState, reason: str) -> None:
-        if self._state in (ShardState.HALTED, ShardState.STOPPED):
+        if self._state in ENDED:
             return
         if state is not self._state:
             log.info("shard.state", shard=self.executor.shard, state=state.value, reason=reason)
@@ -391,8 +387,9 @@ class Shard:
 
         Raises `EngineError` SHARD_UNAVAILABLE when the shard halts instead.
         """
-        if self._state is ShardState.HALTED and self._closed is not None:
-            raise self._closed
+        halted = self._halted()
+        if halted is not None:
+            raise halted
         future: asyncio.Future[None] = self._loop.create_future()
         self._at_rest.append(future)
         self._loop.call_soon(self._settle)
@@ -404,7 +401,7 @@ class Shard:
         try:
             await self.rest()
         except BaseException:
-            self._held -= 1
+            self.release()
             raise
 
     def release(self) -> None:

@@ -4,6 +4,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ultraengine.log.driver import Written
 from ultraengine.model.ids import ShardId
 
 SECONDS: Final = (
@@ -48,3 +49,16 @@ class ShardMetrics:
         self.replay: Gauge = gauge("replay_commands_per_second", "Rate of the last recovery")
         self.serving: Gauge = gauge("serving", "1 while commands are accepted")
         self.snapshot_offset: Gauge = gauge("snapshot_offset", "First offset not in a snapshot")
+
+    def flushed(self, written: Written, took_s: float) -> None:
+        """A write was reported `took_s` after it was handed over."""
+        self.flush.observe(took_s)
+        self.write.observe(written.write_s)
+        self.sync.observe(written.sync_s)
+        self.bytes.inc(written.bytes)
+
+    def executed(self, commands: int, took_s: float) -> None:
+        """A group was executed to its end."""
+        self.execute.observe(took_s)
+        self.group.observe(commands)
+        self.commands.inc(commands)

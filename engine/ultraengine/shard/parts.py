@@ -27,3 +27,8 @@ class ShardParts(msgspec.Struct):
     epoch: Epoch
     replayed: int
     replay_s: float
+
+    @property
+    def replay_per_s(self) -> float | None:
+        """Commands per second of the recovery; None when nothing was replayed."""
+        return self.replayed / self.replay_s if self.replayed and self.replay_s else None

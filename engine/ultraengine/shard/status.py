@@ -1,7 +1,7 @@
 """The states of a shard, how they refuse commands, and the answers of its reads."""
 
 import enum
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -19,6 +19,10 @@ class ShardState(enum.StrEnum):
     READ_ONLY = "read_only"
     HALTED = "halted"
     STOPPED = "stopped"
+
+
+ENDED: Final = frozenset({ShardState.HALTED, ShardState.STOPPED})
+"""No way leads out of these."""
 
 
 class Closed(msgspec.Struct, frozen=True):

@@ -69,6 +69,7 @@ class Rig:
         self.policy: DurabilityName = policy
         self.limits = limits
         self.mode: Mode = mode
+        self.wait_s = 0.005
         self.fatal: list[BaseException] = []
         self.count = 0
 
@@ -96,7 +97,7 @@ class Rig:
             shard=SHARD,
             rule=FlushRule(
                 name=self.policy,
-                wait_s=0.005,
+                wait_s=self.wait_s,
                 group_bytes_max=self.limits.group_bytes_max,
                 reply_before_flush=self.policy == "async",
             ),

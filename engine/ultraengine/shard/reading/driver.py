@@ -6,12 +6,13 @@ that position, so that later commands do not show.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from ultraengine.log.reader import LogReader
 from ultraengine.model.domain import QuerySpec
+from ultraengine.model.errors import EngineError
 from ultraengine.model.id_time import id_time
 from ultraengine.model.ids import Epoch
 from ultraengine.reply.driver import OffsetWaiters, Recall
@@ -26,7 +27,15 @@ READER_THREADS: Final = 2
 class Reads:
     """The reads of one shard.  Called on the event loop's thread."""
 
-    def __init__(self, machine: Machine, reader: LogReader, epoch: Epoch) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        reader: LogReader,
+        epoch: Epoch,
+        halted: Callable[[], EngineError | None] = lambda: None,
+    ) -> None:
+        """`halted` says why nothing can be read: memory knows less than the log, or is void."""
+        self._halted = halted
         self._machine = machine
         self._executor = machine.executor
         self._epoch = epoch
@@ -42,14 +51,19 @@ class Reads:
         key: str,
         params: Any,
         *,
-        min_offset: int | None,
+        min_offset: int | None = None,
+        read: str = "leader",
     ) -> ReadAnswer:
         """Answer a domain's query at or above `min_offset`.
 
-        Raises `EngineError`: WAIT_TIMEOUT, and what the query raises (NOT_FOUND, MALFORMED).
+        Raises `EngineError`: WAIT_TIMEOUT, SHARD_UNAVAILABLE of a halted shard, and what the
+        query raises (NOT_FOUND, MALFORMED).
         """
+        del read  # With one replica the leader's memory is the answer to every mode.
+        self._require_memory()
         if min_offset is not None:
             await self._offsets.wait(min_offset, self._executor.applied_end)
+            self._require_memory()
         end = self._executor.applied_end
         state = self._executor.slot_state(domain, tenant, key)
         value = captured = spec.capture(state, tenant, key, params)
@@ -60,6 +74,11 @@ class Reads:
             )
         return ReadAnswer(value, self._epoch, end - 1)
 
+    def _require_memory(self) -> None:
+        halted = self._halted()
+        if halted is not None:
+            raise halted
+
     def reached(self, applied_end: int) -> None:
         """Wake the reads whose offset is executed now."""
         self._offsets.reached(applied_end)
@@ -67,8 +86,10 @@ class Reads:
     async def outcome(self, tenant: str, key: str | None, command_id: str) -> OutcomeAnswer:
         """What became of a command: ``done`` with its reply, or why there is none.
 
-        Without `key`, the newest command of the tenant with this id under any key.
+        Without `key`, the newest command of the tenant with this id under any key.  Raises
+        `EngineError` SHARD_UNAVAILABLE of a halted shard: the log may hold more than it knows.
         """
+        self._require_memory()
         machine, dedupe = self._machine, self._executor.dedupe
         if machine.is_in_flight(tenant, key, command_id):
             return OutcomeAnswer("in_flight", None, dedupe.floor_offset)

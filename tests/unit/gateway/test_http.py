@@ -11,11 +11,18 @@ import pytest
 from tests.unit.gateway.conftest import CountingRandom, Served, Serving, StillClock, add
 
 from ultraengine.gateway.auth import ApiKeys, KeyTable, entry_text, issue_key
+from ultraengine.gateway.driver import GatewayOptions
 from ultraengine.model.errors import PROBLEMS, EngineError
 from ultraengine.model.limits import Limits
 from ultraengine.model.reply import Reply
 
 PROBLEM = "application/problem+json"
+
+
+@pytest.fixture(params=[True, False], ids=["quick", "general"])
+async def served(serving: Serving, request: pytest.FixtureRequest) -> Served:
+    """Plain command requests have a server of their own; both keep the same contract."""
+    return await serving(options=GatewayOptions(port=0, quick=request.param))
 
 
 async def raw(served: Served, data: bytes) -> bytes:

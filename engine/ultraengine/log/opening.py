@@ -31,7 +31,7 @@ from ultraengine.log.identity import (
     encode_identity,
 )
 from ultraengine.log.mark import MARK_PATH, MARK_TEMPORARY, Mark, encode_mark
-from ultraengine.log.recovery import Stand, Verdict
+from ultraengine.log.recovery import Scan, Stand, Verdict
 from ultraengine.log.segment import (
     BROKEN_DIRECTORY,
     GENESIS,
@@ -41,9 +41,10 @@ from ultraengine.log.segment import (
     UID_BYTES,
     KeyRing,
     Point,
+    SegmentHeader,
 )
 from ultraengine.log.space import Space, keep_aside, write_file
-from ultraengine.log.survey import Finding, Survey, read_all, segment_paths, survey, unproved
+from ultraengine.log.survey import Survey, read_all, segment_paths, survey, unproved
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ConfigVersion, Epoch, FrameSequence, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
@@ -262,8 +263,10 @@ def _start(
         start, end = unproved(last.scan, found.proved_end)[0], last.scan.end.point
         data = read_all(disk, last.path)
         if last.verdict is Verdict.TORN:
-            torn = _with_reserve(space, partial(_keep_torn, disk, clock, last, data))
-        copied = _to_copy(data, start, last, ring)
+            tail = data[: last.used_end]
+            keep = partial(_keep_torn, disk, clock, last.path, last.scan, tail)
+            torn = _with_reserve(space, keep)
+        copied = _to_copy(data, start, last.scan.end, last.header, ring)
         if copied:
             # Their chain was computed under the old key; a new one begins with the next segment.
             first_stamp = msgspec.structs.replace(stamp, chain_key=last.header.chain_key)
@@ -315,30 +318,24 @@ def _with_reserve(space: Space, action: Callable[[], T]) -> T:
         return action()
 
 
-def _keep_torn(disk: Disk, clock: Clock, last: Finding, data: bytes) -> TornTail:
-    """Copy what is behind the end of the log to broken/, durably."""
-    scan = last.scan
-    if scan is None:
-        raise InvariantBroken("a torn segment was scanned", file=last.path)
+def _keep_torn(disk: Disk, clock: Clock, path: str, scan: Scan, data: bytes) -> TornTail:
+    """Copy what `data`, the used part of a segment, has behind the log's end to broken/."""
     position = scan.end.byte_position
-    name = last.path.rpartition("/")[2]
+    name = path.rpartition("/")[2]
     stem = f"{BROKEN_DIRECTORY}/{name}-torn-at-{position}-{clock.now()}"
-    tail = data[position : last.used_end]
+    tail = data[position:]
     kept_as = keep_aside(disk, stem, tail)
-    return TornTail(last.path, position, len(tail), scan.reason, kept_as)
+    return TornTail(path, position, len(tail), scan.reason, kept_as)
 
 
 def _to_copy(
-    data: bytes, start: Stand, last: Finding, ring: KeyRing
+    data: bytes, start: Stand, end: Stand, header: SegmentHeader, ring: KeyRing
 ) -> list[tuple[FrameDraft, Place]]:
-    """The frames from `start` to the end of the last segment."""
-    header, scan = last.header, last.scan
-    if header is None or scan is None:
-        return []
+    """The frames of a segment from `start` to `end`."""
     keys = ring.open(header)
     copied = []
     point, position = start.point, start.byte_position
-    while position < scan.end.byte_position:
+    while position < end.byte_position:
         found, point = recovery.read_frame(data, position, header, keys, point)
         copied.append((frames.draft_of(found), frames.place_of(found.header)))
         position += found.header.frame_bytes

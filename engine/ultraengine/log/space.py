@@ -81,12 +81,12 @@ class Space:
         return not self.reserve_held and self._limits.reserve_bytes > 0
 
     def step(self) -> bool:
-        """Make one missing thing.  False when there is no room for it (and `full` is set)."""
+        """Make one of the things that are missing.  False when there is no room for it (and `full` is set)."""
         try:
             if self.reserve_missing:
                 self._fill(RESERVE_PATH, self._limits.reserve_bytes)
                 self.reserve_held = True
-            elif len(self.ready) < self._limits.segments_prepared:
+            else:
                 self.ready.append(self.prepare(self._limits.segment_bytes))
         except DiskFull:
             self.full = True

@@ -13,7 +13,7 @@ from ultraengine.log.damage import LogDamaged, LogRefused
 from ultraengine.log.frame import Frame, FrameDamaged, FrameKind
 from ultraengine.log.index import SegmentIndex
 from ultraengine.log.mark import MARK_PATH, Mark, MarkDamaged, decode_mark
-from ultraengine.log.recovery import Scan, Stand, Verdict, Visit
+from ultraengine.log.recovery import Scan, Stand, Verdict
 from ultraengine.log.segment import (
     GENESIS,
     HEADER_BYTES,
@@ -93,15 +93,14 @@ def survey(
     *,
     verify_from: int = 0,
     cluster_uid: bytes | None = None,
-    visit: Visit | None = None,
 ) -> Survey:
     """Judge the log of `disk`.
 
     All segment headers are checked, and all frames from the segment that holds frame
-    `verify_from` on; the last segment is always scanned.  `visit` gets each good frame.
+    `verify_from` on; the last segment is always scanned.
     Raises `LogRefused` for missing keys, newer formats and logs of another cluster.
     """
-    return _Surveyor(disk, ring, verify_from, cluster_uid, visit).run()
+    return _Surveyor(disk, ring, verify_from, cluster_uid).run()
 
 
 class _Surveyor:
@@ -113,13 +112,11 @@ class _Surveyor:
         ring: KeyRing,
         verify_from: int,
         cluster_uid: bytes | None,
-        visit: Visit | None,
     ) -> None:
         self._disk = disk
         self._ring = ring
         self._verify_from = verify_from
         self._cluster_uid = cluster_uid
-        self._visit = visit
         self._mark, self._mark_problem = read_mark(disk)
         self._mark_chain_differs = False
         self._proved_end = 0 if self._mark is None else int(self._mark.durable_end)
@@ -207,8 +204,6 @@ class _Surveyor:
             if found.kind == FrameKind.COMMANDS:
                 next_offset = found.offset_end
             self._compare_mark(found.sequence, found.chain)
-            if self._visit is not None:
-                self._visit(frame, position)
 
         following = finding.next_sequence
         keys = self._ring.open(header)

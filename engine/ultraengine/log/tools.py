@@ -188,9 +188,7 @@ def diff(a: Disk, b: Disk, secrets_a: Secrets, secrets_b: Secrets) -> Difference
             if found is not None:
                 return found
             left, right = next(ours, None), next(theirs, None)
-    if left is None and right is None:
-        return None
-    last = left or right
+    last = left if left is not None else right
     if last is None:
         return None
     return Difference(

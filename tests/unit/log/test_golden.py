@@ -8,6 +8,7 @@ import pytest
 from tests.unit.log.golden import make
 
 from ultraengine.log import frame as frames
+from ultraengine.log.key_archive import decode_archive, encode_archive
 from ultraengine.log.recovery import scan
 from ultraengine.log.segment import KeyRing, decode_header, encode_header
 from ultraengine.log.serializer import MsgpackSerializer
@@ -23,7 +24,18 @@ NAMES = pytest.mark.parametrize("name", sorted(make.FORMS))
 
 
 def test_every_golden_file_is_tested() -> None:
-    assert sorted(path.name for path in GOLDEN.glob("*.bin")) == sorted(make.FORMS)
+    names = sorted(path.name for path in GOLDEN.glob("*.bin"))
+    assert names == sorted([*make.FORMS, make.ARCHIVE])
+
+
+def test_the_golden_archive_is_read_and_written_again_byte_for_byte() -> None:
+    data = (GOLDEN / make.ARCHIVE).read_bytes()
+    ring = KeyRing(make.SECRETS)
+    header, entries = decode_archive(data, ring)
+    assert entries == make.ENTRIES
+    assert (header.point.offset, header.end_offset, header.end_sequence) == (5000, 5004, 1003)
+    assert encode_archive(header, ring.open(header), entries, compress=False) == data
+    assert make.archive_content() == data
 
 
 @NAMES

@@ -16,9 +16,10 @@ from tests.unit.log.log_world import (
     outcome,
 )
 
+from ultraengine.log.appender import Request
 from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
 from ultraengine.log.driver import Log
-from ultraengine.log.frame import FrameDraft, FrameKind
+from ultraengine.log.frame import FrameDraft, FrameKind, Keys, draft_of, encode, place_of
 from ultraengine.log.identity import decode_identity, encode_identity
 from ultraengine.log.mark import decode_mark
 from ultraengine.log.serializer import MsgpackSerializer, outcome_drafts
@@ -950,9 +951,7 @@ def test_mark_and_retention_end_the_log_on_an_error_of_the_disk() -> None:
     for what in ("mark", "remove"):
         world = World()
         world.groups(60, count=3, size=200)
-        world.disk.inject(Raises(errno.EIO), "sync_directory" if what == "remove" else "sync")
-        if what == "remove":
-            world.disk.inject(Raises(errno.EIO), "remove")
+        world.disk.inject(Raises(errno.EIO), "remove" if what == "remove" else "sync")
         with pytest.raises(OSError, match="\\[Errno 5\\]"):
             world.log.mark() if what == "mark" else world.log.retain(150, 90, {})
         assert len(world.failures) == 1
@@ -1073,3 +1072,98 @@ def test_segments_and_marks_are_durable_before_they_are_relied_on() -> None:
     assert kinds[-2:] == ["Write", "SyncFile"]
     world.disk = world.disk.power_cut(lambda _: 0)
     assert decode_mark(world.read("log/MARK")).durable_end == 5
+
+
+def test_a_frame_put_in_the_place_of_another_breaks_the_chain_for_a_reader() -> None:
+    world = World()
+    world.groups(10, count=3, size=100)
+    frames = list(world.log.reader().frames(0))
+    path = world.segments()[0]
+    starts = [4096]
+    for frame in frames:
+        starts.append(starts[-1] + frame.header.frame_bytes)
+    other = msgspec.structs.replace(draft_of(frames[4]), payload=frames[4].payload[::-1])
+    parts, length, _ = encode(other, place_of(frames[4].header), Keys())
+    assert length == frames[4].header.frame_bytes
+    world.overwrite(path, starts[4], b"".join(parts))
+    with pytest.raises(LogDamaged, match="the chain does not continue") as caught:
+        list(world.log.reader().frames(0))
+    assert (caught.value.sequence, caught.value.byte_position) == (5, starts[5])
+
+
+def test_a_request_that_stood_on_a_refused_one_is_refused_with_it() -> None:
+    world = World()
+    world.group()
+    world.log.maintain()
+    requests = [
+        Request([world.outcomes(2), world.commands(1, size=100)], sync=True),
+        # Does not fit behind the first one, so the first is written before the log rolls.
+        Request([world.commands(1, size=7000), world.commands(1, size=7000)], sync=True),
+        Request([], sync=True),
+    ]
+    world.disk.inject(ShortWrite(50, errno.ENOSPC), "pwrite")
+    first, second, sync = world.log._appender.append(requests)
+    assert first.error is not None
+    assert second.error is not None
+    assert (sync.error, sync.durable_end, sync.end_sequence) == (None, 1, 1)
+    assert len(world.segments()) == 1
+
+
+def test_a_segment_that_vanished_is_an_error_and_not_retention() -> None:
+    world = World()
+    world.groups(3)
+    world.disk.remove(world.segments()[0])
+    with pytest.raises(FileNotFoundError):
+        list(world.log.reader().frames(0))
+
+
+def test_frames_that_are_not_durable_yet_are_not_shown_wherever_reading_begins() -> None:
+    world = World(limits=msgspec.structs.replace(LIMITS, segment_bytes=1 << 20))
+    world.groups(3)
+    for _ in range(20):
+        world.write([world.commands(1, size=7000)], sync=False)
+    reader = world.log.reader()
+    assert len(list(reader.frames(0))) == 5
+    assert [group.header.base_offset for group in reader.groups(0)] == [0, 2, 4]
+    assert reader.find(24) is None
+    assert list(reader.groups(20)) == []
+
+
+def test_a_damaged_header_in_a_segment_that_nobody_has_walked_is_found_by_a_lookup() -> None:
+    world = World()
+    world.groups(60, count=3, size=200)
+    frames = list(world.log.reader().frames(0, 4))
+    world.log.close(clean=True)
+    world.disk = world.disk.kill()
+    position = 4096 + sum(one.header.frame_bytes for one in frames[:3])
+    first, second = world.segments()[:2]
+    world.disk.flip_bits(first, position + 20)
+    world.restart(world.disk, verify_from=int(second[8:28]))
+    with pytest.raises(LogDamaged) as caught:
+        world.log.reader().find(20)
+    assert (caught.value.sequence, caught.value.byte_position) == (3, position)
+    assert caught.value.offset == 6
+
+
+def test_a_segment_under_the_name_of_another_is_damage() -> None:
+    world = World()
+    world.groups(60, count=3, size=200)
+    world.log.close(clean=True)
+    world.disk = world.disk.kill()
+    second, third = world.segments()[1:3]
+    world.overwrite(second, 0, world.read(third))
+    with pytest.raises(LogDamaged, match="the header is that of segment"):
+        world.restart(world.disk)
+
+
+def test_an_error_of_the_sync_is_no_full_disk_even_while_zeros_are_written() -> None:
+    disk = SimDisk()
+    disk.make_directory("log")
+    disk.inject(Raises(errno.EIO), "sync")
+    with pytest.raises(OSError, match="\\[Errno 5\\]") as caught:
+        Space(disk, LIMITS).prepare(LIMITS.segment_bytes)
+    assert not isinstance(caught.value, DiskFull)
+    disk.inject(Raises(errno.ENOSPC), "sync")
+    with pytest.raises(DiskFull):
+        Space(disk, LIMITS).prepare(LIMITS.segment_bytes)
+    assert disk.list("log") == []

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.log.log_world import LIMITS, SECRETS, World, command, outcome
 
+from ultraengine.log import frame as frames
 from ultraengine.log import key_archive
 from ultraengine.log.archive import key_object
-from ultraengine.log.key_archive import ArchiveDamaged, Entry, decode_archive, merge
+from ultraengine.log.frame import Keys
+from ultraengine.log.key_archive import ArchiveDamaged, Entry, decode_archive, encode_archive, merge
 from ultraengine.log.retention import (
     SNAPSHOT,
     KeyCompaction,
@@ -20,9 +22,10 @@ from ultraengine.log.retention import (
     alarms_of,
     plan,
 )
-from ultraengine.log.segment import KeyRing
+from ultraengine.log.segment import GENESIS, KeyRing, SegmentHeader, encode_header
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.ids import Epoch, Instant, Offset
+from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
+from ultraengine.testing.sim_clock import SimRandom
 from ultraengine.testing.sim_disk import SimDisk
 from ultraengine.testing.sim_objects import SimObjectStore
 
@@ -201,6 +204,20 @@ def test_time_retention_archives_segments_byte_for_byte_and_prunes_the_old() -> 
     later = world.log.retain(150, 90, {})
     assert later.pruned == report.archived
     assert list(store.list("3/segments/")) == []
+
+
+def test_archived_segments_stay_as_long_as_the_policy_wants() -> None:
+    store = SimObjectStore()
+    world = World(compaction=TimeRetention(), store=store)
+    world.groups(60, count=3, size=200)
+    first = world.log.retain(90, 60, {})
+    world.clock.advance(10**6)
+    store.put("3/segments/notes.txt", b"not ours")
+    second = world.log.retain(150, 90, {})
+    assert second.pruned == ()
+    assert [*first.archived, *second.archived, "3/segments/notes.txt"] == list(
+        store.list("3/segments/")
+    )
 
 
 def test_segments_too_old_for_the_archive_are_removed_without_it() -> None:
@@ -398,6 +415,60 @@ def test_every_flip_and_cut_of_a_key_archive_is_found() -> None:
             decode_archive(data[:length], ring)
     with pytest.raises(ArchiveDamaged):
         decode_archive(data + bytes(8), ring)
+
+
+def sealed_header() -> tuple[SegmentHeader, Keys]:
+    """A header for an archive of offsets 0 to 9."""
+    return KeyRing(SECRETS).create(
+        SegmentHeader(
+            shard=ShardId(3),
+            cluster_uid=b"u" * 16,
+            created=Instant(0),
+            point=GENESIS,
+            salt=b"",
+            archive=True,
+            end_offset=Offset(10),
+        ),
+        SimRandom(1),
+    )
+
+
+def test_an_archive_whose_counts_disagree_is_refused() -> None:
+    header, keys = sealed_header()
+    entries = [entry("a", 1), entry("b", 2)]
+    data = encode_archive(header, keys, entries, compress=False)
+    assert decode_archive(data, KeyRing(SECRETS))[1] == entries
+    for wrong in (1, 3):
+        other = encode_header(msgspec.structs.replace(header, entries=wrong))
+        with pytest.raises(ArchiveDamaged, match=f"2 entries instead of {wrong}"):
+            decode_archive(other + data[4096:], KeyRing(SECRETS))
+    frame, _ = frames.decode(data, 4096, keys)
+    draft = msgspec.structs.replace(frames.draft_of(frame), count=3)
+    parts = frames.encode(draft, frames.place_of(frame.header), keys)[0]
+    with pytest.raises(ArchiveDamaged, match="2 entries instead of 3"):
+        decode_archive(data[:4096] + b"".join(parts), KeyRing(SECRETS))
+
+
+def test_the_frames_of_an_archive_stand_in_their_order() -> None:
+    header, keys = sealed_header()
+    data = encode_archive(header, keys, [entry("a", 1)], compress=False)
+    again = data + data[4096:]
+    with pytest.raises(ArchiveDamaged, match="does not continue the archive"):
+        decode_archive(again, KeyRing(SECRETS))
+
+
+def test_an_archive_of_nothing_is_an_archive() -> None:
+    header, keys = sealed_header()
+    data = encode_archive(header, keys, [], compress=False)
+    assert decode_archive(data, KeyRing(SECRETS)) == (header, [])
+
+
+def test_an_entry_beyond_a_frame_cannot_be_archived() -> None:
+    header, keys = sealed_header()
+    large = msgspec.structs.replace(outcome(7), result=msgspec.Raw(bytes(1 << 24)))
+    huge = msgspec.structs.replace(entry("a", 7), outcome=large)
+    with pytest.raises(ValueError, match="offset 7 is too large"):
+        encode_archive(header, keys, [huge], compress=False)
 
 
 def test_a_segment_is_not_taken_for_an_archive_or_the_other_way_round() -> None:

@@ -1,7 +1,7 @@
 """verify, dump, diff, repair and truncate, on whole and on damaged logs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -133,6 +133,34 @@ def test_verify_tells_a_torn_tail_and_a_log_without_segments() -> None:
     for path in world.segments():
         world.disk.remove(path)
     assert "MARK proves frames" in verify(world.disk, SECRETS).problems[0].reason
+
+
+class Overtaken(SimDisk):
+    """A disk on which retention removes the first segment while it is being looked at."""
+
+    lists = 0
+    overtakes = 1
+
+    def list(self, path: str) -> Sequence[str]:
+        names = super().list(path)
+        segments = [name for name in names if name.startswith("seg-")]
+        if path == "log" and self.lists < self.overtakes and len(segments) > 1:
+            self.lists += 1
+            self.remove(f"log/{segments[0]}")
+        return names
+
+
+def test_verify_begins_again_when_retention_overtakes_it() -> None:
+    world = stopped(built())
+    disk = Overtaken(image=world.disk.image())
+    report = verify(disk, SECRETS)
+    assert report.ok
+    assert report.segments[0].first_sequence > 0
+    assert report.end_offset == 120
+    disk = Overtaken(image=world.disk.image())
+    disk.overtakes = 10
+    with pytest.raises(FileNotFoundError):
+        verify(disk, SECRETS)
 
 
 # --- dump ----------------------------------------------------------------------------------

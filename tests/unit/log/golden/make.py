@@ -2,8 +2,9 @@
 
     python -m tests.unit.log.golden.make
 
-Each file is one segment with three frames.  A release that cannot read them, or would write
-other bytes for the same content, has changed the format and needs a new version.
+Each file is one segment with three frames, or a key-compacted archive.  A release that
+cannot read them, or would write other bytes for the same content, has changed the format and
+needs a new version.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from ultraengine.log import frame as frames
 from ultraengine.log.digest import state_chain
 from ultraengine.log.frame import FrameDraft, FrameKind, Keys, Place
+from ultraengine.log.key_archive import Entry, encode_archive
 from ultraengine.log.segment import GENESIS, KeyRing, SegmentHeader, advance, encode_header
 from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.command import Command
@@ -120,6 +122,30 @@ def content(name: str) -> bytes:
     return b"".join(parts)
 
 
+ARCHIVE = "v1-keys.bin"
+ENTRIES = [
+    Entry("acme", "book-1", Offset(5002), Epoch(2), TIME, COMMANDS[2], OUTCOMES[0]),
+    Entry("beta", "book-1", Offset(5001), Epoch(2), TIME, COMMANDS[1], OUTCOMES[0]),
+]
+
+
+def archive_content() -> bytes:
+    """The bytes of the golden key-compacted archive."""
+    header = SegmentHeader(
+        shard=ShardId(3),
+        cluster_uid=bytes(range(32, 48)),
+        created=TIME,
+        point=msgspec.structs.replace(GENESIS, offset=Offset(5000)),
+        salt=b"",
+        archive=True,
+        end_sequence=FrameSequence(1003),
+        end_offset=Offset(5004),
+    )
+    header, keys = KeyRing(SECRETS).create(header, SimRandom(20260102))
+    return encode_archive(header, keys, ENTRIES, compress=False)
+
+
 if __name__ == "__main__":
+    (HERE / ARCHIVE).write_bytes(archive_content())
     for name in FORMS:
         (HERE / name).write_bytes(content(name))

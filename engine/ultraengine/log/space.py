@@ -81,7 +81,10 @@ class Space:
         return not self.reserve_held and self._limits.reserve_bytes > 0
 
     def step(self) -> bool:
-        """Make one of the things that are missing.  False when there is no room for it (and `full` is set)."""
+        """Make one of the things that are missing.
+
+        False when there is no room for it; then `full` is set.
+        """
         try:
             if self.reserve_missing:
                 self._fill(RESERVE_PATH, self._limits.reserve_bytes)

@@ -31,6 +31,9 @@ class Pending(msgspec.Struct, eq=False):
     """Retries that arrived while the first attempt was in flight."""
     offset: Offset = _NOWHERE
     """Set when the command enters a group."""
+    rivals: "list[Pending] | None" = None
+    """While the log is asked for a first attempt: commands of the same name and another content,
+    one of which may be the true retry."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

@@ -18,7 +18,7 @@ import msgspec
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import Verdict
 from ultraengine.execution.registry import Admitted
-from ultraengine.execution.system import TICK, SystemData, Tick, system_command
+from ultraengine.execution.system import TICK, SystemData, Tick, system_command, system_data
 from ultraengine.log.frame import FrameDraft, FrameKind
 from ultraengine.model.command import Command, fingerprint, identity_hash
 from ultraengine.model.errors import EngineError, InvariantBroken, Overloaded
@@ -145,6 +145,9 @@ class Machine:
         self, first: Pending, one: Admitted, ticket: Ticket, index: int, effects: Accepting
     ) -> None:
         if first.admitted.fingerprint != one.fingerprint:
+            if first.rivals is not None:
+                first.rivals.append(Pending(one, ticket, index))
+                return
             effects.answers.append(Answer(ticket, index, mismatch(one.command.id)))
         elif first.joined is None:
             first.joined = [(ticket, index)]
@@ -162,6 +165,7 @@ class Machine:
                 effects.answers.extend(self._repeat(pending, recorded))
                 return
         self.in_flight[name] = pending
+        pending.rivals = []
         effects.verify.append((pending, candidates))
 
     def verified(
@@ -170,12 +174,15 @@ class Machine:
         """What the driver read for a possible retry: its first attempt, or None if it is new."""
         if found is not None:
             del self.in_flight[name_of(pending.admitted.command)]
-            return self._repeat(pending, found)
+            everybody = [pending, *(pending.rivals or ())]
+            return [answer for one in everybody for answer in self._repeat(one, found)]
         error = closed or self._refusal(pending.admitted)
         if error is None:
+            rivals, pending.rivals = pending.rivals or (), None
             self.waiting.append(pending)
             self.waiting_bytes += len(pending.admitted.command.data)
-            return []
+            wrong = mismatch(pending.admitted.command.id)
+            return [answer for one in rivals for answer in self._answers(one, wrong)]
         return self.refuse(pending, error)
 
     def awaits(self, pending: Pending) -> bool:
@@ -234,7 +241,9 @@ class Machine:
         """End a command that was never logged."""
         command = pending.admitted.command
         self.in_flight.pop(name_of(command), None)
-        return self._answers(pending, compose.refused(command.id, error))
+        reply = compose.refused(command.id, error)
+        everybody = [pending, *(pending.rivals or ())]
+        return [answer for one in everybody for answer in self._answers(one, reply)]
 
     def refuse_waiting(self, error: EngineError) -> list[Answer]:
         """End all commands that wait."""
@@ -328,18 +337,25 @@ class Machine:
         return group
 
     def undo(self, group: Group, error: EngineError) -> list[Answer]:
-        """The group's frame was not written: take its offsets back and refuse its commands."""
+        """The group's frame was not written: take its offsets back and refuse its commands.
+
+        The engine's own commands have nobody to send them again: they go into the next group.
+        """
         if self.log_end != group.offset_end:
             raise InvariantBroken(
                 "only the last group is undone", log_end=self.log_end, group_end=group.offset_end
             )
         self.log_end = group.base_offset
         answers: list[Answer] = []
+        own: list[SystemData] = []
         for pending in group.pendings:
             command = pending.admitted.command
             if command.type == TICK:
                 self._tick_formed = False
+            elif pending.ticket is None:
+                own.append(system_data(command))
             answers.extend(self.refuse(pending, error))
+        self._urgent.extendleft(reversed(own))
         return answers
 
     def committed(self, group: Group) -> None:

@@ -145,28 +145,29 @@ class SimShard:
         """Form, write and execute until nothing waits; the last outcomes stay unwritten."""
         while self.failure is None:
             group = self.machine.form(self.clock.now())
-            if group is None:
+            if group is None or not self._write(group):
                 return
-            self._write(group)
 
-    def _write(self, group: Group | None) -> None:
+    def _write(self, group: Group | None) -> bool:
+        """Write and execute; False when there was no room, and everybody is refused."""
         outcomes = self.machine.take_unwritten()
         frames = outcomes if group is None else [*outcomes, group.draft]
         answered: list[Written] = []
         self.log.write(frames, answered.append)
         if not answered:
-            return  # The log failed: nothing is known of this write.
+            return True  # The log failed: nothing is known of this write.
         (written,) = answered
         if written.error is not None:
             self.machine.give_back(outcomes)
             if group is not None:
                 full = EngineError(str(written.error), code="READ_ONLY")
                 _put(self.machine.undo(group, full))
-            return
+                _put(self.machine.refuse_waiting(full))
+            return False
         self._stand = written
         self.machine.recorded(outcomes)
         if group is None:
-            return
+            return True
         self.machine.committed(group)
         done = False
         while not done:
@@ -174,6 +175,7 @@ class SimShard:
             _put(effects.answers)
             done = effects.done
         self.memory.upkeep()
+        return True
 
     def rest(self) -> None:
         """Write the outcomes that no group has carried."""

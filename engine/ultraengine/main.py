@@ -411,6 +411,10 @@ async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCod
         return ExitCode.LOG_FAILED
     log.info("process.stops", why=why)
     await process.stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Another one between here and the end must not turn a clean stop into a killed one.
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     return ExitCode.OK
 
 

@@ -220,6 +220,8 @@ class RunStore:
     def _discard(self, opened: _Open, reason: str) -> None:
         opened.file.close()
         self._disk.remove(opened.path)
+        # It may not come back in a power cut: other commands may have its offsets by then.
+        self._disk.sync_directory(self._directory)
         self._discarded.append(reason)
         log.info("dedup.run_discarded", shard=self._shard, reason=reason)
 

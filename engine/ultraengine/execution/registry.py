@@ -71,8 +71,11 @@ class Handler:
         return self.decode_msgpack(command.data)
 
 
-class Admitted(msgspec.Struct, eq=False):
-    """A command that may be logged, with what admission already knows about it."""
+class Admitted(msgspec.Struct, eq=False, gc=False):
+    """A command that may be logged, with what admission already knows about it.
+
+    Invisible to the cycle collector: nothing that it holds knows of it.
+    """
 
     command: Command
     payload: Any
@@ -103,6 +106,7 @@ class Registry:
     ) -> None:
         self.domains: tuple[Domain, ...] = tuple(domains)
         self.limits = limits
+        self._items_max = limits.items_per_command_max
         hooks = hooks or Hooks()
         self.after: tuple[AfterHook, ...] = hooks.after
         self._admission: tuple[AdmissionHook, ...] = hooks.admission
@@ -239,7 +243,14 @@ class Registry:
         slot = self._slots.get((tenant, key))
         if slot is None:
             slot = self._slot(tenant, key)
-        payload = self._decode(handler, data, codec)
+        try:
+            payload = (handler.decode_json if codec == "json" else handler.decode_msgpack)(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _undecodable(error) from error
+        if handler.items is not None and len(handler.items(payload)) > self._items_max:
+            raise self._too_many(len(handler.items(payload)))
+        if handler.prepare is not None:
+            payload = handler.prepare(payload)
         command = Command(
             id,
             handler.type,
@@ -264,25 +275,12 @@ class Registry:
         slot = self._slots[tenant, key] = slot_of(tenant, key)
         return slot
 
-    def _decode(self, handler: Handler, data: bytes | msgspec.Raw, codec: Codec) -> Any:
-        decode = handler.decode_json if codec == "json" else handler.decode_msgpack
-        try:
-            payload = decode(data)
-        except msgspec.ValidationError as error:
-            detail, pointer = split_place(str(error), under="/data")
-            raise Malformed(detail, pointer=pointer) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed(str(error), pointer="/data") from error
-        if handler.items is not None:
-            count = len(handler.items(payload))
-            if count > self.limits.items_per_command_max:
-                raise EngineError(
-                    f"{count} items are more than items_per_command_max "
-                    f"({self.limits.items_per_command_max})",
-                    code="TOO_LARGE",
-                    pointer="/data",
-                )
-        return handler.prepare(payload) if handler.prepare is not None else payload
+    def _too_many(self, count: int) -> EngineError:
+        return EngineError(
+            f"{count} items are more than items_per_command_max ({self._items_max})",
+            code="TOO_LARGE",
+            pointer="/data",
+        )
 
     def restore(self, command: Command) -> Admitted:
         """A logged command, ready to be decided again.
@@ -301,6 +299,13 @@ class Registry:
             slot_of(command.tenant, command.key),
             identity_hash(command.tenant, command.id),
         )
+
+
+def _undecodable(error: msgspec.DecodeError | UnicodeDecodeError) -> Malformed:
+    if isinstance(error, msgspec.ValidationError):
+        detail, pointer = split_place(str(error), under="/data")
+        return Malformed(detail, pointer=pointer)
+    return Malformed(str(error), pointer="/data")
 
 
 def handlers_digest(handlers: dict[str, int]) -> bytes:

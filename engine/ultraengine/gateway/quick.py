@@ -153,7 +153,7 @@ class QuickConnection(asyncio.Protocol):
         """Bytes in ``_parts``."""
         self._need = 1
         """Bytes from which it is worth to look again."""
-        self._head = b""
+        self._head: bytes | None = None
         """Header lines of the request before, which a client often repeats byte by byte."""
         self._headers: dict[str, str] = {}
         self._ticket: Ticket | None = None

@@ -24,6 +24,7 @@ class _Parked:
     def __init__(self, until: float) -> None:
         self.until = until
         self.waiting: list[Pending] = []
+        """In any order: they are sorted when they are released."""
 
 
 class Lane:
@@ -53,7 +54,6 @@ class Lane:
                 returned.append(pending)
             else:
                 parked.waiting.append(pending)
-                parked.waiting.sort(key=_in_order)
         if returned:
             self._ready = deque(sorted([*returned, *self._ready], key=_in_order))
 
@@ -67,7 +67,6 @@ class Lane:
             self._ready = deque(pending for pending in self._ready if pending.key != key)
         parked.until = max(parked.until, until)
         parked.waiting.extend(pendings)
-        parked.waiting.sort(key=_in_order)
 
     def limit_batches(self, commands_max: int) -> None:
         """Send smaller batches from now on: the engine's own limit is below ours."""

@@ -225,6 +225,19 @@ def test_the_doctor_replays_the_log_where_there_is_no_snapshot(ultra: Ultra, dat
     assert "(snapshot to 0, then" in out
 
 
+def test_the_doctor_leaves_out_commands_without_a_recorded_outcome(
+    ultra: Ultra, data: Path
+) -> None:
+    shutil.rmtree(data / "shard-0000" / "snapshots")
+    _, out, _ = ultra("log", "dump", data, "--headers")
+    frames = [msgspec.json.decode(line) for line in out.splitlines()]
+    last = next(frame for frame in reversed(frames) if frame["kind"] == "COMMANDS")
+    ultra("log", "truncate", data, "--after", last["sequence"], "--keep-broken")
+    code, out, _ = ultra("doctor", data, *NOBODY)
+    assert code == Exit.OK
+    assert f"invariants hold at offset {last['base_offset']:,} " in out
+
+
 def test_the_doctor_finds_damaged_snapshots(ultra: Ultra, data: Path) -> None:
     for name in snapshots_of(ultra, data):
         path = data / "shard-0000" / "snapshots" / name

@@ -6,13 +6,14 @@ batch.  Faults are a list that is used up request by request, so every run is th
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 from ultraengine.model.errors import PROBLEMS
 from ultraengine.model.reply import Durable, Reply, ReplyError
@@ -59,7 +60,10 @@ class StreamPlan(NamedTuple):
     error: str | None = None
     """A notice with this code, then `close_code`."""
     close_code: int = 1000
-    go_away: bool = False
+    go_away: float | None = None
+    """The engine goes away after the first answer, and asks for this many seconds."""
+    linger_s: float = 0.0
+    """How long the engine looks for further frames before it answers one."""
     answer_after: int = 1
     """Frames that must have come before the first answer."""
 
@@ -96,6 +100,8 @@ class SmallEngine:
         self.streams = 0
         """Streams that were asked for."""
         self.most_unanswered = 0
+        self.late = 0
+        """Frames that came after the engine had said that it goes away."""
         self._sockets: list[web.WebSocketResponse] = []
         self.gate: asyncio.Event | None = None
         """When set, answers wait for it."""
@@ -228,6 +234,11 @@ class SmallEngine:
         replies: list[Reply] = []
         async for message in socket:
             commands: Body = msgspec.msgpack.decode(message.data)
+            if plan.linger_s:
+                with contextlib.suppress(TimeoutError):
+                    while True:
+                        more = await socket.receive(plan.linger_s)
+                        commands += msgspec.msgpack.decode(more.data)
             self.batches.append([command["id"] for command in commands])
             frames += 1
             if self.on_batch is not None:
@@ -257,13 +268,18 @@ class SmallEngine:
                 continue
             if frames < plan.answer_after:
                 continue
+            if plan.go_away is not None:
+                await say({"op": "goaway", "retry_after": plan.go_away, "resume": None})
             await say(replies if len(replies) > 1 else replies[0])
             unanswered -= len(replies)
             await say({"op": "credit", "n": len(replies)})
             replies.clear()
             await say({"op": "event", "offset": 1})
-            if plan.go_away:
-                await say({"op": "goaway", "retry_after": 0, "resume": None})
+            if plan.go_away is not None:
+                with contextlib.suppress(TimeoutError):
+                    late = await socket.receive(0.05)
+                    if late.type is WSMsgType.BINARY:
+                        self.late += 1
                 await socket.close(code=1001)
                 break
         return socket

@@ -60,10 +60,10 @@ async def test_commands_leave_without_waiting_for_those_before_them(
 async def test_no_more_commands_are_unanswered_than_the_credit_allows(
     engine: "SmallEngine",
 ) -> None:
-    engine.plan_stream(credit=7)
+    engine.plan_stream(credit=7, linger_s=0.02)
     async with stream(engine) as client:
-        replies = await client.send_all(command(f"c{n}") for n in range(50))
-    assert len(replies) == 50
+        replies = await client.send_all(command(f"c{n}") for n in range(20))
+    assert len(replies) == 20
     assert engine.most_unanswered == 7
 
 
@@ -148,12 +148,22 @@ async def test_what_is_no_reply_ends_the_stream_and_is_asked_again(engine: "Smal
 
 
 async def test_after_goaway_the_next_commands_use_a_new_stream(engine: "SmallEngine") -> None:
-    engine.plan_stream(go_away=True)
+    engine.plan_stream(go_away=0.0)
     async with stream(engine) as client:
         await client.send("t.do", key="k", data={}, id="a")
         await client.send("t.do", key="k", data={}, id="b")
-    assert engine.streams == 2
+    assert (engine.streams, engine.late) == (2, 0)
     assert [name for _, name in engine.executed] == ["a", "b"]
+
+
+async def test_a_client_stays_away_as_long_as_it_was_asked_to(engine: "SmallEngine") -> None:
+    engine.plan_stream(go_away=3600.0)
+    async with stream(engine) as client:
+        await client.send("t.do", key="k", data={}, id="a")
+        with pytest.raises(Unreachable):
+            await client.send("t.do", key="k", data={}, id="b", deadline_s=0.1)
+    assert engine.streams == 1
+    assert engine.executed == [("k", "a")]
 
 
 async def test_without_an_engine_nothing_was_sent() -> None:
@@ -197,7 +207,7 @@ async def test_through_any_breaks_each_command_is_executed_once_and_keys_keep_th
         {"break_before": chance.randrange(40)},
         {"refuse": 503},
         {"garble": True},
-        {"go_away": True},
+        {"go_away": 0.0},
         {"error": "OVERLOADED", "close_code": 4008},
         {"credit": 3},
     ]

@@ -11,7 +11,7 @@ time.  Execution yields to the loop every `UNITS_PER_TURN` transfers' worth of w
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -28,6 +28,7 @@ from ultraengine.shard.flush_times import FlushTimes
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.reading.driver import Reads
 from ultraengine.shard.report import ShardStatus, report
+from ultraengine.shard.resting.driver import Resting
 from ultraengine.shard.status import ENDED, ShardState, refusal
 from ultraengine.shard.undurable import Undurable
 
@@ -77,11 +78,12 @@ class Shard:
         self._unsynced: asyncio.TimerHandle | None = None
         self._seeking = False
         """Whether space is looked for."""
-        self._at_rest: list[asyncio.Future[None]] = []
+        self._at_rest = Resting()
         self._tasks: set[asyncio.Task[None]] = set()
         self._undurable = Undurable()
         self._flush_times = FlushTimes()
-        self._stand: Written | Recovered = parts.log.recovered
+        self.stand: Written | Recovered = parts.log.recovered
+        """The last write's end of the log, or where the log stood at the start."""
         self._lags = False
         """Whether something that was written is not synced."""
         self._alarms = 0
@@ -120,17 +122,14 @@ class Shard:
             self.metrics.rejected.inc(len(effects.answers))
             self._deliver(effects.answers)
         for pending, candidates in effects.verify:
-            self._spawn(self._verify(pending, candidates))
+            task = asyncio.ensure_future(self._verify(pending, candidates))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         if self.machine.waiting:
             if self._oldest is None:
                 self._oldest = time.monotonic()
             if not self._pump_scheduled:
                 self._schedule_pump()
-
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _verify(self, pending: Pending, candidates: tuple[int, ...]) -> None:
         unreadable: EngineError | None = None
@@ -221,10 +220,11 @@ class Shard:
         if written.error is None:
             self._undurable.add(written.end_sequence, outcomes)
         self._stands(written)
-        if self._state is ShardState.HALTED:
-            return  # Everybody was answered, and nothing is executed any more.
         if written.error is not None:
             self._no_room(outcomes, group, written.error)
+            return
+        if self._state is ShardState.HALTED:
+            self._at_rest.tell()  # Whoever logs an override; everybody else was answered.
             return
         took = time.monotonic() - started
         self._flush_times.add(took)
@@ -242,7 +242,7 @@ class Shard:
 
     def _stands(self, written: Written) -> None:
         """The log ends here; for outcomes that are durable there, it remembers from now on."""
-        self._stand, self._lags = written, written.durable_end < written.end_sequence
+        self.stand, self._lags = written, written.durable_end < written.end_sequence
         durable = self._undurable.take(written.durable_end)
         if durable:
             self.machine.recorded(durable)
@@ -262,8 +262,12 @@ class Shard:
         if self._state is ShardState.SERVING:  # Any other state outlives the lack of space.
             self._set_state(ShardState.READ_ONLY, str(error))
         full = refusal(ShardState.READ_ONLY, str(error))
+        answers = [] if group is None or full is None else self.machine.undo(group, full)
+        if self._state is ShardState.HALTED:
+            self._at_rest.tell(full)
+            return
         if group is not None and full is not None:
-            self._deliver(self.machine.undo(group, full))
+            self._deliver(answers)
             self._deliver(self.machine.refuse_waiting(full))
         self._oldest = None
         if not self._seeking:
@@ -340,10 +344,7 @@ class Shard:
             self._sync()  # At rest, nothing can be lost.
             return
         if not machine.waiting or self._held:
-            resting, self._at_rest = self._at_rest, []
-            for future in resting:
-                if not future.done():
-                    future.set_result(None)
+            self._at_rest.tell()
 
     def _idle_flush(self) -> None:
         self._idle = None
@@ -367,10 +368,6 @@ class Shard:
         """Why nothing is read; None unless the shard has halted."""
         return self._closed if self._state is ShardState.HALTED else None
 
-    def stand(self) -> Written | Recovered:
-        """The last write's end of the log, or where the log stood at the start."""
-        return self._stand
-
     # --- operate -------------------------------------------------------------------------
 
     def _set_state(self, state: ShardState, reason: str) -> None:
@@ -390,8 +387,7 @@ class Shard:
         halted = self._halted()
         if halted is not None:
             raise halted
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._at_rest.append(future)
+        future = self._at_rest.add()
         self._loop.call_soon(self._settle)
         await future
 
@@ -442,9 +438,21 @@ class Shard:
         self.reads.close()
 
     async def skip(self, offset: int, reason: str) -> None:
-        """Log a person's override: recovery will not evolve the command at `offset`."""
+        """Log a person's override: recovery will not evolve the command at `offset`.
+
+        A halted shard executes nothing, and still writes overrides: durable at the return.
+        Raises `EngineError` SHARD_UNAVAILABLE while it writes, READ_ONLY without room.
+        """
+        halted = self._halted()
+        if halted is not None and self._writing is not None:
+            raise halted
         self.machine.log_system(Skip(offset, reason))
-        self._schedule_pump()
+        if halted is None:
+            self._schedule_pump()
+            return
+        logged = self._at_rest.add()
+        self._write(self.machine.take_unwritten(), self.machine.form(self._clock.now()))
+        await logged
 
     def raise_floor(self, offset: int) -> None:
         """Log that the outcomes below `offset` are gone, so that their ids are forgotten."""
@@ -473,10 +481,7 @@ class Shard:
     def _answer_unknown(self, why: str) -> None:
         """Tell everybody in flight that their command may or may not be durable."""
         closed = self._closed
-        resting, self._at_rest = self._at_rest, []
-        for future in resting:
-            if closed is not None and not future.done():
-                future.set_exception(closed)
+        self._at_rest.tell(closed)
         if closed is not None:
             self._deliver(self.machine.refuse_waiting(closed))
         self._deliver(self.machine.give_up(why))

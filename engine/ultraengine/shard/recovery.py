@@ -16,7 +16,7 @@ from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset
-from ultraengine.model.outcome import Outcome
+from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Outcome, Status
 
 PROGRESS_EVERY: Final = 65_536
 """Commands between two calls of ``progress``."""
@@ -79,6 +79,10 @@ def _recover_group(
             continue
         if position < len(outcomes):
             executor.replay(command, outcomes[position], time=time, epoch=epoch)
+        elif offset in executor.skipped:
+            outcome = _overridden(offset, executor.version(command.tenant, command.key))
+            executor.replay(command, outcome, time=time, epoch=epoch)
+            recovery.redecided.append(Redecided(command, outcome, epoch, time))
         else:
             if not any_handlers and header.handlers != executor.registry.handlers_digest:
                 raise OtherHandlers(
@@ -95,6 +99,12 @@ def _recover_group(
     if replayed:
         recovery.replayed += replayed
         executor.dedupe.advance(time, executor.applied_end)
+
+
+def _overridden(offset: Offset, version: int) -> Outcome:
+    """What is recorded of a command that no one may carry out."""
+    failure = Failure("INTERNAL", "an operator's override: the command was not carried out")
+    return Outcome(offset, Status.INTERNAL, version, NIL, EMPTY_ARRAY, failure)
 
 
 def skips(groups: Iterable[RecordedGroup]) -> Iterator[int]:

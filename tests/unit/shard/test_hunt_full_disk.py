@@ -41,7 +41,7 @@ def _refuse_writes(rig: Rig) -> list[bool]:
 
     def refused(drafts: Any, on_durable: Any, *, sync: bool = True) -> None:
         if refusing and len(drafts) == 1 and drafts[0].kind == 2:
-            at = rig.shard.stand()
+            at = rig.shard.stand
             on_durable(
                 Written(
                     at.end_sequence, at.end_sequence, at.chain, at.state_chain, 0.0, 0.0, 0,

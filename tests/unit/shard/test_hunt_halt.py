@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.shard.test_shard import Fragile, Rig, code_of
+from tests.unit.shard.test_shard import Fragile, Rig, SmallDisk, code_of
 
 from ultraengine.model.errors import EngineError
+from ultraengine.ports import DiskFull, File
+from ultraengine_adapters.local.disk import LocalDisk
 
 
 async def test_an_answer_after_a_halt_says_unknown_and_not_refused(tmp_path: Path) -> None:
@@ -60,3 +62,71 @@ async def test_a_retry_being_verified_while_the_shard_halts_is_answered_once(
     failed = await asyncio.gather(*tasks, return_exceptions=True)
     assert failed == [None]
     await shard.stop()
+
+
+async def test_an_override_of_a_halted_shard_is_logged_and_the_next_start_honours_it(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, domains=(Fragile(),))
+    shard = await rig.start()
+    await rig.add(12)
+    await rig.send(rig.admit("bad", 1), rig.admit("good", 5))
+    assert shard.status().state == "halted"
+    await shard.skip(2, "thirteen is not allowed")
+    await rig.kill()
+    shard = await rig.start()
+    assert await rig.value() == 17
+    (again,) = await rig.send(rig.admit("bad", 1))
+    assert (again.outcome, again.offset, again.duplicate) == ("rejected", 2, True)
+    await shard.rest()
+    await rig.kill()
+    shard = await rig.start()  # From the recorded outcome this time.
+    assert await rig.value() == 17
+    await shard.stop()
+
+
+async def test_an_override_that_finds_no_room_says_so_and_can_be_sent_again(
+    tmp_path: Path,
+) -> None:
+    disk = FullFiles(LocalDisk(tmp_path))
+    rig = Rig(tmp_path, domains=(Fragile(),), disk=disk)
+    shard = await rig.start()
+    await rig.add(5)
+    await rig.send(rig.admit("bad", 8))
+    disk.full = True
+    with pytest.raises(EngineError) as caught:
+        await shard.skip(2, "thirteen is not allowed")
+    assert caught.value.code == "READ_ONLY"
+    disk.full = False
+    for _ in range(100):
+        try:
+            await shard.skip(2, "thirteen is not allowed")
+            break
+        except EngineError:
+            await asyncio.sleep(0.1)
+    await rig.kill()
+    shard = await rig.start()
+    assert await rig.value() == 5
+    await shard.stop()
+
+
+class FullFiles(SmallDisk):
+    """A disk on which no file takes another byte while it is full."""
+
+    def open(self, path: str, *, create: bool = False, write: bool = False) -> File:
+        return FullFile(super().open(path, create=create, write=write), self)
+
+
+class FullFile:
+    """A file of such a disk."""
+
+    def __init__(self, file: File, disk: FullFiles) -> None:
+        self._file, self._disk = file, disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def pwrite(self, data: bytes | memoryview, position: int) -> None:
+        if self._disk.full:
+            raise DiskFull(28, "No space left on device")
+        self._file.pwrite(data, position)

@@ -178,7 +178,7 @@ class Snapshots:
 
     def position(self) -> ImagePosition:
         """Where the shard stands.  Only exact while it is held or at rest."""
-        shard, stand = self._shard, self._shard.stand()
+        shard, stand = self._shard, self._shard.stand
         return ImagePosition(
             shard=ShardId(shard.executor.shard),
             epoch=Epoch(shard.epoch),

@@ -1,0 +1,1 @@
+"""Waiting until a shard is at rest."""

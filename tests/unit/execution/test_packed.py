@@ -298,6 +298,16 @@ def test_a_loaded_index_takes_additions_like_the_original() -> None:
     )
 
 
+def test_sorted_entries_load_beside_what_is_there() -> None:
+    identities = hashes(3_000)
+    index = filled(identities[:1_000])
+    later = sorted((mirror(identity), at) for at, identity in enumerate(identities[1_000:], 1_000))
+    packed = b"".join(mirrored.to_bytes(8, "big") for mirrored, _ in later)
+    index.load_sorted(packed, [value for _, value in later])
+    assert list(index.dump()) == list(filled(identities).dump())
+    assert index.last == 2_999
+
+
 def test_changes_bring_a_dump_up_to_date() -> None:
     identities = hashes(4_000)
     index = filled(identities[:3_000])

@@ -5,12 +5,14 @@ is seeded by (shard, offset), so a replay sees the same (requirement 001 §1.3).
 """
 
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from ultraengine.model.domain import History
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -81,7 +83,15 @@ class CommandContext:
     def send(self, *, tenant: str, key: str, type: str, id: str, data: object) -> None:
         """Record a message to another shard; names as in the Domain Protocol."""
         self.used = True
-        self.messages.append(Message(tenant, key, type, id, data))
+        message = Message(tenant, key, type, id, data)
+        # What cannot be recorded fails here, where it is a rejection, and not behind ``evolve``.
+        _ENCODER.encode(message)
+        self.messages.append(message)
+
+    def unsend(self, count: int) -> None:
+        """Keep the first `count` messages: what sent the others was not done."""
+        if self.used:
+            del self.messages[count:]
 
 
 class EventPlace:

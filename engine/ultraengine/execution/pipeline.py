@@ -207,30 +207,29 @@ def _compile_items(spec: CommandSpec, evolve: Evolve) -> Run:
         verdicts: list[Any] = []
         raised: Exception | None = None
         count = 0
-        index, end = 0, len(items)
+        index, end, sent = 0, len(items), len(context.messages)
         while index < end:
             item = items[index]
             if linked is not None and linked(item):
-                stop = index + 1
-                while stop < end and linked(items[stop - 1]):
-                    stop += 1
-                run_items = items[index:stop]
+                stop = _end_of_run(items, index, linked)
                 place.index = count
                 count += _run_linked(
-                    parts, evolve, state, run_items, context, place, buffer, verdicts
+                    parts, evolve, state, items[index:stop], context, place, buffer, verdicts
                 )
-                index = stop
+                index, sent = stop, len(context.messages)
                 continue
             index += 1
             mark = len(buffer)
             try:
                 event = decide_item(state, item, context)
                 if type(event) is Rejection:
+                    context.unsend(sent)
                     verdicts.append(event)
                     continue
                 encode_into(event, buffer, mark)
             except Exception as error:  # noqa: BLE001  (one poison item fails alone)
                 del buffer[mark:]
+                context.unsend(sent)
                 raised = error
                 verdicts.append(_poison(error))
                 continue
@@ -240,10 +239,20 @@ def _compile_items(spec: CommandSpec, evolve: Evolve) -> Run:
             except Exception as error:
                 raise EvolveFailed("evolve may not fail", offset=place.offset) from error
             count += 1
+            if context.used:
+                sent = len(context.messages)
             verdicts.append(event)
         return _fold(parts, items, verdicts, buffer, count, dry=dry, raised=raised)
 
     return run
+
+
+def _end_of_run(items: Sequence[Any], start: int, linked: Callable[[Any], bool]) -> int:
+    """Behind the last item that is tied to the one at `start`, which is linked to its next."""
+    stop = start + 1
+    while stop < len(items) and linked(items[stop - 1]):
+        stop += 1
+    return stop
 
 
 def _run_single(
@@ -257,12 +266,15 @@ def _run_single(
     dry: bool,
 ) -> Verdict:
     """The commonest command: one item that is linked to none."""
+    sent = len(context.messages)
     try:
         event = parts.decide_item(state, items[0], context)
         if type(event) is Rejection:
+            context.unsend(sent)
             return _fold(parts, items, [event], b"", 0, dry=dry, raised=None)
         encoded = _ENCODER.encode(event)
     except Exception as error:  # noqa: BLE001  (one poison item fails alone)
+        context.unsend(sent)
         return _fold(parts, items, [_poison(error)], b"", 0, dry=dry, raised=error)
     place.index = 0
     try:
@@ -290,7 +302,7 @@ def _run_linked(
     assert parts.overlay is not None  # noqa: S101  (checked by _Items at start)
     assert parts.linked_failed is not None  # noqa: S101  (checked by _Items at start)
     first = place.index
-    mark = len(buffer)
+    mark, sent = len(buffer), len(context.messages)
     events: list[Any] = []
     failure: Rejection | None = None
     try:
@@ -308,6 +320,7 @@ def _run_linked(
         failure = _poison(error)
     if failure is not None:
         del buffer[mark:]
+        context.unsend(sent)
         innocent = parts.linked_failed
         failed_at = len(events)
         verdicts.extend(failure if n == failed_at else innocent for n in range(len(items)))

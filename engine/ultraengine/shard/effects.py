@@ -20,8 +20,11 @@ from ultraengine.reply.waiters import Ticket
 _NOWHERE: Final = Offset(-1)
 
 
-class Pending(msgspec.Struct, eq=False):
-    """A command between admission and its answer, with everybody who waits for it."""
+class Pending(msgspec.Struct, eq=False, gc=False):
+    """A command between admission and its answer, with everybody who waits for it.
+
+    Invisible to the cycle collector: who waits knows the ticket, never the pending command.
+    """
 
     admitted: Admitted
     ticket: Ticket | None

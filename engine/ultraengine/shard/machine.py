@@ -94,7 +94,9 @@ class Machine:
         """Take commands in order.  `closed` refuses new ones; retries get their answer still."""
         effects = Accepting()
         in_flight = self.in_flight
-        find = self.executor.dedupe.find
+        waiting, limits = self.waiting, self.limits
+        dedupe = self.executor.dedupe
+        find, nobody_refused = dedupe.find, closed is None and dedupe.floor_time <= 0
         index = first_index
         for one in admitted:
             command = one.command
@@ -108,10 +110,16 @@ class Machine:
                 if candidates:
                     self._check_retry(pending, candidates, effects)
                 else:
-                    error = closed or self._refusal(one)
+                    error = None
+                    if not (
+                        nobody_refused
+                        and len(waiting) < limits.mailbox_commands_max
+                        and self.waiting_bytes < limits.mailbox_bytes_max
+                    ):
+                        error = closed or self._refusal(one)
                     if error is None:
                         in_flight[name] = pending
-                        self.waiting.append(pending)
+                        waiting.append(pending)
                         self.waiting_bytes += len(command.data)
                     else:
                         effects.answers.append(

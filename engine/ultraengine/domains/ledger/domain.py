@@ -3,7 +3,7 @@
 Requirement 001 (ledger as the first bounded context); rules in `docs/ledger.md`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ultraengine.domains.ledger import accounts, codes, commands, holds, image, replies
@@ -96,6 +96,34 @@ COMMANDS: Final = (
 )
 
 
+EXAMPLES: Final[Mapping[str, Any]] = {
+    "open_accounts": {
+        "accounts": [
+            {"id": "alice", "asset": "USD/2", "min_balance": None},
+            {"id": "shop", "asset": "USD/2"},
+        ]
+    },
+    "create_transfers": {
+        "transfers": [
+            {"id": "t1", "from": "alice", "to": "shop", "amount": "1250"},
+            {
+                "id": "t2",
+                "from": "alice",
+                "to": "shop",
+                "amount": "700",
+                "pending_timeout_s": 3600,
+            },
+        ]
+    },
+    "post_transfers": {"transfers": [{"id": "t2", "amount": "500"}]},
+    "void_transfers": {"transfers": [{"id": "t2"}]},
+    "reverse_transfers": {"transfers": [{"id": "t3", "reverses": "t1"}]},
+    "close_accounts": {"accounts": [{"id": "shop"}]},
+    "reopen_accounts": {"accounts": [{"id": "shop"}]},
+}
+"""Data of one command each, for documents."""
+
+
 class Ledger:
     """Implements `model.domain.Domain`.  One instance serves one registry.
 
@@ -110,6 +138,7 @@ class Ledger:
     commands: Final[Sequence[CommandSpec]] = COMMANDS
     events: Final[Any] = Event
     queries: Final[Sequence[QuerySpec]] = QUERIES
+    examples: Final = EXAMPLES
     evolve = staticmethod(evolve)
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ultraengine.domains.ledger import DOMAIN
 from ultraengine.domains.ledger.amounts import read_amount, read_time, wire
 from ultraengine.model.errors import EngineError, Malformed
 
@@ -273,3 +274,13 @@ def test_amounts_survive_their_wire_form() -> None:
         for amount in (size, -size):
             assert read_amount(wire(amount), "/x") == amount
             assert msgspec.msgpack.decode(msgspec.msgpack.encode(wire(amount))) == wire(amount)
+
+
+def test_every_example_for_documents_has_the_shape_of_its_command() -> None:
+    specs = {spec.name: spec for spec in DOMAIN.commands}
+    assert set(DOMAIN.examples) == set(specs)
+    for name, data in DOMAIN.examples.items():
+        spec = specs[name]
+        decoded = msgspec.convert(data, spec.data)
+        assert spec.prepare is not None
+        spec.prepare(decoded)

@@ -165,16 +165,22 @@ class Snapshots:
             yield
 
     async def _take(self) -> SnapshotTaken:
-        await asyncio.to_thread(self._history.sync)  # The bulk, while commands go on.
+        await self._sync_history()  # The bulk, while commands go on.
         await self._shard.hold()
         try:
-            await asyncio.to_thread(self._history.sync)
+            await self._sync_history()
             position = self.position()
             self._taken_at = time.monotonic()
             work = self._driver.take(self._image, position, self._mode)
         finally:
             self._shard.release()
         return await work
+
+    async def _sync_history(self) -> None:
+        try:
+            await asyncio.to_thread(self._history.sync)
+        except OSError as error:
+            raise SnapshotFailed(f"the history cannot be made durable: {error}") from error
 
     def position(self) -> ImagePosition:
         """Where the shard stands.  Only exact while it is held or at rest."""
@@ -202,7 +208,8 @@ class Snapshots:
         report = await asyncio.to_thread(
             self._shard.log.retain, floor.offset_end, floor.sequence_end, consumers
         )
-        if DEDUPE in report.dropped:
+        # Also when an earlier cut dropped it and the floor was never recorded.
+        if report.first_offset > dedupe.floor_offset:
             self._shard.raise_floor(report.first_offset)
         for alarm in report.alarms:
             self._shard.alarm("retention", offset=floor.offset_end, detail=alarm, error=None)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Final
 
+from ultraengine.log.damage import BelowRetention
 from ultraengine.log.reader import LogReader, RecordedGroup
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
@@ -52,11 +53,7 @@ class Feed:
             raise EngineError("an offset is 0 or more", code="MALFORMED", pointer="/from")
         first = self._first_offset()
         if from_offset < first:
-            raise EngineError(
-                f"offset {from_offset} is no longer in the log; the first one is {first}",
-                code="TOO_OLD",
-                pointer="/from",
-            )
+            raise _too_old(from_offset, first)
         loop = asyncio.get_running_loop()
         position = from_offset
         while True:
@@ -65,7 +62,10 @@ class Feed:
                 await self._changed.wait()
             if self._closed:
                 return
-            batch = await loop.run_in_executor(self._threads, self._read, position, self._end)
+            try:
+                batch = await loop.run_in_executor(self._threads, self._read, position, self._end)
+            except BelowRetention as error:
+                raise _too_old(position, error.first_offset) from error
             for group in batch:
                 yield group
                 position = group.header.base_offset + len(group.commands)
@@ -96,3 +96,11 @@ class Feed:
         self._closed = True
         self._changed.set()
         self._threads.shutdown(wait=False)
+
+
+def _too_old(offset: int, first: int) -> EngineError:
+    return EngineError(
+        f"offset {offset} is no longer in the log; the first one is {first}",
+        code="TOO_OLD",
+        pointer="/from",
+    )

@@ -337,8 +337,13 @@ class Stream:
                     self._send(event)
                 if outcomes:
                     self._next_offset = outcomes[-1].offset + 1
-        except EngineError as error:
-            self._send(_error(error))
+        except Exception as error:  # noqa: BLE001  (whatever it was, silence would look like rest)
+            if isinstance(error, EngineError):
+                problem = error
+            else:
+                _log.exception("subscription.failed", tenant=self.caller.tenant)
+                problem = EngineError(f"reading the events raised {type(error).__name__}")
+            self._send(_error(problem))
             self._subscription = None
             self._next_offset = None
 

@@ -314,13 +314,14 @@ class Shard:
         self.reads.reached(self.executor.applied_end)
         if effects.done:
             self._pump()
-            for fact in self.upkeep():
-                self.alarm("upkeep", offset=group.offset_end, detail=str(fact), error=None)
         if self._executing:
             self._slice_scheduled = True
             self._loop.call_soon(self._next_slice)
         else:
             self._settle()
+        if effects.done:  # Last: what fails here stops no group.
+            for fact in self.upkeep():
+                self.alarm("upkeep", offset=group.offset_end, detail=str(fact), error=None)
 
     def _next_slice(self) -> None:
         self._slice_scheduled = False

@@ -76,16 +76,14 @@ class Shard:
         self._idle: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._unsynced: asyncio.TimerHandle | None = None
-        self._seeking = False
-        """Whether space is looked for."""
+        self._seeking = False  # Whether space is looked for.
         self._at_rest = Resting()
         self._tasks: set[asyncio.Task[None]] = set()
         self._undurable = Undurable()
         self._flush_times = FlushTimes()
         self.stand: Written | Recovered = parts.log.recovered
         """The last write's end of the log, or where the log stood at the start."""
-        self._lags = False
-        """Whether something that was written is not synced."""
+        self._lags = False  # Whether something that was written is not synced.
         self._alarms = 0
         self.on_recorded: Callable[[int], None] = lambda _end: None
         """Told the offset below which outcomes are durable: the feed's wake-up."""

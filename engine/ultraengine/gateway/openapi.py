@@ -171,6 +171,14 @@ class _Document:
         """The ways in for commands."""
         command, examples = self.add_commands()
         reply = self.schema(Reply)
+        return {
+            "/v1/commands": {"post": self._single(command, examples, reply)},
+            "/v1/commands:batch": {"post": self._batch(command, examples, reply)},
+            "/v1/commands/{id}": {"get": self._outcome(reply)},
+        }
+
+    @staticmethod
+    def _single(command: Schema, examples: dict[str, Schema], reply: Schema) -> Schema:
         accepted = {"id": "example-1", "outcome": "accepted", "offset": 41, "version": 8}
         async_body = {
             "type": "object",
@@ -185,7 +193,7 @@ class _Document:
             },
             "required": ["id", "location"],
         }
-        single = {
+        return {
             "operationId": "sendCommand",
             "tags": ["Commands"],
             "summary": "Send one command",
@@ -230,7 +238,9 @@ class _Document:
                 **problems(_COMMAND_CODES, "CommandProblem"),
             },
         }
-        batch = {
+
+    def _batch(self, command: Schema, examples: dict[str, Schema], reply: Schema) -> Schema:
+        return {
             "operationId": "sendBatch",
             "tags": ["Commands"],
             "summary": "Send many commands",
@@ -253,11 +263,6 @@ class _Document:
                 },
                 **problems(_BATCH_CODES, "ProblemDocument"),
             },
-        }
-        return {
-            "/v1/commands": {"post": single},
-            "/v1/commands:batch": {"post": batch},
-            "/v1/commands/{id}": {"get": self._outcome(reply)},
         }
 
     def _batch_max(self) -> int:

@@ -95,3 +95,15 @@ def repeated(command: Command, outcome: Outcome, frame: Frame) -> Reply:
 def outcome_location(command: Command) -> str:
     """Where the outcome of a command can be asked for."""
     return f"/v1/commands/{command.id}?key={command.key}"
+
+
+def mismatch(command_id: str) -> Reply:
+    """The refusal of an id that was used for another content."""
+    return refused(
+        command_id,
+        EngineError(
+            "the id was used with another type, key, data or expected_version",
+            code="IDEMPOTENCY_MISMATCH",
+            pointer="/id",
+        ),
+    )

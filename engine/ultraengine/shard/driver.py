@@ -24,7 +24,7 @@ from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.reply import compose
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.effects import Answer, Group, Pending
-from ultraengine.shard.flush_times import FlushTimes
+from ultraengine.shard.flush_times import FlushTimes, open_for_s
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.reading.driver import Reads
 from ultraengine.shard.report import ShardStatus, report
@@ -119,6 +119,8 @@ class Shard:
         if effects.answers:
             self.metrics.rejected.inc(len(effects.answers))
             self._deliver(effects.answers)
+        if effects.failed is not None:
+            self._halt(effects.failed)
         for pending, candidates in effects.verify:
             task = asyncio.ensure_future(self._verify(pending, candidates))
             self._tasks.add(task)
@@ -186,11 +188,8 @@ class Shard:
     def _lingers(self) -> bool:
         """Under ``group``: whether the open group should wait for more commands."""
         machine = self.machine
-        is_full = machine.waiting_bytes >= self._rule.group_bytes_max
-        if not machine.waiting or self._oldest is None or is_full:
-            return False
-        left = self._oldest + self._rule.wait_s - time.monotonic()
-        if left <= 0:
+        left = open_for_s(self._rule, self._oldest, machine.waiting_bytes, time.monotonic())
+        if left <= 0 or not machine.waiting:
             return False
         timer = self._linger
         if timer is None or timer.cancelled() or timer.when() < self._loop.time():
@@ -421,10 +420,10 @@ class Shard:
         await self.rest()
 
     async def stop(self) -> None:
-        """Drain, close the log and release the directory.
+        """Drain and close the log.
 
-        A shard that cannot drain within ``drain_s``, or has halted, is closed as it is: what
-        was acknowledged is durable, and the next start recovers the rest.
+        Who cannot drain within ``drain_s``, or has halted, is closed as it is: what was
+        acknowledged is durable, and the next start recovers the rest.
         """
         try:
             await asyncio.wait_for(self.drain(), self.limits.drain_s)
@@ -433,6 +432,8 @@ class Shard:
             log.warning("shard.not_drained", shard=self.executor.shard, why=str(error))
             clean = False
         self._set_state(ShardState.STOPPED, "")
+        if self.log.read_only:
+            await asyncio.to_thread(self.log.release_reserve)  # Room for the last outcomes.
         await asyncio.to_thread(lambda: self.log.close(clean=clean))
         self.reads.close()
 
@@ -492,8 +493,7 @@ class Shard:
             self._flush_times,
             state=self._state,
             reason=self._reason,
-            replayed=self._parts.replayed,
-            replay_s=self._parts.replay_s,
+            parts=self._parts,
             snapshot=self.snapshot(),
             alarms=self._alarms,
         )

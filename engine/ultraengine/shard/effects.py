@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from ultraengine.execution.pipeline import Verdict
 from ultraengine.execution.registry import Admitted
 from ultraengine.log.frame import FrameDraft
 from ultraengine.model.command import Command
@@ -83,6 +84,8 @@ class Accepting(msgspec.Struct):
     verify: list[tuple[Pending, tuple[int, ...]]] = []
     """Commands that may be retries of the logged commands at these offsets, newest first: the
     driver reads them and tells the machine what it found."""
+    failed: Exception | None = None
+    """The memory of ids is damaged: the shard halts."""
 
 
 class Alarm(msgspec.Struct, frozen=True):
@@ -92,6 +95,11 @@ class Alarm(msgspec.Struct, frozen=True):
     offset: int
     detail: str
     error: BaseException | None = None
+
+
+def handler_alarm(command: Command, done: Verdict) -> Alarm:
+    """A handler raised: the command is answered, somebody should look at the code."""
+    return Alarm("handler.raised", done.outcome.offset, command.type, done.error)
 
 
 class Executing(msgspec.Struct):

@@ -3,6 +3,8 @@
 from collections import deque
 from typing import Final
 
+from ultraengine.model.policy import FlushRule
+
 WINDOW: Final = 1_024
 
 
@@ -25,3 +27,13 @@ class FlushTimes:
             return 0.0
         ordered = sorted(self._times)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+def open_for_s(rule: FlushRule, oldest: float | None, waiting_bytes: int, now: float) -> float:
+    """How long a group may stay open for more commands, in seconds; 0 or less: close it.
+
+    `oldest` is when its oldest command came (None = nothing waits), on the clock of `now`.
+    """
+    if oldest is None or waiting_bytes >= rule.group_bytes_max:
+        return 0.0
+    return oldest + rule.wait_s - now

@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 
 from ultraengine.execution.executor import Executor
-from ultraengine.execution.pipeline import Verdict
 from ultraengine.execution.registry import Admitted
 from ultraengine.execution.system import TICK, SystemData, Tick, system_command, system_data
 from ultraengine.log.frame import FrameDraft, FrameKind
@@ -31,7 +30,7 @@ from ultraengine.model.reply import DurabilityName, Durable, Reply
 from ultraengine.reply import compose
 from ultraengine.reply.recorded import Name, Recorded, name_of
 from ultraengine.reply.waiters import Ticket
-from ultraengine.shard.effects import Accepting, Alarm, Answer, Executing, Group, Pending
+from ultraengine.shard.effects import Accepting, Answer, Executing, Group, Pending, handler_alarm
 from ultraengine.shard.unrecorded import Unrecorded
 
 BYTES_PER_UNIT: Final = 64
@@ -106,7 +105,11 @@ class Machine:
                 self._join(first, one, ticket, index, effects)
             else:
                 pending = Pending(one, ticket, index)
-                candidates = find(one.slot, one.identity)
+                try:
+                    candidates = find(one.slot, one.identity)
+                except Exception as damage:  # noqa: BLE001  (spilled ids are read from files)
+                    rest = admitted[index - first_index :]
+                    return self._unreadable(effects, rest, ticket, index, damage)
                 if candidates:
                     self._check_retry(pending, candidates, effects)
                 else:
@@ -126,6 +129,22 @@ class Machine:
                             Answer(ticket, index, compose.refused(command.id, error))
                         )
             index += 1
+        return effects
+
+    def _unreadable(
+        self,
+        effects: Accepting,
+        rest: Sequence[Admitted],
+        ticket: Ticket,
+        index: int,
+        error: Exception,
+    ) -> Accepting:
+        """Whether these were done before cannot be known: none of them is taken."""
+        closed = EngineError("the memory of ids cannot be read", code="SHARD_UNAVAILABLE")
+        for position, one in enumerate(rest, index):
+            reply = compose.refused(one.command.id, closed)
+            effects.answers.append(Answer(ticket, position, reply))
+        effects.failed = error
         return effects
 
     def _refusal(self, one: Admitted) -> EngineError | None:
@@ -156,7 +175,7 @@ class Machine:
             if first.rivals is not None:
                 first.rivals.append(Pending(one, ticket, index))
                 return
-            effects.answers.append(Answer(ticket, index, mismatch(one.command.id)))
+            effects.answers.append(Answer(ticket, index, compose.mismatch(one.command.id)))
         elif first.joined is None:
             first.joined = [(ticket, index)]
         else:
@@ -189,7 +208,7 @@ class Machine:
             rivals, pending.rivals = pending.rivals or (), None
             self.waiting.append(pending)
             self.waiting_bytes += len(pending.admitted.command.data)
-            wrong = mismatch(pending.admitted.command.id)
+            wrong = compose.mismatch(pending.admitted.command.id)
             return [answer for one in rivals for answer in self._answers(one, wrong)]
         return self.refuse(pending, error)
 
@@ -227,7 +246,7 @@ class Machine:
     def _repeat(self, pending: Pending, recorded: Recorded) -> list[Answer]:
         admitted = pending.admitted
         if fingerprint(recorded.command) != admitted.fingerprint:
-            reply = mismatch(admitted.command.id)
+            reply = compose.mismatch(admitted.command.id)
         else:
             reply = self.repeat_reply(recorded)
         return self._answers(pending, reply, repeat=reply)
@@ -464,20 +483,3 @@ class Machine:
         """These OUTCOMES frames are durable: the log remembers for us now."""
         for draft in drafts:
             self.unrecorded.drop(draft.base_offset, draft.count)
-
-
-def mismatch(command_id: str) -> Reply:
-    """The refusal of an id that was used for another content."""
-    return compose.refused(
-        command_id,
-        EngineError(
-            "the id was used with another type, key, data or expected_version",
-            code="IDEMPOTENCY_MISMATCH",
-            pointer="/id",
-        ),
-    )
-
-
-def handler_alarm(command: Command, done: Verdict) -> Alarm:
-    """A handler raised: the command is answered, somebody should look at the code."""
-    return Alarm("handler.raised", done.outcome.offset, command.type, done.error)

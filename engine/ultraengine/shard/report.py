@@ -5,6 +5,7 @@ import msgspec
 from ultraengine.model.instant import format_instant
 from ultraengine.shard.flush_times import FlushTimes
 from ultraengine.shard.machine import Machine
+from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.status import ShardState
 
 
@@ -50,8 +51,7 @@ def report(
     *,
     state: ShardState,
     reason: str,
-    replayed: int,
-    replay_s: float,
+    parts: ShardParts,
     snapshot: tuple[int | None, float | None],
     alarms: int,
 ) -> ShardStatus:
@@ -75,8 +75,8 @@ def report(
         flushes=flushes.count,
         flush_p50_us=flushes.quantile(0.5) * 1e6,
         flush_p99_us=flushes.quantile(0.99) * 1e6,
-        replayed=replayed,
-        replay_s=replay_s,
+        replayed=parts.replayed,
+        replay_s=parts.replay_s,
         snapshot_offset=snapshot[0],
         snapshot_age_s=snapshot[1],
         dedup_floor_time=format_instant(floor) if floor else None,

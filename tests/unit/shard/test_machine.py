@@ -444,3 +444,24 @@ def test_groups_commit_in_order() -> None:
     rig.send(rig.admit("b"))
     with pytest.raises(InvariantBroken, match="in order"):
         rig.machine.committed(rig.flush())
+
+
+def test_ids_that_cannot_be_read_refuse_the_rest_and_halt() -> None:
+    class Damaged(MemoryDedupe):
+        def find(self, slot: int, identity: bytes, /) -> tuple[int, ...]:
+            if self.reads == 1:
+                raise OSError(5, "Input/output error")
+            self.reads += 1
+            return super().find(slot, identity)
+
+        reads = 0
+
+    rig = Rig()
+    rig.executor.dedupe = Damaged()
+    ticket = Ticket(3, lambda _ticket: None)
+    effects = rig.machine.accept([rig.admit(n) for n in ("a", "b", "c")], ticket, 0, None)
+    assert isinstance(effects.failed, OSError)
+    put(effects.answers)
+    assert ticket.answers[0] is None
+    assert [code_of(ticket, n) for n in (1, 2)] == ["SHARD_UNAVAILABLE"] * 2
+    assert list(rig.machine.in_flight) == [("t", "k", "a")]

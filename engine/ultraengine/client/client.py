@@ -263,6 +263,7 @@ class Client:
             key=command.key,
             encoded=encoded,
             future=loop.create_future(),
+            deadline=at,
         )
         timer = None if at is None else loop.call_at(at, pending.give_up)
 

@@ -33,17 +33,26 @@ class NewCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Pending:
     """One command between ``send`` and its answer."""
 
-    __slots__ = ("_doubt_before", "attempts", "doubt", "encoded", "future", "id", "key", "problem",
-                 "reply", "sequence")  # fmt: skip
+    __slots__ = ("_doubt_before", "attempts", "deadline", "doubt", "encoded", "future", "id", "key",
+                 "problem", "reply", "sequence")  # fmt: skip
 
     def __init__(
-        self, *, sequence: int, id: str, key: str, encoded: bytes, future: asyncio.Future[Reply]
+        self,
+        *,
+        sequence: int,
+        id: str,
+        key: str,
+        encoded: bytes,
+        future: asyncio.Future[Reply],
+        deadline: float | None = None,
     ) -> None:
         self.sequence = sequence
         self.id = id
         self.key = key
         self.encoded = encoded
         self.future = future
+        self.deadline = deadline
+        """Loop time of its end; None = never."""
         self.attempts = 0
         self.doubt = False
         """Whether some attempt may have been logged without our knowing."""
@@ -67,6 +76,10 @@ class Pending:
         """The last attempt has no answer, and no later one can tell what became of it."""
         self._doubt_before = True
         self.problem = problem
+
+    def is_over_by(self, time: float) -> bool:
+        """Whether there is no attempt left for a command that has to wait until `time`."""
+        return self.deadline is not None and time >= self.deadline
 
     def finish(self, reply: Reply) -> None:
         """The answer is there."""

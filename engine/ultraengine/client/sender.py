@@ -101,7 +101,8 @@ class Sender(ABC):
     def _answered(self, answers: Sequence[tuple[Pending, Reply]]) -> None:
         """Settle commands that got a reply of their own."""
         again: dict[str, list[Pending]] = {}
-        waits: dict[str, float] = {}
+        until: dict[str, float] = {}
+        now = self._loop.time()
         for pending, reply in answers:
             if reply.outcome in DECIDED:
                 pending.finish(reply)
@@ -115,12 +116,15 @@ class Sender(ABC):
                 pending.give_up()
                 continue
             pending.attempts += 1
-            wait = self._delay_s(pending.attempts, error.retry_after_s)
+            at = now + self._delay_s(pending.attempts, error.retry_after_s)
+            if pending.is_over_by(at):
+                # Its deadline comes before its next attempt: say so now.
+                pending.give_up()
+                continue
             again.setdefault(pending.key, []).append(pending)
-            waits[pending.key] = max(wait, waits.get(pending.key, 0.0))
-        now = self._loop.time()
+            until[pending.key] = max(at, until.get(pending.key, 0.0))
         for key, pendings in again.items():
-            self._lane.park(pendings, now + waits[key])
+            self._lane.park(pendings, until[key])
 
     async def _failed(self, batch: Sequence[Pending], setback: Setback) -> None:
         """Settle commands whose whole request failed; returns when the lane may go on."""
@@ -139,8 +143,13 @@ class Sender(ABC):
                 pending.give_up()
             return
         self._failures += 1
+        delay = self._delay_s(self._failures, setback.error.retry_after_s)
+        at = self._loop.time() + delay
+        for pending in batch:
+            if pending.is_over_by(at):
+                pending.give_up()
         self._lane.put_back(batch)
-        await asyncio.sleep(self._delay_s(self._failures, setback.error.retry_after_s))
+        await asyncio.sleep(delay)
 
     def _delay_s(self, attempts: int, retry_after_s: float | None) -> float:
         return self._settings.backoff.delay_s(attempts, random.random(), retry_after_s)  # noqa: S311  (jitter, not a secret)

@@ -41,9 +41,10 @@ class Dev:
         return self._process.returncode
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    """An engine for all tests of this run; each uses a book of its own."""
+    """An engine for the tests of a module; each uses a book of its own.  Longer-lived it would be a
+    child process that other tests do not expect."""
     process = Dev(tmp_path_factory.mktemp("dev") / "data")
     yield process
     process.stop()

@@ -180,7 +180,7 @@ async def test_a_lost_answer_stays_in_doubt_when_the_engine_does_not_come_back(
     engine.plan_stream(break_before=0)
     for _ in range(1_000):
         engine.plan_stream(refuse=503)
-    async with stream(engine, deadline_s=0.1) as client:
+    async with stream(engine, deadline_s=1.0) as client:
         with pytest.raises(OutcomeUnknown):
             await client.send("t.do", key="k", data={}, id="a")
 

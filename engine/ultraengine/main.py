@@ -77,6 +77,8 @@ from ultraengine_adapters.local.secrets import FileSecrets
 SWITCH_INTERVAL_S: Final = 0.0002
 """The interpreter's default of 5 ms lets the flush thread wait for milliseconds under load."""
 
+KEEP_UP_S: Final = 0.1
+"""Between two turns of upkeep while nothing arrives."""
 LOG_FAILED: Final = "the log failed: "
 
 log = structlog.get_logger("main")
@@ -227,11 +229,37 @@ class Process:
         self.feed.publish(parts.log.recovered.recorded_end)
         policy = snapshot_policy(config, self.extensions)
         self.snapshots = Snapshots(
-            shard, driver, image, memory.history, policy, config.snapshot_mode
+            shard,
+            driver,
+            image,
+            memory.history,
+            policy,
+            config.snapshot_mode,
+            spilled=memory,
         )
         shard.start()
-        self._tasks.append(asyncio.create_task(self.snapshots.run()))
+        self._tasks = [
+            asyncio.create_task(self.snapshots.run()),
+            asyncio.create_task(self._keep_up(memory)),
+        ]
         await self._open_doors(self._operations(memory))
+
+    async def _keep_up(self, memory: ShardMemory) -> None:
+        """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""
+        told: set[str] = set()
+        while True:
+            await asyncio.sleep(KEEP_UP_S)
+            for fact in memory.upkeep():
+                self._trouble(f"ids are forgotten before their time: {fact}")
+            for sentence in memory.troubles():
+                if sentence not in told:
+                    told.add(sentence)
+                    self._trouble(sentence)
+
+    def _trouble(self, sentence: str) -> None:
+        self.shard.alarm(
+            "upkeep", offset=self.shard.executor.applied_end, detail=sentence, error=None
+        )
 
     def _recover(
         self, shard_id: ShardId, metrics: ShardMetrics

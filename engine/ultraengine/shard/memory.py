@@ -4,6 +4,8 @@ The executor, its idempotency memory and its history belong together: whenever r
 starts over, all three start over.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
@@ -28,6 +30,10 @@ class HistoryFiles(HistoryStore, Protocol):
     @property
     def end(self) -> int:
         """Bytes that belong to what was executed so far."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the last write or sync failed; None while all is well."""
 
     def sync(self) -> None:
         """Make everything appended so far durable.  Blocks."""
@@ -71,6 +77,30 @@ class ShardMemory:
         if self._current is None:
             raise InvariantBroken("memory is loaded before it is used")
         return self._current
+
+    @property
+    def is_spilled(self) -> bool:
+        """Whether ids lie in files that only this process has open."""
+        return self._loaded()[2].status().runs > 0
+
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """The files of spilled ids stay as they are inside: the moment to dump them."""
+        runs = self._loaded()[2]
+        runs.hold()
+        try:
+            yield
+        finally:
+            runs.release()
+
+    def troubles(self) -> list[str]:
+        """What a person should know of the files beside the log, as sentences."""
+        status = self._loaded()[2].status()
+        told = [f"spilled ids were discarded: {reason}" for reason in status.discarded]
+        if status.error:
+            told.append(f"ids cannot be spilled: {status.error}")
+        error = self.history.error
+        return [*told, f"history cannot be written: {error}"] if error else told
 
     def upkeep(self) -> list[FloorRaised]:
         """A short turn of spilling and merging old ids; facts that a person should know."""

@@ -121,6 +121,7 @@ class Rig:
             memory.history,
             EveryCommands(10**9),
             self.mode,
+            spilled=memory,
         )
         self.shard.start()
         await self.shard.rest()
@@ -585,3 +586,26 @@ async def test_a_snapshot_of_another_log_is_refused(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "other" / "snapshots", tmp_path / "one" / "snapshots")
     with pytest.raises(SnapshotRefused):
         await one.start()
+
+
+@pytest.mark.parametrize("mode", ["fork", "cooperative", "inline"])
+async def test_ids_that_were_spilled_are_in_snapshots_too(tmp_path: Path, mode: Mode) -> None:
+    limits = msgspec.structs.replace(LIMITS, dedup_entries_max=200)
+    rig = Rig(tmp_path, limits=limits, mode=mode)
+    await rig.start()
+    for number in range(8):
+        await rig.send(*(rig.admit(f"s{number}-{n}") for n in range(100)))
+    for _ in range(200):
+        rig.memory.upkeep()
+    assert rig.memory.is_spilled
+    await rig.snapshots.take()
+    assert rig.memory.troubles() == []
+    await rig.kill()
+    shutil.rmtree(tmp_path / "dedup")
+    await rig.start()
+    assert rig.shard.status().replayed < 10
+    for name in ("s0-0", "s3-50", "s7-99"):
+        (retry,) = await rig.send(rig.admit(name))
+        assert retry.duplicate, name
+    assert await rig.value() == 800
+    await rig.shard.stop()

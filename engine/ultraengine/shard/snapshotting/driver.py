@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 import structlog
@@ -44,6 +45,17 @@ class DurableHistory(Protocol):
         """Make everything appended so far durable.  Blocks."""
 
 
+class SpilledIds(Protocol):
+    """The part of the idempotency memory that lies in files."""
+
+    @property
+    def is_spilled(self) -> bool:
+        """Whether ids lie in files that only this process has open."""
+
+    def steady(self) -> AbstractContextManager[None]:
+        """The files stay as they are inside."""
+
+
 class Snapshots:
     """Takes the snapshots of one shard, one at a time."""
 
@@ -56,6 +68,7 @@ class Snapshots:
         policy: SnapshotPolicy,
         mode: Mode,
         consumers: Callable[[], Mapping[str, int]] = dict,
+        spilled: SpilledIds | None = None,
     ) -> None:
         self._shard = shard
         self._driver = driver
@@ -63,6 +76,7 @@ class Snapshots:
         self._history = history
         self._policy = policy
         self._mode: Mode = mode
+        self._spilled = spilled
         self._consumers = consumers
         """First offset that each consumer of the feed still needs, by name."""
         self._taking = asyncio.Lock()
@@ -165,13 +179,23 @@ class Snapshots:
             yield
 
     async def _take(self) -> SnapshotTaken:
+        mode = self._mode
+        if self._spilled is None:
+            return await self._take_as(mode)
+        if mode == "fork" and self._spilled.is_spilled:
+            # A child has no descriptors but its own, and spilled ids are read from open files.
+            mode = "cooperative"
+        with self._spilled.steady():
+            return await self._take_as(mode)
+
+    async def _take_as(self, mode: Mode) -> SnapshotTaken:
         await self._sync_history()  # The bulk, while commands go on.
         await self._shard.hold()
         try:
             await self._sync_history()
             position = self.position()
             self._taken_at = time.monotonic()
-            work = self._driver.take(self._image, position, self._mode)
+            work = self._driver.take(self._image, position, mode)
         finally:
             self._shard.release()
         return await work

@@ -254,6 +254,15 @@ def test_a_command_whose_items_all_failed_is_rejected_with_the_first_failure(
     assert executed.outcome.version == 0
 
 
+def test_a_command_of_one_rejected_item_changes_nothing(bench: Bench) -> None:
+    executed = bench.run("box.put_many", {"items": [{"value": -1}]})
+    assert executed.outcome.status == Status.REJECTED
+    assert executed.outcome.failure is not None
+    assert executed.outcome.failure.code == "negative"
+    assert (executed.outcome.version, decoded(executed.outcome.events)) == (0, [])
+    assert values(bench) == []
+
+
 def test_a_command_of_poison_items_alone_is_internal(bench: Bench) -> None:
     executed = bench.run("box.put_many", {"items": [{"value": 666}]})
     assert executed.outcome.status == Status.INTERNAL

@@ -60,7 +60,7 @@ lint: ## Style, format, types and the layers of the architecture
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo "format: run 'make format'"; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@report=$$($(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
 
 .PHONY: docs
 docs: ## Write the generated pages anew and check every link

@@ -51,5 +51,7 @@ for set in "$@"; do
   echo "setup: installing locked dependencies ($set)"
   pip install --require-hashes --requirement "requirements/$set.txt"
   pip install --no-deps --no-build-isolation --editable .
+  # The type checker remembers which modules were missing.
+  rm -rf .mypy_cache
   wanted "$set" >"$stamp"
 done

@@ -41,6 +41,7 @@ class ProblemDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     retry_after_s: float | None = None
     current_version: int | None = None
     location: str | None = None
+    shard_map_version: int | None = None
 
 
 class CommandProblem(ProblemDocument, kw_only=True, omit_defaults=False):
@@ -100,6 +101,7 @@ def problem_answer(error: EngineError, headers: Sequence[tuple[str, str]] = ()) 
         retry_after_s=error.retry_after_s,
         current_version=error.current_version,
         location=error.location,
+        shard_map_version=error.shard_map_version,
     )
     more = (*retry_after(row, error.retry_after_s), *headers)
     if row.status == 401:
@@ -125,6 +127,7 @@ def reply_problem(reply: Reply, headers: Sequence[tuple[str, str]] = ()) -> Answ
         retry_after_s=error.retry_after_s,
         current_version=error.current_version,
         location=error.location,
+        shard_map_version=error.shard_map_version,
         id=reply.id,
         outcome=reply.outcome,
         result=reply.result,

@@ -206,6 +206,7 @@ class EngineError(Exception):
         current_version: int | None = None,
         location: str | None = None,
         code: str | None = None,
+        shard_map_version: int | None = None,
     ) -> None:
         super().__init__(detail)
         if code is not None:
@@ -215,6 +216,7 @@ class EngineError(Exception):
         self.retry_after_s = retry_after_s
         self.current_version = current_version
         self.location = location
+        self.shard_map_version = shard_map_version
 
     @property
     def problem(self) -> Problem:

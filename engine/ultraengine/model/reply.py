@@ -32,6 +32,8 @@ class ReplyError(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     retry_after_s: float | None = None
     current_version: int | None = None
     location: str | None = None
+    shard_map_version: int | None = None
+    """With WRONG_SHARD: the version of the map that the shard goes by."""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

@@ -37,6 +37,7 @@ def refused(command_id: str, error: EngineError) -> Reply:
             error.retry_after_s,
             error.current_version,
             error.location,
+            error.shard_map_version,
         ),
     )
 

@@ -31,6 +31,7 @@ from ultraengine.reply import compose
 from ultraengine.reply.recorded import Name, Recorded, name_of
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.effects import Accepting, Answer, Executing, Group, Pending, handler_alarm
+from ultraengine.shard.ownership import Ownership
 from ultraengine.shard.unrecorded import Unrecorded
 
 BYTES_PER_UNIT: Final = 64
@@ -53,10 +54,13 @@ class Machine:
         policy: DurabilityName,
         group_bytes_max: int,
         scheduling: SchedulingPolicy | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
         self.executor = executor
         self.limits = limits
         self.epoch = epoch
+        self.ownership = ownership
+        """None: the shard owns every slot."""
         self.log_end = executor.applied_end
         """Next offset to assign."""
         self.durable_end = executor.applied_end
@@ -96,9 +100,15 @@ class Machine:
         waiting, limits = self.waiting, self.limits
         dedupe = self.executor.dedupe
         find, nobody_refused = dedupe.find, closed is None and dedupe.floor_time <= 0
+        owned = self.ownership
         index = first_index
         for one in admitted:
             command = one.command
+            if owned is not None and owned.foreign[one.slot]:
+                reply = compose.refused(command.id, owned.refusal(one.slot))
+                effects.answers.append(Answer(ticket, index, reply))
+                index += 1
+                continue
             name = (command.tenant, command.key, command.id)
             first = in_flight.get(name)
             if first is not None:

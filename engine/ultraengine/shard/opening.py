@@ -16,6 +16,7 @@ from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
 from ultraengine.execution.system import EpochStart
+from ultraengine.log.damage import LogRefused
 from ultraengine.log.driver import Log, LogOptions
 from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.ids import Epoch, ShardId
@@ -30,6 +31,7 @@ from ultraengine.ports import Clock, Disk, ObjectStore, Random, Secrets
 from ultraengine.reply.recorded import Recorded
 from ultraengine.shard.machine import Machine
 from ultraengine.shard.metrics import ShardMetrics
+from ultraengine.shard.ownership import read_ownership
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.promise import read_promise, write_promise
 from ultraengine.shard.recovery import Recovery, recover, skips
@@ -82,10 +84,14 @@ def open_shard(
 ) -> ShardParts:
     """Recover a shard from its directory.
 
-    Raises what the log raises (`LogDamaged`, `LogInUse`, `DiskFull`, OSError), and `OtherHandlers`
-    or `EvolveFailed` when the tail cannot be brought into memory.
+    Raises what the log raises (`LogDamaged`, `LogInUse`, `DiskFull`, OSError), `LogRefused` for
+    another shard's directory, and `OtherHandlers` or `EvolveFailed` when the tail cannot be
+    brought into memory.
     """
     serializer = options.serializers[0] if options.serializers else MsgpackSerializer()
+    ownership = read_ownership(world.disk)
+    if ownership is not None and ownership.shard != options.shard:
+        raise LogRefused(f"the directory is of shard {ownership.shard}, not {options.shard}")
     epoch = Epoch(read_promise(world.disk) + 1)
     write_promise(world.disk, epoch)
     log = Log.open(
@@ -122,6 +128,7 @@ def open_shard(
         policy=options.rule.name,
         group_bytes_max=options.rule.group_bytes_max,
         scheduling=options.scheduling,
+        ownership=ownership,
     )
     machine.adopt(
         [Recorded(one.command, one.outcome, one.epoch, one.time) for one in recovery.redecided]

@@ -14,7 +14,7 @@ from ultraengine.log.reader import LogReader
 from ultraengine.model.domain import QuerySpec
 from ultraengine.model.errors import EngineError
 from ultraengine.model.id_time import id_time
-from ultraengine.model.ids import Epoch
+from ultraengine.model.ids import Epoch, slot_of
 from ultraengine.reply.driver import OffsetWaiters, Recall
 from ultraengine.reply.recorded import Recorded, name_of
 from ultraengine.shard.effects import Pending
@@ -57,10 +57,11 @@ class Reads:
         """Answer a domain's query at or above `min_offset`.
 
         Raises `EngineError`: WAIT_TIMEOUT, SHARD_UNAVAILABLE of a halted shard, and what the
-        query raises (NOT_FOUND, MALFORMED).
+        query raises (NOT_FOUND, MALFORMED); WRONG_SHARD for a key of another shard.
         """
         del read  # With one replica the leader's memory is the answer to every mode.
         self._require_memory()
+        self._require_own(tenant, key)
         if min_offset is not None:
             await self._offsets.wait(min_offset, self._executor.applied_end)
             self._require_memory()
@@ -79,6 +80,11 @@ class Reads:
         if halted is not None:
             raise halted
 
+    def _require_own(self, tenant: str, key: str) -> None:
+        owned, slot = self._machine.ownership, slot_of(tenant, key)
+        if owned is not None and owned.foreign[slot]:
+            raise owned.refusal(slot)
+
     def reached(self, applied_end: int) -> None:
         """Wake the reads whose offset is executed now."""
         self._offsets.reached(applied_end)
@@ -90,6 +96,8 @@ class Reads:
         `EngineError` SHARD_UNAVAILABLE of a halted shard: the log may hold more than it knows.
         """
         self._require_memory()
+        if key is not None:
+            self._require_own(tenant, key)
         machine, dedupe = self._machine, self._executor.dedupe
         if machine.is_in_flight(tenant, key, command_id):
             return OutcomeAnswer("in_flight", None, dedupe.floor_offset)

@@ -292,6 +292,16 @@ def test_a_mark_of_another_history_is_damage() -> None:
         world.restart(world.disk.kill())
 
 
+def test_a_mark_of_another_history_is_damage_in_the_middle_of_a_segment_too() -> None:
+    world, other = World(seed=1), World(seed=2)
+    world.groups(8)
+    other.groups(4, size=30)
+    other.log.mark()
+    world.overwrite("log/MARK", 0, other.read("log/MARK"))
+    with pytest.raises(LogDamaged, match="MARK was written for another history"):
+        world.restart(world.disk.kill())
+
+
 def test_a_mark_without_segments_is_damage() -> None:
     world = World()
     world.groups(2)

@@ -10,8 +10,16 @@ from ultraengine.log import frame as frames
 from ultraengine.log.damage import LogDamaged
 from ultraengine.log.frame import Frame, FrameDamaged, FrameHeader, Keys
 from ultraengine.log.index import SegmentIndex
-from ultraengine.log.recovery import Verdict, decide, follow, later_proof, scan
+from ultraengine.log.recovery import (
+    Verdict,
+    decide,
+    follow,
+    later_headers,
+    later_proof,
+    scan,
+)
 from ultraengine.log.segment import GENESIS, KeyRing, SegmentHeader, decode_header, encode_header
+from ultraengine.log.survey import unproved
 from ultraengine.model.ids import ConfigVersion, Epoch, FrameSequence, Instant, Offset, ShardId
 
 
@@ -85,6 +93,26 @@ def test_headers_behind_a_hole_still_prove_what_was_durable() -> None:
     found = scan(bytes(damaged), header, keys)
     assert found.end.point.sequence == 3
     assert later_proof(bytes(damaged), third, header) == 9
+
+
+def test_every_header_behind_a_hole_is_found_in_order() -> None:
+    data, header, keys = loaded()
+    position = scan(data, header, keys, stop=3).end.byte_position
+    found = later_headers(data, position, header)
+    assert [one.sequence for one in found] == list(range(3, 11))
+    assert later_headers(data, position + 8, header) == found[1:]
+
+
+@pytest.mark.parametrize(
+    ("proved_end", "stands"),
+    [(9, [9, 10, 11]), (10, [10, 11]), (11, [11]), (3, [9, 10, 11])],
+)
+def test_what_is_proved_elsewhere_leaves_the_stands_from_there_on(
+    proved_end: int, stands: list[int]
+) -> None:
+    data, header, keys = loaded()
+    kept = unproved(scan(data, header, keys), proved_end)
+    assert [stand.point.sequence for stand in kept] == stands
 
 
 def test_content_that_looks_like_a_header_proves_nothing() -> None:

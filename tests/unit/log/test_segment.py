@@ -102,22 +102,29 @@ def test_every_flipped_bit_of_a_segment_header_is_detected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "value"),
+    ("position", "value", "said"),
     [
-        (0, b"UEXX"),
-        (6, b"\x07"),
-        (6, b"\x02"),
-        (6, b"\x01"),
-        (12, b"\x00\x20"),
-        (164, b"\xff"),
-        (400, b"\x01"),
+        (0, b"UEXX", "the magic b'UEXX' is not that of a segment"),
+        (6, b"\x07", "flags 7, header length 4096 or a reserved field"),
+        (6, b"\x02", "flags and master key name disagree"),
+        (6, b"\x01", "flags and chain key name disagree"),
+        (12, b"\x00\x20", "flags 3, header length 8192 or a reserved field"),
+        (164, b"\xff", "a key name is not UTF-8"),
+        (400, b"\x01", "flags 3, header length 4096 or a reserved field"),
     ],
 )
 def test_a_segment_header_beyond_the_rules_is_refused_even_with_a_good_checksum(
-    position: int, value: bytes
+    position: int, value: bytes, said: str
 ) -> None:
-    with pytest.raises(SegmentDamaged):
+    with pytest.raises(SegmentDamaged) as caught:
         decode_header(resealed(encode_header(HEADER), position, value))
+    assert str(caught.value) == said
+
+
+def test_a_segment_header_that_is_cut_off_says_so() -> None:
+    with pytest.raises(SegmentDamaged) as caught:
+        decode_header(encode_header(HEADER)[:-1])
+    assert str(caught.value) == "the segment's header is cut off"
 
 
 def test_a_newer_format_is_refused_and_not_called_damage() -> None:

@@ -11,6 +11,7 @@ copy of the tree in `mutants/`; nothing else is touched.
 import argparse
 import json
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "mutants" / "work"
 BIN = Path(sys.executable).parent
+MEMORY_BYTES_MAX = 4 << 30
+"""Address space of a mutant: a loop that no longer ends must not take the machine's memory."""
 MODULES = {
     "log": ("digest", "frame", "identity", "index", "mark", "recovery", "retention", "segment",
             "serializer", "survey"),
@@ -58,6 +61,11 @@ def prepare() -> None:
     (WORK / "pyproject.toml").write_text(config)
 
 
+def bound_memory() -> None:
+    """Called in the child before it becomes mutmut."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+
+
 def mutmut(*arguments: str) -> str:
     """Run mutmut in the copy; returns what it printed."""
     done = subprocess.run(
@@ -67,6 +75,7 @@ def mutmut(*arguments: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        preexec_fn=bound_memory,
     )
     with (WORK / "mutmut.log").open("a") as log:
         log.write(done.stdout)

@@ -109,6 +109,21 @@ def test_overlapping_hits_across_neighbours_hide_no_entry() -> None:
     assert index.candidates(b"baaaaaaa") == (3,)
 
 
+def test_a_hit_across_neighbours_hides_none_of_several_entries_before_it() -> None:
+    same = b"aaaaaaaa"
+    index = filled([same, same, b"baaaaaaa", b"aaaaaaab"])
+    assert index.candidates(same) == (1, 0)
+
+
+@pytest.mark.parametrize("buckets", range(1, 10))
+def test_a_loaded_index_finds_every_entry_whatever_the_number_of_buckets(buckets: int) -> None:
+    identities = hashes(BUCKET_ENTRIES * buckets)
+    index = loaded(list(filled(identities).dump()))
+    assert all(index.candidates(known) == (at,) for at, known in enumerate(identities))
+    beside = loaded(list(filled(identities).dump()), filled(hashes(40, seed=9)))
+    assert all(at in beside.candidates(known) for at, known in enumerate(identities))
+
+
 def test_hashes_that_collide_in_full_cost_one_long_bucket_and_no_more() -> None:
     same = b"\x11" * 8
     index = filled([same] * 2_000)
@@ -161,7 +176,7 @@ def test_a_lower_cut_after_a_higher_one_changes_nothing() -> None:
 
 def test_a_cut_beyond_the_end_is_refused() -> None:
     index = filled(hashes(3))
-    with pytest.raises(InvariantBroken, match="value=4, last=2"):
+    with pytest.raises(InvariantBroken, match="a cut stays below the end .value=4, last=2"):
         list(index.cut_below(4))
     assert sorted(value for _, value in index.cut_below(3)) == [0, 1, 2]
 

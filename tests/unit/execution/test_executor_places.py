@@ -12,7 +12,7 @@ from ultraengine.execution.registry import Registry
 from ultraengine.execution.system import RaiseFloor, Tick
 from ultraengine.model.domain import CommandSpec
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.ids import Epoch, Instant, Offset
+from ultraengine.model.ids import Epoch, Instant
 from ultraengine.model.limits import Limits
 from ultraengine.testing.memory import START, Bench, MemoryDedupe
 
@@ -93,7 +93,7 @@ def test_a_replay_out_of_order_or_back_in_time_is_refused_with_both_places() -> 
     command, outcome, time = bench.log[0]
     replay = Bench(BoxDomain()).executor.replay
     later = msgspec.structs.replace(outcome, offset=4)
-    with pytest.raises(InvariantBroken, match="in order .offset=4, applied_end=0"):
+    with pytest.raises(InvariantBroken, match=r"in order .offset=4, applied_end=0"):
         replay(command, later, time=time, epoch=Epoch(1))
     replay(command, outcome, time=time, epoch=Epoch(1))
     again = msgspec.structs.replace(outcome, offset=1)
@@ -161,7 +161,7 @@ def test_refusals_at_admission_say_what_is_wrong() -> None:
 
 
 def test_domains_and_handlers_that_meet_are_named_at_start() -> None:
-    with pytest.raises(InvariantBroken, match="names=.'box', 'box'."):
+    with pytest.raises(InvariantBroken, match=r"names=.'box', 'box'."):
         Registry((BoxDomain(), BoxDomain()))
 
     class Twice(BoxDomain):

@@ -176,7 +176,7 @@ def test_a_lower_cut_after_a_higher_one_changes_nothing() -> None:
 
 def test_a_cut_beyond_the_end_is_refused() -> None:
     index = filled(hashes(3))
-    with pytest.raises(InvariantBroken, match="a cut stays below the end .value=4, last=2"):
+    with pytest.raises(InvariantBroken, match=r"a cut stays below the end .value=4, last=2"):
         list(index.cut_below(4))
     assert sorted(value for _, value in index.cut_below(3)) == [0, 1, 2]
 

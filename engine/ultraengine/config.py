@@ -37,6 +37,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8080
     """Data API and health."""
+    socket: Path | None = None
+    """Unix socket to listen at instead of ``host`` and ports, for a front on this machine."""
+    hop_key: Path | None = None
+    """File with the secret that fronts and this shard share; callers are then who the front
+    says, and nobody else is let in."""
+    end_with_input: bool = False
+    """Stop, as by SIGTERM, when standard input ends: for a shard that its front has started,
+    so that it does not outlive it."""
     admin_port: int = 8081
     """Admin API and metrics; the same as ``port`` puts everything on one port."""
     domains: tuple[str, ...] = ("ultraengine.domains.ledger:DOMAIN",)
@@ -115,6 +123,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_GROUP_WAIT_S: must be more than 0")
         if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
             mistakes.append("ULTRA_LIMIT_SEGMENT_BYTES: at least twice frame_bytes_max")
+        if self.socket is not None and self.hop_key is None:
+            mistakes.append("ULTRA_HOP_KEY: needed with ULTRA_SOCKET")
+        if self.hop_key is not None and self.api_keys is not None:
+            mistakes.append("ULTRA_API_KEYS: keys belong to the front when there is ULTRA_HOP_KEY")
         if self.compaction != "none" and self.archive is None:
             mistakes.append("ULTRA_ARCHIVE: needed when compaction is time or key")
         if self.extensions is not None and self.extensions.count(":") != 1:

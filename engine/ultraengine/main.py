@@ -7,6 +7,7 @@ Both return an `ExitCode`; `docs/cli.md` documents them.
 """
 
 import asyncio
+import contextlib
 import enum
 import gc
 import importlib
@@ -14,6 +15,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
@@ -24,10 +26,10 @@ import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from ultraengine import __version__
+from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import EvolveFailed
-from ultraengine.execution.policies import AsyncDurability, GroupDurability, SyncDurability
 from ultraengine.execution.registry import Registry
 from ultraengine.extensions import NONE as NO_EXTENSIONS
 from ultraengine.extensions import Extensions
@@ -36,15 +38,14 @@ from ultraengine.gateway.auth import ApiKeys, KeyFileError, Loopback
 from ultraengine.gateway.driver import Gateway, GatewayOptions, KeyFile
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
+from ultraengine.gateway.hop import HopIdentity
 from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
-from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
 from ultraengine.model.domain import Domain
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
-from ultraengine.model.policy import CompactionPolicy, FlushRule
-from ultraengine.ports import DiskFull, Identity, Telemetry
+from ultraengine.ports import Clock, DiskFull, Identity, Telemetry
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
@@ -59,14 +60,6 @@ from ultraengine.snapshot.codec import BINARY, Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.migrate import Migrations
-from ultraengine.snapshot.schedule import (
-    AnyOf,
-    EveryCommands,
-    EveryInterval,
-    OnDemand,
-    ReplayBound,
-    SnapshotPolicy,
-)
 from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
@@ -148,43 +141,22 @@ def telemetry(config: Config) -> Telemetry | None:
     return OpenTelemetry(api.get_tracer("ultraengine", __version__))
 
 
-def flush_rule(config: Config, extensions: Extensions) -> FlushRule:
-    """The durability policy's rule (requirement 001 §2.1: sync, group-commit, async)."""
-    policy = extensions.durability
-    if policy is None:
-        size = config.limits.group_bytes_max
-        if config.durability == "sync":
-            policy = SyncDurability(group_bytes_max=size)
-        elif config.durability == "group":
-            policy = GroupDurability(wait_s=config.group_wait_s, group_bytes_max=size)
-        else:
-            policy = AsyncDurability(wait_s=config.group_wait_s, group_bytes_max=size)
-    return policy.rule()
+def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity, KeyFile | None]:
+    """Who is let in: whom a front names, who has a key, or nobody but this machine.
 
-
-def compaction_policy(config: Config, extensions: Extensions) -> CompactionPolicy | None:
-    """What goes to the archive; None without an archive."""
-    if config.archive is None:
-        return None
-    if extensions.compaction is not None:
-        return extensions.compaction
-    if config.compaction == "time":
-        return TimeRetention(config.archive_keep_s or None)
-    return KeyCompaction() if config.compaction == "key" else NoCompaction()
-
-
-def snapshot_policy(config: Config, extensions: Extensions) -> SnapshotPolicy:
-    """By count, by replay time and by time, as configured; on demand always."""
-    if extensions.snapshot_policy is not None:
-        return extensions.snapshot_policy
-    policies: list[SnapshotPolicy] = [OnDemand()]
-    if config.snapshot_commands:
-        policies.append(EveryCommands(config.snapshot_commands))
-    if config.snapshot_replay_s:
-        policies.append(ReplayBound(replay_s_max=config.snapshot_replay_s))
-    if config.snapshot_interval_s:
-        policies.append(EveryInterval(config.snapshot_interval_s))
-    return AnyOf(tuple(policies))
+    Raises `ConfigErrors`, `KeyFileError`, OSError.
+    """
+    if config.hop_key is not None:
+        try:
+            return HopIdentity(config.hop_key.read_text().strip()), None
+        except ValueError as error:
+            raise ConfigErrors([f"ULTRA_HOP_KEY: {error}"]) from error
+    if config.api_keys is None:
+        return Loopback(), None
+    table = KeyFile.read(config.api_keys)
+    keys = ApiKeys(table, clock)
+    quotas.replace(table.quotas)
+    return keys, KeyFile(config.api_keys, keys, quotas)
 
 
 class Process:
@@ -342,14 +314,8 @@ class Process:
     async def _open_doors(self, operations: Operations) -> None:
         config = self.config
         quotas = Quotas(config.limits.tenant_commands_per_s, config.limits.tenant_burst, {})
-        identity: Identity = Loopback()
-        key_file = None
-        if config.api_keys is not None:
-            table = KeyFile.read(config.api_keys)
-            keys = identity = ApiKeys(table, self.world.clock)
-            quotas.replace(table.quotas)
-            key_file = KeyFile(config.api_keys, keys, quotas)
-        admin_port = None if config.dev or config.admin_port == config.port else config.admin_port
+        identity, key_file = identity_of(config, self.world.clock, quotas)
+        together = config.dev or config.socket is not None or config.admin_port == config.port
         self.gateway = Gateway(
             Parts(
                 engine=self.shard,
@@ -361,7 +327,12 @@ class Process:
                 telemetry=telemetry(config),
                 quotas=quotas,
             ),
-            GatewayOptions(host=config.host, port=config.port, admin_port=admin_port),
+            GatewayOptions(
+                host=config.host,
+                port=config.port,
+                admin_port=None if together else config.admin_port,
+                socket=config.socket,
+            ),
             registry=self.prometheus,
             key_file=key_file,
         )
@@ -429,6 +400,15 @@ async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCod
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number.name)
+    if config.end_with_input:
+
+        def watch_input() -> None:
+            while os.read(0, 4_096):
+                pass
+            with contextlib.suppress(RuntimeError):  # The loop has ended by itself.
+                loop.call_soon_threadsafe(end, "its front has ended")
+
+        threading.Thread(target=watch_input, name="input", daemon=True).start()
     process = Process(config, on_fatal=lambda error: end(f"{LOG_FAILED}{error}"))
     await process.start()
     announce(process)

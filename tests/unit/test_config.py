@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
@@ -13,12 +14,9 @@ from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import NoCompaction
 from ultraengine.main import (
     ExitCode,
-    compaction_policy,
     exit_code_of,
-    flush_rule,
     load_domains,
     load_extensions,
-    snapshot_policy,
     telemetry,
 )
 from ultraengine.model.ids import Instant

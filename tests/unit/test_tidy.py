@@ -17,7 +17,8 @@ EDGE = {
     # The HTTP edge: what speaks to sockets besides its driver.
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "door", "documents", "edge",
-                 "admission", "waits", "engine", "frames", "events", "quick")
+                 "admission", "waits", "engine", "frames", "events", "quick",
+                 "routed_http", "watch")
 }  # fmt: skip
 WORLDLY_IMPORTS = {
     "asyncio", "concurrent", "multiprocessing", "os", "queue", "random", "secrets", "select",

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import LEDGER, add_domains
+from ultraengine.cli.seeds import SEEDS, sow_beside
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.main import Process, run_dev
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.supervisor.driver import Machine, open_directory, run_dev_shards
+from ultraengine.supervisor.layout import LayoutRefused
 
 BANNER = """\
 UltraEngine is running for development (not for production: one machine, {access}).
@@ -18,6 +22,7 @@ UltraEngine is running for development (not for production: one machine, {access
   documents  {url}/docs
   data       {data}
   domains    {domains}
+  shards     {shards}
 
 """
 
@@ -62,6 +67,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("sync", "group", "async"),
         default="sync",
         help="what an answer waits for (%(default)s)",
+    )
+    parser.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help="shards of a new directory, one process each (1, or what the directory has)",
+    )
+    parser.add_argument(
+        "--seed-data",
+        choices=sorted(SEEDS),
+        metavar="NAME",
+        help=f"book a small set of data, once: {', '.join(sorted(SEEDS))}",
     )
     parser.epilog = "Ctrl-C stops it: what was accepted is answered and recorded first."
 
@@ -113,8 +130,14 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
     except ConfigErrors as errors:
         raise CommandFailed(str(errors)) from errors
     _check_place(options, data)
+    try:
+        layout = open_directory(data, options.shards)
+    except (LayoutRefused, InvariantBroken) as error:
+        raise CommandFailed(f"{data}: {error}") from error
+    if options.seed_data and LEDGER not in domains:
+        raise CommandFailed(f"--seed-data {options.seed_data} books in the ledger: add --domain")
 
-    def announce(process: Process) -> None:
+    def announce(process: Process | Machine) -> None:
         host, port = process.gateway.addresses[0][:2]
         url = f"http://{host}:{port}"
         text = BANNER.format(
@@ -122,9 +145,14 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
             access="API keys" if options.auth else "no keys asked from this machine",
             data="none is kept" if options.ephemeral else data.resolve(),
             domains=", ".join(domain.name for domain in process.registry.domains),
+            shards="1" if layout is None else f"{len(layout.shard_map.shards)}, a process each",
         )
         if LEDGER in domains and not options.auth:
             text += FIRST_STEPS.format(url=url)
         print(text + "Ctrl-C stops it.", flush=True)
+        if options.seed_data:
+            sow_beside(url, options.seed_data)
 
-    return int(run_dev(config, announce))
+    if layout is None:
+        return int(run_dev(config, announce))
+    return int(run_dev_shards(config, layout, announce))

@@ -8,9 +8,8 @@ Header names are lower-case; `headers` may be any mapping that finds them so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ultraengine.execution.registry import Admitted
 from ultraengine.gateway.admission import admit, merge, unknown
 from ultraengine.gateway.codec import Codec, answer_codec, body_codec
 from ultraengine.gateway.edge import Edge
@@ -38,7 +37,8 @@ Headers = tuple[tuple[str, str], ...]
 class Begun(NamedTuple):
     """A request whose commands are to be submitted."""
 
-    admitted: Sequence[Admitted]
+    admitted: Sequence[Any]
+    """For the engine of the edge: `Admitted`, or what a front forwards."""
     finish: Callable[[Ticket], Answer]
     """The answer, from the ticket as it is then."""
 
@@ -120,7 +120,7 @@ class Commands:
         if parent is not None and not is_traceparent(parent):
             parent = None
         start = edge.clock.now()
-        intake = edge.take_in(caller, parsed, codec.name, parent)
+        intake = edge.take_in(caller, parsed, codec.name, parent, out.name)
 
         def finish(ticket: Ticket) -> Answer:
             replies = merge(parsed, intake, ticket)

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
@@ -47,6 +48,24 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)  # noqa: FBT003  (the name of the argument is the method's)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def listen_at(path: Path) -> socket.socket:
+    """A listening Unix socket for this user alone; an old socket file is replaced.
+
+    Raises OSError.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        path.chmod(0o600)
         listener.listen(BACKLOG)
         listener.setblocking(False)  # noqa: FBT003  (the name of the argument is the method's)
     except OSError:

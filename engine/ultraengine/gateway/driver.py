@@ -26,8 +26,9 @@ from prometheus_client import CollectorRegistry
 
 from ultraengine.gateway.admin import Admin
 from ultraengine.gateway.auth import ApiKeys, KeyFileError, KeyTable
+from ultraengine.gateway.commands import Commands
 from ultraengine.gateway.documents import Documents
-from ultraengine.gateway.door import Door, Doorkeeper, listen
+from ultraengine.gateway.door import Door, Doorkeeper, listen, listen_at
 from ultraengine.gateway.edge import Edge, Parts
 from ultraengine.gateway.health import BEAT_S, Heartbeat
 from ultraengine.gateway.http import Http, Surface, to_response
@@ -54,6 +55,8 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     admin_host: str | None = None
     admin_port: int | None = None
     """A listener of its own for ``/admin/v1`` and ``/metrics``; None: with the data."""
+    socket: Path | None = None
+    """A Unix socket to listen at instead of `host` and `port`, for a front on this machine."""
     quick: bool = True
     """Whether plain command requests are served by `quick.py`, or all by the general server."""
     connections_max: int = 8_192
@@ -153,20 +156,32 @@ class Gateway:
         registry: CollectorRegistry,
         key_file: KeyFile | None = None,
     ) -> None:
-        self.edge = Edge(parts)
+        self.edge = self._make_edge(parts)
         self.addresses: list[tuple[str, int]] = []
         """(host, port) of the data listener, then of the admin listener if there is one."""
         self._options = options
         self._key_file = key_file
         self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(parts.clock.monotonic())
-        self._http = Http(self.edge, self._heartbeat, Exposition(registry, self.edge.metrics))
+        self._commands = self._make_commands()
+        self._http = self._make_http(Exposition(registry, self.edge.metrics))
         self._streams = Streams(self.edge)
         self._admin = Admin(self.edge)
         self._servers: list[_Server] = []
         self._quick: list[QuickServer] = []
         self._doorkeeper: Doorkeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    # What a front makes of other kinds (`routed_driver`).
+
+    def _make_edge(self, parts: Parts) -> Edge:
+        return Edge(parts)
+
+    def _make_commands(self) -> Commands:
+        return Commands(self.edge)
+
+    def _make_http(self, exposition: Exposition) -> Http:
+        return Http(self.edge, self._heartbeat, exposition, self._commands)
 
     async def start(self) -> None:
         """Listen and serve.  Raises OSError when an address cannot be had."""
@@ -175,7 +190,7 @@ class Gateway:
         self._streams.add_to(data)
         together = options.admin_port is None
         self._documents(data=True, admin=together).add_to(data)
-        surfaces = [(options.host, options.port, data)]
+        surfaces = [] if options.socket else [(options.host, options.port, data)]
         admin = data
         if options.admin_port is not None:
             admin = Surface()
@@ -191,6 +206,10 @@ class Gateway:
                 undo.callback(listener.close)
                 doors.append(self._door(listener, surface))
                 self.addresses.append(listener.getsockname()[:2])
+            if options.socket is not None:
+                listener = listen_at(options.socket)
+                undo.callback(listener.close)
+                doors.append(self._door(listener, data))
             undo.pop_all()
         self._doorkeeper = Doorkeeper(doors, self._heartbeat, self.edge.clock.monotonic)
         self._doorkeeper.start()
@@ -198,9 +217,8 @@ class Gateway:
             self._loop.create_task(self._beat()),
             self._loop.create_task(self._recheck()),
         ]
-        _log.info(
-            "gateway.listening", addresses=[f"{host}:{port}" for host, port in self.addresses]
-        )
+        named = [f"{host}:{port}" for host, port in self.addresses]
+        _log.info("gateway.listening", addresses=named, socket=str(options.socket or ""))
 
     def _documents(self, *, data: bool, admin: bool) -> Documents:
         registry = self.edge.engine.registry
@@ -209,7 +227,7 @@ class Gateway:
     def _door(self, listener: socket.socket, surface: Surface) -> Door:
         general = _Server(self._http.handler(surface))
         self._servers.append(general)
-        quick = QuickServer(self.edge, general)
+        quick = QuickServer(self.edge, general, self._commands)
         self._quick.append(quick)
         data_path = self._options.quick and "/v1/commands" in surface
         factory = quick if data_path else general

@@ -116,11 +116,17 @@ class Edge:
         parsed: Sequence[Parsed],
         codec: CodecName,
         traceparent: str | None = None,
+        out: CodecName | None = None,
     ) -> Intake:
-        """Name and admit the commands of a batch or frame."""
+        """Name and admit the commands of a batch or frame; `out` is the codec of the replies."""
+        del out  # Replies are values here; who forwards asks for them in this codec.
         self.name_commands(parsed)
         self.metrics.batch_sizes.observe(len(parsed))
         return admit_all(self.engine.registry, caller, parsed, codec, traceparent)
+
+    def ordered(self) -> Callable[[Sequence[Admitted], Ticket], None]:
+        """How one stream submits its frames, so that they are taken in their order."""
+        return self.engine.submit
 
     async def answers(self, admitted: Sequence[Admitted]) -> Ticket:
         """Submit commands and wait for their answers, at most ``reply_wait_s``."""

@@ -31,8 +31,8 @@ Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 Micros = Annotated[int, msgspec.Meta(ge=0, le=VERSION_MAX)]
 
 
-class Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One command as a client sends it."""
+class Envelope(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """One command as a client sends it, and as a front forwards it."""
 
     type: str
     key: str

@@ -77,11 +77,13 @@ class Surface(dict[str, Route]):
 class Http:
     """The handlers of the data path, health and metrics, and the frame around all handlers."""
 
-    def __init__(self, edge: Edge, heartbeat: Heartbeat, exposition: Exposition) -> None:
+    def __init__(
+        self, edge: Edge, heartbeat: Heartbeat, exposition: Exposition, commands: Commands
+    ) -> None:
         self._edge = edge
         self._heartbeat = heartbeat
         self._exposition = exposition
-        self._commands = Commands(edge)
+        self._commands = commands
         self._reads = ReadRoutes(edge.engine.registry.domains)
         self._names = frozenset(domain.name for domain in edge.engine.registry.domains)
 

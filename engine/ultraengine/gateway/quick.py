@@ -73,9 +73,11 @@ def read_head(lines: bytes) -> dict[str, str] | None:
 class QuickServer:
     """The plain requests of one listener."""
 
-    def __init__(self, edge: Edge, general: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(
+        self, edge: Edge, general: Callable[[], asyncio.BaseProtocol], commands: Commands
+    ) -> None:
         self.edge = edge
-        self.commands = Commands(edge)
+        self.commands = commands
         self.general = general
         """Makes the protocol that takes over what is not plain."""
         self.connections: dict[QuickConnection, None] = {}

@@ -100,6 +100,7 @@ class Stream:
         self.unanswered = 0
         """Commands whose replies have not been handed to the socket."""
         self._edge = edge
+        self._submit = edge.ordered()
         self._socket = socket
         self._codec = codec
         self._opcode = _JSON_TEXT if codec is JSON else _BINARY
@@ -200,7 +201,7 @@ class Stream:
         if not intake.admitted:
             self._over(waiting)
             return
-        edge.engine.submit(intake.admitted, ticket)
+        self._submit(intake.admitted, ticket)
         if ticket.missing:
             edge.waits.add(ticket, edge.clock.monotonic(), ticket.notify)
 

@@ -95,7 +95,12 @@ def repeated(command: Command, outcome: Outcome, frame: Frame) -> Reply:
 
 def outcome_location(command: Command) -> str:
     """Where the outcome of a command can be asked for."""
-    return f"/v1/commands/{command.id}?key={command.key}"
+    return location_of(command.id, command.key)
+
+
+def location_of(id: str, key: str) -> str:
+    """Where the outcome of a command can be asked for, by its names."""
+    return f"/v1/commands/{id}?key={key}"
 
 
 def mismatch(command_id: str) -> Reply:

@@ -1,0 +1,54 @@
+"""What a configuration chooses among policies: its own, or those of the user's extensions."""
+
+from ultraengine.config import Config
+from ultraengine.execution.policies import AsyncDurability, GroupDurability, SyncDurability
+from ultraengine.extensions import Extensions
+from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
+from ultraengine.model.policy import CompactionPolicy, FlushRule
+from ultraengine.snapshot.schedule import (
+    AnyOf,
+    EveryCommands,
+    EveryInterval,
+    OnDemand,
+    ReplayBound,
+    SnapshotPolicy,
+)
+
+
+def flush_rule(config: Config, extensions: Extensions) -> FlushRule:
+    """The durability policy's rule (requirement 001 §2.1: sync, group-commit, async)."""
+    policy = extensions.durability
+    if policy is None:
+        size = config.limits.group_bytes_max
+        if config.durability == "sync":
+            policy = SyncDurability(group_bytes_max=size)
+        elif config.durability == "group":
+            policy = GroupDurability(wait_s=config.group_wait_s, group_bytes_max=size)
+        else:
+            policy = AsyncDurability(wait_s=config.group_wait_s, group_bytes_max=size)
+    return policy.rule()
+
+
+def compaction_policy(config: Config, extensions: Extensions) -> CompactionPolicy | None:
+    """What goes to the archive; None without an archive."""
+    if config.archive is None:
+        return None
+    if extensions.compaction is not None:
+        return extensions.compaction
+    if config.compaction == "time":
+        return TimeRetention(config.archive_keep_s or None)
+    return KeyCompaction() if config.compaction == "key" else NoCompaction()
+
+
+def snapshot_policy(config: Config, extensions: Extensions) -> SnapshotPolicy:
+    """By count, by replay time and by time, as configured; on demand always."""
+    if extensions.snapshot_policy is not None:
+        return extensions.snapshot_policy
+    policies: list[SnapshotPolicy] = [OnDemand()]
+    if config.snapshot_commands:
+        policies.append(EveryCommands(config.snapshot_commands))
+    if config.snapshot_replay_s:
+        policies.append(ReplayBound(replay_s_max=config.snapshot_replay_s))
+    if config.snapshot_interval_s:
+        policies.append(EveryInterval(config.snapshot_interval_s))
+    return AnyOf(tuple(policies))

@@ -1,0 +1,1 @@
+"""The gateway of a front, for main and for a cluster's gateway alike."""

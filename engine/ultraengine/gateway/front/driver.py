@@ -1,0 +1,81 @@
+"""`Front`: a gateway before shards in other processes; it serves the same API.
+
+front = Front(parts, options, links=links, secret=secret, watch=watch, registry=...)
+await front.start()
+...
+await front.drain()
+await front.stop()
+"""
+
+import asyncio
+from typing import Final, cast
+
+from prometheus_client import CollectorRegistry
+
+from ultraengine.gateway.driver import Gateway, GatewayOptions, KeyFile
+from ultraengine.gateway.edge import Parts
+from ultraengine.gateway.http import Http
+from ultraengine.gateway.metrics import Exposition
+from ultraengine.gateway.routed import RoutedCommands, RoutedEdge
+from ultraengine.gateway.routed_http import RoutedHttp
+from ultraengine.gateway.watch import Watch
+from ultraengine.router.driver import Links
+
+SWEEP_S: Final = 5.0
+"""Seconds between two looks for idle and for late connections."""
+
+
+class Front(Gateway):
+    """The edge of a process that forwards.  Created and used on the event loop's thread."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        options: GatewayOptions,
+        *,
+        links: Links,
+        secret: str,
+        watch: Watch,
+        registry: CollectorRegistry,
+        key_file: KeyFile | None = None,
+    ) -> None:
+        """`parts.engine` is a `RoutedEngine` over `links`; `secret` is the shards' hop key."""
+        self._links = links
+        self._secret = secret
+        self._watch = watch
+        self._watching: list[asyncio.Task[None]] = []
+        super().__init__(parts, options, registry=registry, key_file=key_file)
+
+    def _make_edge(self, parts: Parts) -> RoutedEdge:
+        return RoutedEdge(parts, self._links, self._secret)
+
+    def _make_commands(self) -> RoutedCommands:
+        return RoutedCommands(cast("RoutedEdge", self.edge))
+
+    def _make_http(self, exposition: Exposition) -> Http:
+        commands = cast("RoutedCommands", self._commands)
+        edge = cast("RoutedEdge", self.edge)
+        return RoutedHttp(edge, self._heartbeat, exposition, commands, self._watch)
+
+    async def start(self) -> None:
+        """Look at the shards, then serve.  Raises OSError when an address cannot be had."""
+        await self._watch.look()
+        await super().start()
+        self._watching = [
+            asyncio.create_task(self._watch.run()),
+            asyncio.create_task(self._sweep()),
+        ]
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._links.sweep()
+
+    async def stop(self) -> None:
+        """Close all sockets, those to the shards too."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        self._watching = []
+        await super().stop()
+        await self._links.close()

@@ -1,0 +1,219 @@
+"""How the shards of a front are: their status, their metrics, and what an operator asks of all."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from ultraengine.gateway.auth import ADMIN_SCOPE, KnownCaller
+from ultraengine.gateway.codec import JSON_TYPE
+from ultraengine.gateway.engine import Operations
+from ultraengine.gateway.envelope import DECODE_ERRORS
+from ultraengine.gateway.forwarded import problem_of
+from ultraengine.gateway.hop import hop_headers
+from ultraengine.model.command import SYSTEM_TENANT
+from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import ShardId
+from ultraengine.router.driver import Links
+from ultraengine.router.wire import Answered, request
+
+POLL_S: Final = 1.0
+"""Seconds between two looks at the shards."""
+ASK_S: Final = 5.0
+"""Longest wait for a status or a scrape."""
+OPERATION_S: Final = 600.0
+"""Longest wait for an operation: a drain, a snapshot, a validation."""
+_log = structlog.get_logger("ultraengine.gateway")
+
+
+class ShardView(msgspec.Struct, frozen=True):
+    """One shard as its front sees it."""
+
+    shard: int
+    slots: int
+    """How many slots it owns."""
+    state: str
+    """Its own state, or ``unreachable``."""
+    process: Any
+    """What is known of its process; null where another machine runs it."""
+    status: Any
+    """All that it says of itself; the last thing heard while it is unreachable."""
+
+
+class FrontStatus(msgspec.Struct, frozen=True):
+    """The status of a front: `gateway.engine.EngineStatus`, and its shards."""
+
+    role: str
+    state: str
+    """``serving`` while a shard can be reached, else ``recovering``."""
+    epoch: int
+    """The highest epoch of its shards; each has its own."""
+    dedup_floor_time: str | None
+    """The latest one of its shards."""
+    shard_map_version: int
+    shards: tuple[ShardView, ...]
+
+
+def shard_name(shard: ShardId) -> str:
+    """The name of a shard in metrics and messages."""
+    return f"shard-{shard:04d}"
+
+
+class Watch:
+    """Asks the shards how they are, once a second and when told."""
+
+    def __init__(
+        self,
+        links: Links,
+        secret: str,
+        processes: Callable[[], Mapping[ShardId, Any]] = dict,
+    ) -> None:
+        """`processes`: what is known of the shards' processes, by shard."""
+        self._links = links
+        self._processes = processes
+        caller = KnownCaller(SYSTEM_TENANT, "router", frozenset({ADMIN_SCOPE}))
+        self._caller = hop_headers(secret, caller)
+        self._heard: dict[ShardId, Any] = {}
+        self._reachable: dict[ShardId, bool] = {}
+
+    async def run(self) -> None:
+        """Look at the shards for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(POLL_S)
+
+    async def look(self) -> None:
+        """Look at every shard once."""
+        await asyncio.gather(*(self._look_at(shard) for shard in self._links.shards))
+
+    async def _look_at(self, shard: ShardId) -> None:
+        try:
+            answered = await self._get(shard, "/admin/v1/status")
+            self._heard[shard] = msgspec.json.decode(answered.body)
+            self._reachable[shard] = True
+        except (EngineError, TimeoutError, *DECODE_ERRORS) as error:
+            if self._reachable.get(shard, True):
+                _log.warning("shard.unreachable", shard=shard, error=str(error))
+            self._reachable[shard] = False
+
+    async def _get(self, shard: ShardId, path: str) -> Answered:
+        sent = request("GET", path, self._caller)
+        async with asyncio.timeout(ASK_S):
+            answered = await self._links.ask(shard, sent, deadline_s=ASK_S)
+        if answered.status != 200:
+            raise problem_of(answered)
+        return answered
+
+    def status(self) -> FrontStatus:
+        """What was heard last."""
+        shard_map, processes = self._links.shard_map, self._processes()
+        views = tuple(
+            ShardView(
+                shard,
+                sum(end - start for start, end in shard_map.slots_of(shard)),
+                self._state(shard),
+                processes.get(shard),
+                self._heard.get(shard),
+            )
+            for shard in self._links.shards
+        )
+        heard = list(self._heard.values())
+        floors = [one["dedup_floor_time"] for one in heard if one.get("dedup_floor_time")]
+        return FrontStatus(
+            role="router",
+            state="serving" if any(self._reachable.values()) else "recovering",
+            epoch=max((one.get("epoch", 0) for one in heard), default=0),
+            dedup_floor_time=max(floors, default=None),
+            shard_map_version=shard_map.version,
+            shards=views,
+        )
+
+    def _state(self, shard: ShardId) -> str:
+        if not self._reachable.get(shard):
+            return "unreachable"
+        return str(self._heard[shard].get("state", "unknown"))
+
+    async def metrics(self) -> dict[ShardId, str]:
+        """The metrics of every shard that answers."""
+        found: dict[ShardId, str] = {}
+
+        async def scrape(shard: ShardId) -> None:
+            with contextlib.suppress(EngineError, TimeoutError):
+                found[shard] = (await self._get(shard, "/metrics")).body.decode()
+
+        await asyncio.gather(*(scrape(shard) for shard in self._links.shards))
+        return dict(sorted(found.items()))
+
+    async def _operate(self, operation: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One admin operation at every shard; what each came to, by shard.
+
+        Raises `EngineError` when a shard refused it or did not answer; the others have done it.
+        """
+        headers = (("Content-Type", JSON_TYPE), *self._caller)
+        sent = request("POST", f"/admin/v1/{operation}", headers, msgspec.json.encode(body))
+        shards = self._links.shards
+        answers = await asyncio.gather(
+            *(self._links.ask(shard, sent, deadline_s=OPERATION_S) for shard in shards),
+            return_exceptions=True,
+        )
+        results: dict[str, Any] = {}
+        failures: list[EngineError] = []
+        for shard, answer in zip(shards, answers, strict=True):
+            if isinstance(answer, Answered) and answer.status == 200:
+                results[str(shard)] = msgspec.json.decode(answer.body)["result"]
+            elif isinstance(answer, Answered):
+                failures.append(_named(shard, problem_of(answer)))
+            elif isinstance(answer, EngineError):
+                failures.append(_named(shard, answer))
+            else:
+                raise answer
+        await self.look()
+        if failures:
+            detail = "; ".join(error.detail for error in failures)
+            raise EngineError(detail, code=failures[0].code, retry_after_s=1.0)
+        return results
+
+    def operations(self) -> Operations:
+        """What an operator may ask of all shards at once.
+
+        ``skip`` names an offset, which is one shard's own: it is asked of that shard.
+        """
+
+        async def pause(reason: str) -> Any:
+            return await self._operate("pause", {"reason": reason})
+
+        async def validate(from_offset: int, to_offset: int | None) -> Any:
+            body = {"from_offset": from_offset, "to_offset": to_offset}
+            return await self._operate("replay-validate", body)
+
+        return Operations(
+            pause=pause,
+            resume=lambda: self._operate("resume", {}),
+            drain=lambda: self._operate("drain", {}),
+            snapshot=lambda: self._operate("snapshot", {}),
+            replay_validate=validate,
+        )
+
+
+class WatchCollector:
+    """Prometheus collector: which shards can be reached."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def collect(self) -> Iterable[Metric]:
+        """One family."""
+        up = GaugeMetricFamily(
+            "ultra_router_shard_up", "1 while the shard answers its front.", labels=("shard",)
+        )
+        for view in self._watch.status().shards:
+            up.add_metric((str(view.shard),), float(view.state != "unreachable"))
+        yield up
+
+
+def _named(shard: ShardId, error: EngineError) -> EngineError:
+    return EngineError(f"shard {shard}: {error.detail}", code=error.code)

@@ -1,0 +1,343 @@
+"""Connections to the shards, and requests that are sent until they have an answer.
+
+    links = Links({ShardId(0): Address(path="/run/0.sock"), ...}, shard_map)
+    links.send(shard, request, done, deadline_s=30.0)
+
+A connection carries one request at a time and is kept for the next one; the one used last is
+used first, so that few stay warm.  Everything runs on the thread of the event loop, and nothing
+of a request or an answer is looked into.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, cast
+
+import msgspec
+import structlog
+
+from ultraengine.model.errors import EngineError, InvariantBroken
+from ultraengine.model.ids import ShardId
+from ultraengine.router.retry import (
+    UNAVAILABLE_RETRY_AFTER_S,
+    Again,
+    Failure,
+    after,
+    is_final,
+)
+from ultraengine.router.shard_map import ShardMap
+from ultraengine.router.wire import Answered, AnswerReader, BadAnswer
+
+CONNECTIONS_MAX: Final = 64
+"""Connections to one shard; more requests wait for one."""
+WAITING_MAX: Final = 8_192
+"""Requests that wait for a connection to one shard; more: 429 OVERLOADED."""
+CONNECT_S: Final = 2.0
+"""Longest wait for a connection."""
+IDLE_S: Final = 60.0
+"""A connection that was not used for so long is closed: before the shard does it."""
+LATE_S: Final = 5.0
+"""An answer that comes so much later than its deadline is given up with its connection."""
+
+_log = structlog.get_logger("ultraengine.router")
+
+Result = Answered | EngineError
+"""The shard's answer, or why there is none: SHARD_UNAVAILABLE (nothing was sent), OVERLOADED
+(likewise), OUTCOME_UNKNOWN (it may have been carried out)."""
+Ended = Answered | Failure
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a shard listens: a Unix socket, or host and port."""
+
+    path: str | None = None
+    host: str = ""
+    port: int = 0
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a shard."""
+
+    __slots__ = ("_link", "_reader", "_task", "_transport", "until")
+
+    def __init__(self, link: "Link") -> None:
+        self._link = link
+        self._reader = AnswerReader()
+        self._transport: asyncio.Transport | None = None
+        self._task: Callable[[Ended], None] | None = None
+        self.until = 0.0
+        """When it is closed, unused or without an answer; loop time."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ready."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def send(self, request: bytes, done: Callable[[Ended], None], until: float) -> None:
+        """Send a request, and wait `until` then; `done` is called once."""
+        if self._transport is None or self._task is not None:
+            raise InvariantBroken("a connection carries one request at a time")
+        self._task, self.until = done, until
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer."""
+        try:
+            answer = self._reader.feed(data)
+            if answer is None:
+                return
+            if self._task is None:
+                raise BadAnswer("an answer that nobody asked for")
+        except BadAnswer as error:
+            _log.error("hop.bad_answer", error=str(error))
+            self.abort()
+            return
+        done, self._task = self._task, None
+        if answer.keep_alive:
+            self._link.release(self)
+        else:
+            self.abort()
+        done(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The shard is gone, or we closed."""
+        del exc
+        self._transport = None
+        self._link.forget(self)
+        done, self._task = self._task, None
+        if done is not None:
+            done(Failure.LOST)
+
+    def abort(self) -> None:
+        """Cut the connection; a request under way is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Link:
+    """All connections to one shard."""
+
+    def __init__(self, address: Address, *, connections_max: int = CONNECTIONS_MAX) -> None:
+        self.address = address
+        self._connections_max = connections_max
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Connection] = []
+        self._all: dict[Connection, None] = {}
+        self._opening = 0
+        self._waiting: deque[tuple[bytes, Callable[[Ended], None], float]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection."""
+        return len(self._waiting)
+
+    def send(self, request: bytes, done: Callable[[Ended], None], until: float) -> None:
+        """Send a request once, and wait `until` then (loop time); `done` is called once with
+        its answer or how it failed."""
+        if self._idle:
+            self._idle.pop().send(request, done, until)
+            return
+        self._waiting.append((request, done, until))
+        if len(self._all) + self._opening < self._connections_max:
+            self._open()
+
+    def _open(self) -> None:
+        self._opening += 1
+        task = self._loop.create_task(self._connect())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self) -> None:
+        address, loop = self.address, self._loop
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                if address.path is not None:
+                    _, made = await loop.create_unix_connection(
+                        lambda: Connection(self), address.path
+                    )
+                else:
+                    _, made = await loop.create_connection(
+                        lambda: Connection(self), address.host, address.port
+                    )
+        except (OSError, TimeoutError):
+            self._opening -= 1
+            if not self._all and not self._opening:
+                self._fail_waiting()
+            return
+        self._opening -= 1
+        self._all[made] = None
+        if self._closed:
+            made.abort()
+        else:
+            self.release(made)
+
+    def _fail_waiting(self) -> None:
+        """The shard cannot be reached: those who wait are told so, and none was sent."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, done, _ in waiting:
+            done(Failure.NOT_SENT)
+
+    def release(self, connection: Connection) -> None:
+        """A connection is free: for who waits, or for later."""
+        if self._waiting:
+            connection.send(*self._waiting.popleft())
+        else:
+            connection.until = self._loop.time() + IDLE_S
+            self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone; who still waits gets another one, or is told."""
+        self._all.pop(connection, None)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting and not self._closed and not self._opening:
+            self._open()
+
+    def sweep(self) -> None:
+        """Close what is idle for `IDLE_S`, and give up answers that are late."""
+        now = self._loop.time()
+        for connection in [one for one in self._all if one.until < now]:
+            connection.abort()
+
+    async def close(self) -> None:
+        """Cut all connections; what is under way is lost."""
+        self._closed = True
+        for connection in list(self._all):
+            connection.abort()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_waiting()
+
+
+class Errand:
+    """One request and its attempts."""
+
+    __slots__ = ("_attempts", "_deadline_s", "_done", "_link", "_loop", "_request", "_start",
+                 "_was_sent")  # fmt: skip
+
+    def __init__(
+        self, link: Link, request: bytes, done: Callable[[Result, bool], None], deadline_s: float
+    ) -> None:
+        self._link = link
+        self._request = request
+        self._done = done
+        self._deadline_s = deadline_s
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._attempts = 0
+        self._was_sent = False
+        """Whether an attempt before this one may have reached the shard."""
+
+    def go(self) -> None:
+        """One attempt."""
+        self._attempts += 1
+        until = self._start + self._deadline_s + LATE_S
+        self._link.send(self._request, self._ended, until)
+
+    def _ended(self, ended: Ended) -> None:
+        if isinstance(ended, Answered):
+            if is_final(ended.status, was_lost=self._was_sent):
+                self._done(ended, self._was_sent)
+                return
+            ended = Failure.LATER
+        self._was_sent = self._was_sent or ended is Failure.LOST
+        follows = after(
+            ended,
+            was_sent=self._was_sent,
+            attempts=self._attempts,
+            elapsed_s=self._loop.time() - self._start,
+            deadline_s=self._deadline_s,
+        )
+        if isinstance(follows, Again):
+            self._loop.call_later(follows.delay_s, self.go)
+        elif follows.code == "OUTCOME_UNKNOWN":
+            detail = "the shard's answer was lost; the request may have been carried out"
+            self._done(EngineError(detail, code=follows.code), self._was_sent)
+        else:
+            detail = "the shard cannot be reached"
+            retry_after_s = UNAVAILABLE_RETRY_AFTER_S
+            error = EngineError(detail, code=follows.code, retry_after_s=retry_after_s)
+            self._done(error, self._was_sent)
+
+
+class Links:
+    """The shards by the newest map, and a link to each."""
+
+    def __init__(self, addresses: Mapping[ShardId, Address], shard_map: ShardMap) -> None:
+        self._links = {shard: Link(address) for shard, address in addresses.items()}
+        self._map = shard_map
+        self._require_addresses(shard_map)
+
+    def _require_addresses(self, shard_map: ShardMap) -> None:
+        missing = [shard for shard in shard_map.shards if shard not in self._links]
+        if missing:
+            raise InvariantBroken("every shard of a map has an address", missing=missing)
+
+    @property
+    def shard_map(self) -> ShardMap:
+        """The map to go by."""
+        return self._map
+
+    @property
+    def shards(self) -> tuple[ShardId, ...]:
+        """Every shard with an address, ascending."""
+        return tuple(sorted(self._links))
+
+    def adopt(self, shard_map: ShardMap, addresses: Mapping[ShardId, Address]) -> bool:
+        """Go by another map from now on, if it is newer; whether it is.
+
+        New shards get links; those that the map does not name keep theirs, because requests
+        may be under way on them.
+        """
+        if shard_map.version <= self._map.version:
+            return False
+        for shard, address in addresses.items():
+            known = self._links.get(shard)
+            if known is None or known.address != address:
+                self._links[shard] = Link(address)
+        self._require_addresses(shard_map)
+        self._map = shard_map
+        return True
+
+    def send(
+        self,
+        shard: ShardId,
+        request: bytes,
+        done: Callable[[Result, bool], None],
+        *,
+        deadline_s: float,
+    ) -> None:
+        """Send a request, which names what it does so that it may be sent again, until it has
+        an answer.  `done` is called once: with the result, and whether an attempt before the
+        last one may have been carried out."""
+        link = self._links[shard]
+        if link.waiting >= WAITING_MAX:
+            detail = f"{WAITING_MAX} requests wait for shard {shard}"
+            done(EngineError(detail, code="OVERLOADED", retry_after_s=0.1), False)  # noqa: FBT003
+            return
+        Errand(link, request, done, deadline_s).go()
+
+    async def ask(self, shard: ShardId, request: bytes, *, deadline_s: float) -> Answered:
+        """Send a request and wait.  Raises `EngineError` as in `Result`."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def done(result: Result, _: bool) -> None:  # noqa: FBT001  (the shape of a callback)
+            if not future.done():
+                future.set_result(result)
+
+        self.send(shard, request, done, deadline_s=deadline_s)
+        result = await future
+        if isinstance(result, EngineError):
+            raise result
+        return result
+
+    def sweep(self) -> None:
+        """Close idle and late connections; to be called every few seconds."""
+        for link in self._links.values():
+            link.sweep()
+
+    async def close(self) -> None:
+        """Cut all connections."""
+        await asyncio.gather(*(link.close() for link in self._links.values()))

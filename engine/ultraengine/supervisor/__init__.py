@@ -1,0 +1,7 @@
+"""Several shards on one machine: a front and one process for each shard (docs/cli.md, `ultra dev`).
+
+layout.py       what a data directory holds, and whether it is what was asked for
+environment.py  the settings of a shard's process
+restarts.py     how long to wait before a process that ended is started again
+driver.py       processes, and the front before them
+"""

@@ -1,0 +1,332 @@
+"""Processes of shards, and the front before them: `ultra dev --shards N`.
+
+Every shard is an `ultra serve` of its own, on a Unix socket in a directory that only this user
+can open.  It ends with the front, whose end of a pipe it watches; one that ends by itself is
+started again, and the others go on meanwhile.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import structlog
+import uvloop
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+
+from ultraengine.config import Config
+from ultraengine.execution.registry import Registry
+from ultraengine.gateway.driver import GatewayOptions
+from ultraengine.gateway.edge import Parts
+from ultraengine.gateway.engine import Engine
+from ultraengine.gateway.front.driver import Front
+from ultraengine.gateway.quota import Quotas
+from ultraengine.gateway.routed import RoutedEngine
+from ultraengine.gateway.watch import Watch, WatchCollector
+from ultraengine.log.identity import IDENTITY_PATH
+from ultraengine.main import (
+    ExitCode,
+    configure_logging,
+    exit_code_of,
+    identity_of,
+    load_domains,
+    load_extensions,
+    telemetry,
+)
+from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import ShardId
+from ultraengine.router.driver import Address, Links
+from ultraengine.router.wire import request
+from ultraengine.shard.ownership import read_ownership, write_ownership
+from ultraengine.supervisor.environment import environment, shard_config
+from ultraengine.supervisor.layout import (
+    PATH,
+    Found,
+    Layout,
+    read_content,
+    settle,
+    shard_directory,
+    write_layout,
+)
+from ultraengine.supervisor.restarts import delay_s, failures_after
+from ultraengine_adapters.local.clock import SystemClock
+from ultraengine_adapters.local.disk import LocalDisk
+from ultraengine_adapters.local.random import SystemRandom
+
+READY_POLL_S: Final = 0.03
+STOP_MARGIN_S: Final = 20.0
+"""Beyond the drain: time for the last outcomes and a clean close; then the process is killed."""
+_log = structlog.get_logger("supervisor")
+
+
+class ShardFailed(Exception):
+    """A shard's process ended before it served for the first time."""
+
+    def __init__(self, shard: ShardId, code: int) -> None:
+        super().__init__(f"shard {shard} did not start: {exit_name(code)}")
+        self.code = code
+
+
+class ProcessView(msgspec.Struct, frozen=True):
+    """What is known of one shard's process."""
+
+    pid: int | None
+    restarts: int
+    last_exit: str | None
+    """How it ended the last time; None before it did."""
+
+
+def exit_name(code: int) -> str:
+    """An exit code of a shard's process with its meaning."""
+    if code < 0:
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+    try:
+        return f"exit code {code} ({ExitCode(code).name})"
+    except ValueError:
+        return f"exit code {code}"
+
+
+def open_directory(data: Path, wanted: int | None) -> Layout | None:
+    """What a data directory is to run, made when it is new; None: one shard without a map.
+
+    Raises `LayoutRefused`, `InvariantBroken` for damaged files, OSError.
+    """
+    root = LocalDisk(data)
+    found: dict[ShardId, Found] = {}
+    for name in root.list(""):
+        number = name.removeprefix("shard-")
+        if name.startswith("shard-") and number.isdecimal() and (data / name).is_dir():
+            disk = LocalDisk(data / name)
+            found[ShardId(int(number))] = Found(read_ownership(disk), disk.exists(IDENTITY_PATH))
+    layout, is_new = settle(read_content(root), found, wanted, secrets.token_hex(16))
+    if layout is not None and is_new:
+        for shard in layout.shard_map.shards:
+            disk = LocalDisk(data / shard_directory(shard))
+            write_ownership(disk, layout.ownership(shard))
+        write_layout(root, layout)
+        _log.info("layout.made", path=str(data / PATH), shards=len(layout.shard_map.shards))
+    return layout
+
+
+class ShardProcess:
+    """One shard's process, started again whenever it ends."""
+
+    def __init__(self, shard: ShardId, variables: Mapping[str, str], data: Path) -> None:
+        self.shard = shard
+        self._variables = variables
+        self._data = data
+        self._process: asyncio.subprocess.Process | None = None
+        self._restarts = 0
+        self._last_exit: int | None = None
+        self._stopping = False
+
+    @property
+    def view(self) -> ProcessView:
+        """What is known of it."""
+        running = self._process is not None and self._process.returncode is None
+        return ProcessView(
+            self._process.pid if running and self._process is not None else None,
+            self._restarts,
+            None if self._last_exit is None else exit_name(self._last_exit),
+        )
+
+    @property
+    def last_exit(self) -> int | None:
+        """The last exit code; None before it ended once."""
+        return self._last_exit
+
+    async def run(self) -> None:
+        """Keep it running until `stop`."""
+        loop, failures = asyncio.get_running_loop(), 0
+        while not self._stopping:
+            started = loop.time()
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "ultraengine.cli.main", "serve",
+                env=dict(self._variables),
+                stdin=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is the front's to answer, in its order.
+            )  # fmt: skip
+            code = self._last_exit = await self._process.wait()
+            if self._stopping:
+                return
+            failures = failures_after(failures, loop.time() - started)
+            delay = delay_s(failures - 1) if failures else 0.0
+            self._restarts += 1
+            _log.error(
+                "shard.ended", shard=self.shard, cause=exit_name(code), data=str(self._data),
+                starts_again_in_s=delay,
+            )  # fmt: skip
+            await asyncio.sleep(delay)
+
+    async def stop(self, wait_s: float) -> None:
+        """Let it drain (SIGTERM), and kill it after `wait_s`."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(wait_s):
+                self._last_exit = await process.wait()
+        except TimeoutError:
+            _log.error("shard.killed", shard=self.shard, waited_s=wait_s)
+            process.kill()
+            self._last_exit = await process.wait()
+
+
+class Machine:
+    """A front and the shards of one machine, in the order in which they start and stop."""
+
+    def __init__(self, config: Config, layout: Layout, place: Path) -> None:
+        """`place` is a directory for sockets and the hop key, for this user alone.
+
+        Raises `ConfigErrors`, `InvariantBroken` for a wrong domain, OSError.
+        """
+        self.config = config
+        self.layout = layout
+        extensions = load_extensions(config.extensions)
+        self.registry = Registry(
+            load_domains(config.domains), hooks=extensions.hooks, limits=config.limits
+        )
+        self._secret = secrets.token_urlsafe(32)
+        hop_key = place / "hop.key"
+        hop_key.touch(mode=0o600)
+        hop_key.write_text(self._secret)
+        self._sockets = {shard: place / f"{shard}.sock" for shard in layout.shard_map.shards}
+        self.processes = {
+            shard: ShardProcess(
+                shard,
+                environment(
+                    shard_config(config, shard, socket=socket, hop_key=hop_key),
+                    os.environ,
+                    Path.cwd(),
+                ),
+                config.data / shard_directory(shard),
+            )
+            for shard, socket in self._sockets.items()
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start the shards, then open the door.  Raises `ShardFailed`, and as a gateway does."""
+        addresses = {shard: Address(path=str(socket)) for shard, socket in self._sockets.items()}
+        self.links = Links(addresses, self.layout.shard_map)
+        self._tasks = [asyncio.create_task(one.run()) for one in self.processes.values()]
+        await asyncio.gather(*(self._ready(shard) for shard in self.processes))
+        await self._open_door()
+
+    async def _ready(self, shard: ShardId) -> None:
+        """Wait until a shard answers: after its recovery, however long that is."""
+        process = self.processes[shard]
+        while True:
+            with contextlib.suppress(EngineError):
+                await self.links.ask(shard, request("GET", "/readyz", ()), deadline_s=5.0)
+                return
+            if process.last_exit is not None:
+                raise ShardFailed(shard, process.last_exit)
+            await asyncio.sleep(READY_POLL_S)
+
+    async def _open_door(self) -> None:
+        config, limits = self.config, self.config.limits
+        prometheus = CollectorRegistry()
+        for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
+            prometheus.register(collector)
+        clock = SystemClock()
+        quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
+        identity, key_file = identity_of(config, clock, quotas)
+        watch = Watch(self.links, self._secret, self._views)
+        prometheus.register(WatchCollector(watch))
+        # Reads do not come to this engine: a front forwards them as they are.
+        engine = cast("Engine", RoutedEngine(self.links, self.registry, limits, watch.status))
+        self.gateway = Front(
+            Parts(
+                engine=engine,
+                identity=identity,
+                clock=clock,
+                random=SystemRandom(),
+                operations=watch.operations(),
+                telemetry=telemetry(config),
+                quotas=quotas,
+                shard_map_version=lambda: self.links.shard_map.version,
+            ),
+            GatewayOptions(host=config.host, port=config.port),
+            links=self.links,
+            secret=self._secret,
+            watch=watch,
+            registry=prometheus,
+            key_file=key_file,
+        )
+        await self.gateway.start()
+
+    def _views(self) -> dict[ShardId, Any]:
+        return {shard: process.view for shard, process in self.processes.items()}
+
+    async def stop(self) -> None:
+        """Drain the front, then the shards; nothing that was taken stays unanswered."""
+        gateway: Front | None = getattr(self, "gateway", None)
+        if gateway is not None:
+            await gateway.drain()
+        wait_s = self.config.limits.drain_s + STOP_MARGIN_S
+        await asyncio.gather(*(process.stop(wait_s) for process in self.processes.values()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if gateway is not None:
+            await gateway.stop()
+        else:
+            await self.links.close()
+
+
+async def _run(config: Config, layout: Layout, announce: Callable[[Machine], None]) -> ExitCode:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    place = Path(tempfile.mkdtemp(prefix="ultra-run-"))
+    try:
+        machine = Machine(config, layout, place)
+        starting = asyncio.create_task(machine.start())
+        stopping = asyncio.create_task(ended.wait())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                announce(machine)
+                await stopping
+            else:
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+        finally:
+            stopping.cancel()
+            await machine.stop()
+    finally:
+        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+    return ExitCode.OK
+
+
+def run_dev_shards(config: Config, layout: Layout, announce: Callable[[Machine], None]) -> ExitCode:
+    """Everything on one port of this machine, with several shards; `announce` says where."""
+    configure_logging(dev=True)
+    config = msgspec.structs.replace(config, dev=True)
+    try:
+        config.check()
+        return uvloop.run(_run(config, layout, announce))
+    except ShardFailed as failure:
+        _log.error("process.failed", error=str(failure))
+        known = failure.code in ExitCode.__members__.values()
+        return ExitCode(failure.code) if known else ExitCode.FAILED
+    except Exception as error:  # noqa: BLE001  (every end has an exit code, and is said)
+        code = ExitCode.FAILED if isinstance(error, OSError) else exit_code_of(error)
+        _log.error("process.failed", error=f"{type(error).__name__}: {error}", exit_code=int(code))
+        return code

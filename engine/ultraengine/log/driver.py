@@ -22,7 +22,7 @@ from ultraengine.log.appender import Appender, Request, Written
 from ultraengine.log.archive import Archive
 from ultraengine.log.catalog import Catalog
 from ultraengine.log.digest import require_fast_crc32c
-from ultraengine.log.frame import FrameDraft
+from ultraengine.log.frame import FrameDraft, frame_bytes_at_most
 from ultraengine.log.identity import LogIdentity
 from ultraengine.log.mark import Mark
 from ultraengine.log.opening import LogOptions, Recovered, TornTail, open_log, write_mark
@@ -210,20 +210,28 @@ class Log:
         """Make durable what was written with ``sync=False``."""
         self.write((), on_durable)
 
-    def write_now(self, drafts: Sequence[FrameDraft], *, sync: bool = True) -> Written:
+    def takes_now(self, drafts: Sequence[FrameDraft], bytes_max: int) -> bool:
+        """Whether `write_now` would wait for nothing but one write, of at most `bytes_max`, and
+        one sync: nothing is queued or written, no fork is made, and the segment has room."""
+        if not self.idle or self._closed or self._failure or self._flushing.locked():
+            return False
+        size = sum(frame_bytes_at_most(len(draft.payload)) for draft in drafts)
+        return size <= min(bytes_max, self._appender.room_bytes)
+
+    def write_now(self, drafts: Sequence[FrameDraft], *, sync: bool = True) -> Written | None:
         """Write on the caller's thread, without a hop; only while ``idle``.
 
-        Blocks for the disk.  Raises what ended the log, after `on_failure` was called.
+        Blocks for the disk.  None after a failure that ended the log, which `on_failure` has
+        been told: then nobody knows what is durable, as when ``write`` never reports.
         """
         if not self.idle or self._closed or self._on_failure is None:
             raise InvariantBroken("write_now needs an idle log", idle=self.idle)
         try:
             with self._flushing:
-                written = self._append([Request(drafts, sync)])[0]
-        except BaseException as error:
+                return self._append([Request(drafts, sync)])[0]
+        except BaseException as error:  # noqa: BLE001  (handed on; the log is at its end)
             self._fail(error)
-            raise
-        return written
+            return None
 
     @property
     def idle(self) -> bool:

@@ -4,8 +4,9 @@
            -> durable -> start the next flush -> execute, in slices -> answer
 
 No timer forms groups under ``sync``: while one flush runs the next group forms, and a lone
-command is flushed at once.  The loop never blocks on the disk; one flush is under way at a
-time.  Execution yields to the loop every `UNITS_PER_TURN` transfers' worth of work.
+command is flushed at once.  Only where `InlineRule` finds the disk fast, and nothing else waits,
+one turn of the loop writes, flushes, executes and answers.  Execution yields to the loop
+every `UNITS_PER_TURN` transfers' worth of work.
 """
 
 import asyncio
@@ -21,10 +22,9 @@ from ultraengine.execution.system import RaiseFloor, Skip
 from ultraengine.log.driver import Recovered, Written
 from ultraengine.log.frame import FrameDraft
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.reply import compose
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.effects import Answer, Group, Pending
-from ultraengine.shard.flush_times import FlushTimes, open_for_s
+from ultraengine.shard.flush_times import INLINE_BYTES_MAX, FlushTimes, InlineRule, open_for_s
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.reading.driver import Reads
 from ultraengine.shard.report import ShardStatus, report
@@ -80,10 +80,13 @@ class Shard:
         self._at_rest = Resting()
         self._tasks: set[asyncio.Task[None]] = set()
         self._undurable = Undurable()
-        self._flush_times = FlushTimes()
+        self._flush_times, self._inline = FlushTimes(), InlineRule()
         self.stand: Written | Recovered = parts.log.recovered
         """The last write's end of the log, or where the log stood at the start."""
-        self._lags = False  # Whether something that was written is not synced.
+        self._lags, self._wrote = (
+            False,
+            0.0,
+        )  # Whether some write is not synced; when the last began.
         self._alarms = 0
         self.on_recorded: Callable[[int], None] = lambda _end: None
         """Told the offset below which outcomes are durable: the feed's wake-up."""
@@ -132,18 +135,7 @@ class Shard:
                 self._schedule_pump()
 
     async def _verify(self, pending: Pending, candidates: tuple[int, ...]) -> None:
-        unreadable: EngineError | None = None
-        found = None
-        try:
-            found = await self.reads.find(pending, candidates)
-        except Exception:
-            log.exception("retry.unreadable", shard=self.executor.shard)
-            unreadable = EngineError(
-                "the first attempt's outcome cannot be read now",
-                code="OUTCOME_UNKNOWN",
-                retry_after_s=1.0,
-                location=compose.outcome_location(pending.admitted.command),
-            )
+        found, unreadable = await self.reads.first_attempt(pending, candidates)
         if not self.machine.awaits(pending):
             return  # The shard has halted meanwhile, and everybody was answered.
         if unreadable is not None:
@@ -161,17 +153,18 @@ class Shard:
     def _schedule_pump(self) -> None:
         if not self._pump_scheduled:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._scheduled_pump)
+
+    def _scheduled_pump(self) -> None:
+        """Only a turn of its own may flush inline: no caller waits behind it on the stack."""
+        self._pump_scheduled, self._may_inline = False, True
+        self._pump()
+        self._may_inline = False
 
     def _pump(self) -> None:
         """Form and write the next group if the disk is free."""
-        self._pump_scheduled = False
-        if (
-            self._writing is not None
-            or self._held
-            or self._state in ENDED
-            or len(self._executing) >= EXECUTING_MAX
-        ):
+        closed = self._writing is not None or self._held or self._state in ENDED
+        if closed or len(self._executing) >= EXECUTING_MAX:
             return
         if self._rule.name == "group" and self._lingers():
             return
@@ -199,17 +192,20 @@ class Shard:
     def _write(self, outcomes: list[FrameDraft], group: Group | None) -> None:
         now = time.monotonic()
         frames = outcomes if group is None else [*outcomes, group.draft]
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
         if group is not None and self._oldest is not None:
             self.metrics.queue.observe(now - self._oldest)
             self._oldest = now if self.machine.waiting else None
-        self._writing = (outcomes, group, now)
-        self.log.write(frames, self._log_written, sync=not self._rule.reply_before_flush)
+        self._writing, self._wrote = (outcomes, group, now), now
+        sync = not self._rule.reply_before_flush
+        lone = self._may_inline and not self._executing and not self.machine.waiting
+        self._may_inline = False
+        if not (lone and self._inline.allows(now) and self.log.takes_now(frames, INLINE_BYTES_MAX)):
+            self.log.write(frames, self._log_written, sync=sync)
+        elif (written := self.log.write_now(frames, sync=sync)) is not None:
+            self._written(written, inline=True)
 
-    def _written(self, written: Written) -> None:
-        """The flush thread says that a write is durable (or that there was no room)."""
+    def _written(self, written: Written, *, inline: bool = False) -> None:
+        """A write is durable (or there was no room)."""
         if self._writing is None:
             raise InvariantBroken("a write is answered once", durable_end=written.durable_end)
         outcomes, group, started = self._writing
@@ -223,8 +219,9 @@ class Shard:
         if self._state is ShardState.HALTED:
             self._at_rest.tell()  # Whoever logs an override; everybody else was answered.
             return
-        took = time.monotonic() - started
+        took = (now := time.monotonic()) - started
         self._flush_times.add(took)
+        self._inline.add(written.write_s + written.sync_s, now, inline=inline)
         self.metrics.flushed(written, took)
         if self._rule.reply_before_flush and self._unsynced is None:
             self._unsynced = self._loop.call_later(self._rule.wait_s, self._sync)
@@ -346,8 +343,12 @@ class Shard:
 
     def _idle_flush(self) -> None:
         self._idle = None
-        if self._writing is None and self.machine.unwritten:
-            self._write(self.machine.take_unwritten(), None)
+        if self._writing is None and self.machine.unwritten and not self._seeking:
+            left = self._wrote + IDLE_FLUSH_S - time.monotonic()
+            if left > 0:
+                self._idle = self._loop.call_later(left, self._idle_flush)
+            else:
+                self._write(self.machine.take_unwritten(), None)
 
     def _arm_timer(self) -> None:
         if self._timer is not None:

@@ -319,6 +319,8 @@ class Machine:
     def form(self, now: Instant) -> Group | None:
         """The next group, or None when nothing waits and no timer is due."""
         time = Instant(max(now, self.time))
+        if not self.waiting and not self.due(time):
+            return None
         own = self._own_commands(time)
         pendings = own + self._choose()
         if not pendings:

@@ -19,7 +19,15 @@ from tests.unit.log.log_world import (
 from ultraengine.log.appender import Request
 from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
 from ultraengine.log.driver import Log
-from ultraengine.log.frame import FrameDraft, FrameKind, Keys, draft_of, encode, place_of
+from ultraengine.log.frame import (
+    FrameDraft,
+    FrameKind,
+    Keys,
+    draft_of,
+    encode,
+    frame_bytes_at_most,
+    place_of,
+)
 from ultraengine.log.identity import decode_identity, encode_identity
 from ultraengine.log.mark import decode_mark
 from ultraengine.log.serializer import MsgpackSerializer, outcome_drafts
@@ -672,12 +680,32 @@ def test_nothing_is_written_before_the_start_or_started_twice() -> None:
 
 def test_write_now_writes_on_the_callers_thread() -> None:
     world = World()
-    written = world.log.write_now([world.commands(2)])
+    drafts = [world.commands(2)]
+    assert world.log.takes_now(drafts, 64 * 1024)
+    written = world.log.write_now(drafts)
+    assert written is not None
     assert written.durable_end == 1
     world.disk.inject(Raises(errno.EIO), "sync")
-    with pytest.raises(OSError, match="\\[Errno 5\\]"):
-        world.log.write_now([world.commands(2)])
-    assert len(world.failures) == 1
+    assert world.log.write_now([world.commands(2)]) is None
+    assert [getattr(error, "errno", None) for error in world.failures] == [errno.EIO]
+    assert not world.log.takes_now([world.commands(2)], 64 * 1024)
+
+
+def test_write_now_takes_only_what_is_small_and_fits_into_the_segment() -> None:
+    world = World()
+    draft = world.commands(1)
+    size = frame_bytes_at_most(len(draft.payload))
+    assert world.log.takes_now([draft], size)
+    assert not world.log.takes_now([draft], size - 1)
+    assert not world.log.takes_now([draft] * 2, size)
+    room = world.log._appender.room_bytes
+    many = [draft] * (room // size)
+    assert world.log.takes_now(many, 1 << 40)
+    assert not world.log.takes_now([*many, draft], 1 << 40)
+    with world.log.quiet():
+        assert not world.log.takes_now([draft], size)
+    world.log.close(clean=True)
+    assert not world.log.takes_now([draft], size)
 
 
 def test_a_callback_may_write_again() -> None:

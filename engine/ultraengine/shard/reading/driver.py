@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import structlog
+
 from ultraengine.log.reader import LogReader
 from ultraengine.model.domain import QuerySpec
 from ultraengine.model.errors import EngineError
 from ultraengine.model.id_time import id_time
 from ultraengine.model.ids import Epoch, slot_of
+from ultraengine.reply import compose
 from ultraengine.reply.driver import OffsetWaiters, Recall
 from ultraengine.reply.recorded import Recorded, name_of
 from ultraengine.shard.effects import Pending
@@ -22,6 +25,8 @@ from ultraengine.shard.machine import Machine
 from ultraengine.shard.status import OutcomeAnswer, ReadAnswer
 
 READER_THREADS: Final = 2
+
+log = structlog.get_logger("shard")
 
 
 class Reads:
@@ -112,6 +117,21 @@ class Reads:
     async def find(self, pending: Pending, candidates: Sequence[int]) -> Recorded | None:
         """The first attempt of a command among `candidates`, with its outcome."""
         return await self._recall.find(name_of(pending.admitted.command), candidates)
+
+    async def first_attempt(
+        self, pending: Pending, candidates: Sequence[int]
+    ) -> tuple[Recorded | None, EngineError | None]:
+        """(the first attempt or None for a new command, why that cannot be known now)."""
+        try:
+            return await self.find(pending, candidates), None
+        except Exception:
+            log.exception("retry.unreadable", shard=self._executor.shard)
+            return None, EngineError(
+                "the first attempt's outcome cannot be read now",
+                code="OUTCOME_UNKNOWN",
+                retry_after_s=1.0,
+                location=compose.outcome_location(pending.admitted.command),
+            )
 
     def close(self) -> None:
         """Let the threads end."""

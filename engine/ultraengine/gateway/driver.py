@@ -36,6 +36,7 @@ from ultraengine.gateway.metrics import Exposition
 from ultraengine.gateway.problems import problem_answer
 from ultraengine.gateway.quick import QuickServer
 from ultraengine.gateway.quota import Quotas
+from ultraengine.gateway.stream import Stream
 from ultraengine.gateway.streams import RECHECK_S, Streams
 from ultraengine.model.errors import EngineError
 
@@ -165,14 +166,16 @@ class Gateway:
         self._heartbeat = Heartbeat(parts.clock.monotonic())
         self._commands = self._make_commands()
         self._http = self._make_http(Exposition(registry, self.edge.metrics))
-        self._streams = Streams(self.edge)
+        self._streams = Streams(self.edge, self._stream_kind)
         self._admin = Admin(self.edge)
         self._servers: list[_Server] = []
         self._quick: list[QuickServer] = []
         self._doorkeeper: Doorkeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    # What a front makes of other kinds (`routed_driver`).
+    # What a front has of other kinds (`front.driver`).
+
+    _stream_kind: type[Stream] = Stream
 
     def _make_edge(self, parts: Parts) -> Edge:
         return Edge(parts)

@@ -59,14 +59,16 @@ _BINARY: Final = WSMsgType.BINARY
 class Waiting:
     """The commands of one frame, waiting for their replies."""
 
-    __slots__ = ("intake", "over", "parsed", "size", "ticket")
+    __slots__ = ("intake", "line", "over", "parsed", "size", "ticket")
 
-    def __init__(self, parsed: Sequence[Parsed], intake: Intake, ticket: Ticket, size: int) -> None:
+    def __init__(self, parsed: Sequence[Parsed], intake: Intake, size: int) -> None:
         self.parsed = parsed
         self.size = size
         """Bytes of the frame."""
         self.intake = intake
-        self.ticket = ticket
+        self.ticket: Ticket
+        self.line: deque[Waiting]
+        """Those that are answered in order with it."""
         self.over = False
         """Whether the replies are in, or the wait for them has ended."""
 
@@ -193,15 +195,24 @@ class Stream:
             intake = refuse_all(parsed, error)
         else:
             intake = edge.take_in(self.caller, parsed, self._codec.name)
-        ticket = Ticket(len(intake.admitted), lambda _: self._over(waiting))
-        waiting = Waiting(parsed, intake, ticket, size)
-        self._queue.append(waiting)
-        self._unanswered_bytes += size
+        self._hand_in(parsed, intake, size)
+
+    def _hand_in(self, parsed: Sequence[Parsed], intake: Intake, size: int) -> None:
+        """Submit the commands of a frame."""
+        self._wait_for(Waiting(parsed, intake, size), self._queue)
+
+    def _wait_for(self, waiting: Waiting, line: deque[Waiting]) -> None:
+        """Submit commands, and answer them behind those that stand in `line`."""
+        edge, admitted = self._edge, waiting.intake.admitted
+        ticket = waiting.ticket = Ticket(len(admitted), lambda _: self._over(waiting))
+        waiting.line = line
+        line.append(waiting)
+        self._unanswered_bytes += waiting.size
         self._update_space()
-        if not intake.admitted:
+        if not admitted:
             self._over(waiting)
             return
-        self._submit(intake.admitted, ticket)
+        self._submit(admitted, ticket)
         if ticket.missing:
             edge.waits.add(ticket, edge.clock.monotonic(), ticket.notify)
 

@@ -21,8 +21,9 @@ _log = structlog.get_logger("ultraengine.gateway")
 class Streams:
     """Opens streams, checks their keys again, and sends them away at the end."""
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, kind: type[Stream] = Stream) -> None:
         self._edge = edge
+        self._kind = kind
         self._open: dict[Stream, None] = {}
 
     def add_to(self, surface: Surface) -> None:
@@ -62,7 +63,9 @@ class Streams:
             await socket.prepare(request)
         except HTTPException as error:
             raise Malformed(f"not a WebSocket upgrade: {error.text}") from error
-        stream = Stream(edge, caller, socket, SUBPROTOCOLS[name], request, peer_is_loopback=local)
+        stream = self._kind(
+            edge, caller, socket, SUBPROTOCOLS[name], request, peer_is_loopback=local
+        )
         self._open[stream] = None
         edge.metrics.streams_open = len(self._open)
         # A stream is no request in flight: it has a limit of its own.

@@ -18,6 +18,7 @@ from ultraengine.gateway.http import Http
 from ultraengine.gateway.metrics import Exposition
 from ultraengine.gateway.routed import RoutedCommands, RoutedEdge
 from ultraengine.gateway.routed_http import RoutedHttp
+from ultraengine.gateway.routed_stream import RoutedStream
 from ultraengine.gateway.watch import Watch
 from ultraengine.router.driver import Links
 
@@ -45,6 +46,8 @@ class Front(Gateway):
         self._watch = watch
         self._watching: list[asyncio.Task[None]] = []
         super().__init__(parts, options, registry=registry, key_file=key_file)
+
+    _stream_kind = RoutedStream
 
     def _make_edge(self, parts: Parts) -> RoutedEdge:
         return RoutedEdge(parts, self._links, self._secret)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,37 +32,34 @@ SECRET = "s" * 40
 class RoutedServed(Served):
     """A front, its shards, and a session for the front."""
 
-    def __init__(self, engine: SmallEngine, clock: StillClock) -> None:
-        super().__init__(engine, clock)
-        self.shards: list[Gateway] = []
+    def __init__(self, engines: Sequence[SmallEngine], clock: StillClock) -> None:
+        super().__init__(engines[0], clock)
+        self.engines = engines
+        self.shards: dict[int, Gateway] = {}
         self.links: Links
+        self.watch: Watch
         self.place = tempfile.TemporaryDirectory(prefix="u-")
 
     def socket(self, shard: int) -> Path:
         return Path(self.place.name) / f"{shard}"
 
-    async def start_shard(
-        self,
-        shard: int,
-        limits: Limits,
-        operations: Operations = Operations(),  # noqa: B008
-    ) -> Gateway:
-        del limits
+    async def start_shard(self, shard: int, operations: Operations | None = None) -> None:
         parts = Parts(
-            engine=self.engine,
+            engine=self.engines[shard],
             identity=HopIdentity(SECRET),
             clock=self.clock,
             random=CountingRandom(),
-            operations=operations,
+            operations=operations or Operations(),
         )
-        gateway = Gateway(
+        gateway = self.shards[shard] = Gateway(
             parts, GatewayOptions(socket=self.socket(shard)), registry=CollectorRegistry()
         )
         await gateway.start()
-        return gateway
+
+    async def stop_shard(self, shard: int) -> None:
+        await self.shards.pop(shard).stop()
 
     async def start_front(self, options: GatewayOptions, limits: Limits, **more: Any) -> None:
-        self.shards = [await self.start_shard(shard, limits) for shard in range(2)]
         addresses = {ShardId(n): Address(path=str(self.socket(n))) for n in range(2)}
         self.links = Links(addresses, ShardMap.even(2, version=6))
         self.watch = Watch(self.links, SECRET)
@@ -69,11 +67,11 @@ class RoutedServed(Served):
         registry = Registry(self.engine.registry.domains, limits=limits)
         engine = RoutedEngine(self.links, registry, limits, self.watch.status)
         key_file = more.pop("key_file", None)
-        more.setdefault("operations", Operations())
         parts = Parts(
             engine=cast("Engine", engine),
             clock=self.clock,
             random=CountingRandom(),
+            operations=more.pop("operations", None) or self.watch.operations(),
             shard_map_version=lambda: self.links.shard_map.version,
             **more,
         )
@@ -89,10 +87,16 @@ class RoutedServed(Served):
         await self.gateway.start()
         self.http = aiohttp.ClientSession(self.url)
 
+    def key_of(self, shard: int, nth: int = 0) -> str:
+        """A key of the loopback's tenant in a shard."""
+        keys = (f"k{n}" for n in count())
+        mine = (key for key in keys if self.links.shard_map.shard_of("default", key) == shard)
+        return next(islice(mine, nth, None))
+
     async def stop(self) -> None:
         await super().stop()
-        for shard in self.shards:
-            await shard.stop()
+        for shard in list(self.shards):
+            await self.stop_shard(shard)
         self.place.cleanup()
 
 
@@ -109,12 +113,19 @@ class RoutedServing:
         identity: Any = None,
         options: GatewayOptions | None = None,
         domains: Sequence[Domain] = (DOMAIN,),
+        apart: bool = False,
+        shards: Sequence[int] = (0, 1),
+        shard_operations: Operations | None = None,
         **more: Any,
     ) -> RoutedServed:
-        clock = StillClock()
-        served = RoutedServed(SmallEngine(domains, DEFAULT_LIMITS), clock)
+        """`apart`: each shard has an engine of its own; `shards`: those that run."""
+        first = SmallEngine(domains, DEFAULT_LIMITS)
+        second = SmallEngine(domains, DEFAULT_LIMITS) if apart else first
+        served = RoutedServed([first, second], StillClock())
         self._started.append(served)
-        who = identity(clock) if callable(identity) else identity or Loopback()
+        for shard in shards:
+            await served.start_shard(shard, shard_operations)
+        who = identity(served.clock) if callable(identity) else identity or Loopback()
         options = options or GatewayOptions(port=0)
         await served.start_front(options, limits, identity=who, **more)
         return served

@@ -625,6 +625,30 @@ def test_every_close_code_is_in_the_documented_protocol() -> None:
     page = (Path(__file__).parents[3] / "docs" / "stream.md").read_text()
     table = page.partition("## Close codes")[2]
     codes = {value for name, value in vars(stream).items() if name.isupper() and type(value) is int}
-    codes -= {stream.REPLIES_PER_FRAME}
+    codes -= {stream.REPLIES_PER_FRAME, stream.DIRECT_BYTES_MAX}
     assert {1000, 1001, 1003, 1009, 4000, 4001, 4008, 4011} == codes
     assert all(f"\n| {code} |" in table for code in codes)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535])
+def test_the_head_of_a_direct_frame_is_what_a_general_writer_makes(size: int) -> None:
+    head = stream._head(2, size)
+    assert head[0] == 0x82
+    assert head[1] == (size if size < 126 else 126)
+    assert head[2:] == (b"" if size < 126 else size.to_bytes(2, "big"))
+
+
+@CODECS
+async def test_frames_for_the_writer_and_direct_ones_arrive_in_the_order_of_commands(
+    served: Served, name: str
+) -> None:
+    client = await opened(served, name)
+    expected = []
+    for turn in range(12):
+        # The replies of an array take more than a direct frame may, those of the others do not.
+        many = [f"{turn}-{number}" for number in range(150)]
+        expected += [*many, f"{turn}-after"]
+        await client.say([add(one) for one in many])
+        await client.say(add(f"{turn}-after"))
+    replies = await client.replies(len(expected))
+    assert [reply["id"] for reply in replies] == expected

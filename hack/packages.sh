@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian packages whose programs are missing on this machine.
 # Usage: hack/packages.sh test|bench
-#   test    what tests/e2e calls: strace injects errors, FUSE and ext4 images are disks to hurt
+#   test    a compiler for the compiled parts, and what tests/e2e calls: strace injects errors, FUSE and ext4 images are disks to hurt
 #   bench   the servers that `make bench` compares with
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/sbin
 case ${1:-} in
-  test) wanted=(make:make strace:strace fusermount3:fuse3 mkfs.ext4:e2fsprogs losetup:mount) ;;
+  test) wanted=(make:make gcc:gcc strace:strace fusermount3:fuse3 mkfs.ext4:e2fsprogs losetup:mount) ;;
   bench) wanted=(psql:postgresql pg_lsclusters:postgresql redis-server:redis-server taskset:util-linux) ;;
   *) echo "usage: hack/packages.sh test|bench" >&2; exit 2 ;;
 esac
@@ -18,6 +18,9 @@ for entry in "${wanted[@]}"; do
 done
 if [ "$1" = test ]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  python3 -c 'import os, sysconfig
+os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || missing+=(python3-dev)
+  [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 fi
 [ "${#missing[@]}" -gt 0 ] || exit 0
 

@@ -35,9 +35,11 @@ make_venv() {
 }
 
 # The lock, the project's metadata, the interpreter and this directory (an editable install
-# points at it) decide what an environment holds.
+# points at it) decide what an environment holds; the compiled parts are made anew when their
+# source has changed.
 wanted() {
-  { cat "requirements/$1.txt" pyproject.toml; .venv/bin/python --version; pwd; } | sha256sum
+  { cat "requirements/$1.txt" pyproject.toml setup.py; find engine -name '*.c' | sort | xargs cat
+    .venv/bin/python --version; pwd; } | sha256sum
 }
 
 pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet --no-input "$@"; }
@@ -50,7 +52,11 @@ for set in "$@"; do
   fi
   echo "setup: installing locked dependencies ($set)"
   pip install --require-hashes --requirement "requirements/$set.txt"
+  find engine -name '*.so' -delete
   pip install --no-deps --no-build-isolation --editable .
+  .venv/bin/python -c 'import sys; from ultraengine.compiled import absent; sys.exit(bool(absent()))' ||
+    echo "setup: no C compiler or no Python headers: the engine runs in plain Python, slower" \
+      "('apt-get install gcc python3-dev', then remove .venv/ready-*)"
   # The type checker remembers which modules were missing.
   rm -rf .mypy_cache
   wanted "$set" >"$stamp"

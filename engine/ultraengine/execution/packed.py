@@ -20,6 +20,10 @@ Chunk format (``dump``, ``changes``; little-endian but for the hashes): entries 
 index u64, floor u64, then a block of entries: count u32, ``count`` mirrored hashes (8 bytes
 each, ascending), ``count`` values u64 (ascending among equal hashes).  At most 1 MiB.
 
+Compiled: `PackedCore` (``_packed.c``) holds the same fields and does the two things that happen
+with every command, `add` and `candidates`.  `PlainCore` is the reference, and what is used where
+no compiler was or ``ULTRA_PURE=1`` asks for it.
+
 Rules: values ascend strictly over all additions of one index, which makes "added since" and
 "older than" a comparison; hashes prove nothing, so a candidate is confirmed by its reader.
 """
@@ -31,7 +35,7 @@ from functools import lru_cache
 from itertools import compress
 from operator import gt
 from struct import Struct, pack, unpack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ultraengine.model.errors import InvariantBroken
 
@@ -73,31 +77,85 @@ def _hashes(count: int) -> Struct:
     return Struct("8s" * count)
 
 
-class PackedIndex:
-    """A multimap from 8-byte hashes to strictly ascending integers below 2^64.
+class PlainCore:
+    """Fields and hot methods of a packed index in plain Python."""
+
+    __slots__ = ("_count", "_half", "_keys", "_last", "_limit", "_values", "_wide")
+
+    _keys: list[bytearray]
+    _values: "list[array[int]]"
+    _half: int
+    _wide: int
+    _limit: int
+    _count: int
+    _last: int
+
+    def add(self, identity: bytes, value: int, /) -> None:
+        """Append one entry.  Raises what `_refuse` raises unless `value` is above all before."""
+        if value <= self._last:
+            self._refuse(value)
+        self._last = value
+        keys = self._keys
+        number = _integer(identity, "little") & self._wide
+        if number >= len(keys):
+            number -= self._half
+        keys[number] += identity
+        self._values[number].append(value)
+        self._count += 1
+        if self._count > self._limit:
+            self._split()
+
+    def candidates(self, identity: bytes, /) -> tuple[int, ...]:
+        """The values added with this hash, newest first."""
+        keys = self._keys
+        number = _integer(identity, "little") & self._wide
+        if number >= len(keys):
+            number -= self._half
+        bucket = keys[number]
+        at = bucket.rfind(identity)
+        if at < 0:
+            return ()
+        found = []
+        while at >= 0:
+            if at & 7:
+                # A hit across two neighbours is none; it may overlap a real one to its left.
+                at = bucket.rfind(identity, 0, at + 7)
+            else:
+                found.append(self._values[number][at >> 3])
+                at = bucket.rfind(identity, 0, at)
+        return tuple(found)
+
+    def _refuse(self, value: int) -> None:
+        """The index says what is wrong."""
+
+    def _split(self) -> None:
+        """The index makes room."""
+
+
+if TYPE_CHECKING:
+    from ultraengine.execution._packed import PackedCore
+else:
+    try:
+        from ultraengine.execution._packed import PackedCore
+    except ImportError:
+        PackedCore = PlainCore
+
+
+class PackedIndex(PackedCore):
+    """A multimap from 8-byte hashes to strictly ascending integers below 2^63.
 
     Additions and look-ups take constant time.  Not thread-safe: it belongs to the writer of its
     shard.
     """
 
-    __slots__ = (
-        "_count",
-        "_floor",
-        "_half",
-        "_keys",
-        "_last",
-        "_limit",
-        "_mark",
-        "_values",
-        "_wide",
-    )
+    __slots__ = ("_floor", "_mark")
 
     def __init__(self) -> None:
         # Buckets 0 .. half-1 and half .. len-1: those below len-half have been split at this
         # level.  A hash belongs to bucket (hash & wide), or to that minus half if there is no
         # such bucket yet.
-        self._keys: list[bytearray] = [bytearray()]
-        self._values: list[array[int]] = [array("Q")]
+        self._keys = [bytearray()]
+        self._values = [array("Q")]
         self._half = 1
         self._wide = 1
         self._limit = BUCKET_ENTRIES
@@ -120,40 +178,8 @@ class PackedIndex:
         """Entries with values below this have been cut."""
         return self._floor
 
-    def candidates(self, identity: bytes) -> tuple[int, ...]:
-        """The values added with this hash, newest first."""
-        keys = self._keys
-        number = _integer(identity, "little") & self._wide
-        if number >= len(keys):
-            number -= self._half
-        bucket = keys[number]
-        at = bucket.rfind(identity)
-        if at < 0:
-            return ()
-        found = []
-        while at >= 0:
-            if at & 7:
-                # A hit across two neighbours is none; it may overlap a real one to its left.
-                at = bucket.rfind(identity, 0, at + 7)
-            else:
-                found.append(self._values[number][at >> 3])
-                at = bucket.rfind(identity, 0, at)
-        return tuple(found)
-
-    def add(self, identity: bytes, value: int) -> None:
-        """Append one entry.  Raises `InvariantBroken` unless `value` is above all before."""
-        if value <= self._last:
-            raise InvariantBroken("values of a packed index ascend", value=value, last=self._last)
-        self._last = value
-        keys = self._keys
-        number = _integer(identity, "little") & self._wide
-        if number >= len(keys):
-            number -= self._half
-        keys[number] += identity
-        self._values[number].append(value)
-        self._count += 1
-        if self._count > self._limit:
-            self._split()
+    def _refuse(self, value: int) -> None:
+        raise InvariantBroken("values of a packed index ascend", value=value, last=self._last)
 
     def cut_below(self, value: int) -> Iterator[Entry]:
         """Remove all entries with lower values, yielding them in no particular order.

@@ -91,6 +91,7 @@ class Verdict(msgspec.Struct, eq=False):
 
 Run = Callable[[Any, Command, Any, CommandContext, EventPlace], Verdict]
 Evolve = Callable[[Any, Any, Any], None]
+Lane = Callable[[Any, Sequence[Any], int, EventPlace, bytearray, list[Any]], int]
 
 
 def rejected(rejection: Rejection) -> Verdict:
@@ -179,14 +180,14 @@ class _Items:
             raise InvariantBroken("linked items need linked_failed", command=spec.name)
         self.items, self.guard = spec.items, spec.guard
         self.decide_item, self.fold = spec.decide_item, spec.fold
+        self.lane = spec.lane
         self.linked, self.overlay, self.dry_run = spec.linked, spec.overlay, spec.dry_run
         self.linked_failed = spec.linked_failed
 
 
 def _compile_items(spec: CommandSpec, evolve: Evolve) -> Run:
     parts = _Items(spec)
-    decide_item, linked = parts.decide_item, parts.linked
-    encode_into = _ENCODER.encode_into
+    linked = parts.linked
 
     def run(
         state: Any, _command: Command, payload: Any, context: CommandContext, place: EventPlace
@@ -203,48 +204,87 @@ def _compile_items(spec: CommandSpec, evolve: Evolve) -> Run:
             return internal(error)
         if len(items) == 1 and (linked is None or not linked(items[0])):
             return _run_single(parts, evolve, state, items, context, place, dry=dry)
-        buffer = bytearray()
-        verdicts: list[Any] = []
-        raised: Exception | None = None
-        count = 0
-        index, end, sent = 0, len(items), len(context.messages)
-        while index < end:
-            item = items[index]
-            if linked is not None and linked(item):
-                stop = _end_of_run(items, index, linked)
-                place.index = count
-                count += _run_linked(
-                    parts, evolve, state, items[index:stop], context, place, buffer, verdicts
-                )
-                index, sent = stop, len(context.messages)
-                continue
-            index += 1
-            mark = len(buffer)
-            try:
-                event = decide_item(state, item, context)
-                if type(event) is Rejection:
-                    context.unsend(sent)
-                    verdicts.append(event)
-                    continue
-                encode_into(event, buffer, mark)
-            except Exception as error:  # noqa: BLE001  (one poison item fails alone)
-                del buffer[mark:]
-                context.unsend(sent)
-                raised = error
-                verdicts.append(_poison(error))
-                continue
-            place.index = count
-            try:
-                evolve(state, event, place)
-            except Exception as error:
-                raise EvolveFailed("evolve may not fail", offset=place.offset) from error
-            count += 1
-            if context.used:
-                sent = len(context.messages)
-            verdicts.append(event)
-        return _fold(parts, items, verdicts, buffer, count, dry=dry, raised=raised)
+        return _run_many(parts, evolve, state, items, context, place, dry=dry)
 
     return run
+
+
+def _run_many(
+    parts: _Items,
+    evolve: Evolve,
+    state: Any,
+    items: Sequence[Any],
+    context: CommandContext,
+    place: EventPlace,
+    *,
+    dry: bool,
+) -> Verdict:
+    """Items one after the other, each seeing the effects of those before it."""
+    decide_item, linked = parts.decide_item, parts.linked
+    lane = None if dry else parts.lane
+    buffer = bytearray()
+    verdicts: list[Any] = []
+    raised: Exception | None = None
+    count = 0
+    index, end, sent = 0, len(items), len(context.messages)
+    while index < end:
+        if lane is not None:
+            taken = _take(lane, state, items, index, count, place, buffer, verdicts)
+            index, count = index + taken, count + taken
+            if index == end:
+                break
+        item = items[index]
+        if linked is not None and linked(item):
+            stop = _end_of_run(items, index, linked)
+            place.index = count
+            count += _run_linked(
+                parts, evolve, state, items[index:stop], context, place, buffer, verdicts
+            )
+            index, sent = stop, len(context.messages)
+            continue
+        index += 1
+        mark = len(buffer)
+        try:
+            event = decide_item(state, item, context)
+            if type(event) is Rejection:
+                context.unsend(sent)
+                verdicts.append(event)
+                continue
+            _ENCODER.encode_into(event, buffer, mark)
+        except Exception as error:  # noqa: BLE001  (one poison item fails alone)
+            del buffer[mark:]
+            context.unsend(sent)
+            raised = error
+            verdicts.append(_poison(error))
+            continue
+        place.index = count
+        try:
+            evolve(state, event, place)
+        except Exception as error:
+            raise EvolveFailed("evolve may not fail", offset=place.offset) from error
+        count += 1
+        if context.used:
+            sent = len(context.messages)
+        verdicts.append(event)
+    return _fold(parts, items, verdicts, buffer, count, dry=dry, raised=raised)
+
+
+def _take(
+    lane: Lane,
+    state: Any,
+    items: Sequence[Any],
+    index: int,
+    count: int,
+    place: EventPlace,
+    buffer: bytearray,
+    verdicts: list[Any],
+) -> int:
+    """Let the domain's lane execute what it can from `index` on; returns the items done."""
+    place.index = count
+    try:
+        return lane(state, items, index, place, buffer, verdicts)
+    except Exception as error:
+        raise EvolveFailed("evolve may not fail", offset=place.offset) from error
 
 
 def _end_of_run(items: Sequence[Any], start: int, linked: Callable[[Any], bool]) -> int:
@@ -266,6 +306,10 @@ def _run_single(
     dry: bool,
 ) -> Verdict:
     """The commonest command: one item that is linked to none."""
+    if parts.lane is not None and not dry:
+        buffer, verdicts = bytearray(), list[Any]()
+        if _take(parts.lane, state, items, 0, 0, place, buffer, verdicts):
+            return _fold(parts, items, verdicts, buffer, 1, dry=dry, raised=None)
     sent = len(context.messages)
     try:
         event = parts.decide_item(state, items[0], context)

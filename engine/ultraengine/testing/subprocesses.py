@@ -1,6 +1,7 @@
-"""Runs a module of this package in fresh interpreters that differ in their hash seed only.
+"""Runs a module of this package in fresh interpreters whose answers must not differ.
 
-What depends on ``hash()`` of a string or on the order of a set comes out differently there.
+They differ in their hash seed: what depends on ``hash()`` of a string or on the order of a set
+comes out differently.  And every second one runs without the engine's compiled parts.
 """
 
 import os
@@ -28,9 +29,14 @@ def run_under_seeds(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": seed,
+                "PYTHONPATH": path,
+                "ULTRA_PURE": str(number % 2),
+            },
         )
-        for seed in seeds
+        for number, seed in enumerate(seeds)
     ]
     outputs: list[bytes] = []
     try:

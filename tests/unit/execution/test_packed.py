@@ -266,7 +266,7 @@ def test_a_dump_depends_on_content_alone() -> None:
     assert list(again.dump()) == list(direct.dump())
 
 
-def test_a_dump_has_the_same_bytes_under_every_hash_seed() -> None:
+def test_a_dump_has_the_same_bytes_under_every_hash_seed_compiled_or_not() -> None:
     program = (
         "import random, hashlib; from ultraengine.execution.packed import PackedIndex\n"
         "source, index = random.Random(3), PackedIndex()\n"
@@ -277,12 +277,13 @@ def test_a_dump_has_the_same_bytes_under_every_hash_seed() -> None:
     digests = {
         subprocess.run(
             [sys.executable, "-c", program],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path), "ULTRA_PURE": pure},
             capture_output=True,
             check=True,
             text=True,
         ).stdout
         for seed in ("1", "2")
+        for pure in ("0", "1")
     }
     assert len(digests) == 1
 

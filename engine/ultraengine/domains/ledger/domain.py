@@ -10,6 +10,7 @@ from ultraengine.domains.ledger import accounts, codes, commands, holds, image, 
 from ultraengine.domains.ledger.check import check_slot
 from ultraengine.domains.ledger.events import Event
 from ultraengine.domains.ledger.evolve import evolve
+from ultraengine.domains.ledger.lane import LANE, Run
 from ultraengine.domains.ledger.overlay import overlay
 from ultraengine.domains.ledger.queries import QUERIES
 from ultraengine.domains.ledger.reversals import decide_reversal
@@ -25,6 +26,7 @@ def _spec(
     decide_item: Callable[[Any, Any, Any], Any],
     prepare: Callable[[Any], Any],
     summary: str,
+    lane: Run | None = None,
 ) -> CommandSpec:
     over_accounts = "accounts" in data.__struct_fields__
     return CommandSpec(
@@ -35,6 +37,7 @@ def _spec(
         items=commands.account_items if over_accounts else commands.transfer_items,
         guard=accounts.guard,
         decide_item=decide_item,
+        lane=lane,
         linked=commands.is_linked,
         overlay=overlay,
         linked_failed=codes.LINKED_FAILED,
@@ -57,6 +60,7 @@ COMMANDS: Final = (
         decide_transfer,
         commands.prepare_transfers,
         "Move amounts between accounts, or hold them until they are posted or voided.",
+        LANE,
     ),
     _spec(
         codes.POST,

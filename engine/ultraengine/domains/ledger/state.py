@@ -12,7 +12,7 @@ says so.
 
 import heapq
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import xxhash
 
@@ -27,13 +27,8 @@ CONCERNS: Final = 1
 _STALE_TIMERS_MIN: Final = 64
 
 
-class Account:
-    """One account.  A slots class, as a million of them are kept and four fields written a time.
-
-    ``low`` and ``high`` are the window of the fast path: a plain transfer may take its source
-    to ``low`` and its target to ``high`` without any further question.  Accounts that need
-    questions (closed, with holds, with numbers near a machine word) have an empty window.
-    """
+class PlainFields:
+    """What an account is made of, in plain Python: the reference for ``_lane.c``."""
 
     __slots__ = (
         "anchors",
@@ -55,6 +50,27 @@ class Account:
         "pending_out",
         "version",
     )
+
+
+if TYPE_CHECKING:
+    from ultraengine.domains.ledger._lane import AccountFields
+else:
+    try:
+        from ultraengine.domains.ledger._lane import AccountFields
+    except ImportError:
+        AccountFields = PlainFields
+
+
+class Account(AccountFields):
+    """One account.  Its fields are compiled where they can be, as a million of them are kept and
+    four fields written a time.
+
+    ``low`` and ``high`` are the window of the fast path: a plain transfer may take its source
+    to ``low`` and its target to ``high`` without any further question.  Accounts that need
+    questions (closed, with holds, with numbers near a machine word) have an empty window.
+    """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -80,10 +96,10 @@ class Account:
         self.version = 1
         self.head = head
         """Position of the account's last change."""
-        self.anchors: tuple[int, ...] = ()
+        self.anchors = ()
         """Position of the last anchor of each level."""
         self.effective_max = NEVER
-        self.late: int | None = None
+        self.late = None
         """Position of the last late posting."""
         self.dirty = True
         """Counted as changed since the last mark."""

@@ -1,0 +1,522 @@
+/* The ledger's fast lane: ordinary transfers, decided, applied and recorded in one go.
+ *
+ * `transfers.py` and `evolve.py` are the reference.  What is done here for a transfer is what
+ * `decide_transfer` and `evolve` do on their fast path, and the event's bytes are those that
+ * msgspec writes for a `Transferred`.  Whatever is not ordinary is left to the caller.
+ *
+ * `AccountFields` are the fields of `state.Account` as machine words, so that a million of them
+ * take little memory.  A number that needs more than a word is kept as a Python integer.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+/* An integer of any size: `big` when it does not fit into a word. */
+typedef struct {
+    long long word;
+    PyObject *big;
+} Number;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *id, *asset, *min_balance, *max_balance, *metadata, *anchors, *late;
+    Number balance, pending_in, pending_out, low, high;
+    long long number, version, head, effective_max;
+    char closed, dirty;
+} Account;
+
+static PyTypeObject *account_type;
+
+static PyObject *get_number(Account *self, void *offset) {
+    Number *number = (Number *)((char *)self + (Py_ssize_t)offset);
+    return number->big ? Py_NewRef(number->big) : PyLong_FromLongLong(number->word);
+}
+
+static int set_number(Account *self, PyObject *value, void *offset) {
+    Number *number = (Number *)((char *)self + (Py_ssize_t)offset);
+    int overflow = 0;
+    if (value == NULL || !PyLong_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "a number of an account is an integer");
+        return -1;
+    }
+    long long word = PyLong_AsLongLongAndOverflow(value, &overflow);
+    PyObject *before = number->big;
+    number->big = overflow ? Py_NewRef(value) : NULL;
+    number->word = overflow ? 0 : word;
+    Py_XDECREF(before);
+    return 0;
+}
+
+#define OBJECT(name) {#name, T_OBJECT_EX, offsetof(Account, name), 0, NULL}
+#define WORD(name) {#name, T_LONGLONG, offsetof(Account, name), 0, NULL}
+#define TRUTH(name) {#name, T_BOOL, offsetof(Account, name), 0, NULL}
+#define NUMBER(name)                                                                              \
+    {#name, (getter)get_number, (setter)set_number, NULL, (void *)offsetof(Account, name)}
+
+static PyMemberDef account_members[] = {
+    OBJECT(id),      OBJECT(asset), OBJECT(min_balance), OBJECT(max_balance), OBJECT(metadata),
+    OBJECT(anchors), OBJECT(late),  WORD(number),        WORD(version),       WORD(head),
+    WORD(effective_max), TRUTH(closed), TRUTH(dirty), {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef account_numbers[] = {
+    NUMBER(balance), NUMBER(pending_in), NUMBER(pending_out), NUMBER(low), NUMBER(high),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static void account_dealloc(Account *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    Py_CLEAR(self->id);
+    Py_CLEAR(self->asset);
+    Py_CLEAR(self->min_balance);
+    Py_CLEAR(self->max_balance);
+    Py_CLEAR(self->metadata);
+    Py_CLEAR(self->anchors);
+    Py_CLEAR(self->late);
+    Py_CLEAR(self->balance.big);
+    Py_CLEAR(self->pending_in.big);
+    Py_CLEAR(self->pending_out.big);
+    Py_CLEAR(self->low.big);
+    Py_CLEAR(self->high.big);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot account_slots[] = {
+    {Py_tp_doc, "Fields of an account as machine words where they fit."},
+    {Py_tp_members, account_members},
+    {Py_tp_getset, account_numbers},
+    {Py_tp_dealloc, account_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec account_spec = {
+    .name = "ultraengine.domains.ledger._lane.AccountFields",
+    .basicsize = sizeof(Account),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = account_slots,
+};
+
+/* --- msgpack, as msgspec writes it: the shortest form of each value --- */
+
+typedef struct {
+    unsigned char *bytes;
+    size_t size, room;
+} Buffer;
+
+static int reserve(Buffer *out, size_t more) {
+    if (out->room - out->size >= more)
+        return 0;
+    size_t room = (out->size + more) * 2;
+    unsigned char *bytes = PyMem_Realloc(out->bytes, room);
+    if (bytes == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    out->bytes = bytes;
+    out->room = room;
+    return 0;
+}
+
+static void put_big_endian(Buffer *out, unsigned char code, unsigned long long value, int width) {
+    out->bytes[out->size++] = code;
+    for (int shift = (width - 1) * 8; shift >= 0; shift -= 8)
+        out->bytes[out->size++] = (unsigned char)(value >> shift);
+}
+
+static int put_integer(Buffer *out, long long value) {
+    if (reserve(out, 9) < 0)
+        return -1;
+    unsigned long long bits = (unsigned long long)value;
+    if (value >= -32 && value < 128)
+        out->bytes[out->size++] = (unsigned char)value;
+    else if (value >= 0 && value <= 0xff)
+        put_big_endian(out, 0xcc, bits, 1);
+    else if (value >= 0 && value <= 0xffff)
+        put_big_endian(out, 0xcd, bits, 2);
+    else if (value >= 0 && value <= 0xffffffffLL)
+        put_big_endian(out, 0xce, bits, 4);
+    else if (value >= 0)
+        put_big_endian(out, 0xcf, bits, 8);
+    else if (value >= -128)
+        put_big_endian(out, 0xd0, bits, 1);
+    else if (value >= -32768)
+        put_big_endian(out, 0xd1, bits, 2);
+    else if (value >= -2147483648LL)
+        put_big_endian(out, 0xd2, bits, 4);
+    else
+        put_big_endian(out, 0xd3, bits, 8);
+    return 0;
+}
+
+static int put_text(Buffer *out, const char *text, size_t size) {
+    if (reserve(out, size + 5) < 0)
+        return -1;
+    if (size < 32)
+        out->bytes[out->size++] = (unsigned char)(0xa0 | size);
+    else if (size <= 0xff)
+        put_big_endian(out, 0xd9, size, 1);
+    else if (size <= 0xffff)
+        put_big_endian(out, 0xda, size, 2);
+    else
+        put_big_endian(out, 0xdb, size, 4);
+    memcpy(out->bytes + out->size, text, size);
+    out->size += size;
+    return 0;
+}
+
+/* None, an integer of one word, or text. */
+static int put_value(Buffer *out, PyObject *value) {
+    if (value == Py_None) {
+        if (reserve(out, 1) < 0)
+            return -1;
+        out->bytes[out->size++] = 0xc0;
+        return 0;
+    }
+    if (PyLong_CheckExact(value)) {
+        long long word = PyLong_AsLongLong(value);
+        if (word == -1 && PyErr_Occurred())
+            return -1;
+        return put_integer(out, word);
+    }
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(value, &size);
+    return text == NULL ? -1 : put_text(out, text, (size_t)size);
+}
+
+/* --- the lane --- */
+
+enum { ID, LINKED, SOURCE, TARGET, AMOUNT, PENDING, EFFECTIVE, CODE, REFERENCE, FIELDS };
+static const char *const field_names[FIELDS] = {
+    "id", "linked", "source", "target", "amount", "pending_timeout_s", "effective_time", "code",
+    "reference",
+};
+
+/* What does not change while a lane exists. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *item_type;
+    Py_ssize_t offsets[FIELDS]; /* of the fields within an item */
+    PyObject *hash;             /* (bytes, seed) -> 8 bytes */
+    PyObject *done;             /* stands for the event in the verdicts */
+    long long fast_end, anchor_mask;
+} Lane;
+
+/* What does not change while one run of items is executed. */
+typedef struct {
+    Lane *lane;
+    PyObject *book, *accounts, *add, *candidates, *seed, *highest, *changed;
+    PyObject *verdicts;
+    long long number, time, position;
+    Buffer out;
+} Run;
+
+static PyObject *field_of(const Run *run, PyObject *item, int field) {
+    return *(PyObject **)((char *)item + run->lane->offsets[field]);
+}
+
+static Account *account_of(Run *run, PyObject *id) {
+    PyObject *found = PyDict_GetItemWithError(run->accounts, id);
+    if (found == NULL)
+        return NULL;
+    if (!PyObject_TypeCheck(found, account_type)) {
+        PyErr_SetString(PyExc_TypeError, "an account has compiled fields");
+        return NULL;
+    }
+    return (Account *)found;
+}
+
+static PyObject *hash_of(Run *run, PyObject *id) {
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(id, &size);
+    PyObject *raw = text == NULL ? NULL : PyBytes_FromStringAndSize(text, size);
+    if (raw == NULL)
+        return NULL;
+    PyObject *args[2] = {raw, run->seed};
+    PyObject *hash = PyObject_Vectorcall(run->lane->hash, args, 2, NULL);
+    Py_DECREF(raw);
+    return hash;
+}
+
+/* 1 when the id is higher than all before or its hash was never seen; -1 with an exception. */
+static int is_new(Run *run, PyObject *id, PyObject *hash, int higher) {
+    (void)id;
+    if (higher)
+        return 1;
+    PyObject *found = PyObject_CallOneArg(run->candidates, hash);
+    if (found == NULL)
+        return -1;
+    int empty = PyTuple_CheckExact(found) && PyTuple_GET_SIZE(found) == 0;
+    Py_DECREF(found);
+    return empty;
+}
+
+static int touch(Run *run, Account *account) {
+    if (account->dirty)
+        return 0;
+    PyObject *pair = PyTuple_Pack(2, run->book, (PyObject *)account);
+    if (pair == NULL)
+        return -1;
+    int failed = PyList_Append(run->changed, pair);
+    Py_DECREF(pair);
+    if (failed == 0)
+        account->dirty = 1;
+    return failed;
+}
+
+static int fits(const Account *account) {
+    return account->balance.big == NULL && account->low.big == NULL && account->high.big == NULL;
+}
+
+/* One item: 1 = done, 0 = not ordinary and nothing was changed, -1 = failed. */
+static int execute(Run *run, PyObject *item) {
+    Lane *lane = run->lane;
+    if ((PyObject *)Py_TYPE(item) != lane->item_type)
+        return 0;
+    PyObject *fields[FIELDS];
+    for (int field = 0; field < FIELDS; field++) {
+        fields[field] = field_of(run, item, field);
+        if (fields[field] == NULL)
+            return 0;
+    }
+    PyObject *effective = fields[EFFECTIVE], *code = fields[CODE];
+    if (fields[LINKED] != Py_False || fields[PENDING] != Py_None ||
+        !PyLong_CheckExact(fields[AMOUNT]) || !PyUnicode_CheckExact(fields[ID]) ||
+        !PyUnicode_CheckExact(fields[SOURCE]) || !PyUnicode_CheckExact(fields[TARGET]) ||
+        (effective != Py_None && !PyLong_CheckExact(effective)) ||
+        (code != Py_None && !PyLong_CheckExact(code) && !PyUnicode_CheckExact(code)) ||
+        (fields[REFERENCE] != Py_None && !PyUnicode_CheckExact(fields[REFERENCE])))
+        return 0;
+    int overflow = 0;
+    long long amount = PyLong_AsLongLongAndOverflow(fields[AMOUNT], &overflow);
+    if (overflow || amount <= 0 || amount >= lane->fast_end)
+        return 0;
+    Account *source = account_of(run, fields[SOURCE]);
+    if (source == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    Account *target = account_of(run, fields[TARGET]);
+    if (target == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    if (source == target || source->asset != target->asset || !fits(source) || !fits(target))
+        return 0;
+    long long moment = run->time;
+    if (effective != Py_None) {
+        moment = PyLong_AsLongLongAndOverflow(effective, &overflow);
+        if (overflow)
+            return 0;
+    }
+    /* A window lies within (-fast_end, fast_end), so these do not overflow. */
+    long long source_balance = source->balance.word - amount;
+    long long target_balance = target->balance.word + amount;
+    long long source_version = source->version + 1, target_version = target->version + 1;
+    if (source_balance < source->low.word || target_balance > target->high.word ||
+        !(source_version & lane->anchor_mask) || !(target_version & lane->anchor_mask) ||
+        moment < source->effective_max || moment < target->effective_max)
+        return 0;
+    int higher = PyUnicode_Compare(fields[ID], run->highest) > 0;
+    PyObject *hash = hash_of(run, fields[ID]);
+    if (hash == NULL)
+        return -1;
+    int fresh = is_new(run, fields[ID], hash, higher);
+    if (fresh <= 0) {
+        Py_DECREF(hash);
+        return fresh;
+    }
+    /* The event's bytes first: what cannot be recorded has changed nothing. */
+    Buffer *out = &run->out;
+    size_t mark = out->size;
+    int failed = reserve(out, 4) < 0;
+    if (!failed) {
+        put_big_endian(out, 0xdc, 16, 2); /* an array of the tag and 15 fields */
+        out->bytes[out->size++] = 1;      /* the tag of Transferred */
+        failed = put_integer(out, run->number) < 0 || put_value(out, fields[ID]) < 0 ||
+                 put_value(out, fields[SOURCE]) < 0 || put_value(out, fields[TARGET]) < 0 ||
+                 put_integer(out, amount) < 0 || put_integer(out, source_balance) < 0 ||
+                 put_integer(out, target_balance) < 0 || put_integer(out, source_version) < 0 ||
+                 put_integer(out, target_version) < 0 || put_integer(out, source->head) < 0 ||
+                 put_integer(out, target->head) < 0 || put_integer(out, run->time) < 0 ||
+                 put_value(out, effective) < 0 || put_value(out, code) < 0 ||
+                 put_value(out, fields[REFERENCE]) < 0;
+    }
+    if (failed) {
+        out->size = mark;
+        Py_DECREF(hash);
+        PyErr_Clear();
+        return 0;
+    }
+    source->balance.word = source_balance;
+    target->balance.word = target_balance;
+    source->version = source_version;
+    target->version = target_version;
+    source->head = target->head = run->position;
+    source->effective_max = target->effective_max = moment;
+    if (higher)
+        Py_SETREF(run->highest, Py_NewRef(fields[ID]));
+    PyObject *entry = PyLong_FromLongLong(run->position + run->position);
+    PyObject *args[2] = {hash, entry};
+    PyObject *added = entry == NULL ? NULL : PyObject_Vectorcall(run->add, args, 2, NULL);
+    Py_XDECREF(entry);
+    Py_DECREF(hash);
+    if (added == NULL)
+        return -1;
+    Py_DECREF(added);
+    run->position++;
+    return touch(run, source) < 0 || touch(run, target) < 0 ||
+                   PyList_Append(run->verdicts, lane->done) < 0
+               ? -1
+               : 1;
+}
+
+static int append_to(PyObject *buffer, const Buffer *out) {
+    Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
+    if (PyByteArray_Resize(buffer, size + (Py_ssize_t)out->size) < 0)
+        return -1;
+    memcpy(PyByteArray_AS_STRING(buffer) + size, out->bytes, out->size);
+    return 0;
+}
+
+/* run(book, items, index, position, time, buffer, verdicts) -> items done, from `index` on. */
+static PyObject *lane_run(Lane *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 7 || !PyList_CheckExact(args[1]) || !PyByteArray_CheckExact(args[5]) ||
+        !PyList_CheckExact(args[6])) {
+        PyErr_SetString(PyExc_TypeError, "a run takes a book, items, numbers and two outputs");
+        return NULL;
+    }
+    Run run = {.lane = self, .book = args[0], .verdicts = args[6]};
+    Py_ssize_t index = PyLong_AsSsize_t(args[2]), first = index, end = PyList_GET_SIZE(args[1]);
+    run.position = PyLong_AsLongLong(args[3]);
+    run.time = PyLong_AsLongLong(args[4]);
+    PyObject *number = NULL, *slot = NULL;
+    int state = PyErr_Occurred() || index < 0 ? -1 : 1;
+    if (state > 0 && ((number = PyObject_GetAttrString(run.book, "number")) == NULL ||
+                      (run.accounts = PyObject_GetAttrString(run.book, "accounts")) == NULL ||
+                      (run.add = PyObject_GetAttrString(run.book, "add")) == NULL ||
+                      (run.candidates = PyObject_GetAttrString(run.book, "candidates")) == NULL ||
+                      (run.seed = PyObject_GetAttrString(run.book, "seed")) == NULL ||
+                      (run.highest = PyObject_GetAttrString(run.book, "highest")) == NULL ||
+                      (slot = PyObject_GetAttrString(run.book, "slot")) == NULL ||
+                      (run.changed = PyObject_GetAttrString(slot, "changed")) == NULL))
+        state = -1;
+    if (state > 0 && (!PyDict_CheckExact(run.accounts) || !PyList_CheckExact(run.changed) ||
+                      !PyUnicode_CheckExact(run.highest))) {
+        PyErr_SetString(PyExc_TypeError, "a book has a dict of accounts and a list of changes");
+        state = -1;
+    }
+    if (state > 0) {
+        run.number = PyLong_AsLongLong(number);
+        state = PyErr_Occurred() ? -1 : 1;
+    }
+    while (state > 0 && index < end) {
+        state = execute(&run, PyList_GET_ITEM(args[1], index));
+        index += state > 0;
+    }
+    if (state >= 0 && index > first &&
+        (PyObject_SetAttrString(run.book, "highest", run.highest) < 0 ||
+         append_to(args[5], &run.out) < 0))
+        state = -1;
+    PyMem_Free(run.out.bytes);
+    Py_XDECREF(number);
+    Py_XDECREF(slot);
+    Py_XDECREF(run.accounts);
+    Py_XDECREF(run.add);
+    Py_XDECREF(run.candidates);
+    Py_XDECREF(run.seed);
+    Py_XDECREF(run.highest);
+    Py_XDECREF(run.changed);
+    if (state < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "a run begins at an item");
+        return NULL;
+    }
+    return PyLong_FromSsize_t(index - first);
+}
+
+/* Where a field stands within an item, from its member descriptor. */
+static Py_ssize_t offset_of(PyObject *type, const char *name) {
+    PyObject *descriptor = PyObject_GetAttrString(type, name);
+    Py_ssize_t offset = -1;
+    if (descriptor == NULL)
+        return -1;
+    if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+        if (member->type == T_OBJECT_EX || member->type == T_OBJECT)
+            offset = member->offset;
+    }
+    Py_DECREF(descriptor);
+    if (offset < 0)
+        PyErr_Format(PyExc_TypeError, "%s is no plain field of an item", name);
+    return offset;
+}
+
+static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"item_type", "hash", "done", "fast_end", "anchor_mask", NULL};
+    PyObject *item_type, *hash, *done;
+    long long fast_end, anchor_mask;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOLL", names, &PyType_Type, &item_type,
+                                     &hash, &done, &fast_end, &anchor_mask))
+        return NULL;
+    Lane *self = (Lane *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->item_type = Py_NewRef(item_type);
+    self->hash = Py_NewRef(hash);
+    self->done = Py_NewRef(done);
+    self->fast_end = fast_end;
+    self->anchor_mask = anchor_mask;
+    for (int field = 0; field < FIELDS; field++) {
+        self->offsets[field] = offset_of(item_type, field_names[field]);
+        if (self->offsets[field] < 0) {
+            Py_DECREF(self);
+            return NULL;
+        }
+    }
+    return (PyObject *)self;
+}
+
+static void lane_dealloc(Lane *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    Py_CLEAR(self->item_type);
+    Py_CLEAR(self->hash);
+    Py_CLEAR(self->done);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef lane_methods[] = {
+    {"run", (PyCFunction)(void (*)(void))lane_run, METH_FASTCALL,
+     "run(book, items, index, position, time, buffer, verdicts) -> items done from index on."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot lane_slots[] = {
+    {Py_tp_doc, "Executes runs of ordinary transfers."},
+    {Py_tp_methods, lane_methods},
+    {Py_tp_new, lane_new},
+    {Py_tp_dealloc, lane_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec lane_spec = {
+    .name = "ultraengine.domains.ledger._lane.Lane",
+    .basicsize = sizeof(Lane),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = lane_slots,
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_lane", "The ledger's fast lane.", -1, NULL, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__lane(void) {
+    PyObject *made = PyModule_Create(&module);
+    PyObject *lane = PyType_FromSpec(&lane_spec);
+    account_type = (PyTypeObject *)PyType_FromSpec(&account_spec);
+    if (made == NULL || lane == NULL || account_type == NULL ||
+        PyModule_AddObjectRef(made, "AccountFields", (PyObject *)account_type) < 0 ||
+        PyModule_AddObjectRef(made, "Lane", lane) < 0) {
+        Py_XDECREF(made);
+        made = NULL;
+    }
+    Py_XDECREF(lane);
+    return made;
+}

@@ -1,0 +1,45 @@
+from collections.abc import Callable
+from typing import Any
+
+from ultraengine.domains.ledger.state import Book
+
+class AccountFields:
+    id: str
+    number: int
+    asset: str
+    min_balance: int | None
+    max_balance: int | None
+    metadata: dict[str, str] | None
+    balance: int
+    pending_in: int
+    pending_out: int
+    closed: bool
+    version: int
+    head: int
+    anchors: tuple[int, ...]
+    effective_max: int
+    late: int | None
+    dirty: bool
+    low: int
+    high: int
+
+class Lane:
+    def __init__(
+        self,
+        item_type: type,
+        hash: Callable[[bytes, int], bytes],
+        done: object,
+        fast_end: int,
+        anchor_mask: int,
+    ) -> None: ...
+    def run(
+        self,
+        book: Book,
+        items: list[Any],
+        index: int,
+        position: int,
+        time: int,
+        buffer: bytearray,
+        verdicts: list[Any],
+        /,
+    ) -> int: ...

@@ -1,0 +1,12 @@
+from array import array
+
+class PackedCore:
+    _keys: list[bytearray]
+    _values: list[array[int]]
+    _half: int
+    _wide: int
+    _limit: int
+    _count: int
+    _last: int
+    def add(self, identity: bytes, value: int, /) -> None: ...
+    def candidates(self, identity: bytes, /) -> tuple[int, ...]: ...

@@ -10,21 +10,49 @@ Closed loop (default): every client sends its next request when the answer is th
 throughput.  ``--rate``: requests leave on a fixed schedule, whether or not earlier ones were
 answered, and latency counts from the scheduled moment, so that waiting is not hidden
 (coordinated omission).  Prints one JSON object.
+
+One thread waits for all sockets; a request costs it a send, a receive and a few searches in
+bytes, and ``load_cpu_s`` says how much that was.  Every answer is counted as accepted or not;
+a sample is decoded after the clock has stopped, to see that each transfer was posted.
+
+Ids are UUIDv7, ascending, as clients make them (RFC 9562 §5.7).
 """
 
 import argparse
-import asyncio
+import gc
+import itertools
 import json
 import random
 import resource
+import select
 import time
-from collections.abc import Sequence
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
-import aiohttp
 import msgspec
+from wires import Connection, Http, WebSocket, Wire, verify
 
 ENCODE = msgspec.msgpack.encode
 BOOK = "bench"
+SAMPLES = 64
+"""Answers that are decoded afterwards."""
+SPIN_S = 0.002
+"""Before a scheduled moment that is nearer, the generator does not sleep: the kernel's timers
+are coarser than what is measured."""
+
+
+def names(run: str) -> Callable[[], str]:
+    """Makes ascending UUIDv7s: time, then a counter; what `run` is keeps runs apart."""
+    milliseconds, salt = time.time_ns() // 1_000_000, zlib.crc32(run.encode()) & 0x3FFF | 0x8000
+    numbers = itertools.count()
+
+    def name() -> str:
+        number = next(numbers)
+        at, low = milliseconds + (number >> 8), number & 0xFF
+        return f"{at >> 16:08x}-{at & 0xFFFF:04x}-7{low:03x}-{salt:04x}-{number:012x}"
+
+    return name
 
 
 def transfer(rng: random.Random, accounts: int, name: str) -> dict[str, object]:
@@ -43,172 +71,175 @@ def command(name: str, transfers: Sequence[object]) -> dict[str, object]:
 
 def payloads(options: argparse.Namespace) -> list[bytes]:
     """All request bodies, encoded."""
-    rng = random.Random(options.seed)
+    rng, name = random.Random(options.seed), names(options.run)
     bodies = []
-    for number in range(options.requests):
-        name = f"{options.run}-{number:08d}"
+    for _ in range(options.requests):
         if options.shape == "commands":
-            items = [
-                transfer(rng, options.accounts, f"{name}-{n:04d}") for n in range(options.items)
-            ]
-            body: object = command(name, items)
+            own = name()
+            items = [transfer(rng, options.accounts, name()) for _ in range(options.items)]
+            body: object = command(own, items)
         else:
             commands = [
-                command(f"{name}-{n:04d}", [transfer(rng, options.accounts, f"{name}-{n:04d}")])
-                for n in range(options.items)
+                command(name(), [transfer(rng, options.accounts, name())])
+                for _ in range(options.items)
             ]
             body = commands[0] if options.items == 1 else commands
         bodies.append(ENCODE(body))
     return bodies
 
 
-class Http:
-    """One keep-alive connection; the least that HTTP/1.1 needs, so that the load stays cheap."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        path = "/v1/commands:batch" if options.shape == "batch" else "/v1/commands"
-        if options.shape == "batch" and options.items == 1:
-            path = "/v1/commands"
-        self.head = (
-            f"POST {path} HTTP/1.1\r\nHost: localhost:{options.port}\r\n"
-            "Content-Type: application/msgpack\r\nAccept: application/msgpack\r\n"
-        )
-        self.port = options.port
-
-    async def open(self) -> None:
-        """Connect."""
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
-
-    async def ask(self, body: bytes) -> bool:
-        """Send one request and wait for its answer; whether it was a 200."""
-        self.writer.write(f"{self.head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        at = head.lower().index(b"content-length:") + 15
-        length = int(head[at : head.index(b"\r", at)])
-        await self.reader.readexactly(length)
-        return head[9:12] == b"200"
-
-    async def close(self) -> None:
-        """Disconnect."""
-        self.writer.close()
+def wire_of(options: argparse.Namespace) -> Wire:
+    """What a shape is spoken in."""
+    if options.shape == "stream":
+        return WebSocket(options.port)
+    many = options.shape == "batch" and options.items > 1
+    return Http(options.port, "/v1/commands:batch" if many else "/v1/commands")
 
 
-class Stream:
-    """One WebSocket; every message waits for as many replies as it holds commands."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.url = f"http://127.0.0.1:{options.port}/v1/stream"
-        self.items = options.items
-
-    async def open(self) -> None:
-        """Connect and take the hello."""
-        self.session = aiohttp.ClientSession()
-        self.socket = await self.session.ws_connect(self.url, protocols=["ultra.v1.msgpack"])
-        await self.socket.receive()
-
-    async def ask(self, body: bytes) -> bool:
-        """Send one message and wait for all its replies; whether all were accepted."""
-        await self.socket.send_bytes(body)
-        missing, fine = self.items, True
-        while missing:
-            replies = msgspec.msgpack.decode(await self.socket.receive_bytes())
-            for reply in replies if isinstance(replies, list) else [replies]:
-                if "op" not in reply:
-                    missing -= 1
-                    fine = fine and reply["outcome"] == "accepted"
-        return fine
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self.session.close()
-
-
-async def prepare(options: argparse.Namespace) -> None:
+def prepare(port: int, accounts: int) -> None:
     """Open the accounts, in commands of 1,000."""
-    connection = Http(argparse.Namespace(port=options.port, shape="commands", items=1))
-    await connection.open()
-    for start in range(0, options.accounts, 1_000):
-        end = min(start + 1_000, options.accounts)
-        accounts = [
-            {"id": f"a{n}", "asset": "USD/2", "min_balance": None} for n in range(start, end)
-        ]
+    wire = Http(port, "/v1/commands")
+    connection = Connection(port, wire)
+    for start in range(0, accounts, 1_000):
+        opened = [{"id": f"a{n}", "asset": "USD/2", "min_balance": None}
+                  for n in range(start, min(start + 1_000, accounts))]  # fmt: skip
         body = {"type": "ledger.open_accounts", "key": BOOK, "id": f"open-{start}",
-                "data": {"accounts": accounts}}  # fmt: skip
-        if not await connection.ask(ENCODE(body)):
-            raise SystemExit(f"accounts from a{start} on could not be opened")
-    await connection.close()
+                "data": {"accounts": opened}}  # fmt: skip
+        answer, accepted = connection.ask(wire.request(ENCODE(body)), 1)
+        if accepted != 1:
+            raise SystemExit(f"accounts from a{start} on could not be opened: {answer[-500:]!r}")
+    connection.socket.close()
 
 
-async def closed_loop(options: argparse.Namespace, bodies: list[bytes]) -> dict[str, object]:
-    """Throughput: each client keeps exactly one request under way."""
-    kind = Stream if options.shape == "stream" else Http
-    clients = [kind(options) for _ in range(options.clients)]
-    for client in clients:
-        await client.open()
-    waiting = iter(bodies)
-    latencies: list[float] = []
-    failed = 0
+class Run:
+    """One run: what is sent, what came back."""
 
-    async def work(client: Http | Stream) -> None:
-        nonlocal failed
-        for body in waiting:
-            started = time.perf_counter()
-            fine = await client.ask(body)
-            latencies.append(time.perf_counter() - started)
-            failed += not fine
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.wire = wire_of(options)
+        self.commands = 1 if options.shape == "commands" else options.items
+        """Commands per request."""
+        self.requests = [self.wire.request(body) for body in payloads(options)]
+        self.connections = [Connection(options.port, self.wire) for _ in range(options.clients)]
+        self.latencies: list[float] = []
+        self.failed = 0
+        self._samples: list[bytes] = []
+        self._every = max(1, len(self.requests) // SAMPLES)
 
-    started = time.perf_counter()
-    await asyncio.gather(*(work(client) for client in clients))
-    seconds = time.perf_counter() - started
-    for client in clients:
-        await client.close()
-    return summary(options, latencies, seconds, failed)
+    def answered(self, answer: bytes, accepted: int, waited: float) -> None:
+        """Count one answer."""
+        if len(self.latencies) % self._every == 0:
+            self._samples.append(answer)
+        self.latencies.append(waited)
+        self.failed += accepted != self.commands
+
+    def go(self) -> dict[str, object]:
+        """Run, then look at the samples; what is printed."""
+        gc.collect()
+        gc.freeze()  # The generator's own collections would show as latency.
+        gc.disable()
+        before, started = _cpu_s(), time.perf_counter()
+        if self.options.rate:
+            self._scheduled(started)
+        elif len(self.connections) == 1:
+            self._alone()
+        else:
+            self._closed()
+        seconds, spent = time.perf_counter() - started, _cpu_s() - before
+        gc.enable()
+        for connection in self.connections:
+            connection.socket.close()
+        failed = self.failed + verify(self.wire, self._samples, self.commands, self.options.items)
+        return summary(self.options, self.latencies, seconds, spent, failed)
+
+    def _alone(self) -> None:
+        """One client: the socket blocks, so nothing but the engine is waited for."""
+        connection, commands, clock = self.connections[0], self.commands, time.perf_counter
+        for request in self.requests:
+            started = clock()
+            answer, accepted = connection.ask(request, commands)
+            self.answered(answer, accepted, clock() - started)
+
+    def _closed(self) -> None:
+        """Each client keeps exactly one request under way."""
+        poll, clock, waiting = select.epoll(), time.perf_counter, iter(self.requests)
+        by_number = self._registered(poll)
+        busy = 0
+        for connection, request in zip(self.connections, waiting, strict=False):
+            connection.since = clock()
+            connection.send(request, poll)
+            busy += 1
+        while busy:
+            for connection, (answer, accepted) in self._ready(poll, by_number, -1):
+                now = clock()
+                self.answered(answer, accepted, now - connection.since)
+                following = next(waiting, None)
+                if following is None:
+                    busy -= 1
+                else:
+                    connection.since = now
+                    connection.send(following, poll)
+
+    def _scheduled(self, started: float) -> None:
+        """Requests leave at their moments; who finds no free connection waits, and it counts."""
+        poll, clock, rate = select.epoll(), time.perf_counter, self.options.rate
+        by_number = self._registered(poll)
+        free, late, sent, answered = deque(self.connections), deque[int](), 0, 0
+        count = len(self.requests)
+        while answered < count:
+            now = clock()
+            while sent < count and started + sent / rate <= now:
+                late.append(sent)
+                sent += 1
+            while late and free:
+                number, connection = late.popleft(), free.popleft()
+                connection.since = started + number / rate
+                connection.send(self.requests[number], poll)
+            left = started + sent / rate - clock() if sent < count else -1.0
+            timeout = left - SPIN_S / 2 if left > SPIN_S else (0 if sent < count else -1)
+            for connection, (answer, accepted) in self._ready(poll, by_number, timeout):
+                self.answered(answer, accepted, clock() - connection.since)
+                free.append(connection)
+                answered += 1
+
+    def _registered(self, poll: select.epoll) -> dict[int, Connection]:
+        for connection in self.connections:
+            connection.socket.settimeout(0)
+            poll.register(connection.socket, select.EPOLLIN)
+        return {connection.socket.fileno(): connection for connection in self.connections}
+
+    def _ready(
+        self, poll: select.epoll, by_number: dict[int, Connection], timeout: float
+    ) -> Iterator[tuple[Connection, tuple[bytes, int]]]:
+        """The answers that are complete now, after a wait of at most `timeout` seconds."""
+        for number, events in poll.poll(timeout):
+            connection = by_number[number]
+            if events & select.EPOLLOUT:
+                connection.send_more(poll)
+            if events & ~select.EPOLLOUT:
+                found = connection.receive(self.commands)
+                if found is not None:
+                    yield connection, found
 
 
-async def open_loop(options: argparse.Namespace, bodies: list[bytes]) -> dict[str, object]:
-    """Latency: requests leave at their scheduled moments over a pool of connections."""
-    kind = Stream if options.shape == "stream" else Http
-    free: asyncio.Queue[Http | Stream] = asyncio.Queue()
-    for _ in range(options.clients):
-        client = kind(options)
-        await client.open()
-        free.put_nowait(client)
-    latencies: list[float] = []
-    failed = 0
-    started = time.perf_counter()
-
-    async def one(due: float, body: bytes) -> None:
-        nonlocal failed
-        client = await free.get()
-        fine = await client.ask(body)
-        latencies.append(time.perf_counter() - due)
-        failed += not fine
-        free.put_nowait(client)
-
-    tasks = []
-    for number, body in enumerate(bodies):
-        due = started + number / options.rate
-        delay = due - time.perf_counter()
-        if delay > 0:
-            await asyncio.sleep(delay)
-        tasks.append(asyncio.create_task(one(due, body)))
-    await asyncio.gather(*tasks)
-    seconds = time.perf_counter() - started
-    while not free.empty():
-        await free.get_nowait().close()
-    return summary(options, latencies, seconds, failed)
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def summary(
-    options: argparse.Namespace, latencies: list[float], seconds: float, failed: int
+    options: argparse.Namespace,
+    latencies: list[float],
+    seconds: float,
+    spent: float,
+    failed: int,
 ) -> dict[str, object]:
     """What is printed: rates in transfers per second, latencies in milliseconds per request."""
     latencies.sort()
 
     def at(share: float) -> float:
-        return round(latencies[min(int(share * len(latencies)), len(latencies) - 1)] * 1e3, 3)
+        return round(latencies[min(int(share * len(latencies)), len(latencies) - 1)] * 1e3, 4)
 
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "transfers_per_s": round(options.requests * options.items / seconds),
         "requests": options.requests,
@@ -220,7 +251,7 @@ def summary(
         "max_ms": at(1.0),
         "failed": failed,
         "seconds": round(seconds, 3),
-        "load_cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+        "load_cpu_s": round(spent, 3),
     }
 
 
@@ -231,23 +262,19 @@ def main() -> None:
     parser.add_argument("--shape", choices=("commands", "batch", "stream"), default="commands")
     parser.add_argument("--items", type=int, default=1)
     parser.add_argument("--clients", type=int, default=1)
-    parser.add_argument("--requests", type=int, default=100)
+    parser.add_argument("--requests", type=int, default=100, help="0 only prepares")
     parser.add_argument("--accounts", type=int, default=10_000)
     parser.add_argument(
         "--rate", type=float, default=0.0, help="requests per second; 0 = closed loop"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run", default="run", help="prefix that makes ids unique")
+    parser.add_argument("--run", default="run", help="keeps the ids of runs apart")
     parser.add_argument("--prepare", action="store_true", help="open the accounts first")
     options = parser.parse_args()
-
-    async def run() -> dict[str, object]:
-        if options.prepare:
-            await prepare(options)
-        bodies = payloads(options)
-        return await (open_loop if options.rate else closed_loop)(options, bodies)
-
-    print(json.dumps(asyncio.run(run())))
+    if options.prepare:
+        prepare(options.port, options.accounts)
+    if options.requests:
+        print(json.dumps(Run(options).go()))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Starts the servers that are compared, on free ports, with their data on the same disk.
+"""Starts the servers that are compared, on free ports, with their data on the same disk, and
+the load generator.
 
 Each is stopped by the process id that was started here, and nothing else is touched.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -61,16 +63,57 @@ def wait_for_port(port: int) -> None:
     raise SystemExit(f"nothing listens on port {port} after {START_S} s")
 
 
+def pinned(command: Sequence[str], core: int | None) -> list[str]:
+    """The command on one core, where there are several."""
+    if core is None or (os.cpu_count() or 1) <= core:
+        return list(command)
+    return ["taskset", "-c", str(core), *command]
+
+
+def load(
+    port: int,
+    shape: str,
+    items: int,
+    clients: int,
+    requests: int,
+    run: str,
+    *,
+    rate: float = 0.0,
+    accounts: int = 10_000,
+    core: int | None = 1,
+) -> dict[str, object]:
+    """Run the load generator as a process of its own, on the other core where there is one."""
+    options = {"port": port, "shape": shape, "items": items, "clients": clients, "run": run,
+               "requests": requests, "rate": rate, "accounts": accounts}  # fmt: skip
+    command = [sys.executable, str(Path(__file__).parent / "load.py")]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the load failed: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout))
+
+
+def memory_mib(pid: int, name: str) -> float:
+    """``VmRSS`` or ``VmHWM`` of a process, from the kernel."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"process {pid} has no {name}")
+
+
 @contextlib.contextmanager
-def ultra(directory: Path, *options: str, core: int | None = None) -> Iterator[tuple[int, int]]:
+def ultra(
+    directory: Path,
+    *options: str,
+    core: int | None = None,
+    stop: signal.Signals = signal.SIGTERM,
+) -> Iterator[tuple[int, int]]:
     """An engine with its data in `directory`; yields (port, process id)."""
     port = free_port()
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ultraengine.cli.main", "dev", "--port", str(port),
                "--data", str(directory / "data"), *options]  # fmt: skip
-    if core is not None:
-        command = ["taskset", "-c", str(core), *command]
-    with running(command, directory / "engine.log", signal.SIGTERM) as pid:
+    with running(pinned(command, core), directory / "engine.log", stop) as pid:
         until = time.monotonic() + START_S
         while True:
             with contextlib.suppress(OSError):

@@ -248,7 +248,7 @@ def markdown(about: dict[str, str], table: dict[str, Result], goals: list[tuple[
             f"| {name} | {row['transfers_per_s']:,.0f} | {row['transfers_per_s_low']:,.0f} to "
             f"{row['transfers_per_s_high']:,.0f} | {row['p50_ms']:.3f} | {row['p99_ms']:.3f} |"
         )
-    lines += ["", "Latency on a fixed schedule at half of that rate, from the moment scheduled:", "",
+    lines += ["", "Latency on a fixed schedule at half of that rate, from when each was due:", "",
               "| shape | transfers/s | p50 ms | p99 ms | p99, lowest to highest | worst ms |",
               "|---|--:|--:|--:|--:|--:|"]  # fmt: skip
     for name, row in table.items():

@@ -192,11 +192,18 @@ static const char *const field_names[FIELDS] = {
     "reference",
 };
 
+enum { NUMBER, ACCOUNTS, ADD, CANDIDATES, SEED, HIGHEST, SLOT, PARTS };
+static const char *const part_names[PARTS] = {
+    "number", "accounts", "add", "candidates", "seed", "highest", "slot",
+};
+
 /* What does not change while a lane exists. */
 typedef struct {
     PyObject_HEAD
-    PyObject *item_type;
+    PyObject *item_type, *book_type, *slot_type;
     Py_ssize_t offsets[FIELDS]; /* of the fields within an item */
+    Py_ssize_t parts[PARTS];    /* of the parts of a book */
+    Py_ssize_t changed;         /* of the list of changes within a slot */
     PyObject *hash;             /* (bytes, seed) -> 8 bytes */
     PyObject *done;             /* stands for the event in the verdicts */
     long long fast_end, anchor_mask;
@@ -211,8 +218,9 @@ typedef struct {
     Buffer out;
 } Run;
 
-static PyObject *field_of(const Run *run, PyObject *item, int field) {
-    return *(PyObject **)((char *)item + run->lane->offsets[field]);
+/* The object in a slot of another one; borrowed, NULL when it was never set. */
+static PyObject *at_offset(PyObject *holder, Py_ssize_t offset) {
+    return *(PyObject **)((char *)holder + offset);
 }
 
 static Account *account_of(Run *run, PyObject *id) {
@@ -239,8 +247,7 @@ static PyObject *hash_of(Run *run, PyObject *id) {
 }
 
 /* 1 when the id is higher than all before or its hash was never seen; -1 with an exception. */
-static int is_new(Run *run, PyObject *id, PyObject *hash, int higher) {
-    (void)id;
+static int is_new(Run *run, PyObject *hash, int higher) {
     if (higher)
         return 1;
     PyObject *found = PyObject_CallOneArg(run->candidates, hash);
@@ -275,7 +282,7 @@ static int execute(Run *run, PyObject *item) {
         return 0;
     PyObject *fields[FIELDS];
     for (int field = 0; field < FIELDS; field++) {
-        fields[field] = field_of(run, item, field);
+        fields[field] = at_offset(item, lane->offsets[field]);
         if (fields[field] == NULL)
             return 0;
     }
@@ -317,7 +324,7 @@ static int execute(Run *run, PyObject *item) {
     PyObject *hash = hash_of(run, fields[ID]);
     if (hash == NULL)
         return -1;
-    int fresh = is_new(run, fields[ID], hash, higher);
+    int fresh = is_new(run, hash, higher);
     if (fresh <= 0) {
         Py_DECREF(hash);
         return fresh;
@@ -375,6 +382,49 @@ static int append_to(PyObject *buffer, const Buffer *out) {
     return 0;
 }
 
+/* Takes a book apart; references are borrowed, but for `highest`.  -1 with an exception. */
+static int open_book(Run *run) {
+    Lane *lane = run->lane;
+    if ((PyObject *)Py_TYPE(run->book) != lane->book_type) {
+        PyErr_SetString(PyExc_TypeError, "a run needs a book");
+        return -1;
+    }
+    PyObject *parts[PARTS];
+    for (int part = 0; part < PARTS; part++) {
+        parts[part] = at_offset(run->book, lane->parts[part]);
+        if (parts[part] == NULL) {
+            PyErr_Format(PyExc_TypeError, "a book has no %s", part_names[part]);
+            return -1;
+        }
+    }
+    run->accounts = parts[ACCOUNTS];
+    run->add = parts[ADD];
+    run->candidates = parts[CANDIDATES];
+    run->seed = parts[SEED];
+    run->changed = (PyObject *)Py_TYPE(parts[SLOT]) == lane->slot_type
+                       ? at_offset(parts[SLOT], lane->changed)
+                       : NULL;
+    if (run->changed == NULL || !PyList_CheckExact(run->changed) ||
+        !PyDict_CheckExact(run->accounts) || !PyUnicode_CheckExact(parts[HIGHEST])) {
+        PyErr_SetString(PyExc_TypeError, "a book has a dict of accounts and a list of changes");
+        return -1;
+    }
+    run->number = PyLong_AsLongLong(parts[NUMBER]);
+    if (run->number == -1 && PyErr_Occurred())
+        return -1;
+    run->highest = Py_NewRef(parts[HIGHEST]);
+    return 0;
+}
+
+/* The book's highest id; what it was before is given up. */
+static void close_book(Run *run) {
+    PyObject **highest = (PyObject **)((char *)run->book + run->lane->parts[HIGHEST]);
+    PyObject *before = *highest;
+    *highest = run->highest;
+    run->highest = NULL;
+    Py_XDECREF(before);
+}
+
 /* run(book, items, index, position, time, buffer, verdicts) -> items done, from `index` on. */
 static PyObject *lane_run(Lane *self, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs != 7 || !PyList_CheckExact(args[1]) || !PyByteArray_CheckExact(args[5]) ||
@@ -383,52 +433,31 @@ static PyObject *lane_run(Lane *self, PyObject *const *args, Py_ssize_t nargs) {
         return NULL;
     }
     Run run = {.lane = self, .book = args[0], .verdicts = args[6]};
-    Py_ssize_t index = PyLong_AsSsize_t(args[2]), first = index, end = PyList_GET_SIZE(args[1]);
+    Py_ssize_t first = PyLong_AsSsize_t(args[2]), index = first;
     run.position = PyLong_AsLongLong(args[3]);
     run.time = PyLong_AsLongLong(args[4]);
-    PyObject *number = NULL, *slot = NULL;
-    int state = PyErr_Occurred() || index < 0 ? -1 : 1;
-    if (state > 0 && ((number = PyObject_GetAttrString(run.book, "number")) == NULL ||
-                      (run.accounts = PyObject_GetAttrString(run.book, "accounts")) == NULL ||
-                      (run.add = PyObject_GetAttrString(run.book, "add")) == NULL ||
-                      (run.candidates = PyObject_GetAttrString(run.book, "candidates")) == NULL ||
-                      (run.seed = PyObject_GetAttrString(run.book, "seed")) == NULL ||
-                      (run.highest = PyObject_GetAttrString(run.book, "highest")) == NULL ||
-                      (slot = PyObject_GetAttrString(run.book, "slot")) == NULL ||
-                      (run.changed = PyObject_GetAttrString(slot, "changed")) == NULL))
-        state = -1;
-    if (state > 0 && (!PyDict_CheckExact(run.accounts) || !PyList_CheckExact(run.changed) ||
-                      !PyUnicode_CheckExact(run.highest))) {
-        PyErr_SetString(PyExc_TypeError, "a book has a dict of accounts and a list of changes");
-        state = -1;
-    }
-    if (state > 0) {
-        run.number = PyLong_AsLongLong(number);
-        state = PyErr_Occurred() ? -1 : 1;
-    }
-    while (state > 0 && index < end) {
-        state = execute(&run, PyList_GET_ITEM(args[1], index));
-        index += state > 0;
-    }
-    if (state >= 0 && index > first &&
-        (PyObject_SetAttrString(run.book, "highest", run.highest) < 0 ||
-         append_to(args[5], &run.out) < 0))
-        state = -1;
-    PyMem_Free(run.out.bytes);
-    Py_XDECREF(number);
-    Py_XDECREF(slot);
-    Py_XDECREF(run.accounts);
-    Py_XDECREF(run.add);
-    Py_XDECREF(run.candidates);
-    Py_XDECREF(run.seed);
-    Py_XDECREF(run.highest);
-    Py_XDECREF(run.changed);
-    if (state < 0) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_ValueError, "a run begins at an item");
+    if (PyErr_Occurred() || open_book(&run) < 0)
+        return NULL;
+    if (index < 0) {
+        Py_DECREF(run.highest);
+        PyErr_SetString(PyExc_IndexError, "a run begins at an item");
         return NULL;
     }
-    return PyLong_FromSsize_t(index - first);
+    int state = 1;
+    /* The list is asked anew for each item: what is called below might change it. */
+    while (state > 0 && index < PyList_GET_SIZE(args[1])) {
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(args[1], index));
+        state = execute(&run, item);
+        Py_DECREF(item);
+        index += state > 0;
+    }
+    if (state >= 0 && index > first) {
+        close_book(&run);
+        state = append_to(args[5], &run.out);
+    }
+    Py_XDECREF(run.highest);
+    PyMem_Free(run.out.bytes);
+    return state < 0 ? NULL : PyLong_FromSsize_t(index - first);
 }
 
 /* Where a field stands within an item, from its member descriptor. */
@@ -444,38 +473,44 @@ static Py_ssize_t offset_of(PyObject *type, const char *name) {
     }
     Py_DECREF(descriptor);
     if (offset < 0)
-        PyErr_Format(PyExc_TypeError, "%s is no plain field of an item", name);
+        PyErr_Format(PyExc_TypeError, "%s is no plain slot of %R", name, type);
     return offset;
 }
 
 static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"item_type", "hash", "done", "fast_end", "anchor_mask", NULL};
-    PyObject *item_type, *hash, *done;
+    static char *names[] = {"item_type", "book_type",   "slot_type", "hash", "done",
+                            "fast_end",  "anchor_mask", NULL};
+    PyObject *item_type, *book_type, *slot_type, *hash, *done;
     long long fast_end, anchor_mask;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOLL", names, &PyType_Type, &item_type,
-                                     &hash, &done, &fast_end, &anchor_mask))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OOLL", names, &PyType_Type, &item_type,
+                                     &PyType_Type, &book_type, &PyType_Type, &slot_type, &hash,
+                                     &done, &fast_end, &anchor_mask))
         return NULL;
     Lane *self = (Lane *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
     self->item_type = Py_NewRef(item_type);
+    self->book_type = Py_NewRef(book_type);
+    self->slot_type = Py_NewRef(slot_type);
     self->hash = Py_NewRef(hash);
     self->done = Py_NewRef(done);
     self->fast_end = fast_end;
     self->anchor_mask = anchor_mask;
-    for (int field = 0; field < FIELDS; field++) {
-        self->offsets[field] = offset_of(item_type, field_names[field]);
-        if (self->offsets[field] < 0) {
-            Py_DECREF(self);
-            return NULL;
-        }
-    }
+    int known = (self->changed = offset_of(slot_type, "changed")) >= 0;
+    for (int field = 0; known && field < FIELDS; field++)
+        known = (self->offsets[field] = offset_of(item_type, field_names[field])) >= 0;
+    for (int part = 0; known && part < PARTS; part++)
+        known = (self->parts[part] = offset_of(book_type, part_names[part])) >= 0;
+    if (!known)
+        Py_CLEAR(self);
     return (PyObject *)self;
 }
 
 static void lane_dealloc(Lane *self) {
     PyTypeObject *type = Py_TYPE(self);
     Py_CLEAR(self->item_type);
+    Py_CLEAR(self->book_type);
+    Py_CLEAR(self->slot_type);
     Py_CLEAR(self->hash);
     Py_CLEAR(self->done);
     type->tp_free((PyObject *)self);
@@ -503,8 +538,55 @@ static PyType_Spec lane_spec = {
     .slots = lane_slots,
 };
 
+/* --- names --- */
+
+/* Whether text is 1-128 characters of A-Z a-z 0-9 . _ : - (`model.ids.is_name`). */
+static int is_name(PyObject *text) {
+    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text))
+        return 0;
+    Py_ssize_t size = PyUnicode_GET_LENGTH(text);
+    const Py_UCS1 *characters = PyUnicode_1BYTE_DATA(text);
+    if (size < 1 || size > 128)
+        return 0;
+    for (Py_ssize_t at = 0; at < size; at++) {
+        Py_UCS1 one = characters[at];
+        if (!((one >= 'a' && one <= 'z') || (one >= '0' && one <= '9') ||
+              (one >= 'A' && one <= 'Z') || one == '-' || one == '.' || one == '_' || one == ':'))
+            return 0;
+    }
+    return 1;
+}
+
+/* names_hold(items, fields): whether every named attribute of every item is a name. */
+static PyObject *names_hold(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 2 || !PyList_CheckExact(args[0]) || !PyTuple_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "names are looked for in a list, by a tuple of fields");
+        return NULL;
+    }
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(args[0]); at++) {
+        for (Py_ssize_t field = 0; field < PyTuple_GET_SIZE(args[1]); field++) {
+            PyObject *text =
+                PyObject_GetAttr(PyList_GET_ITEM(args[0], at), PyTuple_GET_ITEM(args[1], field));
+            if (text == NULL)
+                return NULL;
+            int holds = is_name(text);
+            Py_DECREF(text);
+            if (!holds)
+                Py_RETURN_FALSE;
+        }
+    }
+    Py_RETURN_TRUE;
+}
+
+static PyMethodDef functions[] = {
+    {"names_hold", (PyCFunction)(void (*)(void))names_hold, METH_FASTCALL,
+     "names_hold(items, fields): whether every named attribute of every item is a name."},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_lane", "The ledger's fast lane.", -1, NULL, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_lane", "The ledger's fast lane.", -1, functions,
+    NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__lane(void) {

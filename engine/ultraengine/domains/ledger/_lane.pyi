@@ -3,6 +3,8 @@ from typing import Any
 
 from ultraengine.domains.ledger.state import Book
 
+def names_hold(items: list[Any], fields: tuple[str, ...], /) -> bool: ...
+
 class AccountFields:
     id: str
     number: int
@@ -27,6 +29,8 @@ class Lane:
     def __init__(
         self,
         item_type: type,
+        book_type: type,
+        slot_type: type,
         hash: Callable[[bytes, int], bytes],
         done: object,
         fast_end: int,

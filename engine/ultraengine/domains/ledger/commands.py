@@ -7,7 +7,7 @@ well-formed but not possible is decided, logged and answered with a result code 
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, field
@@ -290,14 +290,39 @@ def _prepare_common(data: AnyCommand) -> None:
 _NAME_RULE: Final = "an id is 1-128 characters of A-Z a-z 0-9 . _ : -"
 
 
-def _check_names(list_name: str, items: Sequence[Any], fields: Sequence[str]) -> None:
-    """All names at once: what is left after deleting every allowed byte is not allowed."""
-    for attribute in fields:
-        text = "".join(map(attrgetter(attribute), items))
-        if text.encode("utf-8", "surrogatepass").translate(None, _NAME_BYTES):
-            wire_name = {"source": "from", "target": "to"}.get(attribute, attribute)
-            index = next(n for n, item in enumerate(items) if not is_name(getattr(item, attribute)))
-            raise Malformed(_NAME_RULE, pointer=f"/data/{list_name}/{index}/{wire_name}")
+def _plain_names_hold(items: list[Any], fields: tuple[str, ...], /) -> bool:
+    """Whether every named attribute of every item is a name; lengths are the schema's to check.
+
+    All at once: what is left after deleting every allowed byte is not allowed.
+    """
+    return not any(
+        "".join(map(attrgetter(attribute), items))
+        .encode("utf-8", "surrogatepass")
+        .translate(None, _NAME_BYTES)
+        for attribute in fields
+    )
+
+
+if TYPE_CHECKING:
+    from ultraengine.domains.ledger._lane import names_hold
+else:
+    try:
+        from ultraengine.domains.ledger._lane import names_hold
+    except ImportError:
+        names_hold = _plain_names_hold
+
+
+def _check_names(list_name: str, items: list[Any], fields: tuple[str, ...]) -> None:
+    if names_hold(items, fields):
+        return
+    attribute, index = next(
+        (attribute, index)
+        for attribute in fields
+        for index, item in enumerate(items)
+        if not is_name(getattr(item, attribute))
+    )
+    wire_name = {"source": "from", "target": "to"}.get(attribute, attribute)
+    raise Malformed(_NAME_RULE, pointer=f"/data/{list_name}/{index}/{wire_name}")
 
 
 def _prepare_metadata(metadata: dict[str, str], pointer: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ultraengine.domains.ledger.events import (
     INDEX_BITS,
     Transferred,
 )
-from ultraengine.domains.ledger.state import Book
+from ultraengine.domains.ledger.state import Book, LedgerSlot
 from ultraengine.model.domain import At
 
 Run = Callable[[Any, Sequence[Any], int, At, bytearray, list[Any]], int]
@@ -36,7 +36,7 @@ def compiled() -> Run | None:
         from ultraengine.domains.ledger._lane import Lane  # noqa: PLC0415  (may be absent)
     except ImportError:
         return None
-    run = Lane(Transfer, xxhash.xxh3_64_digest, DONE, FAST_END, ANCHOR_MASK).run
+    run = Lane(Transfer, Book, LedgerSlot, xxhash.xxh3_64_digest, DONE, FAST_END, ANCHOR_MASK).run
 
     def lane(
         book: Book,
@@ -46,8 +46,8 @@ def compiled() -> Run | None:
         buffer: bytearray,
         verdicts: list[Any],
     ) -> int:
-        offset, base = at.offset, at.offset << INDEX_BITS
-        mark = len(buffer)
+        offset, mark = at.offset, len(buffer)
+        base = offset << INDEX_BITS
         done = run(book, items, index, base + at.index, at.time, buffer, verdicts)  # type: ignore[arg-type]  # Items are a list.
         if done:
             if offset != book.offset:

@@ -258,7 +258,7 @@ def markdown(about: dict[str, str], table: dict[str, Result], goals: list[tuple[
                 f"{row['p50_ms']:.2f} | {row['p99_ms']:.2f} | {row['p99_ms_low']:.2f} to "
                 f"{row['p99_ms_high']:.2f} | {row['max_ms_high']:.2f} |"
             )
-    failed = sum(int(str(row.get("failed_high", 0))) for row in table.values())
+    failed = sum(int(float(str(row.get("failed_high", 0)))) for row in table.values())
     lines += ["", f"Answers that were not accepted: {failed}."]
     memory = table["ultra: memory"]["peak_rss_mib"]
     lines += ["", f"Peak resident memory of the engine: {memory:.0f} MiB.", "", "Aims:", "",

@@ -8,7 +8,7 @@ Header names are lower-case; `headers` may be any mapping that finds them so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ultraengine.gateway.admission import admit, merge, unknown
 from ultraengine.gateway.codec import Codec, answer_codec, body_codec
@@ -34,6 +34,22 @@ from ultraengine.reply.waiters import Ticket
 Headers = tuple[tuple[str, str], ...]
 
 
+_SINGLE_HEADERS: Final = frozenset({"idempotency-key", "if-match", "traceparent", "prefer"})
+
+
+class Heading(dict[str, str]):
+    """Headers of requests whose heads are the same, with what they say, read once for all."""
+
+    __slots__ = ("bare", "codecs")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self.bare = _SINGLE_HEADERS.isdisjoint(headers)
+        """Whether no header says anything about a single command."""
+        self.codecs: tuple[Codec, Codec] | None = None
+        """Of body and answer, once they are known to be fine."""
+
+
 class Begun(NamedTuple):
     """A request whose commands are to be submitted."""
 
@@ -55,6 +71,9 @@ class Commands:
         Raises `EngineError` DRAINING, UNSUPPORTED_MEDIA_TYPE, NOT_ACCEPTABLE.
         """
         self._edge.require_intake()
+        known = headers.codecs if isinstance(headers, Heading) else None
+        if known is not None:
+            return known
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise EngineError(
                 "a compressed body is not taken",
@@ -62,7 +81,10 @@ class Commands:
                 pointer="/header/content-encoding",
             )
         codec = body_codec(headers.get("content-type"))
-        return codec, answer_codec(headers.get("accept"), codec.name)
+        codecs = codec, answer_codec(headers.get("accept"), codec.name)
+        if isinstance(headers, Heading):
+            headers.codecs = codecs
+        return codecs
 
     def refuse(
         self,
@@ -80,11 +102,13 @@ class Commands:
     def single(self, caller: Caller, headers: Mapping[str, str], body: bytes) -> Answer | Begun:
         """One command."""
         edge = self._edge
+        bare = isinstance(headers, Heading) and headers.bare
         envelope: Envelope | None = None
         try:
             codec, out = self.check(headers)
             envelope = decode_one(body, codec.name)
-            merge_headers(envelope, headers)
+            if not bare:
+                merge_headers(envelope, headers)
             if envelope.id is None:
                 random = edge.random.bytes(ID_RANDOM_BYTES)
                 envelope.id = uuid7(edge.clock.now() // 1_000, random)
@@ -100,7 +124,8 @@ class Commands:
             edge.count((reply,))
             edge.trace("command", start, admitted.command.traceparent, 1)
             more = (*_position(reply), *self._quota(caller))
-            if reply.outcome in {"accepted", "rejected"} and wants_async(headers):
+            logged = reply.outcome in {"accepted", "rejected"}
+            if not bare and logged and wants_async(headers):
                 where = compose.outcome_location(admitted.command)
                 return _accepted_async(reply, where, out, more)
             if reply.outcome == "accepted":

@@ -20,11 +20,11 @@ import re
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import structlog
 
-from ultraengine.gateway.commands import Begun, Commands
+from ultraengine.gateway.commands import Begun, Commands, Heading
 from ultraengine.gateway.edge import Edge
 from ultraengine.gateway.problems import Answer, problem_answer
 from ultraengine.model.errors import EngineError
@@ -32,6 +32,10 @@ from ultraengine.reply.waiters import Ticket
 
 HEAD_BYTES_MAX: Final = 16 * 1024
 """A longer head is the general server's to refuse."""
+HEADS_MAX: Final = 1_024
+"""Heads that are remembered; clients send few that differ in more than the length of the body."""
+KNOWN_HEAD_BYTES_MAX: Final = 512
+"""Longer heads are read each time."""
 PIPELINED_BYTES_MAX: Final = 256 * 1024
 """Bytes behind a request that is being answered; beyond it nothing is read."""
 IDLE_S: Final = 75.0
@@ -53,8 +57,19 @@ _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 _log = structlog.get_logger("ultraengine.gateway")
 
 
-def read_head(lines: bytes) -> dict[str, str] | None:
-    """The headers of a plain request by lower-case name; None when it is not plain."""
+class PlainHead(NamedTuple):
+    """The head of a plain request, without its first line."""
+
+    headers: Heading
+    """By lower-case name."""
+    length: int
+    """Bytes of the body."""
+    close: bool
+    """Whether the client asks to close the connection after the answer."""
+
+
+def read_head(lines: bytes) -> PlainHead | None:
+    """The head of a plain request; None when it is not plain."""
     if _HEAD.fullmatch(lines) is None:
         return None
     found = _HEADER.findall(lines)
@@ -65,9 +80,10 @@ def read_head(lines: bytes) -> dict[str, str] | None:
         return None
     if _LENGTH.fullmatch(headers.get("content-length", "")) is None or "host" not in headers:
         return None
-    if headers.get("connection", "").lower() not in {"", "keep-alive", "close"}:
+    connection = headers.get("connection", "").lower()
+    if connection not in {"", "keep-alive", "close"}:
         return None
-    return headers
+    return PlainHead(Heading(headers), int(headers["content-length"]), connection == "close")
 
 
 class QuickServer:
@@ -81,33 +97,42 @@ class QuickServer:
         self.general = general
         """Makes the protocol that takes over what is not plain."""
         self.connections: dict[QuickConnection, None] = {}
+        self._heads: dict[bytes, PlainHead] = {}
+        self._starts: dict[tuple[int, str], bytes] = {}
+        """First lines of answers by status and content type."""
         self._date = b""
         self._date_of = -1
 
     def __call__(self) -> "QuickConnection":
         return QuickConnection(self)
 
+    def read(self, lines: bytes) -> PlainHead | None:
+        """`read_head`, by heart where the same bytes came before."""
+        known = self._heads.get(lines)
+        if known is not None:
+            return known
+        head = read_head(lines)
+        if head is not None and head.headers.bare and len(lines) <= KNOWN_HEAD_BYTES_MAX:
+            if len(self._heads) >= HEADS_MAX:
+                self._heads.clear()
+            self._heads[lines] = head
+        return head
+
     def head(self, answer: Answer, *, close: bool) -> bytes:
         """The head of an answer."""
         second = self.edge.clock.now() // 1_000_000
         if second != self._date_of:
-            self._date = formatdate(second, usegmt=True).encode("ascii")
+            date = formatdate(second, usegmt=True)
+            self._date = f"\r\nDate: {date}\r\nServer: ultraengine\r\n".encode("ascii")
             self._date_of = second
-        more = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
-        return (
-            b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nDate: %b\r\n%b%b\r\n"
-            % (
-                answer.status,
-                _REASONS[answer.status].encode("ascii"),
-                answer.content_type.encode("ascii"),
-                len(answer.body),
-                self._date,
-                more.encode("ascii"),
-                b"Server: ultraengine\r\nConnection: close\r\n"
-                if close
-                else b"Server: ultraengine\r\n",
-            )
-        )
+        start = self._starts.get((answer.status, answer.content_type))
+        if start is None:
+            line = f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nContent-Type: "
+            start = f"{line}{answer.content_type}\r\nContent-Length: ".encode("ascii")
+            self._starts[answer.status, answer.content_type] = start
+        more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
+        end = b"Connection: close\r\n\r\n" if close else b"\r\n"
+        return b"%b%d%b%b%b" % (start, len(answer.body), self._date, more.encode("ascii"), end)
 
     def sweep(self, now: float) -> None:
         """Close connections that are idle or send too slowly; `now` is the loop's time."""
@@ -129,8 +154,6 @@ class QuickConnection(asyncio.Protocol):
         "_ended",
         "_finish",
         "_have",
-        "_head",
-        "_headers",
         "_held_back",
         "_local",
         "_loop",
@@ -155,9 +178,6 @@ class QuickConnection(asyncio.Protocol):
         """Bytes in ``_parts``."""
         self._need = 1
         """Bytes from which it is worth to look again."""
-        self._head: bytes | None = None
-        """Header lines of the request before, which a client often repeats byte by byte."""
-        self._headers: dict[str, str] = {}
         self._ticket: Ticket | None = None
         """What the request being answered waits for."""
         self._finish: Callable[[Ticket], Answer] | None = None
@@ -272,13 +292,10 @@ class QuickConnection(asyncio.Protocol):
             if len(data) > HEAD_BYTES_MAX:
                 return self._hand_over(data, transport)
             return self._keep(data, len(data) + 1)
-        head = data[line_end + 2 : head_end + 2]
-        if head != self._head:
-            headers = read_head(head)
-            if headers is None or head_end > HEAD_BYTES_MAX:
-                return self._hand_over(data, transport)
-            self._head, self._headers = head, headers
-        length = int(self._headers["content-length"])
+        head = self._server.read(data[line_end + 2 : head_end + 2])
+        if head is None or head_end > HEAD_BYTES_MAX:
+            return self._hand_over(data, transport)
+        length = head.length
         limits = self._server.edge.limits
         bytes_max = limits.command_bytes_max if path is _SINGLE else limits.batch_bytes_max
         if length > bytes_max:
@@ -289,7 +306,7 @@ class QuickConnection(asyncio.Protocol):
         self._parts = [data[end:]] if len(data) > end else []
         self._have = len(data) - end
         self._need = 1
-        self._take(path, data[head_end + 4 : end])
+        self._take(path, head, data[head_end + 4 : end])
         return None
 
     def _keep(self, data: bytes, need: int) -> None:
@@ -306,14 +323,14 @@ class QuickConnection(asyncio.Protocol):
         general.connection_made(transport)
         cast("asyncio.Protocol", general).data_received(data)
 
-    def _take(self, path: str, body: bytes) -> None:
+    def _take(self, path: str, head: PlainHead, body: bytes) -> None:
         """Answer one request, or submit it."""
         edge = self._server.edge
         self._path, self._start = path, edge.clock.monotonic()
-        self._close = self._headers.get("connection", "").lower() == "close"
+        self._close = head.close
         edge.metrics.requests_in_flight += 1
         try:
-            begun = self._begin(path, body)
+            begun = self._begin(path, head.headers, body)
         except EngineError as error:
             begun = problem_answer(error)
         except Exception as error:  # noqa: BLE001  (whatever it was, the client gets an answer)
@@ -327,8 +344,8 @@ class QuickConnection(asyncio.Protocol):
         if ticket.missing:
             edge.waits.add(ticket, self._start, self._done)
 
-    def _begin(self, path: str, body: bytes) -> Answer | Begun:
-        edge, commands, headers = self._server.edge, self._server.commands, self._headers
+    def _begin(self, path: str, headers: Heading, body: bytes) -> Answer | Begun:
+        edge, commands = self._server.edge, self._server.commands
         edge.require_room()
         caller = edge.caller(headers, peer_is_loopback=self._local)
         answer = commands.single if path is _SINGLE else commands.batch

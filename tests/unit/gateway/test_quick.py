@@ -14,7 +14,13 @@ from tests.unit.gateway.conftest import Served, Serving, add
 
 from ultraengine.gateway import quick
 from ultraengine.gateway.driver import GatewayOptions
-from ultraengine.gateway.quick import HEAD_BYTES_MAX, PIPELINED_BYTES_MAX, read_head
+from ultraengine.gateway.quick import (
+    HEAD_BYTES_MAX,
+    HEADS_MAX,
+    KNOWN_HEAD_BYTES_MAX,
+    PIPELINED_BYTES_MAX,
+    read_head,
+)
 from ultraengine.model.limits import Limits
 
 
@@ -85,12 +91,40 @@ async def until(happened: Callable[[], bool]) -> None:
 
 
 def test_header_lines_are_read_by_lower_case_name_without_blanks_around() -> None:
-    assert read_head(b"Host: a\r\nCONTENT-length:  5 \t\r\nX-Empty:\r\nY: a b\tc\r\n") == {
-        "host": "a",
-        "content-length": "5",
-        "x-empty": "",
-        "y": "a b\tc",
-    }
+    head = read_head(b"Host: a\r\nCONTENT-length:  5 \t\r\nX-Empty:\r\nY: a b\tc\r\n")
+    assert head is not None
+    assert head.headers == {"host": "a", "content-length": "5", "x-empty": "", "y": "a b\tc"}
+    assert (head.length, head.close) == (5, False)
+
+
+async def test_a_head_is_read_once_and_only_if_it_says_nothing_of_a_single_command(
+    served: Served,
+) -> None:
+    server = served.gateway._quick[0]
+    plain = b"Host: a\r\nContent-Length: 5\r\n"
+    assert server.read(plain) is server.read(plain)
+    for name in ("Idempotency-Key", "If-Match", "traceparent", "Prefer"):
+        own = plain + f"{name}: x\r\n".encode()
+        assert server.read(own) is not server.read(own)
+    long = plain + b"X: " + b"y" * KNOWN_HEAD_BYTES_MAX + b"\r\n"
+    assert server.read(long) is not server.read(long)
+
+
+async def test_remembered_heads_are_bounded(served: Served) -> None:
+    server = served.gateway._quick[0]
+    for number in range(2 * HEADS_MAX):
+        server.read(f"Host: a\r\nContent-Length: {number}\r\n".encode())
+        assert len(server._heads) <= HEADS_MAX
+
+
+async def test_a_remembered_head_is_authenticated_and_counted_each_time(served: Served) -> None:
+    one = await line(served)
+    for number in range(3):
+        one.writer.write(request(add(f"h{number}")))
+        assert (await one.answer())[0] == 200
+    served.gateway.edge.draining = True
+    one.writer.write(request(add("h3")))
+    assert (await one.answer())[0] == 503
 
 
 @pytest.mark.parametrize(

@@ -634,7 +634,7 @@ def test_every_close_code_is_in_the_documented_protocol() -> None:
 def test_the_head_of_a_direct_frame_is_what_a_general_writer_makes(size: int) -> None:
     head = stream._head(2, size)
     assert head[0] == 0x82
-    assert head[1] == (size if size < 126 else 126)
+    assert head[1] == min(size, 126)
     assert head[2:] == (b"" if size < 126 else size.to_bytes(2, "big"))
 
 

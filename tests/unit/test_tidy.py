@@ -18,7 +18,7 @@ EDGE = {
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "door", "documents", "edge",
                  "admission", "waits", "engine", "frames", "events", "quick",
-                 "routed_http", "watch")
+                 "routed", "routed_http", "watch")
 }  # fmt: skip
 WORLDLY_IMPORTS = {
     "asyncio", "concurrent", "multiprocessing", "os", "queue", "random", "secrets", "select",

@@ -113,7 +113,7 @@ class Commands:
                 random = edge.random.bytes(ID_RANDOM_BYTES)
                 envelope.id = uuid7(edge.clock.now() // 1_000, random)
             edge.charge(caller, 1)
-            admitted = admit(edge.engine.registry, caller, envelope, codec.name)
+            admitted = self._admit(caller, envelope, codec, out)
         except EngineError as error:
             name = None if envelope is None else envelope.id
             return self.refuse(caller, headers, error, name)
@@ -133,6 +133,11 @@ class Commands:
             return reply_problem(reply, more)
 
         return Begun((admitted,), finish)
+
+    def _admit(self, caller: Caller, envelope: Envelope, codec: Codec, out: Codec) -> Any:
+        """What the engine is to be handed for one command.  Raises `EngineError`."""
+        del out  # See `Edge.take_in`.
+        return admit(self._edge.engine.registry, caller, envelope, codec.name)
 
     def batch(self, caller: Caller, headers: Mapping[str, str], body: bytes) -> Answer | Begun:
         """Many commands.  Raises `EngineError` for what refuses them all."""

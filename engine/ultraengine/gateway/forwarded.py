@@ -6,7 +6,7 @@ looked into.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -45,12 +45,23 @@ class Routed(msgspec.Struct, gc=False, eq=False):
     """The envelope in the way's codec."""
 
 
-class Single(NamedTuple):
-    """One command that is forwarded as a request of its own."""
+class Alone(Routed, gc=False, eq=False):
+    """A command that came as a request of its own: its reply is looked into."""
 
-    command: Envelope
-    shard: ShardId
-    request: bytes
+
+class Heard(Reply, frozen=True, gc=False):
+    """A reply that a shard made, and counted."""
+
+
+_HEARD: Final = {
+    "json": msgspec.json.Decoder(Heard).decode,
+    "msgpack": msgspec.msgpack.Decoder(Heard).decode,
+}
+
+
+def heard(raw: msgspec.Raw, out: Codec) -> Reply:
+    """A reply from its bytes.  Raises `DECODE_ERRORS`."""
+    return _HEARD[out.name](raw)
 
 
 def batch_request(batch: Sequence[Routed]) -> bytes:
@@ -126,6 +137,21 @@ def replies_of(
         else:
             result = problem_of(result)
     return [made_reply(one.command, result) for one in batch]
+
+
+def single_replies_of(
+    batch: Sequence[Routed], result: Answered | EngineError, *, was_lost: bool
+) -> list[Reply]:
+    """`replies_of` for commands that came alone: as values, because the answer to a request of
+    one command says in its status and headers what the reply says."""
+    out = batch[0].way.out
+    found: list[Reply] = []
+    for one, reply in zip(batch, replies_of(batch, result, was_lost=was_lost), strict=True):
+        try:
+            found.append(heard(reply, out) if isinstance(reply, msgspec.Raw) else reply)
+        except DECODE_ERRORS:
+            found.append(unknown_reply(one.command))
+    return found
 
 
 def _is_open(raw: msgspec.Raw, out: Codec) -> bool:

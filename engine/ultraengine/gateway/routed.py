@@ -7,36 +7,27 @@ quotas and the shape of envelopes are checked here, everything else there, so a 
 have the same domains as its shards.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from ultraengine.execution.registry import Registry
 from ultraengine.gateway.admission import Intake
 from ultraengine.gateway.codec import JSON, MSGPACK, Codec, CodecName
-from ultraengine.gateway.commands import Begun, Commands
+from ultraengine.gateway.commands import Commands
 from ultraengine.gateway.edge import Edge, Parts
-from ultraengine.gateway.envelope import (
-    ID_RANDOM_BYTES,
-    Envelope,
-    Parsed,
-    decode_one,
-    merge_headers,
-    uuid7,
-    wants_async,
-)
+from ultraengine.gateway.envelope import Envelope, Parsed
 from ultraengine.gateway.forwarded import (
+    Alone,
     Routed,
-    Single,
     Way,
     batch_request,
-    made_reply,
     replies_of,
-    unknown_reply,
+    single_replies_of,
 )
 from ultraengine.gateway.hop import hop_headers
-from ultraengine.gateway.problems import Answer, reply_problem
-from ultraengine.model.errors import EngineError, Malformed
-from ultraengine.model.ids import ShardId, is_name
+from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.model.reply import Reply
 from ultraengine.ports import Caller
@@ -44,7 +35,9 @@ from ultraengine.reply.waiters import Ticket
 from ultraengine.router.driver import Links, Result
 from ultraengine.router.lane import Lane
 from ultraengine.router.partition import split
-from ultraengine.router.wire import Answered, request
+
+PARALLEL_MAX: Final = 4
+"""Batches of single commands under way to one shard for one caller; the rest forms the next."""
 
 Place = tuple[Ticket, int, Routed]
 """A command, and where its reply belongs."""
@@ -90,6 +83,57 @@ class Lanes:
         self._links.send(shard, batch_request(batch), done, deadline_s=self._limits.reply_wait_s)
 
 
+class Pool:
+    """Commands that come alone, gathered for each shard while others are under way.
+
+    A request of its own costs a shard several times what a command in a batch does.
+    """
+
+    def __init__(self, links: Links, limits: Limits) -> None:
+        self._links = links
+        self._limits = limits
+        self._lanes: dict[tuple[ShardId, Way], Lane[Place]] = {}
+        """By shard and way: callers are never mixed.  Idle ones are removed."""
+        self._scheduled: dict[tuple[ShardId, Way], None] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, one: Alone, ticket: Ticket) -> None:
+        """Forward one command with those that come in the same turn of the event loop."""
+        name = one.shard, one.way
+        lane = self._lanes.get(name)
+        if lane is None:
+            limits = self._limits
+            lane = self._lanes[name] = Lane(
+                count_max=limits.commands_per_batch_max,
+                bytes_max=limits.batch_bytes_max,
+                parallel_max=PARALLEL_MAX,
+            )
+        lane.put([(ticket, 0, one)], [len(one.raw) + 1])
+        if name not in self._scheduled:
+            self._scheduled[name] = None
+            self._loop.call_soon(self._go_on, name, lane)
+
+    def _go_on(self, name: tuple[ShardId, Way], lane: Lane[Place]) -> None:
+        self._scheduled.pop(name, None)
+        while places := lane.take():
+            self._send(name, lane, places)
+        if lane.is_idle:
+            self._lanes.pop(name, None)
+
+    def _send(self, name: tuple[ShardId, Way], lane: Lane[Place], places: Sequence[Place]) -> None:
+        batch = [routed for _, _, routed in places]
+
+        def done(result: Result, was_lost: bool) -> None:  # noqa: FBT001  (a callback's shape)
+            replies = single_replies_of(batch, result, was_lost=was_lost)
+            lane.answered()
+            self._go_on(name, lane)
+            for (ticket, index, _), reply in zip(places, replies, strict=True):
+                ticket.put(index, reply)
+
+        deadline_s = self._limits.reply_wait_s
+        self._links.send(name[0], batch_request(batch), done, deadline_s=deadline_s)
+
+
 class RoutedEngine:
     """What the edge hands commands to; `status` comes from whoever watches the shards."""
 
@@ -101,25 +145,15 @@ class RoutedEngine:
         """For documents and paths; it admits nothing here."""
         self.limits = limits
         self.status = status
+        self._pool = Pool(links, limits)
 
     def submit(self, admitted: Sequence[Any], ticket: Ticket, first_index: int = 0) -> None:
         """Forward the commands of one request; every reply arrives through the ticket."""
         first = admitted[0]
-        if isinstance(first, Single):
-            self._forward(first, ticket)
+        if isinstance(first, Alone):
+            self._pool.submit(first, ticket)
         else:
             Lanes(self.links, self.limits).submit(admitted, ticket, first_index)
-
-    def _forward(self, single: Single, ticket: Ticket) -> None:
-        def done(result: Result, was_lost: bool) -> None:  # noqa: FBT001  (a callback's shape)
-            del was_lost  # An answer that leaves the lost attempt open does not come here.
-            answer: Any = result
-            if isinstance(result, EngineError):
-                answer = made_reply(single.command, result)
-            ticket.put(0, answer)
-
-        deadline_s = self.limits.reply_wait_s
-        self.links.send(single.shard, single.request, done, deadline_s=deadline_s)
 
 
 class RoutedEdge(Edge):
@@ -163,9 +197,15 @@ class RoutedEdge(Edge):
             routed.append(Routed(item, shard_of(tenant, item.key), way, encode(item)))
         return Intake(routed, errors)
 
+    def route(self, caller: Caller, envelope: Envelope, codec: Codec, out: Codec) -> Alone:
+        """One command with its shard."""
+        shard = self.links.shard_map.shard_of(caller.tenant, envelope.key)
+        way = Way(self.hop_headers(caller), codec, out)
+        return Alone(envelope, shard, way, codec.encode(envelope))
+
     def count(self, replies: Sequence[Reply]) -> None:
         """Count what ended here; what a shard answered, it has counted itself."""
-        super().count([reply for reply in replies if isinstance(reply, Reply)])
+        super().count([reply for reply in replies if reply.__class__ is Reply])
 
 
 def _codec(name: CodecName) -> Codec:
@@ -173,53 +213,11 @@ def _codec(name: CodecName) -> Codec:
 
 
 class RoutedCommands(Commands):
-    """Single commands are forwarded as they came; batches as any edge takes them."""
+    """Commands are handed in with their shards; all else is as at any edge."""
 
     def __init__(self, edge: RoutedEdge) -> None:
         super().__init__(edge)
-        self._routed = edge
+        self._route = edge.route
 
-    def single(self, caller: Caller, headers: Mapping[str, str], body: bytes) -> Answer | Begun:
-        """One command."""
-        edge = self._routed
-        envelope: Envelope | None = None
-        try:
-            codec, out = self.check(headers)
-            envelope = decode_one(body, codec.name)
-            merge_headers(envelope, headers)
-            if envelope.id is None:
-                random = edge.random.bytes(ID_RANDOM_BYTES)
-                envelope.id = uuid7(edge.clock.now() // 1_000, random)
-            elif not is_name(envelope.id):
-                raise Malformed("an id is 1-128 characters of A-Z a-z 0-9 . _ : -", pointer="/id")
-            edge.charge(caller, 1)
-        except EngineError as error:
-            return self.refuse(caller, headers, error, None if envelope is None else envelope.id)
-        forwarded = [
-            ("Content-Type", codec.media_type),
-            ("Accept", out.media_type),
-            ("Idempotency-Key", envelope.id),
-            *edge.hop_headers(caller),
-        ]
-        if "if-match" in headers:
-            forwarded.append(("If-Match", f'"{envelope.expected_version}"'))
-        if wants_async(headers):
-            forwarded.append(("Prefer", "respond-async"))
-        if envelope.traceparent is not None and "traceparent" in headers:
-            forwarded.append(("traceparent", envelope.traceparent))
-        shard = edge.links.shard_map.shard_of(caller.tenant, envelope.key)
-        single = Single(envelope, shard, request("POST", "/v1/commands", forwarded, body))
-        start, command = edge.clock.now(), envelope
-
-        def finish(ticket: Ticket) -> Answer:
-            edge.trace("command", start, command.traceparent, 1)
-            answered: Any = ticket.answers[0]
-            quota = edge.quotas.headers(caller.tenant, edge.clock.monotonic())
-            if isinstance(answered, Answered):
-                more = (*answered.headers, *quota)
-                return Answer(answered.status, answered.body, answered.content_type, more)
-            reply = answered or unknown_reply(command)
-            edge.count((reply,))
-            return reply_problem(reply, quota)
-
-        return Begun((single,), finish)
+    def _admit(self, caller: Caller, envelope: Envelope, codec: Codec, out: Codec) -> Any:
+        return self._route(caller, envelope, codec, out)

@@ -49,27 +49,29 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS, st.integers(1, 5), st.integers(1, 40))
-def test_a_lane_gives_out_everything_in_order_within_its_bounds_one_batch_at_a_time(
-    steps: Sequence[Step], count_max: int, bytes_max: int
+@given(STEPS, st.integers(1, 5), st.integers(1, 40), st.integers(1, 3))
+def test_a_lane_gives_out_everything_in_order_within_its_bounds_so_many_batches_at_a_time(
+    steps: Sequence[Step], count_max: int, bytes_max: int, parallel_max: int
 ) -> None:
-    lane: Lane[tuple[int, int]] = Lane(count_max=count_max, bytes_max=bytes_max)
+    lane: Lane[tuple[int, int]] = Lane(
+        count_max=count_max, bytes_max=bytes_max, parallel_max=parallel_max
+    )
     put: list[tuple[int, int]] = []
     given_out: list[tuple[int, int]] = []
-    under_way = False
+    under_way = 0
     for what, sizes in [*steps, *([("answered", [])] * 400)]:
         if what == "put":
             new = [(len(put) + n, size) for n, size in enumerate(sizes)]
             put += new
             lane.put(new, sizes)
-        else:
+        elif under_way:
             lane.answered()
-            under_way = False
+            under_way -= 1
         batch = lane.take()
-        if under_way:
+        if under_way == parallel_max:
             assert batch == []
         elif batch:
-            under_way = True
+            under_way += 1
             assert len(batch) <= count_max
             assert len(batch) == 1 or sum(size for _, size in batch) <= bytes_max
             given_out += batch
@@ -77,6 +79,7 @@ def test_a_lane_gives_out_everything_in_order_within_its_bounds_one_batch_at_a_t
             fits = rest and sum(s for _, s in batch) + rest[0][1] <= bytes_max
             assert len(batch) == count_max or not fits  # No smaller than it had to be.
         assert len(lane) == len(put) - len(given_out)
+        assert lane.is_idle == (not under_way and len(given_out) == len(put))
     assert given_out == put
 
 

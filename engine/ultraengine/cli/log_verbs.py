@@ -18,6 +18,7 @@ from ultraengine.cli.output import (
     print_table,
     say,
 )
+from ultraengine.cli.status import shard_statuses
 from ultraengine.client import ClientError
 from ultraengine.log import tools
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
@@ -204,17 +205,27 @@ def _replay(options: argparse.Namespace) -> int:
             raise failure(error, options) from error
     result = answer["result"]
     print_json(result)
-    return Exit.OK if result.get("equal") else Exit.FINDINGS
+    # A front has a report of each shard.
+    reports = [result] if "equal" in result else list(result.values())
+    return Exit.OK if all(report["equal"] for report in reports) else Exit.FINDINGS
 
 
 def _skip(options: argparse.Namespace) -> int:
     with connect(options) as client:
         try:
             status = client.get("/admin/v1/status").value
-            if status["state"] != HALTED or status["applied_end"] != options.offset:
+            shards = shard_statuses(status)
+            if (HALTED, options.offset) not in [
+                (one["state"], one["applied_end"]) for one in shards
+            ]:
                 # An override of anything else would leave out what was executed and answered.
+                stands = ", ".join(
+                    f"{'the shard' if len(shards) == 1 else 'shard ' + str(one['shard'])} is "
+                    f"{one['state']} at offset {one['applied_end']}"
+                    for one in shards
+                )
                 raise CommandFailed(
-                    f"the shard is {status['state']} at offset {status['applied_end']}",
+                    stands or "no shard answers",
                     advice="Only the command at which a shard has halted can be skipped.",
                 )
             answer = client.operate("skip", {"offset": options.offset, "reason": options.reason})

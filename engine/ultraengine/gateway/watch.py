@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -148,14 +148,16 @@ class Watch:
         await asyncio.gather(*(scrape(shard) for shard in self._links.shards))
         return dict(sorted(found.items()))
 
-    async def _operate(self, operation: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """One admin operation at every shard; what each came to, by shard.
+    async def _operate(
+        self, operation: str, body: Mapping[str, Any], shards: Sequence[ShardId] | None = None
+    ) -> dict[str, Any]:
+        """One admin operation at every shard, or at those named; what each came to, by shard.
 
         Raises `EngineError` when a shard refused it or did not answer; the others have done it.
         """
         headers = (("Content-Type", JSON_TYPE), *self._caller)
         sent = request("POST", f"/admin/v1/{operation}", headers, msgspec.json.encode(body))
-        shards = self._links.shards
+        shards = self._links.shards if shards is None else shards
         answers = await asyncio.gather(
             *(self._links.ask(shard, sent, deadline_s=OPERATION_S) for shard in shards),
             return_exceptions=True,
@@ -178,10 +180,7 @@ class Watch:
         return results
 
     def operations(self) -> Operations:
-        """What an operator may ask of all shards at once.
-
-        ``skip`` names an offset, which is one shard's own: it is asked of that shard.
-        """
+        """What an operator may ask of all shards at once; ``skip`` of the one that has halted."""
 
         async def pause(reason: str) -> Any:
             return await self._operate("pause", {"reason": reason})
@@ -196,7 +195,22 @@ class Watch:
             drain=lambda: self._operate("drain", {}),
             snapshot=lambda: self._operate("snapshot", {}),
             replay_validate=validate,
+            skip=self._skip,
         )
+
+    async def _skip(self, offset: int, reason: str) -> Any:
+        """Log an override in the shard that has halted at this offset: an offset alone is one
+        of every shard.  Raises `EngineError`."""
+        await self.look()
+        halted = [
+            shard
+            for shard, status in sorted(self._heard.items())
+            if self._state(shard) == "halted" and status.get("applied_end") == offset
+        ]
+        if len(halted) != 1:
+            detail = f"{len(halted)} shards have halted at offset {offset}"
+            raise EngineError(detail, code="MALFORMED", pointer="/offset")
+        return await self._operate("skip", {"offset": offset, "reason": reason}, halted)
 
 
 class WatchCollector:

@@ -15,10 +15,10 @@ ULTRA = Path(sys.executable).with_name("ultra")
 class Dev:
     """A running `ultra dev` on a port that it chose."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *more: str) -> None:
         self.data = data
         self._process = subprocess.Popen(
-            [ULTRA, "dev", "--data", data, "--port", "0"],
+            [ULTRA, "dev", "--data", data, "--port", "0", *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

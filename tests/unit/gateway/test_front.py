@@ -380,7 +380,34 @@ async def test_an_operator_asks_all_shards_at_once_and_is_told_which_one_failed(
     status, body = await ask("pause", {})
     assert (status, body["code"]) == (503, "SHARD_UNAVAILABLE")
     assert body["detail"].startswith("shard 1:")
-    assert (await ask("skip", {"offset": 1, "reason": "x"}))[0] == 404
+
+
+async def test_a_skip_goes_to_the_shard_that_has_halted_there_and_to_no_other(
+    serving: RoutedServing,
+) -> None:
+    calls: list[Any] = []
+
+    async def skip(offset: int, reason: str) -> Any:
+        calls.append((offset, reason))
+        return "logged"
+
+    served = await serving(apart=True, shard_operations=Operations(skip=skip))
+    await served.send(add("1", served.key_of(1)))
+
+    async def ask(offset: int) -> tuple[int, Any]:
+        body = {"offset": offset, "reason": "why"}
+        async with served.http.post("/admin/v1/skip", json=body) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    assert (await ask(1))[1]["detail"] == "0 shards have halted at offset 1"
+    served.engines[1].state = "halted"
+    assert (await ask(0))[0] == 400
+    status, done = await ask(1)
+    assert (status, done["result"]) == (200, {"1": "logged"})
+    assert calls == [(1, "why")]
+    served.engines[0].state = "halted"
+    await served.send(add("2", served.key_of(0)))
+    assert (await ask(1))[1]["detail"] == "2 shards have halted at offset 1"
 
 
 async def test_a_front_that_drains_answers_what_it_took_and_takes_nothing_new(

@@ -10,6 +10,7 @@ copy of the tree in `mutants/`; nothing else is touched.
 
 import argparse
 import json
+import os
 import random
 import resource
 import shutil
@@ -76,6 +77,8 @@ def mutmut(*arguments: str) -> str:
         text=True,
         check=False,
         preexec_fn=bound_memory,
+        # Plain Python is what is mutated, so it must be what runs.
+        env={**os.environ, "ULTRA_PURE": "1"},
     )
     with (WORK / "mutmut.log").open("a") as log:
         log.write(done.stdout)

@@ -80,13 +80,11 @@ class Shard:
         self._at_rest = Resting()
         self._tasks: set[asyncio.Task[None]] = set()
         self._undurable = Undurable()
-        self._flush_times, self._inline = FlushTimes(), InlineRule()
+        self._flush_times, self._fast = FlushTimes(), InlineRule()
         self.stand: Written | Recovered = parts.log.recovered
         """The last write's end of the log, or where the log stood at the start."""
-        self._lags, self._wrote = (
-            False,
-            0.0,
-        )  # Whether some write is not synced; when the last began.
+        self._lags = False  # Whether something that was written is not synced.
+        self._may_inline, self._wrote = False, 0.0  # A turn of its own; when a write last began.
         self._alarms = 0
         self.on_recorded: Callable[[int], None] = lambda _end: None
         """Told the offset below which outcomes are durable: the feed's wake-up."""
@@ -199,7 +197,7 @@ class Shard:
         sync = not self._rule.reply_before_flush
         lone = self._may_inline and not self._executing and not self.machine.waiting
         self._may_inline = False
-        if not (lone and self._inline.allows(now) and self.log.takes_now(frames, INLINE_BYTES_MAX)):
+        if not (lone and self._fast.allows(now) and self.log.takes_now(frames, INLINE_BYTES_MAX)):
             self.log.write(frames, self._log_written, sync=sync)
         elif (written := self.log.write_now(frames, sync=sync)) is not None:
             self._written(written, inline=True)
@@ -221,7 +219,7 @@ class Shard:
             return
         took = (now := time.monotonic()) - started
         self._flush_times.add(took)
-        self._inline.add(written.write_s + written.sync_s, now, inline=inline)
+        self._fast.add(written.write_s + written.sync_s, now, inline=inline)
         self.metrics.flushed(written, took)
         if self._rule.reply_before_flush and self._unsynced is None:
             self._unsynced = self._loop.call_later(self._rule.wait_s, self._sync)

@@ -86,7 +86,7 @@ class Watched(LocalDisk):
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     rig = Rig(tmp_path, disk=Watched(tmp_path))
     await rig.start()
-    rig.shard._inline = fed(*[0.0] * INLINE_WINDOW)
+    rig.shard._fast = fed(*[0.0] * INLINE_WINDOW)
     yield rig
     await rig.shard.stop()
 
@@ -116,7 +116,7 @@ async def test_what_was_flushed_inline_survives_a_kill(rig: Rig) -> None:
 
 async def test_a_slow_disk_never_keeps_the_loop(rig: Rig) -> None:
     assert isinstance(rig.disk, Watched)
-    rig.shard._inline = InlineRule()
+    rig.shard._fast = InlineRule()
     rig.disk.delay_s = INLINE_S
     rig.disk.threads.clear()
     for _ in range(INLINE_WINDOW + 4):

@@ -62,6 +62,11 @@ from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.random import SystemRandom
 
 READY_POLL_S: Final = 0.03
+IN_USE_S: Final = 15.0
+"""At a start, a directory in use is waited for so long: the shard of a front that was killed
+drains still."""
+SOCKET_PATH_MAX: Final = 90
+"""A Unix socket's path has room for 108 bytes."""
 STOP_MARGIN_S: Final = 20.0
 """Beyond the drain: time for the last outcomes and a clean close; then the process is killed."""
 _log = structlog.get_logger("supervisor")
@@ -151,23 +156,32 @@ class ShardProcess:
         loop, failures = asyncio.get_running_loop(), 0
         while not self._stopping:
             started = loop.time()
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "ultraengine.cli.main", "serve",
-                env=dict(self._variables),
-                stdin=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is the front's to answer, in its order.
-            )  # fmt: skip
-            code = self._last_exit = await self._process.wait()
+            cause = await self._once()
             if self._stopping:
                 return
             failures = failures_after(failures, loop.time() - started)
             delay = delay_s(failures - 1) if failures else 0.0
             self._restarts += 1
             _log.error(
-                "shard.ended", shard=self.shard, cause=exit_name(code), data=str(self._data),
+                "shard.ended", shard=self.shard, cause=cause, data=str(self._data),
                 starts_again_in_s=delay,
             )  # fmt: skip
             await asyncio.sleep(delay)
+
+    async def _once(self) -> str:
+        """Start it and wait for its end; how it ended."""
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "ultraengine.cli.main", "serve",
+                env=dict(self._variables),
+                stdin=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is the front's to answer, in its order.
+            )  # fmt: skip
+        except OSError as error:
+            self._last_exit = int(ExitCode.FAILED)
+            return f"it cannot be started: {error}"
+        self._last_exit = await self._process.wait()
+        return exit_name(self._last_exit)
 
     async def stop(self, wait_s: float) -> None:
         """Let it drain (SIGTERM), and kill it after `wait_s`."""
@@ -216,12 +230,12 @@ class Machine:
             )
             for shard, socket in self._sockets.items()
         }
+        addresses = {shard: Address(path=str(socket)) for shard, socket in self._sockets.items()}
+        self.links = Links(addresses, layout.shard_map)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start the shards, then open the door.  Raises `ShardFailed`, and as a gateway does."""
-        addresses = {shard: Address(path=str(socket)) for shard, socket in self._sockets.items()}
-        self.links = Links(addresses, self.layout.shard_map)
         self._tasks = [asyncio.create_task(one.run()) for one in self.processes.values()]
         await asyncio.gather(*(self._ready(shard) for shard in self.processes))
         await self._open_door()
@@ -229,11 +243,14 @@ class Machine:
     async def _ready(self, shard: ShardId) -> None:
         """Wait until a shard answers: after its recovery, however long that is."""
         process = self.processes[shard]
+        loop = asyncio.get_running_loop()
+        patience_until = loop.time() + IN_USE_S
         while True:
             with contextlib.suppress(EngineError):
                 await self.links.ask(shard, request("GET", "/readyz", ()), deadline_s=5.0)
                 return
-            if process.last_exit is not None:
+            waits = process.last_exit == ExitCode.IN_USE and loop.time() < patience_until
+            if process.last_exit is not None and not waits:
                 raise ShardFailed(shard, process.last_exit)
             await asyncio.sleep(READY_POLL_S)
 
@@ -288,12 +305,19 @@ class Machine:
             await self.links.close()
 
 
+def make_place(temporary: Path) -> Path:
+    """A new directory for sockets that this user alone can open, with a short enough name."""
+    if len(str(temporary)) > SOCKET_PATH_MAX - len("/ultra-run-12345678/4095.sock"):
+        temporary = Path("/tmp")  # noqa: S108  (made by mkdtemp, for this user alone)
+    return Path(tempfile.mkdtemp(prefix="ultra-run-", dir=temporary))
+
+
 async def _run(config: Config, layout: Layout, announce: Callable[[Machine], None]) -> ExitCode:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    place = Path(tempfile.mkdtemp(prefix="ultra-run-"))
+    place = make_place(Path(tempfile.gettempdir()))
     try:
         machine = Machine(config, layout, place)
         starting = asyncio.create_task(machine.start())

@@ -12,7 +12,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.supervisor.driver import exit_name, open_directory
+from ultraengine.supervisor.driver import exit_name, make_place, open_directory
 from ultraengine.supervisor.environment import environment, shard_config
 from ultraengine.supervisor.layout import (
     Found,
@@ -196,3 +196,17 @@ def test_an_exit_is_named_by_what_it_means() -> None:
     assert exit_name(-9) == "killed by SIGKILL"
     assert exit_name(3) == "exit code 3"
     assert exit_name(-200) == "killed by signal 200"
+
+
+@pytest.mark.parametrize("depth", [0, 100])
+def test_sockets_are_where_their_paths_are_short_and_for_this_user_alone(
+    tmp_path: Path, depth: int
+) -> None:
+    temporary = tmp_path / ("x" * depth)
+    temporary.mkdir(exist_ok=True)
+    place = make_place(temporary)
+    try:
+        assert len(str(place / "4095.sock")) < 108
+        assert place.stat().st_mode & 0o777 == 0o700
+    finally:
+        place.rmdir()

@@ -63,24 +63,24 @@ def transfer(rng: random.Random, accounts: int, name: str) -> dict[str, object]:
     return {"id": name, "from": f"a{source}", "to": f"a{target}", "amount": amount}
 
 
-def command(name: str, transfers: Sequence[object]) -> dict[str, object]:
+def command(book: str, name: str, transfers: Sequence[object]) -> dict[str, object]:
     """One ledger command."""
     data = {"transfers": transfers}
-    return {"id": name, "type": "ledger.create_transfers", "key": BOOK, "data": data}
+    return {"id": name, "type": "ledger.create_transfers", "key": book, "data": data}
 
 
 def payloads(options: argparse.Namespace) -> list[bytes]:
     """All request bodies, encoded."""
-    rng, name = random.Random(options.seed), names(options.run)
+    rng, name, book = random.Random(options.seed), names(options.run), options.book
     bodies = []
     for _ in range(options.requests):
         if options.shape == "commands":
             own = name()
             items = [transfer(rng, options.accounts, name()) for _ in range(options.items)]
-            body: object = command(own, items)
+            body: object = command(book, own, items)
         else:
             commands = [
-                command(name(), [transfer(rng, options.accounts, name())])
+                command(book, name(), [transfer(rng, options.accounts, name())])
                 for _ in range(options.items)
             ]
             body = commands[0] if options.items == 1 else commands
@@ -96,14 +96,14 @@ def wire_of(options: argparse.Namespace) -> Wire:
     return Http(options.port, "/v1/commands:batch" if many else "/v1/commands")
 
 
-def prepare(port: int, accounts: int) -> None:
-    """Open the accounts, in commands of 1,000."""
+def prepare(port: int, accounts: int, book: str = BOOK) -> None:
+    """Open the accounts of a book, in commands of 1,000."""
     wire = Http(port, "/v1/commands")
     connection = Connection(port, wire)
     for start in range(0, accounts, 1_000):
         opened = [{"id": f"a{n}", "asset": "USD/2", "min_balance": None}
                   for n in range(start, min(start + 1_000, accounts))]  # fmt: skip
-        body = {"type": "ledger.open_accounts", "key": BOOK, "id": f"open-{start}",
+        body = {"type": "ledger.open_accounts", "key": book, "id": f"open-{book}-{start}",
                 "data": {"accounts": opened}}  # fmt: skip
         answer, accepted = connection.ask(wire.request(ENCODE(body)), 1)
         if accepted != 1:
@@ -268,11 +268,12 @@ def main() -> None:
         "--rate", type=float, default=0.0, help="requests per second; 0 = closed loop"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--book", default=BOOK, help="partition key of all commands")
     parser.add_argument("--run", default="run", help="keeps the ids of runs apart")
     parser.add_argument("--prepare", action="store_true", help="open the accounts first")
     options = parser.parse_args()
     if options.prepare:
-        prepare(options.port, options.accounts)
+        prepare(options.port, options.accounts, options.book)
     if options.requests:
         print(json.dumps(Run(options).go()))
 

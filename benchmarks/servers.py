@@ -80,11 +80,12 @@ def load(
     *,
     rate: float = 0.0,
     accounts: int = 10_000,
+    book: str = "bench",
     core: int | None = 1,
 ) -> dict[str, object]:
     """Run the load generator as a process of its own, on the other core where there is one."""
     options = {"port": port, "shape": shape, "items": items, "clients": clients, "run": run,
-               "requests": requests, "rate": rate, "accounts": accounts}  # fmt: skip
+               "requests": requests, "rate": rate, "accounts": accounts, "book": book}  # fmt: skip
     command = [sys.executable, str(Path(__file__).parent / "load.py")]
     command += [f"--{name}={value}" for name, value in options.items()]
     done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)

@@ -107,7 +107,9 @@ def main() -> None:
     parser.add_argument("--shape", choices=("commands", "batch"), default="batch")
     parser.add_argument("--items", type=int, default=1_000)
     parser.add_argument("--requests", type=int, default=60)
-    options = parser.parse_args(namespace=argparse.Namespace(accounts=10_000, seed=3, run="r"))
+    options = parser.parse_args(
+        namespace=argparse.Namespace(accounts=10_000, seed=3, run="r", book=load.BOOK)
+    )
     stages = Stages()
     for first in range(0, options.accounts, 1_000):
         accounts = [{"id": f"a{n}", "asset": "USD/2", "min_balance": None}

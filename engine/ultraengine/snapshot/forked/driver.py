@@ -150,7 +150,9 @@ def _run(work: Callable[[], Written], *, libc: ctypes.CDLL, parent: int, report:
     """The child's whole life."""
     status = 1
     try:
-        gc.disable()  # A collection would write into every object's head and copy its page.
+        # A collection would write into the head of every object that the parent had and copy its
+        # page, so those are kept out of it; what the child makes itself has to be freed.
+        gc.freeze()
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == parent:
             # Its number may soon be that of the snapshot's own file.

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.shard.test_shard import Rig
 
 from ultraengine.ports import File
+from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.flush_times import (
     INLINE_S,
     INLINE_SLOW_MAX,
@@ -82,11 +83,18 @@ class Watched(LocalDisk):
         return file
 
 
+class Always(InlineRule):
+    """Finds every disk fast, also the one that these tests happen to run on."""
+
+    def allows(self, now: float) -> bool:
+        return True
+
+
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     rig = Rig(tmp_path, disk=Watched(tmp_path))
     await rig.start()
-    rig.shard._fast = fed(*[0.0] * INLINE_WINDOW)
+    rig.shard._fast = Always()
     yield rig
     await rig.shard.stop()
 
@@ -139,3 +147,33 @@ async def test_commands_of_one_turn_share_one_inline_flush(rig: Rig) -> None:
     await asyncio.gather(*(rig.send(rig.admit(f"a{n}")) for n in range(50)))
     assert threads(rig) == [threading.current_thread().name]
     assert await rig.value() == 50
+
+
+async def test_commands_that_follow_from_answers_do_not_pile_up_on_the_stack(rig: Rig) -> None:
+    done = asyncio.get_running_loop().create_future()
+    following = iter([rig.admit(f"p{number}") for number in range(2_000)])
+
+    def send(_ticket: Ticket | None) -> None:
+        # As a connection with pipelined requests does: the answer to one submits the next.
+        admitted = next(following, None)
+        if admitted is None:
+            done.set_result(None)
+        else:
+            rig.shard.submit((admitted,), Ticket(1, send))
+
+    threads(rig).clear()
+    send(None)
+    await asyncio.wait_for(done, 20)
+    assert await rig.value() == 2_000
+    assert threading.current_thread().name in threads(rig)
+    assert rig.shard.status().state == "serving"
+
+
+async def test_nothing_is_flushed_inline_while_another_group_waits_to_be_executed(rig: Rig) -> None:
+    many = asyncio.ensure_future(rig.send(*(rig.admit(f"m{number}") for number in range(900))))
+    while not rig.shard._executing:  # noqa: ASYNC110  (it has no event of its own)
+        await asyncio.sleep(0)
+    threads(rig).clear()
+    assert (await rig.add()).outcome == "accepted"
+    assert threads(rig)[0] == "log-flush"
+    assert len(await many) == 900

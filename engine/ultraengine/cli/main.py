@@ -36,6 +36,7 @@ VERBS: Final[dict[str, Verb]] = {
     "doctor": Verb("ultraengine.cli.doctor", "check this machine, its data and its settings"),
     "log": Verb("ultraengine.cli.log_verbs", "verify, read and repair a command log"),
     "snapshot": Verb("ultraengine.cli.snapshot_verbs", "list, verify and convert snapshots"),
+    "key": Verb("ultraengine.cli.key_verbs", "issue, list and revoke API keys"),
     "new": Verb("ultraengine.cli.new", "write a working domain to start from"),
 }
 

@@ -79,7 +79,9 @@ class TenantQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     burst: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class _KeyFile(msgspec.Struct, forbid_unknown_fields=True):
+class KeyFileContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a key file says, in its own order."""
+
     keys: list[KeyEntry] = []
     tenants: dict[str, TenantQuota] = {}
 
@@ -103,14 +105,7 @@ class KeyTable(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, content: bytes) -> "KeyTable":
         """Read the file's TOML.  Raises `KeyFileError` with all its mistakes together."""
-        try:
-            document = tomllib.loads(content.decode())
-            parsed = msgspec.convert(document, _KeyFile)
-        except (ValueError, msgspec.ValidationError) as error:
-            raise KeyFileError(str(error)) from error
-        mistakes = _mistakes(parsed)
-        if mistakes:
-            raise KeyFileError("\n".join(mistakes))
+        parsed = read_keys(content)
         known = {
             entry.prefix: _Known(
                 bytes.fromhex(entry.sha256),
@@ -141,7 +136,24 @@ def _unauthenticated(detail: str) -> EngineError:
     return EngineError(detail, code="UNAUTHENTICATED", pointer="/header/authorization")
 
 
-def _mistakes(parsed: _KeyFile) -> list[str]:
+def read_keys(content: bytes) -> KeyFileContent:
+    """The entries of a file.  Raises `KeyFileError` with all its mistakes together."""
+    try:
+        parsed = msgspec.convert(tomllib.loads(content.decode()), KeyFileContent)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise KeyFileError(str(error)) from error
+    check_keys(parsed)
+    return parsed
+
+
+def check_keys(parsed: KeyFileContent) -> None:
+    """Raises `KeyFileError` with all mistakes together, one per line."""
+    mistakes = _mistakes(parsed)
+    if mistakes:
+        raise KeyFileError("\n".join(mistakes))
+
+
+def _mistakes(parsed: KeyFileContent) -> list[str]:
     mistakes: list[str] = []
     prefixes: set[str] = set()
     live: dict[tuple[str, str], int] = {}

@@ -4,12 +4,30 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ultraengine.cli.main import main
+
+Ultra = Callable[..., tuple[int, str, str]]
 ULTRA = Path(sys.executable).with_name("ultra")
+
+
+@pytest.fixture
+def ultra(capsys: pytest.CaptureFixture[str]) -> Ultra:
+    """Runs a command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
 
 
 class Dev:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from ultraengine.cli.exits import MEANINGS, Exit
-from ultraengine.cli.main import VERBS, main
+from ultraengine.cli.main import VERBS
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Dev
@@ -21,21 +21,6 @@ OPEN = (
     ' {"id": "shop", "asset": "USD/2"}]}'
 )
 NOBODY = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def ultra(capsys: pytest.CaptureFixture[str]) -> Ultra:
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def pay(name: str, amount: str, source: str = "al", target: str = "shop") -> str:

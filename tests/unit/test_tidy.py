@@ -18,7 +18,8 @@ EDGE = {
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "door", "documents", "edge",
                  "admission", "waits", "engine", "frames", "events", "quick",
-                 "routed", "routed_http", "watch")
+                 "relay", "routed",
+                 "routed_http", "routed_stream", "watch")
 }  # fmt: skip
 WORLDLY_IMPORTS = {
     "asyncio", "concurrent", "multiprocessing", "os", "queue", "random", "secrets", "select",

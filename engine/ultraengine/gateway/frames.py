@@ -31,10 +31,12 @@ class CommandFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """Ask for the events from an offset on."""
+    """Ask for the events of a shard from an offset on."""
 
     op: str
     from_: Annotated[int, msgspec.Meta(ge=0, le=OFFSET_MAX)] = msgspec.field(name="from")
+    shard: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Of a front's shards: whose events; None where there is one."""
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False):

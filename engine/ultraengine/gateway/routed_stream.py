@@ -4,13 +4,18 @@ A frame is taken apart by shard.  What is answered in order stands in one line f
 what was refused here is answered at once.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from ultraengine.gateway.admission import Intake
 from ultraengine.gateway.envelope import Parsed
-from ultraengine.gateway.stream import Stream, Waiting
+from ultraengine.gateway.frames import Subscribe
+from ultraengine.gateway.relay import Relay
+from ultraengine.gateway.routed import RoutedEdge
+from ultraengine.gateway.stream import SUBPROTOCOLS, Stream, Waiting, problem_object
+from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.ids import ShardId
 from ultraengine.router.partition import split
 
@@ -21,6 +26,53 @@ class RoutedStream(Stream):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._lines: dict[ShardId, deque[Waiting]] = {}
+        self._routed = cast("RoutedEdge", self._edge)
+        self._relays: dict[ShardId, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Serve the stream to its end."""
+        try:
+            await super().run()
+        finally:
+            for task in self._relays.values():
+                task.cancel()
+
+    def _hello(self) -> dict[str, Any]:
+        shards = self._routed.links.shard_map.shards
+        return {**super()._hello(), "capabilities": ["commands", "subscribe"], "shards": shards}
+
+    # --- events --------------------------------------------------------------------------------
+
+    def _subscribe(self, request: Subscribe) -> None:
+        """Offsets are those of one shard, so a subscription names it."""
+        shards = self._routed.links.shard_map.shards
+        shard = shards[0] if request.shard is None and len(shards) == 1 else request.shard
+        if shard not in shards:
+            listed = ", ".join(map(str, shards))
+            error = Malformed(f"name one of the shards {listed} in 'shard'", pointer="/shard")
+            self._send(problem_object(error))
+        elif shard in self._relays:
+            error = Malformed("a stream has one subscription to a shard", pointer="/shard")
+            self._send(problem_object(error))
+        else:
+            relayed = self._relay(ShardId(shard), request.from_)
+            self._relays[ShardId(shard)] = self._loop.create_task(relayed)
+
+    async def _relay(self, shard: ShardId, from_offset: int) -> None:
+        """Pass the events of a shard on, as fast as the client reads."""
+        edge, codec = self._routed, self._codec
+        headers = dict(edge.hop_headers(self.caller))
+        subprotocol = next(name for name, one in SUBPROTOCOLS.items() if one is codec)
+        relay = Relay(edge.links.address_of(shard), headers, codec, subprotocol)
+        try:
+            async for event in relay.events(from_offset):
+                await self._space.wait()
+                self._push(event)
+        except EngineError as error:
+            self._send(problem_object(error))
+            del self._relays[shard]
+
+    # --- commands ------------------------------------------------------------------------------
 
     def _hand_in(self, parsed: Sequence[Parsed], intake: Intake, size: int) -> None:
         """Submit the commands of a frame, each shard's for itself."""

@@ -168,7 +168,7 @@ class Stream:
         try:
             frame = read_frame(data, self._codec.name, self._edge.limits)
         except EngineError as error:
-            self._send(_error(error))
+            self._send(problem_object(error))
             code = TOO_BIG if error.code == "TOO_LARGE" else MALFORMED
             raise Closing(code, error.detail) from error
         if isinstance(frame, CommandFrame):
@@ -177,7 +177,7 @@ class Stream:
             self._subscribe(frame)
         else:
             # A well-formed object of the protocol that only the engine may send, or unknown.
-            self._send(_error(frame))
+            self._send(problem_object(frame))
 
     def _commands(self, parsed: Sequence[Parsed], size: int) -> None:
         edge = self._edge
@@ -187,7 +187,7 @@ class Stream:
         credit = edge.limits.stream_credit
         if self.unanswered + count > credit:
             detail = f"{self.unanswered + count} unanswered commands are above the credit {credit}"
-            self._send(_error(EngineError(detail, code="OVERLOADED")))
+            self._send(problem_object(EngineError(detail, code="OVERLOADED")))
             raise Closing(OVERDRAFT, "overdraft")
         self.unanswered += count
         self._answered.clear()
@@ -346,9 +346,12 @@ class Stream:
         edge = self._edge
         if edge.feed is None:
             error = EngineError("this engine has no feed to subscribe to", code="NOT_FOUND")
-            self._send(_error(error))
+            self._send(problem_object(error))
+        elif request.shard is not None:
+            error = Malformed("this engine is one shard: leave out 'shard'", pointer="/shard")
+            self._send(problem_object(error))
         elif self._subscription is not None:
-            self._send(_error(Malformed("a stream has one subscription", pointer="/op")))
+            self._send(problem_object(Malformed("a stream has one subscription", pointer="/op")))
         else:
             self._next_offset = request.from_
             self._subscription = self._loop.create_task(self._follow(request.from_))
@@ -371,7 +374,7 @@ class Stream:
             else:
                 _log.exception("subscription.failed", tenant=self.caller.tenant)
                 problem = EngineError(f"reading the events raised {type(error).__name__}")
-            self._send(_error(problem))
+            self._send(problem_object(problem))
             self._subscription = None
             self._next_offset = None
 
@@ -412,7 +415,7 @@ def _head(opcode: int, size: int) -> bytes:
     return bytes((0x80 | opcode, 126, size >> 8, size & 0xFF))
 
 
-def _error(error: EngineError) -> dict[str, Any]:
+def problem_object(error: EngineError) -> dict[str, Any]:
     """The protocol object for a problem that belongs to no command."""
     message: dict[str, Any] = {"op": "error", "code": error.code, "detail": error.detail}
     if error.pointer:

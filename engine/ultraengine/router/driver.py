@@ -285,6 +285,10 @@ class Links:
         """Every shard with an address, ascending."""
         return tuple(sorted(self._links))
 
+    def address_of(self, shard: ShardId) -> Address:
+        """Where a shard listens.  Raises KeyError for one that has no address."""
+        return self._links[shard].address
+
     def adopt(self, shard_map: ShardMap, addresses: Mapping[ShardId, Address]) -> bool:
         """Go by another map from now on, if it is newer; whether it is.
 

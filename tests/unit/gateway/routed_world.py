@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import aiohttp
 from prometheus_client import CollectorRegistry
-from tests.unit.gateway.conftest import CountingRandom, Served, SmallEngine, StillClock
+from tests.unit.gateway.conftest import CountingRandom, Served, SmallEngine, SmallFeed, StillClock
 
 from ultraengine.domains.counter import DOMAIN
 from ultraengine.execution.registry import Registry
@@ -35,6 +35,7 @@ class RoutedServed(Served):
     def __init__(self, engines: Sequence[SmallEngine], clock: StillClock) -> None:
         super().__init__(engines[0], clock)
         self.engines = engines
+        self.feeds = [SmallFeed(engine) for engine in engines]
         self.shards: dict[int, Gateway] = {}
         self.links: Links
         self.watch: Watch
@@ -50,6 +51,7 @@ class RoutedServed(Served):
             clock=self.clock,
             random=CountingRandom(),
             operations=operations or Operations(),
+            feed=self.feeds[shard],
         )
         gateway = self.shards[shard] = Gateway(
             parts, GatewayOptions(socket=self.socket(shard)), registry=CollectorRegistry()

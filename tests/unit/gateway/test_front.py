@@ -138,16 +138,65 @@ async def test_the_order_of_a_stream_holds_in_every_shard_however_it_is_cut(
         assert [reply["id"] for reply in replies if reply["id"] in of_shard] == mine
 
 
-async def test_a_stream_says_by_which_map_it_goes_and_that_it_has_no_events(
+async def test_a_stream_says_by_which_map_it_goes_and_which_shards_there_are(
     serving: RoutedServing,
 ) -> None:
     served = await serving()
-    client = await connect(served)
-    hello = await client.next()
-    assert (hello["shard_map_version"], hello["capabilities"]) == (6, ["commands"])
+    hello = await (await connect(served)).next()
+    assert (hello["shard_map_version"], hello["shards"]) == (6, [0, 1])
+    assert hello["capabilities"] == ["commands", "subscribe"]
+
+
+@pytest.mark.parametrize("name", ["ultra.v1.json", "ultra.v1.msgpack"])
+async def test_events_of_each_shard_come_once_and_in_order_even_if_it_goes_away(
+    serving: RoutedServing, name: str
+) -> None:
+    served = await serving(apart=True)
+    keys = [served.key_of(0), served.key_of(1)]
+    for n in range(6):
+        await served.send(add(f"c-{n}", keys[n % 2], n))
+    client = await opened(served, name)
+    await client.say({"op": "subscribe", "shard": 1, "from": 1})
+    first = [await client.next() for _ in range(2)]
+    assert [(one["op"], one["id"], one["offset"]) for one in first] == [
+        ("event", "c-3", 1),
+        ("event", "c-5", 2),
+    ]
+    await served.stop_shard(1)
+    await served.start_shard(1)
+    await served.send(add("c-6", keys[1]))
+    assert (await client.next())["id"] == "c-6"
+    await client.say({"op": "subscribe", "shard": 0, "from": 0})
+    assert [(await client.next())["id"] for _ in range(3)] == ["c-0", "c-2", "c-4"]
+
+
+async def test_a_subscription_names_a_shard_and_is_told_what_the_shard_says(
+    serving: RoutedServing,
+) -> None:
+    served = await serving(apart=True)
+    client = await opened(served)
+    for wrong in ({"from": 0}, {"from": 0, "shard": 2}):
+        await client.say({"op": "subscribe", **wrong})
+        error = await client.next()
+        assert (error["op"], error["code"], error["pointer"]) == ("error", "MALFORMED", "/shard")
+    served.feeds[0].floor = 5
+    await client.say({"op": "subscribe", "from": 4, "shard": 0})
+    assert (await client.next())["code"] == "TOO_OLD"
+    served.feeds[0].floor = 0
+    await client.say({"op": "subscribe", "from": 0, "shard": 0})
+    await client.say({"op": "subscribe", "from": 0, "shard": 0})
+    assert (await client.next())["code"] == "MALFORMED"
+    await served.send(add("1", served.key_of(0)))
+    assert (await client.next())["id"] == "1"
+
+
+async def test_a_front_of_one_shard_needs_no_name_of_it(serving: RoutedServing) -> None:
+    served = await serving(apart=True)
+    served.links.adopt(ShardMap.even(1, version=7), {})
+    await served.send(add("1"))
+    client = await opened(served)
     await client.say({"op": "subscribe", "from": 0})
-    error = await client.next()
-    assert (error["op"], error["code"]) == ("error", "NOT_FOUND")
+    assert (await client.next())["id"] == "1"
 
 
 async def test_credit_holds_over_all_shards_together(serving: RoutedServing) -> None:

@@ -652,3 +652,10 @@ async def test_frames_for_the_writer_and_direct_ones_arrive_in_the_order_of_comm
         await client.say(add(f"{turn}-after"))
     replies = await client.replies(len(expected))
     assert [reply["id"] for reply in replies] == expected
+
+
+async def test_one_shard_has_no_events_of_another(serving: Serving) -> None:
+    client = await opened(await serving(feed=True))
+    await client.say({"op": "subscribe", "from": 0, "shard": 1})
+    error = await client.next()
+    assert (error["code"], error["pointer"]) == ("MALFORMED", "/shard")

@@ -1,0 +1,95 @@
+"""The events of one shard, from its stream to a front's: passed on as they came.
+
+A shard that goes away is asked again from the offset behind the last event, so that a
+subscriber sees every event once and in order, whatever happens to the shard's process.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from ultraengine.gateway.codec import Codec
+from ultraengine.gateway.envelope import DECODE_ERRORS
+from ultraengine.model.errors import EngineError
+from ultraengine.router.driver import Address
+
+FIRST_DELAY_S: Final = 0.1
+DELAY_MAX_S: Final = 2.0
+
+
+class _Seen(msgspec.Struct):
+    """As much of a frame as says what it is."""
+
+    op: str = ""
+    offset: int = -1
+    code: str = ""
+    detail: str = ""
+
+
+_DECODE: Final = {
+    "json": msgspec.json.Decoder(_Seen).decode,
+    "msgpack": msgspec.msgpack.Decoder(_Seen).decode,
+}
+
+
+class Relay:
+    """One subscription at one shard."""
+
+    def __init__(
+        self, address: Address, headers: Mapping[str, str], codec: Codec, subprotocol: str
+    ) -> None:
+        """`headers` name the caller to the shard."""
+        self._address = address
+        at = "shard" if address.path is not None else f"{address.host}:{address.port}"
+        self._url = f"http://{at}/v1/stream"
+        self._headers = headers
+        self._codec = codec
+        self._subprotocol = subprotocol
+
+    async def events(self, from_offset: int) -> AsyncIterator[bytes]:
+        """Every event from an offset on, as its frame, for ever.
+
+        Raises `EngineError`: what the shard says of the subscription, as TOO_OLD.
+        """
+        at, delay_s = from_offset, FIRST_DELAY_S
+        while True:
+            try:
+                async with (
+                    self._session() as session,
+                    session.ws_connect(
+                        self._url, protocols=(self._subprotocol,), max_msg_size=0
+                    ) as socket,
+                ):
+                    await self._ask(socket, at)
+                    async for message in socket:
+                        if message.type not in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
+                            break
+                        frame: bytes = message.data
+                        if isinstance(frame, str):
+                            frame = frame.encode()
+                        seen = _DECODE[self._codec.name](frame)
+                        if seen.op == "event":
+                            delay_s = FIRST_DELAY_S
+                            at = seen.offset + 1
+                            yield frame
+                        elif seen.op == "error":
+                            raise EngineError(seen.detail, code=seen.code)
+            except (aiohttp.ClientError, OSError, *DECODE_ERRORS):
+                pass  # It is away, or ends: asked again below.
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, DELAY_MAX_S)
+
+    def _session(self) -> aiohttp.ClientSession:
+        address = self._address
+        unix = None if address.path is None else aiohttp.UnixConnector(address.path)
+        return aiohttp.ClientSession(connector=unix, headers=self._headers)
+
+    async def _ask(self, socket: aiohttp.ClientWebSocketResponse, from_offset: int) -> None:
+        asked = self._codec.encode({"op": "subscribe", "from": from_offset})
+        if self._codec.name == "json":
+            await socket.send_str(asked.decode())
+        else:
+            await socket.send_bytes(asked)

@@ -31,6 +31,7 @@ _REJECTED: Final = int(Status.REJECTED)
 _INTERNAL: Final = int(Status.INTERNAL)
 # Plain numbers: on the hot path an enumeration's attribute costs more than the struct it is in.
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_Raw: Final = msgspec.Raw
 
 
 class EvolveFailed(InvariantBroken):
@@ -180,18 +181,26 @@ class _Items:
             raise InvariantBroken("linked items need linked_failed", command=spec.name)
         self.items, self.guard = spec.items, spec.guard
         self.decide_item, self.fold = spec.decide_item, spec.fold
-        self.lane = spec.lane
+        self.lane, self.single = spec.lane, spec.single
         self.linked, self.overlay, self.dry_run = spec.linked, spec.overlay, spec.dry_run
         self.linked_failed = spec.linked_failed
 
 
 def _compile_items(spec: CommandSpec, evolve: Evolve) -> Run:
     parts = _Items(spec)
-    linked = parts.linked
+    linked, single = parts.linked, parts.single
 
     def run(
         state: Any, _command: Command, payload: Any, context: CommandContext, place: EventPlace
     ) -> Verdict:
+        if single is not None:
+            try:
+                done = single(state, payload, place)
+            except Exception as error:
+                raise EvolveFailed("evolve may not fail", offset=place.offset) from error
+            if done is not None:
+                result, encoded, events = done
+                return Verdict(_ACCEPTED, events, result, _Raw(encoded), None, None, True)  # noqa: FBT003  (by position, see `reply.compose`)
         try:
             items = parts.items(payload)
             rejection = parts.guard(state, payload, context) if parts.guard else None

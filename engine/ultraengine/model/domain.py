@@ -159,6 +159,11 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``decide_item`` and ``evolve`` would (the first event at ``at.index``), appended the
     event's msgpack to ``buffer`` and something that ``fold`` takes for the event to
     ``verdicts``.  It is not asked for dry runs; raising halts the shard as in ``evolve``."""
+    single: Callable[[Any, Any, At], tuple[Any, bytes, bytes] | None] | None = None
+    """The lane of a whole command of one item, the commonest of all: (state, data, at) -> (result,
+    its msgpack, msgpack of the array of the one event), or None when nothing was done and the
+    command goes the ordinary way.  It must leave commands alone that ``guard``, ``dry_run``
+    or ``linked`` have a say in; raising halts the shard as in ``evolve``."""
     linked: Callable[[Any], bool] | None = None
     """Whether an item is tied to the next one."""
     overlay: Callable[[Any], Any] | None = None

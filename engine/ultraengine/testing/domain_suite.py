@@ -113,7 +113,7 @@ class DomainSuite:
             if isinstance(first, EngineError) or isinstance(second, EngineError):
                 if str(first) != str(second):
                     raise AssertionError(f"{line}: {first!r} with lanes, {second!r} without")
-            elif first.outcome != second.outcome:
+            elif (first.outcome, first.result) != (second.outcome, second.result):
                 raise AssertionError(f"{line}: {first.outcome} with lanes, {second.outcome} not")
         if with_lanes.dump() != without.dump():
             raise AssertionError("lanes lead to another state")
@@ -265,6 +265,7 @@ class _Altered:
                 },
                 # A lane would go round the functions that were altered.
                 lane=None,
+                single=None,
             )
             for spec in domain.commands
         ]

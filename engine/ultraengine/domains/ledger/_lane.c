@@ -184,6 +184,25 @@ static int put_value(Buffer *out, PyObject *value) {
     return text == NULL ? -1 : put_text(out, text, (size_t)size);
 }
 
+/* --- names --- */
+
+/* Whether text is 1-128 characters of A-Z a-z 0-9 . _ : - (`model.ids.is_name`). */
+static int is_name(PyObject *text) {
+    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text))
+        return 0;
+    Py_ssize_t size = PyUnicode_GET_LENGTH(text);
+    const Py_UCS1 *characters = PyUnicode_1BYTE_DATA(text);
+    if (size < 1 || size > 128)
+        return 0;
+    for (Py_ssize_t at = 0; at < size; at++) {
+        Py_UCS1 one = characters[at];
+        if (!((one >= 'a' && one <= 'z') || (one >= '0' && one <= '9') ||
+              (one >= 'A' && one <= 'Z') || one == '-' || one == '.' || one == '_' || one == ':'))
+            return 0;
+    }
+    return 1;
+}
+
 /* --- the lane --- */
 
 enum { ID, LINKED, SOURCE, TARGET, AMOUNT, PENDING, EFFECTIVE, CODE, REFERENCE, FIELDS };
@@ -192,28 +211,38 @@ static const char *const field_names[FIELDS] = {
     "reference",
 };
 
-enum { NUMBER, ACCOUNTS, ADD, CANDIDATES, SEED, HIGHEST, SLOT, PARTS };
+enum { NUMBER, ACCOUNTS, ADD, CANDIDATES, SEED, HIGHEST, SLOT, OFFSET, BASE, RECENT, PARTS };
 static const char *const part_names[PARTS] = {
-    "number", "accounts", "add", "candidates", "seed", "highest", "slot",
+    "number", "accounts", "add", "candidates", "seed", "highest", "slot", "offset", "base", "recent",
 };
+
+enum { VERSIONS, DRY_RUN, TRANSFERS, MEMBERS };
+static const char *const member_names[MEMBERS] = {"if_versions", "dry_run", "transfers"};
+
+static PyObject *str_offset, *str_time;
 
 /* What does not change while a lane exists. */
 typedef struct {
     PyObject_HEAD
-    PyObject *item_type, *book_type, *slot_type;
+    PyObject *item_type, *book_type, *slot_type, *data_type;
+    PyObject *result_type, *results_type; /* of an item, and of a command */
+    PyObject *status;                     /* what is told of an item that was done */
+    PyObject *head, *tail; /* bytes of the results of a single item, around its id */
+    Py_ssize_t members[MEMBERS]; /* of the members within a command */
     Py_ssize_t offsets[FIELDS]; /* of the fields within an item */
     Py_ssize_t parts[PARTS];    /* of the parts of a book */
     Py_ssize_t changed;         /* of the list of changes within a slot */
     PyObject *hash;             /* (bytes, seed) -> 8 bytes */
     PyObject *done;             /* stands for the event in the verdicts */
     long long fast_end, anchor_mask;
+    int index_bits; /* of a position, below the offset */
 } Lane;
 
 /* What does not change while one run of items is executed. */
 typedef struct {
     Lane *lane;
     PyObject *book, *accounts, *add, *candidates, *seed, *highest, *changed;
-    PyObject *verdicts;
+    PyObject *verdicts; /* NULL when nobody asks for them */
     long long number, time, position;
     Buffer out;
 } Run;
@@ -369,7 +398,7 @@ static int execute(Run *run, PyObject *item) {
     Py_DECREF(added);
     run->position++;
     return touch(run, source) < 0 || touch(run, target) < 0 ||
-                   PyList_Append(run->verdicts, lane->done) < 0
+                   (run->verdicts != NULL && PyList_Append(run->verdicts, lane->done) < 0)
                ? -1
                : 1;
 }
@@ -460,6 +489,182 @@ static PyObject *lane_run(Lane *self, PyObject *const *args, Py_ssize_t nargs) {
     return state < 0 ? NULL : PyLong_FromSsize_t(index - first);
 }
 
+/* An attribute that is an integer of one word; -1 with an exception. */
+static int word_of(PyObject *holder, PyObject *name, long long *word) {
+    PyObject *value = PyObject_GetAttr(holder, name);
+    if (value == NULL)
+        return -1;
+    *word = PyLong_AsLongLong(value);
+    Py_DECREF(value);
+    return *word == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static int set_part(Run *run, int part, long long word) {
+    PyObject **slot = (PyObject **)((char *)run->book + run->lane->parts[part]);
+    PyObject *value = PyLong_FromLongLong(word), *before = *slot;
+    if (value == NULL)
+        return -1;
+    *slot = value;
+    Py_XDECREF(before);
+    return 0;
+}
+
+/* The first event of a command: what the one before left is history now. */
+static int begin_command(Run *run, long long offset) {
+    PyObject *recent = at_offset(run->book, run->lane->parts[RECENT]);
+    if (recent == NULL || !PyList_CheckExact(recent)) {
+        PyErr_SetString(PyExc_TypeError, "a book has a list of recent events");
+        return -1;
+    }
+    if (set_part(run, OFFSET, offset) < 0 ||
+        set_part(run, BASE, offset << run->lane->index_bits) < 0)
+        return -1;
+    return PyList_SetSlice(recent, 0, PyList_GET_SIZE(recent), NULL);
+}
+
+static PyObject *result_of(Lane *self, PyObject *item) {
+    PyObject *args[2] = {at_offset(item, self->offsets[ID]), self->status};
+    return PyObject_Vectorcall(self->result_type, args, 2, NULL);
+}
+
+/* (results, their msgpack, the events' msgpack) of a command of this one item, which was done. */
+static PyObject *answer_of(Run *run, PyObject *item) {
+    Lane *self = run->lane;
+    Py_ssize_t size, head = PyBytes_GET_SIZE(self->head), tail = PyBytes_GET_SIZE(self->tail);
+    const char *text = PyUnicode_AsUTF8AndSize(at_offset(item, self->offsets[ID]), &size);
+    Buffer raw = {NULL, 0, 0};
+    if (text == NULL || reserve(&raw, (size_t)(head + size + tail) + 5) < 0)
+        return NULL;
+    memcpy(raw.bytes, PyBytes_AS_STRING(self->head), (size_t)head);
+    raw.size = (size_t)head;
+    PyObject *results = NULL, *encoded = NULL, *events = NULL, *answer = NULL;
+    if (put_text(&raw, text, (size_t)size) == 0 && reserve(&raw, (size_t)tail) == 0) {
+        memcpy(raw.bytes + raw.size, PyBytes_AS_STRING(self->tail), (size_t)tail);
+        raw.size += (size_t)tail;
+        encoded = PyBytes_FromStringAndSize((const char *)raw.bytes, (Py_ssize_t)raw.size);
+    }
+    PyMem_Free(raw.bytes);
+    PyObject *list = PyList_New(1), *one = list == NULL ? NULL : result_of(self, item);
+    if (one != NULL) {
+        PyList_SET_ITEM(list, 0, one);
+        results = PyObject_CallOneArg(self->results_type, list);
+    }
+    Py_XDECREF(list);
+    events = PyBytes_FromStringAndSize((const char *)run->out.bytes, (Py_ssize_t)run->out.size);
+    if (results != NULL && encoded != NULL && events != NULL)
+        answer = PyTuple_Pack(3, results, encoded, events);
+    Py_XDECREF(results);
+    Py_XDECREF(encoded);
+    Py_XDECREF(events);
+    return answer;
+}
+
+/* The only item of a command that asks for nothing else; borrowed, NULL for all others. */
+static PyObject *only_item(Lane *self, PyObject *data) {
+    if ((PyObject *)Py_TYPE(data) != self->data_type)
+        return NULL;
+    PyObject *items = at_offset(data, self->members[TRANSFERS]);
+    if (at_offset(data, self->members[VERSIONS]) != Py_None ||
+        at_offset(data, self->members[DRY_RUN]) != Py_False || items == NULL ||
+        !PyList_CheckExact(items) || PyList_GET_SIZE(items) != 1)
+        return NULL;
+    return PyList_GET_ITEM(items, 0);
+}
+
+/* single(book, data, at) -> (results, their msgpack, the events' msgpack); None: nothing done. */
+static PyObject *lane_single(Lane *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "a single item takes a book, data and a place");
+        return NULL;
+    }
+    PyObject *item = only_item(self, args[1]);
+    if (item == NULL)
+        Py_RETURN_NONE;
+    Run run = {.lane = self, .book = args[0]};
+    long long offset;
+    if (word_of(args[2], str_offset, &offset) < 0 || word_of(args[2], str_time, &run.time) < 0 ||
+        open_book(&run) < 0)
+        return NULL;
+    PyObject *answer = NULL;
+    int state = -1;
+    Py_INCREF(item);
+    if (offset < 0 || offset >> (62 - self->index_bits) != 0)
+        PyErr_SetString(PyExc_OverflowError, "a position is below 2^62");
+    else if (reserve(&run.out, 160) == 0) {
+        run.position = offset << self->index_bits;
+        run.out.bytes[run.out.size++] = 0x91; /* an array of one event */
+        state = execute(&run, item);
+    }
+    if (state > 0) {
+        close_book(&run);
+        if (begin_command(&run, offset) == 0)
+            answer = answer_of(&run, item);
+    } else if (state == 0)
+        answer = Py_NewRef(Py_None);
+    Py_DECREF(item);
+    Py_XDECREF(run.highest);
+    PyMem_Free(run.out.bytes);
+    return answer;
+}
+
+/* Whether an item is canonical as it came: names, an amount of one word, no business time. */
+static int is_canonical(Lane *self, PyObject *item) {
+    if ((PyObject *)Py_TYPE(item) != self->item_type)
+        return 0;
+    static const int named[] = {ID, SOURCE, TARGET};
+    for (int at = 0; at < 3; at++) {
+        PyObject *text = at_offset(item, self->offsets[named[at]]);
+        if (text == NULL || !is_name(text))
+            return 0;
+    }
+    PyObject *amount = at_offset(item, self->offsets[AMOUNT]);
+    if (at_offset(item, self->offsets[EFFECTIVE]) != Py_None || amount == NULL ||
+        !PyLong_CheckExact(amount))
+        return 0;
+    int overflow = 0;
+    long long word = PyLong_AsLongLongAndOverflow(amount, &overflow);
+    return !overflow && word > -self->fast_end && word < self->fast_end;
+}
+
+/* canonical(data): whether preparing the command would check everything and change nothing. */
+static PyObject *lane_canonical(Lane *self, PyObject *data) {
+    if ((PyObject *)Py_TYPE(data) != self->data_type)
+        Py_RETURN_FALSE;
+    PyObject *items = at_offset(data, self->members[TRANSFERS]);
+    if (at_offset(data, self->members[VERSIONS]) != Py_None || items == NULL ||
+        !PyList_CheckExact(items))
+        Py_RETURN_FALSE;
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(items); at++)
+        if (!is_canonical(self, PyList_GET_ITEM(items, at)))
+            Py_RETURN_FALSE;
+    Py_RETURN_TRUE;
+}
+
+/* results(items, verdicts) -> the results; None unless the lane has done all the items. */
+static PyObject *lane_results(Lane *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 2 || !PyList_CheckExact(args[0]) || !PyList_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "results are those of a list of items and verdicts");
+        return NULL;
+    }
+    PyObject *items = args[0], *verdicts = args[1];
+    Py_ssize_t count = PyList_GET_SIZE(items);
+    if (PyList_GET_SIZE(verdicts) != count)
+        Py_RETURN_NONE;
+    for (Py_ssize_t at = 0; at < count; at++)
+        if (PyList_GET_ITEM(verdicts, at) != self->done ||
+            (PyObject *)Py_TYPE(PyList_GET_ITEM(items, at)) != self->item_type)
+            Py_RETURN_NONE;
+    PyObject *results = PyList_New(count);
+    for (Py_ssize_t at = 0; results != NULL && at < count; at++) {
+        PyObject *one = result_of(self, PyList_GET_ITEM(items, at));
+        if (one == NULL)
+            Py_CLEAR(results);
+        else
+            PyList_SET_ITEM(results, at, one);
+    }
+    return results;
+}
+
 /* Where a field stands within an item, from its member descriptor. */
 static Py_ssize_t offset_of(PyObject *type, const char *name) {
     PyObject *descriptor = PyObject_GetAttrString(type, name);
@@ -478,29 +683,47 @@ static Py_ssize_t offset_of(PyObject *type, const char *name) {
 }
 
 static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"item_type", "book_type",   "slot_type", "hash", "done",
-                            "fast_end",  "anchor_mask", NULL};
-    PyObject *item_type, *book_type, *slot_type, *hash, *done;
+    static char *names[] = {"item_type", "book_type",    "slot_type", "data_type", "result_type",
+                            "results_type", "hash",      "done",      "status",    "head",
+                            "tail",      "fast_end",     "anchor_mask", "index_bits", NULL};
+    PyObject *item_type, *book_type, *slot_type, *data_type, *result_type, *results_type;
+    PyObject *hash, *done, *status, *head, *tail;
     long long fast_end, anchor_mask;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OOLL", names, &PyType_Type, &item_type,
-                                     &PyType_Type, &book_type, &PyType_Type, &slot_type, &hash,
-                                     &done, &fast_end, &anchor_mask))
+    int index_bits;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "O!O!O!O!O!O!OOUSSLLi", names, &PyType_Type, &item_type, &PyType_Type,
+            &book_type, &PyType_Type, &slot_type, &PyType_Type, &data_type, &PyType_Type,
+            &result_type, &PyType_Type, &results_type, &hash, &done, &status, &head, &tail,
+            &fast_end, &anchor_mask, &index_bits))
         return NULL;
+    if (index_bits < 0 || index_bits > 61) {
+        PyErr_SetString(PyExc_ValueError, "a position has room for an offset and an index");
+        return NULL;
+    }
     Lane *self = (Lane *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
     self->item_type = Py_NewRef(item_type);
     self->book_type = Py_NewRef(book_type);
     self->slot_type = Py_NewRef(slot_type);
+    self->data_type = Py_NewRef(data_type);
+    self->result_type = Py_NewRef(result_type);
+    self->results_type = Py_NewRef(results_type);
     self->hash = Py_NewRef(hash);
     self->done = Py_NewRef(done);
+    self->status = Py_NewRef(status);
+    self->head = Py_NewRef(head);
+    self->tail = Py_NewRef(tail);
     self->fast_end = fast_end;
     self->anchor_mask = anchor_mask;
+    self->index_bits = index_bits;
     int known = (self->changed = offset_of(slot_type, "changed")) >= 0;
     for (int field = 0; known && field < FIELDS; field++)
         known = (self->offsets[field] = offset_of(item_type, field_names[field])) >= 0;
     for (int part = 0; known && part < PARTS; part++)
         known = (self->parts[part] = offset_of(book_type, part_names[part])) >= 0;
+    for (int member = 0; known && member < MEMBERS; member++)
+        known = (self->members[member] = offset_of(data_type, member_names[member])) >= 0;
     if (!known)
         Py_CLEAR(self);
     return (PyObject *)self;
@@ -511,8 +734,14 @@ static void lane_dealloc(Lane *self) {
     Py_CLEAR(self->item_type);
     Py_CLEAR(self->book_type);
     Py_CLEAR(self->slot_type);
+    Py_CLEAR(self->data_type);
+    Py_CLEAR(self->result_type);
+    Py_CLEAR(self->results_type);
     Py_CLEAR(self->hash);
     Py_CLEAR(self->done);
+    Py_CLEAR(self->status);
+    Py_CLEAR(self->head);
+    Py_CLEAR(self->tail);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -520,6 +749,12 @@ static void lane_dealloc(Lane *self) {
 static PyMethodDef lane_methods[] = {
     {"run", (PyCFunction)(void (*)(void))lane_run, METH_FASTCALL,
      "run(book, items, index, position, time, buffer, verdicts) -> items done from index on."},
+    {"single", (PyCFunction)(void (*)(void))lane_single, METH_FASTCALL,
+     "single(book, data, at) -> (results, their msgpack, events' msgpack); None: nothing done."},
+    {"canonical", (PyCFunction)lane_canonical, METH_O,
+     "canonical(data): whether preparing it would check everything and change nothing."},
+    {"results", (PyCFunction)(void (*)(void))lane_results, METH_FASTCALL,
+     "results(items, verdicts) -> the results; None unless the lane has done all the items."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -537,25 +772,6 @@ static PyType_Spec lane_spec = {
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = lane_slots,
 };
-
-/* --- names --- */
-
-/* Whether text is 1-128 characters of A-Z a-z 0-9 . _ : - (`model.ids.is_name`). */
-static int is_name(PyObject *text) {
-    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text))
-        return 0;
-    Py_ssize_t size = PyUnicode_GET_LENGTH(text);
-    const Py_UCS1 *characters = PyUnicode_1BYTE_DATA(text);
-    if (size < 1 || size > 128)
-        return 0;
-    for (Py_ssize_t at = 0; at < size; at++) {
-        Py_UCS1 one = characters[at];
-        if (!((one >= 'a' && one <= 'z') || (one >= '0' && one <= '9') ||
-              (one >= 'A' && one <= 'Z') || one == '-' || one == '.' || one == '_' || one == ':'))
-            return 0;
-    }
-    return 1;
-}
 
 /* names_hold(items, fields): whether every named attribute of every item is a name. */
 static PyObject *names_hold(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs) {
@@ -591,9 +807,11 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__lane(void) {
     PyObject *made = PyModule_Create(&module);
+    str_offset = PyUnicode_InternFromString("offset");
+    str_time = PyUnicode_InternFromString("time");
     PyObject *lane = PyType_FromSpec(&lane_spec);
     account_type = (PyTypeObject *)PyType_FromSpec(&account_spec);
-    if (made == NULL || lane == NULL || account_type == NULL ||
+    if (made == NULL || str_offset == NULL || str_time == NULL || lane == NULL || account_type == NULL ||
         PyModule_AddObjectRef(made, "AccountFields", (PyObject *)account_type) < 0 ||
         PyModule_AddObjectRef(made, "Lane", lane) < 0) {
         Py_XDECREF(made);

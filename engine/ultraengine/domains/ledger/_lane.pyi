@@ -1,7 +1,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from ultraengine.domains.ledger.replies import ItemResult
 from ultraengine.domains.ledger.state import Book
+from ultraengine.model.domain import At
 
 def names_hold(items: list[Any], fields: tuple[str, ...], /) -> bool: ...
 
@@ -31,11 +33,21 @@ class Lane:
         item_type: type,
         book_type: type,
         slot_type: type,
+        data_type: type,
+        result_type: type,
+        results_type: type,
         hash: Callable[[bytes, int], bytes],
         done: object,
+        status: str,
+        head: bytes,
+        tail: bytes,
         fast_end: int,
         anchor_mask: int,
+        index_bits: int,
     ) -> None: ...
+    def single(self, book: Book, data: Any, at: At, /) -> tuple[Any, bytes, bytes] | None: ...
+    def canonical(self, data: Any, /) -> bool: ...
+    def results(self, items: list[Any], verdicts: list[Any], /) -> list[ItemResult] | None: ...
     def run(
         self,
         book: Book,

@@ -10,7 +10,7 @@ from ultraengine.domains.ledger import accounts, codes, commands, holds, image, 
 from ultraengine.domains.ledger.check import check_slot
 from ultraengine.domains.ledger.events import Event
 from ultraengine.domains.ledger.evolve import evolve
-from ultraengine.domains.ledger.lane import LANE, Run
+from ultraengine.domains.ledger.lane import LANE, Lane
 from ultraengine.domains.ledger.overlay import overlay
 from ultraengine.domains.ledger.queries import QUERIES
 from ultraengine.domains.ledger.reversals import decide_reversal
@@ -26,22 +26,24 @@ def _spec(
     decide_item: Callable[[Any, Any, Any], Any],
     prepare: Callable[[Any], Any],
     summary: str,
-    lane: Run | None = None,
+    lane: Lane | None = None,
 ) -> CommandSpec:
     over_accounts = "accounts" in data.__struct_fields__
+    fold = replies.fold_accounts if over_accounts else replies.fold_transfers
     return CommandSpec(
         name=name,
         data=data,
         summary=summary,
-        prepare=prepare,
+        prepare=prepare if lane is None else lane.prepare,
         items=commands.account_items if over_accounts else commands.transfer_items,
         guard=accounts.guard,
         decide_item=decide_item,
-        lane=lane,
+        lane=None if lane is None else lane.run,
+        single=None if lane is None else lane.single,
         linked=commands.is_linked,
         overlay=overlay,
         linked_failed=codes.LINKED_FAILED,
-        fold=replies.fold_accounts if over_accounts else replies.fold_transfers,
+        fold=fold if lane is None else lane.fold,
         dry_run=commands.is_dry_run,
     )
 
@@ -143,7 +145,9 @@ class Ledger:
     events: Final[Any] = Event
     queries: Final[Sequence[QuerySpec]] = QUERIES
     examples: Final = EXAMPLES
+    # As they are: a method around them would cost a call per command.
     evolve = staticmethod(evolve)
+    due = staticmethod(holds.due)
 
     def __init__(self) -> None:
         self._recent: list[Event] = []
@@ -154,7 +158,8 @@ class Ledger:
 
     def focus(self, state: LedgerSlot, tenant: str, key: str) -> Book:
         """The book of (tenant, key); one without events enters the slot with its first."""
-        return state.book(tenant, key)
+        book = state.books.get((tenant, key))
+        return state.book(tenant, key) if book is None else book
 
     def dump(self, state: LedgerSlot) -> Iterable[bytes]:
         """`image.dump`."""
@@ -171,11 +176,6 @@ class Ledger:
     def load(self, state: LedgerSlot, chunk: bytes, schema: int) -> None:
         """`image.load`."""
         image.load(state, chunk, schema)
-
-    def due(self, state: LedgerSlot) -> Instant | None:
-        """When the earliest hold is over."""
-        earliest = holds.due(state)
-        return None if earliest is None else Instant(earliest)
 
     def expire(
         self, state: LedgerSlot, now: Instant, count_max: int

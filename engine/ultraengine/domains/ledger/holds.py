@@ -24,6 +24,7 @@ from ultraengine.domains.ledger.links import anchors_after, next_link
 from ultraengine.domains.ledger.state import CONCERNS, Account, Book, Hold, LedgerSlot
 from ultraengine.model.domain import Context, Rejection
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import Instant
 
 _BATCH: int = -(1 << 62)
 """Scratch positions of events of the batch being made: this plus their index in it."""
@@ -127,9 +128,9 @@ def _resolved(
 # --- expiry --------------------------------------------------------------------------------
 
 
-def due(slot: LedgerSlot) -> int | None:
+def due(slot: LedgerSlot) -> Instant | None:
     """When the earliest hold of a slot is over."""
-    return slot.timers[0][0] if slot.timers else None
+    return Instant(slot.timers[0][0]) if slot.timers else None
 
 
 def expire(slot: LedgerSlot, now: int, count_max: int) -> Sequence[tuple[str, str, HoldExpired]]:

@@ -7,22 +7,25 @@ is no compiled code; decisions, events and state are the same with and without i
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import xxhash
 
-from ultraengine.domains.ledger.commands import Transfer
+from ultraengine.domains.ledger.commands import CreateTransfers, Transfer, prepare_transfers
 from ultraengine.domains.ledger.events import (
     ANCHOR_MASK,
     FAST_END,
     INDEX_BITS,
+    STATUS,
     Transferred,
 )
+from ultraengine.domains.ledger.replies import Fold, ItemResult, TransferResults, fold_transfers
 from ultraengine.domains.ledger.state import Book, LedgerSlot
-from ultraengine.model.domain import At
+from ultraengine.model.domain import At, Rejection
 
 Run = Callable[[Any, Sequence[Any], int, At, bytearray, list[Any]], int]
+Single = Callable[[Any, Any, At], tuple[Any, bytes, bytes] | None]
 
 DONE: Final = Transferred(0, "", "", "", 0, 0, 0, 0, 0, 0, 0, 0, None, None, None)
 """Stands in the verdicts for the event of an item that the lane has executed."""
@@ -30,13 +33,46 @@ DONE: Final = Transferred(0, "", "", "", 0, 0, 0, 0, 0, 0, 0, 0, None, None, Non
 _decode = msgspec.msgpack.Decoder(list[Transferred]).decode
 
 
-def compiled() -> Run | None:
+class Lane(NamedTuple):
+    """The ways of ``_lane.c``, as `model.domain.CommandSpec` describes them."""
+
+    run: Run
+    single: Single
+    fold: Fold
+    prepare: Callable[[CreateTransfers], CreateTransfers]
+
+
+def results_around() -> tuple[bytes, bytes]:
+    """msgpack of the results of one item that was posted: before its id, and behind it."""
+    encoded = msgspec.msgpack.encode(TransferResults([ItemResult("", STATUS[Transferred])]))
+    head, field, tail = encoded.partition(b"\xa2id\xa0")
+    return head + field[:-1], tail
+
+
+def compiled() -> Lane | None:
     """The lane, or None where it was not compiled."""
     try:
-        from ultraengine.domains.ledger._lane import Lane  # noqa: PLC0415  (may be absent)
+        from ultraengine.domains.ledger import _lane  # noqa: PLC0415  (may be absent)
     except ImportError:
         return None
-    run = Lane(Transfer, Book, LedgerSlot, xxhash.xxh3_64_digest, DONE, FAST_END, ANCHOR_MASK).run
+    head, tail = results_around()
+    native = _lane.Lane(
+        item_type=Transfer,
+        book_type=Book,
+        slot_type=LedgerSlot,
+        data_type=CreateTransfers,
+        result_type=ItemResult,
+        results_type=TransferResults,
+        hash=xxhash.xxh3_64_digest,
+        done=DONE,
+        status=STATUS[Transferred],
+        head=head,
+        tail=tail,
+        fast_end=FAST_END,
+        anchor_mask=ANCHOR_MASK,
+        index_bits=INDEX_BITS,
+    )
+    run, results, canonical = native.run, native.results, native.canonical
 
     def lane(
         book: Book,
@@ -60,7 +96,18 @@ def compiled() -> Run | None:
                 book.recent.extend(_decode(header + buffer[mark:]))
         return done
 
-    return lane
+    def fold(
+        items: Sequence[Any], verdicts: Sequence[Any]
+    ) -> tuple[bool, TransferResults, Rejection | None]:
+        posted = results(items, verdicts)  # type: ignore[arg-type]  # Both are lists.
+        if posted is None:
+            return fold_transfers(items, verdicts)
+        return True, TransferResults(posted), None
+
+    def prepare(data: CreateTransfers) -> CreateTransfers:
+        return data if canonical(data) else prepare_transfers(data)
+
+    return Lane(lane, native.single, fold, prepare)
 
 
 LANE: Final = compiled()

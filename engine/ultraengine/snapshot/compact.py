@@ -44,7 +44,11 @@ def merge_slots(chain: Sequence[Iterable[Section]]) -> Iterator[SlotGroup]:
         key=operator.itemgetter(0, 1),
     )
     for slot, of_slot in itertools.groupby(merged, key=operator.itemgetter(0)):
-        yield slot, [section for _, _, sections in of_slot for section in sections]
+        found: list[Section] = []
+        for _, _, sections in of_slot:
+            found += sections
+            sections.clear()  # The merge still knows the list; its chunks are the reader's to drop.
+        yield slot, found
 
 
 def fold(groups: Iterable[SlotGroup]) -> Iterator[Section]:
@@ -85,5 +89,6 @@ def _dump_again(
         if slot != SHARD_WIDE:
             for section in sections:
                 image.load(section)
+            sections.clear()  # The image has it: a large slot is not held twice.
     for slot, _ in batch:
         yield from image.slot_sections(slot, full=True)

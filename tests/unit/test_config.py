@@ -9,12 +9,15 @@ from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
 from ultraengine.gateway.auth import KeyFileError
+from ultraengine.gateway.hop import HopIdentity
+from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import NoCompaction
 from ultraengine.main import (
     ExitCode,
     exit_code_of,
+    identity_of,
     load_domains,
     load_extensions,
     telemetry,
@@ -24,6 +27,7 @@ from ultraengine.model.limits import DEFAULT_LIMITS
 from ultraengine.ports import DiskFull
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.snapshot.schedule import EveryCommands, Progress
+from ultraengine_adapters.local.clock import SystemClock
 
 MINE = Extensions(snapshot_policy=EveryCommands(5), compaction=NoCompaction())
 
@@ -182,3 +186,23 @@ def test_every_cause_has_its_exit_code(error: BaseException, code: ExitCode) -> 
 def test_damage_has_an_exit_code_of_its_own() -> None:
     damage = LogDamaged("x", file="f", byte_position=0, sequence=0, offset=0, advice="a")
     assert exit_code_of(damage) is ExitCode.LOG_DAMAGED
+
+
+def test_a_socket_needs_a_hop_key_and_a_hop_key_leaves_keys_to_the_front(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors, match="ULTRA_HOP_KEY: needed with ULTRA_SOCKET"):
+        Config(socket=tmp_path / "s").check()
+    with pytest.raises(ConfigErrors, match="ULTRA_API_KEYS: keys belong to the front"):
+        Config(hop_key=tmp_path / "k", api_keys=tmp_path / "keys").check()
+    Config(socket=tmp_path / "s", hop_key=tmp_path / "k").check()
+
+
+def test_a_hop_key_that_is_too_short_lets_nobody_in(tmp_path: Path) -> None:
+    key = tmp_path / "hop"
+    quotas = Quotas(0.0, 1, {})
+    key.write_text("short\n")
+    with pytest.raises(ConfigErrors, match="at least 32"):
+        identity_of(Config(hop_key=key), SystemClock(), quotas)
+    key.write_text("x" * 40 + "\n")
+    identity, key_file = identity_of(Config(hop_key=key), SystemClock(), quotas)
+    assert isinstance(identity, HopIdentity)
+    assert key_file is None

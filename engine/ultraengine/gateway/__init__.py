@@ -9,6 +9,12 @@ A request walks through these modules in this order:
     engine.py     what the edge needs from the engine behind it
     problems.py   replies and errors -> RFC 9457 documents
 
+Before several shards a *front* has the same doors and forwards (`front/driver.py`):
+
+    routed.py           commands to the shard of their key; routed_http.py, routed_stream.py
+    forwarded.py        requests and answers of the hop; hop.py says who the caller is
+    relay.py, watch.py  events of the shards, and how the shards are
+
 `stream.py` does the same for WebSocket frames, `reads.py` for queries, `admin.py` for
 operators; `driver.py` owns sockets, threads, key files and the drain.
 """

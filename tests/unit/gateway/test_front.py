@@ -1,7 +1,7 @@
 """What a front does besides the API of one engine: shards apart, shards away, answers lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -293,6 +293,43 @@ async def test_commands_that_come_alone_share_requests_and_answers_stay_their_ow
     assert requests["/v1/commands:batch", 200] < 43
 
 
+class ByHeader:
+    """Believes whom a header names."""
+
+    def authenticate(self, headers: Mapping[str, str], *, peer_is_loopback: bool) -> KnownCaller:
+        name = headers.get("x-tenant", "nobody")
+        return KnownCaller(name, f"of-{name}", frozenset({"*:write", "*:read"}))
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_commands_that_share_a_moment_never_share_a_caller_or_a_codec(
+    serving: RoutedServing, codec: str
+) -> None:
+    served = await serving(identity=ByHeader())
+    tenants = ["acme", "bolt", "coil"]
+    encode = msgspec.json.encode if codec == "json" else msgspec.msgpack.encode
+
+    async def send(n: int) -> int:
+        # The same ids and keys: what was mixed up would be a duplicate or a mismatch.
+        mine = codec if n % 2 else "json"
+        body = encode(add(f"c-{n // 3}", "book", n)) if n % 2 else None
+        async with served.http.post(
+            "/v1/commands",
+            data=body or msgspec.json.encode(add(f"c-{n // 3}", "book", n)),
+            headers={"X-Tenant": tenants[n % 3], "Content-Type": f"application/{mine}"},
+        ) as answer:
+            decode = msgspec.json.decode if mine == "json" else msgspec.msgpack.decode
+            assert decode(await answer.read())["duplicate"] is False
+            return answer.status
+
+    assert await asyncio.gather(*(send(n) for n in range(60))) == [200] * 60
+    found = {(one.command.tenant, one.command.id) for one in served.engine.outcomes}
+    assert found == {(tenants[n % 3], f"c-{n // 3}") for n in range(60)}
+    assert {one.command.principal for one in served.engine.outcomes} == {
+        f"of-{tenant}" for tenant in tenants
+    }
+
+
 # --- answers lost -------------------------------------------------------------------------------
 
 
@@ -354,8 +391,23 @@ async def test_try_later_after_a_lost_answer_is_not_passed_on(serving: RoutedSer
     assert (status, body["code"]) == (504, "OUTCOME_UNKNOWN")
     _, (reply,) = await batching
     assert (reply["outcome"], reply["error"]["code"]) == ("unknown", "OUTCOME_UNKNOWN")
-    served.engine.closed = EngineError("paused", code="PAUSED")
     assert (await served.send(add("z", key)))[1]["code"] == "PAUSED"
+
+
+async def test_a_shard_that_goes_away_after_a_lost_answer_decides_nothing(
+    serving: RoutedServing,
+) -> None:
+    served = await serving(shards=(1,), limits=Limits(reply_wait_s=0.6))
+    key = served.key_of(0)
+    lossy = LossyShard()
+    await lossy.start(served, 0)
+    sending = asyncio.create_task(served.send(add("x", key)))
+    await until(lambda: lossy.lost >= 2)
+    await lossy.stop()
+    await served.start_shard(0)
+    served.shards[0].edge.draining = True
+    assert (await sending)[1]["code"] == "OUTCOME_UNKNOWN"
+    assert (await served.send(add("y", key)))[1]["code"] == "DRAINING"
 
 
 async def test_an_idle_connection_that_the_shard_closed_costs_nobody_anything(

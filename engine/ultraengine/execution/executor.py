@@ -26,6 +26,8 @@ from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, SlotId, slot_
 from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Outcome, Status
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_Raw: Final = msgspec.Raw
+# Bound once: the hot path reads it with every command.
 
 
 class Dedupe(Protocol):
@@ -99,6 +101,7 @@ class Executor:
         """Set while a cooperative snapshot needs slots as they are."""
         self._timers: list[tuple[int, int, int]] = []
         """Heap of (due, slot, domain index); entries that a slot no longer holds are stale."""
+        self._after = registry.after
         self._place = EventPlace()
         self._contexts = tuple(
             CommandContext(shard, history.view(domain.name, lambda: self.applied_end))
@@ -154,13 +157,7 @@ class Executor:
             image = self.slots.get(slot)
             if image is None:
                 image = self.slot(slot)
-            name = (command.tenant, command.key)
-            version = image.versions.get(name, 0)
-            expected = command.expected_version
-            if expected is not None and expected != version:
-                verdict = _other_version(offset, expected, version)
-            else:
-                verdict = self._decide(handler, admitted, image, name, version, offset, time, epoch)
+            verdict = self._decide(handler, admitted, image, offset, time, epoch)
             self.dedupe.add(slot, admitted.identity, offset)
         self.applied_end += 1  # type: ignore[assignment]  # A call of Offset costs as much as a struct.
         self.time = time
@@ -178,13 +175,16 @@ class Executor:
         handler: Handler,
         admitted: Admitted,
         image: SlotImage,
-        name: tuple[str, str],
-        version: int,
         offset: Offset,
         time: Instant,
         epoch: Epoch,
     ) -> Verdict:
         command = admitted.command
+        tenant, key = name = command.tenant, command.key
+        version = image.versions.get(name, 0)
+        expected = command.expected_version
+        if expected is not None and expected != version:
+            return _other_version(offset, expected, version)
         index = handler.domain_index
         context, place = self._contexts[index], self._place
         if context.used:
@@ -192,14 +192,15 @@ class Executor:
         context.time = place.time = time
         context.offset = place.offset = offset
         context.epoch = epoch
-        context.tenant, context.key = place.tenant, place.key = name
+        context.tenant = place.tenant = tenant
+        context.key = place.key = key
         context.principal = command.principal
         state = image.states[index]
         if state is None:
             state = image.states[index] = handler.domain.new_state()
         image.changed = True
         try:
-            focus = handler.focus(state, command.tenant, command.key)
+            focus = handler.focus(state, tenant, key)
         except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
             verdict = internal(error)
         else:
@@ -212,7 +213,7 @@ class Executor:
             recorded = verdict.events
             if recorded is not NO_EVENTS:
                 self.history.append(offset, handler.domain_name, recorded)
-                events = msgspec.Raw(recorded)
+                events = _Raw(recorded)
         due = handler.due(state)
         if due != image.due[index]:
             self._schedule(image, admitted.slot, index, due)
@@ -225,7 +226,7 @@ class Executor:
             verdict.failure,
             self._messages(verdict, context) if context.messages else NIL,
         )
-        for hook in self.registry.after:
+        for hook in self._after:
             self._observe(hook, command, verdict)
         return verdict
 

@@ -144,15 +144,12 @@ def _compile_decide(spec: CommandSpec, evolve: Evolve) -> Run:
             decision = decide(state, payload, context)
             if isinstance(decision, Rejection):
                 return rejected(decision)
-            verdict = Verdict(_ACCEPTED)
-            verdict.result = decision.result
-            if decision.result is not None:
-                verdict.raw_result = msgspec.Raw(encode(decision.result))
+            result = decision.result
+            raw_result = NIL if result is None else _Raw(encode(result))
             if dry_run is not None and dry_run(payload):
-                return verdict
+                return Verdict(_ACCEPTED, NO_EVENTS, result, raw_result)
             events = decision.events
-            if events:
-                verdict.events = encode(events)
+            encoded = encode(events) if events else NO_EVENTS
         except Exception as error:  # noqa: BLE001  (a poison command must not stop the shard)
             return internal(error)
         try:
@@ -161,8 +158,7 @@ def _compile_decide(spec: CommandSpec, evolve: Evolve) -> Run:
                 evolve(state, event, place)
         except Exception as error:
             raise EvolveFailed("evolve may not fail", offset=place.offset) from error
-        verdict.changed = True
-        return verdict
+        return Verdict(_ACCEPTED, encoded, result, raw_result, None, None, True)  # noqa: FBT003  (by position, see `reply.compose`)
 
     return run
 
@@ -412,7 +408,7 @@ def _fold(
 ) -> Verdict:
     try:
         accepted, result, first = parts.fold(items, verdicts)
-        raw_result = msgspec.Raw(_ENCODER.encode(result))
+        raw_result = _Raw(_ENCODER.encode(result))
     except Exception as error:  # noqa: BLE001  (the events stand; only the answer is lost)
         accepted, result, raw_result = count > 0, None, NIL
         first, raised = _poison(error), error

@@ -12,7 +12,6 @@ half of that rate, counted from the scheduled moment.
 """
 
 import argparse
-import importlib
 import json
 import os
 import platform
@@ -27,6 +26,8 @@ import micro
 import rivals
 import servers
 from load import prepare
+
+from ultraengine import compiled
 
 Result = dict[str, object]
 OPEN = "ultra, scheduled: "
@@ -50,14 +51,6 @@ SHAPES: tuple[tuple[str, str, int, int], ...] = (
 
 SCHEDULED = (0, 2, 5, 7)
 """Places in `SHAPES` of those that are also sent on a fixed schedule."""
-OWN_MODULES = (
-    "ultraengine.execution.executor",
-    "ultraengine.execution.packed",
-    "ultraengine.domains.ledger.transfers",
-    "ultraengine.shard.machine",
-    "ultraengine.log.frame",
-)
-"""Whether these are compiled is told in the report."""
 
 
 def sized(port: int, shape: str, items: int, clients: int, seconds: float, run: str) -> Result:
@@ -128,11 +121,11 @@ def flush_us(work: Path) -> tuple[float, float]:
     return times[500] * 1e6, times[990] * 1e6
 
 
-def compiled() -> str:
-    """Which of the engine's own modules are native code in this environment."""
-    native = [name for name in OWN_MODULES
-              if not str(importlib.import_module(name).__file__).endswith(".py")]  # fmt: skip
-    return f"compiled: {', '.join(native)}" if native else "pure Python"
+def parts() -> str:
+    """Which of the engine's compiled parts this environment has."""
+    missing = compiled.absent()
+    names = ", ".join(name for name in compiled.PARTS if name not in missing)
+    return f"compiled parts: {names}" if names else "plain Python"
 
 
 def machine(work: Path) -> dict[str, str]:
@@ -153,7 +146,7 @@ def machine(work: Path) -> dict[str, str]:
         "write and fdatasync of 4 KiB": f"median {median:.0f} us, p99 {high:.0f} us",
         "load average at the start": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
-        "engine": compiled(),
+        "engine": parts(),
         "PostgreSQL": said(servers.find("postgres"), "--version"),
         "Redis": said(servers.find("redis-server"), "--version").partition(" sha")[0],
     }

@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--millions 1 10] [--out bench-results]
 
-Makes transfers over 10,000 accounts in commands of 1,000 through a running engine, in 20 books
+Makes transfers over 10,000 accounts in commands of 1,000 through a running engine, in 100 books
 or, with ``--books 1``, in one.  At each number of millions a full snapshot is taken and the peak
 is read: proportional set size of the engine and of the child that writes and proves the
 snapshot, together, sampled every 20 ms (requirement 001 §6.1: memory holds hot state, never
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
-    parser.add_argument("--books", type=int, default=20)
+    parser.add_argument("--books", type=int, default=100)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="ultra-memory-", dir="/var/tmp"))

@@ -33,7 +33,7 @@ from ultraengine.snapshot.cooperative.driver import TurnTimes, to_its_end, write
 from ultraengine.snapshot.cut import Cut
 from ultraengine.snapshot.errors import SnapshotBusy, SnapshotError, SnapshotFailed, SnapshotRefused
 from ultraengine.snapshot.files import ChainFile, Draft, Written, no_pause
-from ultraengine.snapshot.forked.driver import Child, fork, fork_is_available
+from ultraengine.snapshot.forked.driver import Child, fork, fork_is_available, tidy_before
 from ultraengine.snapshot.image import Image, ImagePosition, Section
 from ultraengine.snapshot.maker import Maker
 from ultraengine.snapshot.manifest import SnapshotEntry, chain_at
@@ -103,7 +103,7 @@ class SnapshotDriver:
         )
         self._clock = clock
         self._options = options
-        self._maker = Maker(self._store, new_image=new_image, migrations=migrations)
+        self._maker = Maker(self._store, new_image=tidy_before(new_image), migrations=migrations)
         self._migrations = migrations
         self._quiesce = quiesce
         self._child_disk = child_disk or (lambda: disk)

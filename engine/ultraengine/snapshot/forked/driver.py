@@ -28,6 +28,7 @@ import msgspec
 
 from ultraengine.snapshot.errors import SnapshotFailed
 from ultraengine.snapshot.files import Written
+from ultraengine.snapshot.image import Image
 
 REPORT_BYTES_MAX: Final = 4096
 """PIPE_BUF: a report is written in one piece and never waits for its reader."""
@@ -116,6 +117,27 @@ def _written(how: str, report: bytes) -> Written:
     return found.written
 
 
+_is_child = False
+"""Set in a child, before its work begins."""
+
+
+def tidy_before(make: Callable[[], Image] | None) -> Callable[[], Image] | None:
+    """`make`, which in a child first frees the image that it made before.
+
+    Images hold themselves in cycles, and a child makes too few objects for the collector to run
+    often enough by itself: by the end it would have held them all.
+    """
+    if make is None:
+        return None
+
+    def tidied() -> Image:
+        if _is_child:
+            gc.collect()
+        return make()
+
+    return tidied
+
+
 def fork(
     work: Callable[[], Written], *, quiesce: Callable[[], AbstractContextManager[object]]
 ) -> Child:
@@ -153,6 +175,8 @@ def _run(work: Callable[[], Written], *, libc: ctypes.CDLL, parent: int, report:
         # A collection would write into the head of every object that the parent had and copy its
         # page, so those are kept out of it; what the child makes itself has to be freed.
         gc.freeze()
+        global _is_child  # noqa: PLW0603  (true of this process for the rest of its life)
+        _is_child = True
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == parent:
             # Its number may soon be that of the snapshot's own file.

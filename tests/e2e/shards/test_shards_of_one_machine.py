@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,10 +47,13 @@ def books() -> dict[str, ShardId]:
 class Machine:
     """One `ultra dev` and its children."""
 
-    def __init__(self, data: Path, *more: str) -> None:
+    def __init__(self, data: Path, place: Path, *more: str) -> None:
         self.data = data
+        self.place = place
         self.log = data.with_suffix(".log")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ULTRA_")}
+        # A killed front leaves its directory of sockets; here it goes with the test.
+        environment["TMPDIR"] = str(place)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ultraengine.cli.main", "dev", "--data", str(data),
@@ -60,10 +64,11 @@ class Machine:
 
     def _url(self) -> str:
         assert self.process.stdout is not None
+        url = ""
         for line in self.process.stdout:
-            found = line.decode().partition("address    ")[2].strip()
-            if found:
-                return found
+            url = line.decode().partition("address    ")[2].strip() or url
+            if b"Ctrl-C" in line:  # The end of what it says: nobody reads on.
+                return url
         raise AssertionError(f"it ended with {self.process.wait()}: {self.log.read_text()}")
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -113,10 +118,11 @@ def until(happened: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path / "data", "--shards", str(SHARDS))
-    yield machine
-    machine.process.kill()
-    machine.end()
+    with tempfile.TemporaryDirectory(prefix="u-") as place:  # Sockets need a short path.
+        machine = Machine(tmp_path / "data", Path(place), "--shards", str(SHARDS))
+        yield machine
+        machine.process.kill()
+        machine.end()
 
 
 class Load:
@@ -239,7 +245,7 @@ async def test_a_killed_shard_loses_nothing_and_stops_nobody_else(machine: Machi
     assert processes[victim]["last_exit"] == "killed by SIGKILL"
     assert await asyncio.to_thread(machine.stop) == 0
     assert "killed by SIGKILL" in machine.log.read_text()
-    again = Machine(machine.data)
+    again = Machine(machine.data, machine.place)
     try:
         await asyncio.to_thread(check_books, again, load)
     finally:
@@ -264,7 +270,7 @@ def test_shards_end_with_a_front_that_was_killed_and_start_with_the_next_one(
     assert machine.ask("POST", "/v1/commands", body)[0] == 200
     machine.process.kill()
     machine.end()
-    again = Machine(machine.data, "--shards", str(SHARDS))
+    again = Machine(machine.data, machine.place, "--shards", str(SHARDS))
     assert not any(is_running(pid) for pid in pids), "two processes of one shard"
     try:
         assert again.get(f"/v1/ledger/{book}/accounts/a")["id"] == "a"

@@ -13,6 +13,7 @@ import pytest
 from ultraengine.cli.checks import (
     Check,
     attempt,
+    check_compiled,
     check_crc32c,
     check_flush,
     check_hand_off,
@@ -201,8 +202,8 @@ def test_a_healthy_directory_has_no_failed_check(ultra: Ultra, stopped: Path) ->
     found = grades(out)
     assert code == Exit.OK, out
     assert set(found) == {
-        "python", "crc32c", "thread hand-off", "disk flush", "free space", "log", "snapshots",
-        "domains", "memory",
+        "python", "crc32c", "compiled parts", "thread hand-off", "disk flush", "free space",
+        "log", "snapshots", "domains", "memory",
     }  # fmt: skip
     assert [found[name] for name in ("log", "snapshots", "domains")] == ["ok"] * 3
     code, out, _ = ultra("doctor", stopped, *NOBODY)
@@ -296,6 +297,14 @@ def test_a_check_that_raises_is_a_finding() -> None:
 def test_the_interpreter_and_the_checksum_are_good_here() -> None:
     assert check_python().grade == ("warn" if sys.flags.optimize else "ok")
     assert check_crc32c().grade == "ok"
+
+
+def test_plain_python_is_a_warning_that_names_what_is_absent() -> None:
+    assert check_compiled([]).grade == "ok"
+    found = check_compiled(["ultraengine.execution._packed"])
+    assert (found.grade, "_packed absent" in found.finding, bool(found.advice)) == (
+        "warn", True, True,
+    )  # fmt: skip
 
 
 def test_the_switch_interval_is_put_back() -> None:

@@ -8,11 +8,12 @@ import pytest
 from tests.unit.execution.test_executor import BoxDomain, Part, Stored, admit, decoded, system
 
 from ultraengine.execution.pipeline import EvolveFailed, _array_header
-from ultraengine.execution.registry import Registry
+from ultraengine.execution.registry import Registry, handlers_digest
 from ultraengine.execution.system import RaiseFloor, Tick
+from ultraengine.model.command import identity_hash
 from ultraengine.model.domain import CommandSpec
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.ids import Epoch, Instant
+from ultraengine.model.ids import Epoch, Instant, slot_of
 from ultraengine.model.limits import Limits
 from ultraengine.testing.memory import START, Bench, MemoryDedupe
 
@@ -173,3 +174,99 @@ def test_domains_and_handlers_that_meet_are_named_at_start() -> None:
     said = "one handler per tenant .type='box.put@1', tenant='v'"
     with pytest.raises(InvariantBroken, match=said):
         Registry((Twice(),))
+
+
+def test_a_replay_remembers_each_id_at_its_slot_and_offset_as_the_execution_did() -> None:
+    bench = Bench(BoxDomain())
+    for key in ("a", "b", "a"):
+        bench.run("box.put", {"value": 1}, key=key)
+    bench.run("box.put", {"value": 1, "how": "reject"}, key="b")
+    remembered, replayed = bench.dedupe, bench.replayed().dedupe
+    for offset, (command, _, _) in enumerate(bench.log):
+        slot = slot_of(command.tenant, command.key)
+        identity = identity_hash(command.tenant, command.id)
+        assert remembered.find(slot, identity) == (offset,)
+        assert replayed.find(slot, identity) == (offset,)
+
+
+def test_a_restored_command_is_the_admitted_one() -> None:
+    registry = Registry((BoxDomain(),))
+    one = admit(registry)
+    again = registry.restore(one.command)
+    assert (again.command, again.payload, again.handler) == (one.command, one.payload, one.handler)
+    assert (again.slot, again.identity) == (one.slot, one.identity)
+    assert one.slot == slot_of("t", "k")
+    assert one.identity == identity_hash("t", "i")
+    assert registry.handlers_digest == handlers_digest({"box": 3})
+
+
+def test_a_handler_for_some_tenants_alone_is_restored_for_them() -> None:
+    class Special(BoxDomain):
+        @property
+        def commands(self) -> Sequence[CommandSpec]:
+            put, many = super().commands
+            return msgspec.structs.replace(put, tenants=frozenset({"t"})), many
+
+    registry = Registry((Special(),))
+    command = admit(registry).command
+    assert registry.restore(command).handler is not None
+    other = msgspec.structs.replace(command, tenant="u")
+    with pytest.raises(EngineError, match="no handler"):
+        registry.restore(other)
+
+
+def test_a_slot_is_told_before_it_changes_and_an_unused_key_has_version_zero() -> None:
+    bench = Bench(BoxDomain())
+    told: list[int] = []
+    bench.executor.before_mutation = told.append
+    bench.run("box.put", {"value": START + 10})
+    system(bench, Tick("box", 10), Instant(START + 50))
+    assert told == [slot_of("t", "k")] * 2
+    # Another key of the same slot was never used.
+    slot = slot_of("t", "k")
+    other = next(f"k{n}" for n in range(10**6) if slot_of("t", f"k{n}") == slot)
+    assert bench.executor.version("t", other) == 0
+
+
+def test_a_tick_of_one_domain_leaves_the_timers_of_others() -> None:
+    class Crate(BoxDomain):
+        name = "crate"
+
+    bench = Bench(BoxDomain(), Crate())
+    bench.run("crate.put", {"value": START + 10})
+    bench.run("box.put", {"value": START + 20})
+    system(bench, Tick("box", 10), Instant(START + 50))
+    assert bench.executor.next_due() == (START + 10, "crate")
+    system(bench, Tick("crate", 10), Instant(START + 60))
+    assert bench.executor.next_due() is None
+
+
+def test_events_that_no_longer_fit_name_the_offset() -> None:
+    bench = Bench(BoxDomain())
+    bench.run("box.put", {"value": 1})
+    command, outcome, time = bench.log[0]
+    wrong = msgspec.structs.replace(
+        outcome, events=msgspec.Raw(msgspec.msgpack.encode([[1, 5, 9]]))
+    )
+    with pytest.raises(EvolveFailed, match="a recorded event evolves") as caught:
+        Bench(BoxDomain()).executor.replay(command, wrong, time=time, epoch=Epoch(1))
+    assert caught.value.facts["offset"] == 0
+
+
+def test_handlers_that_contradict_the_protocol_are_named() -> None:
+    class Twice(BoxDomain):
+        @property
+        def commands(self) -> Sequence[CommandSpec]:
+            put, _ = super().commands
+            return put, put
+
+    class Wordless(BoxDomain):
+        @property
+        def commands(self) -> Sequence[CommandSpec]:
+            put, _ = super().commands
+            return (msgspec.structs.replace(put, name="Put It"),)
+
+    with pytest.raises(InvariantBroken, match=r"has one handler .type='box\.put@1'"):
+        Registry((Twice(),))
+    with pytest.raises(InvariantBroken, match=r"domain\.verb_noun@version .type='box\.Put It@1'"):
+        Registry((Wordless(),))

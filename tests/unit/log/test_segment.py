@@ -97,8 +97,9 @@ def test_every_flipped_bit_of_a_segment_header_is_detected() -> None:
     for position in range(len(raw)):
         damaged = bytearray(raw)
         damaged[position] ^= 1 << (position % 8)
-        with pytest.raises(SegmentDamaged):
+        with pytest.raises(SegmentDamaged) as caught:
             decode_header(bytes(damaged))
+        assert str(caught.value) == "the checksum of the segment's header differs"
 
 
 @pytest.mark.parametrize(

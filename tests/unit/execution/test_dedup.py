@@ -328,3 +328,15 @@ TestDedupIndexAgainstAModel = DedupMachine.TestCase
 TestDedupIndexAgainstAModel.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None
 )
+
+
+def test_of_equal_hashes_the_one_at_the_floor_is_remembered_and_the_one_below_is_not() -> None:
+    index = DedupIndex(DedupOptions(entries_max=64, bytes_max=0, window_us=1_000_000))
+    index.load_done()
+    same = b"12345678"
+    for offset in range(4):
+        index.add(7, same, offset)
+        index.advance(Instant(100_000 * (offset + 1)), Offset(offset + 1))
+    index.raise_floor(2)
+    assert index.floor_offset == 2
+    assert index.find(7, same) == (3, 2)

@@ -51,6 +51,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Longest wait for ``min_offset``; then 504 WAIT_TIMEOUT."""
     reply_wait_s: float = 30.0
     """Longest wait for a reply; then 504 OUTCOME_UNKNOWN."""
+    clock_leap_max_s: float = 3_600.0
+    """A wall clock that leaps further ahead than this is not believed until a restart (alarm
+    ``clock.leaped``): logged time cannot be taken back."""
     page_items_max: int = 1_000
     """Items per page of a list; more asked: 400 MALFORMED."""
     stream_credit: int = 4_096

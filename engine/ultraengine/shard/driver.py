@@ -57,6 +57,7 @@ class Shard:
         self.replay_per_s = parts.replay_per_s
         self._rule = parts.rule
         self._clock = parts.clock
+        self._clock.on_leap = lambda said: self.alarm("clock.leaped", detail=said)
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         reads = self.reads = Reads(parts.machine, parts.log.reader(), parts.epoch, self._halted)
@@ -458,15 +459,15 @@ class Shard:
         self.machine.log_system(RaiseFloor(offset))
         self._schedule_pump()
 
-    def alarm(self, name: str, *, offset: int, detail: str, error: BaseException | None) -> None:
+    def alarm(self, name: str, detail: str, error: BaseException | None = None, **at: int) -> None:
         """Log and count something that a person should look at."""
         self._alarms += 1
         self.metrics.alarms.inc()
-        log.error(name, shard=self.executor.shard, offset=offset, detail=detail, exc_info=error)
+        log.error(name, shard=self.executor.shard, detail=detail, exc_info=error, **at)
 
     def _halt(self, error: Exception) -> None:
         """Memory cannot be trusted: stop executing, say where, keep the process for people."""
-        self.alarm("shard.halted", offset=self.executor.applied_end, detail=str(error), error=error)
+        self.alarm("shard.halted", detail=str(error), offset=self.executor.applied_end, error=error)
         self._set_state(ShardState.HALTED, str(error))
         self._answer_unknown(str(error))
 

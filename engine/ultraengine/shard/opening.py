@@ -35,6 +35,7 @@ from ultraengine.shard.ownership import read_ownership
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.promise import read_promise, write_promise
 from ultraengine.shard.recovery import Recovery, recover, skips
+from ultraengine.shard.steady_clock import SteadyClock
 from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.image import ImagePosition
 
@@ -143,7 +144,7 @@ def open_shard(
         registry=registry,
         limits=options.limits,
         rule=options.rule,
-        clock=world.clock,
+        clock=SteadyClock(world.clock, options.limits.clock_leap_max_s),
         metrics=metrics,
         epoch=epoch,
         replayed=recovery.replayed,

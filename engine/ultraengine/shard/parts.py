@@ -8,9 +8,9 @@ from ultraengine.log.driver import Log
 from ultraengine.model.ids import Epoch
 from ultraengine.model.limits import Limits
 from ultraengine.model.policy import FlushRule
-from ultraengine.ports import Clock
 from ultraengine.shard.machine import Machine
 from ultraengine.shard.metrics import ShardMetrics
+from ultraengine.shard.steady_clock import SteadyClock
 
 
 class ShardParts(msgspec.Struct):
@@ -22,7 +22,7 @@ class ShardParts(msgspec.Struct):
     registry: Registry
     limits: Limits
     rule: FlushRule
-    clock: Clock
+    clock: SteadyClock
     metrics: ShardMetrics
     epoch: Epoch
     replayed: int

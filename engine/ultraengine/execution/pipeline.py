@@ -242,9 +242,10 @@ def _run_many(
         if linked is not None and linked(item):
             stop = _end_of_run(items, index, linked)
             place.index = count
-            count += _run_linked(
+            applied, error = _run_linked(
                 parts, evolve, state, items[index:stop], context, place, buffer, verdicts
             )
+            count, raised = count + applied, error or raised
             index, sent = stop, len(context.messages)
             continue
         index += 1
@@ -271,7 +272,7 @@ def _run_many(
         if context.used:
             sent = len(context.messages)
         verdicts.append(event)
-    return _fold(parts, items, verdicts, buffer, count, dry=dry, raised=raised)
+    return _fold(parts, items, verdicts, buffer, count, place, dry=dry, raised=raised)
 
 
 def _take(
@@ -314,23 +315,23 @@ def _run_single(
     if parts.lane is not None and not dry:
         buffer, verdicts = bytearray(), list[Any]()
         if _take(parts.lane, state, items, 0, 0, place, buffer, verdicts):
-            return _fold(parts, items, verdicts, buffer, 1, dry=dry, raised=None)
+            return _fold(parts, items, verdicts, buffer, 1, place, dry=dry, raised=None)
     sent = len(context.messages)
     try:
         event = parts.decide_item(state, items[0], context)
         if type(event) is Rejection:
             context.unsend(sent)
-            return _fold(parts, items, [event], b"", 0, dry=dry, raised=None)
+            return _fold(parts, items, [event], b"", 0, place, dry=dry, raised=None)
         encoded = _ENCODER.encode(event)
     except Exception as error:  # noqa: BLE001  (one poison item fails alone)
         context.unsend(sent)
-        return _fold(parts, items, [_poison(error)], b"", 0, dry=dry, raised=error)
+        return _fold(parts, items, [_poison(error)], b"", 0, place, dry=dry, raised=error)
     place.index = 0
     try:
         evolve(state, event, place)
     except Exception as error:
         raise EvolveFailed("evolve may not fail", offset=place.offset) from error
-    return _fold(parts, items, [event], encoded, 1, dry=dry, raised=None)
+    return _fold(parts, items, [event], encoded, 1, place, dry=dry, raised=None)
 
 
 def _poison(error: Exception) -> Rejection:
@@ -346,14 +347,18 @@ def _run_linked(
     place: EventPlace,
     buffer: bytearray,
     verdicts: list[Any],
-) -> int:
-    """Decide a run on an overlay; apply it whole or not at all.  Returns the events applied."""
+) -> tuple[int, Exception | None]:
+    """Decide a run on an overlay; apply it whole or not at all.
+
+    Returns the number of events applied, and what a handler raised.
+    """
     assert parts.overlay is not None  # noqa: S101  (checked by _Items at start)
     assert parts.linked_failed is not None  # noqa: S101  (checked by _Items at start)
     first = place.index
     mark, sent = len(buffer), len(context.messages)
     events: list[Any] = []
     failure: Rejection | None = None
+    raised: Exception | None = None
     try:
         view = parts.overlay(state)
         for item in items:
@@ -366,14 +371,14 @@ def _run_linked(
             evolve(view, event, place)
             events.append(event)
     except Exception as error:  # noqa: BLE001  (a poison item fails its run, nothing more)
-        failure = _poison(error)
+        failure, raised = _poison(error), error
     if failure is not None:
         del buffer[mark:]
         context.unsend(sent)
         innocent = parts.linked_failed
         failed_at = len(events)
         verdicts.extend(failure if n == failed_at else innocent for n in range(len(items)))
-        return 0
+        return 0, raised
     try:
         for position, event in enumerate(events):
             place.index = first + position
@@ -381,7 +386,7 @@ def _run_linked(
     except Exception as error:
         raise EvolveFailed("evolve may not fail", offset=place.offset) from error
     verdicts.extend(events)
-    return len(events)
+    return len(events), None
 
 
 _SHORT_HEADERS: Final = tuple(bytes((0x90 | count,)) for count in range(16))
@@ -402,6 +407,7 @@ def _fold(
     verdicts: list[Any],
     buffer: bytes | bytearray,
     count: int,
+    place: EventPlace,
     *,
     dry: bool,
     raised: Exception | None,
@@ -413,7 +419,7 @@ def _fold(
         accepted, result, raw_result = count > 0, None, NIL
         first, raised = _poison(error), error
     if count and not dry and not accepted:
-        raise EvolveFailed("a command with events is accepted", events=count)
+        raise EvolveFailed("a command with events is accepted", offset=place.offset, events=count)
     verdict = Verdict(
         _ACCEPTED if accepted else _REJECTED, NO_EVENTS, result, raw_result, None, raised
     )

@@ -287,6 +287,7 @@ def test_a_linked_run_fails_whole_and_leaves_no_trace(bench: Bench, bad: int, co
     ]
     executed = bench.run("box.put_many", {"items": items})
     assert executed.result == ["ok", "linked_failed", code, "linked_failed", "ok"]
+    assert (executed.error is not None) == (code == "INTERNAL"), "what raised is told"
     assert decoded(executed.outcome.events) == [[1, 9, 0], [1, 4, 1]]
     assert values(bench) == [9, 4]
 
@@ -305,6 +306,22 @@ def test_events_stand_when_only_the_answer_cannot_be_built(bench: Bench) -> None
     assert executed.outcome.failure.code == "INTERNAL"
     assert values(bench) == [99]
     assert values(bench.replayed()) == [99]
+
+
+def test_a_fold_that_refuses_what_has_happened_halts_with_the_offset() -> None:
+    class Denying(BoxDomain):
+        @property
+        def commands(self) -> Sequence[CommandSpec]:
+            put, many = super().commands
+            denied = (False, None, Rejection("no"))
+            return put, msgspec.structs.replace(many, fold=lambda _items, _verdicts: denied)
+
+    bench = Bench(Denying())
+    bench.run("box.put", {"value": 5})
+    for items in ([{"value": 1}], [{"value": 1}, {"value": 2}]):
+        with pytest.raises(EvolveFailed, match="a command with events is accepted") as caught:
+            bench.run("box.put_many", {"items": items})
+        assert caught.value.facts["offset"] == 1
 
 
 @pytest.mark.parametrize("type_name", ["box.put", "box.put_many"])

@@ -410,7 +410,7 @@ def test_a_book_lives_by_its_rules(make_bench: Callable[[], Any]) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=120,
+            max_examples=250,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

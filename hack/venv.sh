@@ -51,7 +51,9 @@ for set in "$@"; do
     continue
   fi
   echo "setup: installing locked dependencies ($set)"
-  pip install --require-hashes --requirement "requirements/$set.txt"
+  # The lock is complete, so nothing is resolved: an older pip would otherwise look at the newest
+  # release behind an extra (`coverage[toml]`) and refuse it for having no hash here.
+  pip install --no-deps --require-hashes --requirement "requirements/$set.txt"
   find engine -name '*.so' -delete
   pip install --no-deps --no-build-isolation --editable .
   .venv/bin/python -c 'import sys; from ultraengine.compiled import absent; sys.exit(bool(absent()))' ||

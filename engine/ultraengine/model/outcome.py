@@ -80,6 +80,8 @@ class CommittedGroup(msgspec.Struct, frozen=True, gc=False):
     codec: int
     commands: bytes
     outcomes: bytes
+    chain: bytes
+    """Log chain after the COMMANDS frame: which history this group ends."""
 
     @property
     def offset_end(self) -> Offset:

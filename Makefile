@@ -53,6 +53,11 @@ torture: ## 1,000 kills, every crash state and every flipped byte (an hour or mo
 	@ULTRA_TORTURE=1 $(BIN)/pytest tests/unit/sim --quiet --timeout 7200 $(ARGS)
 	@KILL_CYCLES=1000 $(BIN)/pytest tests/e2e/kills tests/e2e/faults --quiet --timeout 7200 $(ARGS)
 
+.PHONY: explore
+explore: ## Walk the states of the replication protocol (ARGS="--walk 'three epochs'" or "--mutants")
+	@hack/venv.sh dev
+	@PYTHONPATH=. $(BIN)/python -m tests.unit.replication.campaign $(ARGS)
+
 .PHONY: mutants
 mutants: ## Break 300 places of log and execution and list what no test notices (hours)
 	@hack/venv.sh dev

@@ -4,9 +4,11 @@ import random
 import subprocess
 import sys
 import tracemalloc
+from array import array
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -15,6 +17,7 @@ from ultraengine.execution.packed import (
     CHUNK_ENTRIES_MAX,
     MIRROR_END,
     PackedIndex,
+    PlainCore,
     mirror,
     unmirror,
 )
@@ -286,6 +289,46 @@ def test_a_dump_has_the_same_bytes_under_every_hash_seed_compiled_or_not() -> No
         for pure in ("0", "1")
     }
     assert len(digests) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    count=st.integers(0, 900),
+    first=st.integers(0, 12),
+    stride=st.integers(1, 5),
+    low=st.integers(0, 1000),
+    high=st.one_of(st.integers(0, 1000), st.just(MIRROR_END)),
+    cursor=st.integers(0, MIRROR_END - 1),
+)
+def test_compiled_and_plain_gather_the_same_bytes(
+    seed: int, count: int, first: int, stride: int, low: int, high: int, cursor: int
+) -> None:
+    index = filled(hashes(count, seed))
+    plain: Any = PlainCore.gather
+    whole = (first, stride, low, high, cursor)
+    assert index.gather(*whole) == plain(index, *whole)
+
+
+@pytest.mark.skipif(PlainCore in PackedIndex.__mro__, reason="there is no compiled part to compare")
+def test_what_is_gathered_is_in_buckets_of_the_right_kind() -> None:
+    index = filled(hashes(5))
+    whole = (0, 1, 0, MIRROR_END, 0)
+    good = index._values[0]
+    for bad in (array("B", bytes(40)), [0, 1, 2, 3, 4], array("q", good)):
+        index._values[0] = bad  # type: ignore[assignment]  # What the check is there for.
+        with pytest.raises(TypeError, match="an array of values"):
+            index.gather(*whole)
+    index._values[0] = good[:4]
+    with pytest.raises(ValueError, match="as many hashes as values"):
+        index.gather(*whole)
+    index._values = []
+    with pytest.raises(ValueError, match="two lists of the same buckets"):
+        index.gather(*whole)
+    with pytest.raises(TypeError):
+        index.gather(0, 1, 0, "all", 0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="two lists"):
+        index.gather(0, 0, 0, 1, 0)
 
 
 def test_chunks_stay_below_a_mebibyte_and_load_to_the_same_content() -> None:

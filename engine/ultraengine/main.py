@@ -272,6 +272,7 @@ class Process:
             rule=flush_rule(config, own),
             limits=config.limits,
             compress=config.compress,
+            verify_all=config.log_verify == "all",
             master_key=config.master_key,
             chain_key=config.chain_key,
             scheduling=own.scheduling,

@@ -71,9 +71,10 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
     cluster_uid: bytes | None = None
     """16 bytes; None accepts what IDENTITY says, or mints one."""
     replica: str = ""
-    verify_from: int = 0
-    """Frames from this sequence on are verified at the start, whatever lies before when it is
-    read.  A shard that replays from a snapshot may give the snapshot's sequence."""
+    verify_from: Callable[[], int] = lambda: 0
+    """Asked once this process owns the directory.  Frames from this sequence on are verified at the
+    start; what lies before, when it is read.  A shard that replays from a snapshot may give the
+    snapshot's sequence."""
 
 
 class TornTail(msgspec.Struct, frozen=True):
@@ -153,7 +154,7 @@ def open_log(
         undo.callback(lock.release)
         identity = _identity(disk, clock, random, options)
         found = survey(
-            disk, ring, verify_from=options.verify_from, cluster_uid=identity.cluster_uid
+            disk, ring, verify_from=options.verify_from(), cluster_uid=identity.cluster_uid
         )
         if found.damage is not None:
             raise found.damage

@@ -4,13 +4,21 @@ The start of a process, and the tools for people, act on the same `Survey`.  Use
 port alone.  Memory: one segment at a time.
 """
 
+import contextlib
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
 from ultraengine.log import recovery
 from ultraengine.log.damage import LogDamaged, LogRefused
-from ultraengine.log.frame import Frame, FrameDamaged, FrameKind
+from ultraengine.log.frame import (
+    PAYLOAD_BYTES_MAX,
+    Frame,
+    FrameDamaged,
+    FrameKind,
+    frame_bytes_at_most,
+)
 from ultraengine.log.index import SegmentIndex
 from ultraengine.log.mark import MARK_PATH, Mark, MarkDamaged, decode_mark
 from ultraengine.log.recovery import Scan, Stand, Verdict
@@ -26,7 +34,11 @@ from ultraengine.log.segment import (
     first_sequence_of,
     path_of,
 )
-from ultraengine.ports import Disk
+from ultraengine.ports import Disk, File
+
+TAIL_BYTES: Final = 64 * 1024
+"""Of a segment that is passed over, read first to find its last frame."""
+FRAME_BYTES_MAX: Final = frame_bytes_at_most(PAYLOAD_BYTES_MAX)
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -42,7 +54,8 @@ class Finding(msgspec.Struct, kw_only=True):
     """None when it is damaged."""
     index: SegmentIndex | None = None
     scan: Scan | None = None
-    """None when the header is damaged or the segment was not asked for."""
+    """None when the header is damaged, or when the segment was not asked for and its end shows that
+    it leads to the next one."""
     verdict: Verdict | None = None
     used_end: int = 0
     """Byte position behind the last byte that is not zero, of a scanned segment."""
@@ -97,7 +110,9 @@ def survey(
     """Judge the log of `disk`.
 
     All segment headers are checked, and all frames from the segment that holds frame
-    `verify_from` on; the last segment is always scanned.
+    `verify_from` on (or the durable end that MARK names, if that is lower); the last segment is
+    always scanned.  Of older ones the last frame is: it must lead to the point that the next
+    header names, or the whole segment is scanned too.
     Raises `LogRefused` for missing keys, newer formats and logs of another cluster.
     """
     return _Surveyor(disk, ring, verify_from, cluster_uid).run()
@@ -115,9 +130,11 @@ class _Surveyor:
     ) -> None:
         self._disk = disk
         self._ring = ring
-        self._verify_from = verify_from
         self._cluster_uid = cluster_uid
         self._mark, self._mark_problem = read_mark(disk)
+        # What MARK says of the history is compared where MARK stands.
+        marked = verify_from if self._mark is None else int(self._mark.durable_end)
+        self._verify_from = 0 if self._mark_problem else min(verify_from, marked)
         self._mark_chain_differs = False
         self._proved_end = 0 if self._mark is None else int(self._mark.durable_end)
         self._point: Point | None = None
@@ -139,9 +156,9 @@ class _Surveyor:
             )
         findings = []
         for number, (first, path) in enumerate(paths):
-            following = paths[number + 1][0] if number + 1 < len(paths) else None
+            following, after = paths[number + 1] if number + 1 < len(paths) else (None, "")
             finding = Finding(path=path, first_sequence=first, next_sequence=following)
-            self._examine(finding)
+            self._examine(finding, after)
             findings.append(finding)
             if damage is None:
                 damage = finding.damage
@@ -153,15 +170,14 @@ class _Surveyor:
             damage=damage,
         )
 
-    def _examine(self, finding: Finding) -> None:
+    def _examine(self, finding: Finding, after: str) -> None:
         following = finding.next_sequence
-        scanned = following is None or following > self._verify_from
-        file = self._disk.open(finding.path)
-        try:
+        with contextlib.closing(self._disk.open(finding.path)) as file:
             finding.file_bytes = file.size()
-            data = file.pread(finding.file_bytes if scanned else HEADER_BYTES, 0)
-        finally:
-            file.close()
+            skippable = following is not None and following <= self._verify_from
+            if skippable and self._pass_over(finding, file, after):
+                return
+            data = file.pread(finding.file_bytes, 0)
         try:
             header = decode_header(data[:HEADER_BYTES])
             self._check_header(header, finding)
@@ -172,10 +188,32 @@ class _Surveyor:
             return
         finding.header = header
         finding.index = SegmentIndex(header.point)
-        if scanned:
-            self._scan(finding, header, finding.index, data)
-        else:
-            self._point = None
+        self._scan(finding, header, finding.index, data)
+
+    def _pass_over(self, finding: Finding, file: File, after: str) -> bool:
+        """Take a segment as read if its header is good and its end leads to the next segment."""
+        try:
+            header = decode_header(file.pread(HEADER_BYTES, 0))
+            self._check_header(header, finding)
+            with contextlib.closing(self._disk.open(after)) as other:
+                following = decode_header(other.pread(HEADER_BYTES, 0)).point
+        except SegmentDamaged:
+            return False  # The scan finds it again, and says where.
+        keys = self._ring.open(header)
+        length = TAIL_BYTES
+        while True:
+            position = max(HEADER_BYTES, finding.file_bytes - length)
+            tail = file.pread(max(0, finding.file_bytes - position), position)
+            if recovery.leads_to(tail, position, header, keys, following):
+                break
+            if position == HEADER_BYTES or length >= FRAME_BYTES_MAX:
+                return False
+            length *= 8
+        finding.header = header
+        finding.index = SegmentIndex(header.point)
+        self._point = following
+        self._compare_mark(following.sequence, following.chain)
+        return True
 
     def _check_header(self, header: SegmentHeader, finding: Finding) -> None:
         if self._cluster_uid is not None and header.cluster_uid != self._cluster_uid:

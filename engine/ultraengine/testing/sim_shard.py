@@ -61,6 +61,7 @@ class SimShard:
         *,
         seed: int = 0,
         limits: Limits = SIM_LIMITS,
+        verify_all: bool = False,
     ) -> None:
         """Recover from `disk`.  Raises what `shard.opening.open_shard` raises."""
         self.disk = disk
@@ -93,7 +94,7 @@ class SimShard:
             self.registry,
             self.memory,
             ShardMetrics(CollectorRegistry(), SHARD),
-            ShardOptions(shard=SHARD, rule=rule, limits=limits),
+            ShardOptions(shard=SHARD, rule=rule, limits=limits, verify_all=verify_all),
         )
         self.log, self.machine, self.executor = parts.log, parts.machine, parts.executor
         self.replayed = parts.replayed

@@ -290,11 +290,7 @@ class Shard:
             return
         group, spent = self._executing[0]
         started = time.monotonic()
-        try:
-            effects = self.machine.execute(group, UNITS_PER_TURN)
-        except Exception as error:  # noqa: BLE001  (whatever it was, memory is void now)
-            self._halt(error)
-            return
+        effects = self.machine.execute(group, UNITS_PER_TURN)
         spent += time.monotonic() - started
         for alarm in effects.alarms:
             self.alarm(alarm.name, offset=alarm.offset, detail=alarm.detail, error=alarm.error)
@@ -304,6 +300,9 @@ class Shard:
         else:
             self._executing[0] = (group, spent)
         self._deliver(effects.answers)
+        if effects.failed is not None:
+            self._halt(effects.failed)
+            return
         self.reads.reached(self.executor.applied_end)
         if effects.done:
             self._pump()

@@ -109,6 +109,8 @@ class Executing(msgspec.Struct):
     alarms: list[Alarm] = []
     done: bool = False
     """Whether the group is executed to its end; its outcomes are then waiting to be written."""
+    failed: Exception | None = None
+    """What the command raised that ended the slice: the shard halts, and nobody may answer it."""
 
 
 Deliver = Callable[[Answer], None]

@@ -20,6 +20,7 @@ from ultraengine.log import recovery
 from ultraengine.log.appender import OpenSegment, Stamp, start_segment
 from ultraengine.log.catalog import LogSegment
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
+from ultraengine.log.first import write_first
 from ultraengine.log.frame import FrameDraft, Place
 from ultraengine.log.identity import (
     FORMAT,
@@ -286,10 +287,12 @@ def _start(
     )
     if last is not None and last.path != current.segment.path:
         _cut(disk, last.path, start.byte_position)
+    first = (*segments, current.segment)[0].header.point
+    if found.first is None:
+        write_first(disk, first.sequence)
     with contextlib.suppress(DiskFull):
         # A witness more; on a full disk the proof of the new segment's name has to do.
         write_mark(disk, Mark(end.sequence, end.chain))
-    first = (*segments, current.segment)[0].header.point
     recovered = Recovered(
         end_sequence=end.sequence,
         end_offset=end.offset,

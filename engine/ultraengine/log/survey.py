@@ -12,6 +12,7 @@ import msgspec
 
 from ultraengine.log import recovery
 from ultraengine.log.damage import LogDamaged, LogRefused
+from ultraengine.log.first import FIRST_PATH, FirstDamaged, decode_first
 from ultraengine.log.frame import (
     PAYLOAD_BYTES_MAX,
     Frame,
@@ -33,9 +34,14 @@ from ultraengine.log.segment import (
     decode_header,
     first_sequence_of,
     path_of,
+    segment_name,
 )
 from ultraengine.ports import Disk, File
 
+LOST_FIRST: Final = (
+    "Nothing was changed. Repair it from a good copy with 'ultra log repair', or, where snapshots "
+    "and consumers no longer need these frames, remove log/FIRST to go on without them."
+)
 TAIL_BYTES: Final = 64 * 1024
 """Of a segment that is passed over, read first to find its last frame."""
 FRAME_BYTES_MAX: Final = frame_bytes_at_most(PAYLOAD_BYTES_MAX)
@@ -69,6 +75,10 @@ class Survey(msgspec.Struct, kw_only=True):
     mark: Mark | None
     mark_problem: str
     """Why MARK cannot be read; empty when it can, or when there is none."""
+    first: int | None
+    """What FIRST says; None when it is not there or cannot be read."""
+    first_problem: str
+    """Why FIRST cannot be read; empty when it can, or when there is none."""
     proved_end: int
     """Every frame with a lower sequence was durable once."""
     damage: LogDamaged | None
@@ -91,6 +101,16 @@ def read_mark(disk: Disk) -> tuple[Mark | None, str]:
     except FileNotFoundError:
         return None, ""
     except MarkDamaged as error:
+        return None, str(error)
+
+
+def read_first(disk: Disk) -> tuple[int | None, str]:
+    """FIRST, or why it cannot be read (empty when there is none)."""
+    try:
+        return decode_first(read_all(disk, FIRST_PATH)), ""
+    except FileNotFoundError:
+        return None, ""
+    except FirstDamaged as error:
         return None, str(error)
 
 
@@ -142,9 +162,15 @@ class _Surveyor:
 
     def run(self) -> Survey:
         paths = segment_paths(self._disk)
+        # After the names: where a process removes segments meanwhile, FIRST is ahead of them.
+        first, first_problem = read_first(self._disk)
         damage = None
+        findings = []
         if paths:
             self._proved_end = max(self._proved_end, paths[-1][0])
+            if first is not None and paths[0][0] > first:
+                findings.append(self._missing(first, paths[0][0]))
+                damage = findings[0].damage
         elif self._proved_end > 0:
             damage = LogDamaged(
                 "there is no segment, but MARK proves frames",
@@ -154,10 +180,9 @@ class _Surveyor:
                 offset=0,
                 proved_end=self._proved_end,
             )
-        findings = []
-        for number, (first, path) in enumerate(paths):
+        for number, (sequence, path) in enumerate(paths):
             following, after = paths[number + 1] if number + 1 < len(paths) else (None, "")
-            finding = Finding(path=path, first_sequence=first, next_sequence=following)
+            finding = Finding(path=path, first_sequence=sequence, next_sequence=following)
             self._examine(finding, after)
             findings.append(finding)
             if damage is None:
@@ -166,9 +191,27 @@ class _Surveyor:
             findings=findings,
             mark=self._mark,
             mark_problem=self._mark_problem,
+            first=first,
+            first_problem=first_problem,
             proved_end=self._proved_end,
             damage=damage,
         )
+
+    def _missing(self, first: int, following: int) -> Finding:
+        """The segment that should be the first one."""
+        finding = Finding(
+            path=path_of(segment_name(first)), first_sequence=first, next_sequence=following
+        )
+        finding.damage = LogDamaged(
+            f"FIRST says that the log begins there, but the first segment begins at {following}",
+            file=finding.path,
+            byte_position=0,
+            sequence=first,
+            offset=0,
+            proved_end=self._proved_end,
+            advice=LOST_FIRST,
+        )
+        return finding
 
     def _examine(self, finding: Finding, after: str) -> None:
         following = finding.next_sequence

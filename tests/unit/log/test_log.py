@@ -124,7 +124,7 @@ def test_a_clean_stop_leaves_nothing_ahead_and_cuts_the_segment() -> None:
     world.log.close(clean=True)
     world.log.close(clean=True)
     world.disk = world.disk.kill()
-    assert world.disk.list("log") == ["MARK", "seg-00000000000000000000.log"]
+    assert world.disk.list("log") == ["FIRST", "MARK", "seg-00000000000000000000.log"]
     assert 4096 < len(world.read(world.segments()[0])) < 8192
 
 

@@ -85,7 +85,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     archive_keep_s: float = 0.0
     """`time`: archived segments are removed at this age; 0 = never."""
     tracing: bool = False
-    """Record spans of sampled requests with the process's OpenTelemetry tracer provider; needs
+    """Record spans of sampled requests, and of the flush and execution of their groups, with the
+    process's OpenTelemetry tracer provider; needs
     the extra ``tracing``, and ``opentelemetry-instrument`` or code of one's own to export them."""
     dev: bool = False
     """Started as `ultra dev`: one port, loopback keyless, and it says so."""

@@ -32,7 +32,7 @@ from ultraengine.reply.recorded import Name, Recorded, name_of
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.effects import Accepting, Answer, Executing, Group, Pending, handler_alarm
 from ultraengine.shard.ownership import Ownership
-from ultraengine.shard.unrecorded import Unrecorded
+from ultraengine.shard.unrecorded import Unrecorded, outcome_drafts
 
 BYTES_PER_UNIT: Final = 64
 """Command data of this length counts as one unit of work: about one transfer."""
@@ -466,15 +466,9 @@ class Machine:
             )
 
     def _outcome_drafts(
-        self, outcomes: list[Outcome], base: Offset, time: Instant
+        self, outcomes: Sequence[Outcome], base: Offset, time: Instant
     ) -> list[FrameDraft]:
-        payload = self._serializer.encode_outcomes(outcomes)
-        if len(payload) <= self.limits.frame_bytes_max or len(outcomes) == 1:
-            return [FrameDraft(FrameKind.OUTCOMES, base, len(outcomes), time, payload)]
-        half = len(outcomes) // 2
-        return self._outcome_drafts(outcomes[:half], base, time) + self._outcome_drafts(
-            outcomes[half:], Offset(base + half), time
-        )
+        return outcome_drafts(self._serializer, outcomes, base, time, self.limits.frame_bytes_max)
 
     def adopt(self, redecided: Sequence[Recorded]) -> None:
         """Outcomes that recovery decided again: to be written first, and known to retries."""

@@ -108,17 +108,7 @@ def open_shard(
         world.clock,
         world.random,
         world.secrets,
-        LogOptions(
-            shard=options.shard,
-            epoch=epoch,
-            handlers=registry.handlers_digest,
-            limits=options.limits,
-            compress=options.compress,
-            master_key=options.master_key,
-            chain_key=options.chain_key,
-            codec=serializer.codec,
-            verify_from=(lambda: 0) if options.verify_all else memory.replay_from,
-        ),
+        _log_options(options, memory, epoch, registry.handlers_digest, serializer.codec),
         codecs=options.serializers,
         compaction=options.compaction,
         store=world.archive,
@@ -158,6 +148,22 @@ def open_shard(
         epoch=epoch,
         replayed=recovery.replayed,
         replay_s=replay_s,
+    )
+
+
+def _log_options(
+    options: ShardOptions, memory: Memory, epoch: Epoch, handlers: bytes, codec: int
+) -> LogOptions:
+    return LogOptions(
+        shard=options.shard,
+        epoch=epoch,
+        handlers=handlers,
+        limits=options.limits,
+        compress=options.compress,
+        master_key=options.master_key,
+        chain_key=options.chain_key,
+        codec=codec,
+        verify_from=(lambda: 0) if options.verify_all else memory.replay_from,
     )
 
 

@@ -59,6 +59,23 @@ async def test_a_serializer_that_raises_halts_the_shard_after_the_answers(tmp_pa
     await rig.shard.stop()
 
 
+async def test_the_directory_stays_locked_until_background_work_has_ended(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+    await rig.add()
+    tried: list[str] = []
+
+    def work() -> None:
+        with pytest.raises(BlockingIOError):
+            rig.disk.lock("LOCK")
+        tried.append("locked")
+
+    rig.shard.before_close = work
+    await rig.shard.stop()
+    assert tried == ["locked"]
+    rig.disk.lock("LOCK").release()
+
+
 async def test_a_halted_shard_does_not_say_that_a_durable_command_was_never_logged(
     tmp_path: Path,
 ) -> None:

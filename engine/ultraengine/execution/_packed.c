@@ -290,6 +290,48 @@ static PyObject *core_gather(Core *self, PyObject *const *args, Py_ssize_t nargs
     return block;
 }
 
+static int by_value(const void *left, const void *right) {
+    const Pair *a = left, *b = right;
+    if (a->value != b->value)
+        return a->value < b->value ? -1 : 1;
+    return a->mirrored < b->mirrored ? -1 : a->mirrored > b->mirrored;
+}
+
+/* Here a pair holds the hash as it is in memory, and the value as the machine writes it. */
+static PyObject *core_arrange(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 2 || !PyBytes_CheckExact(args[0]) || !PyBytes_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "hashes and values to be arranged are bytes");
+        return NULL;
+    }
+    Py_ssize_t length = PyBytes_GET_SIZE(args[0]), count = length / 8;
+    if (length % 8 || PyBytes_GET_SIZE(args[1]) != length) {
+        PyErr_SetString(PyExc_ValueError, "a bucket has as many hashes as values");
+        return NULL;
+    }
+    Pair *pairs = PyMem_Malloc((size_t)(count + 1) * sizeof(Pair));
+    if (pairs == NULL)
+        return PyErr_NoMemory();
+    for (Py_ssize_t at = 0; at < count; at++) {
+        memcpy(&pairs[at].mirrored, PyBytes_AS_STRING(args[0]) + at * 8, 8);
+        memcpy(&pairs[at].value, PyBytes_AS_STRING(args[1]) + at * 8, 8);
+    }
+    qsort(pairs, (size_t)count, sizeof(Pair), by_value);
+    PyObject *keys = PyBytes_FromStringAndSize(NULL, length);
+    PyObject *values = PyBytes_FromStringAndSize(NULL, length);
+    if (keys == NULL || values == NULL) {
+        Py_XDECREF(keys);
+        Py_XDECREF(values);
+        PyMem_Free(pairs);
+        return NULL;
+    }
+    for (Py_ssize_t at = 0; at < count; at++) {
+        memcpy(PyBytes_AS_STRING(keys) + at * 8, &pairs[at].mirrored, 8);
+        memcpy(PyBytes_AS_STRING(values) + at * 8, &pairs[at].value, 8);
+    }
+    PyMem_Free(pairs);
+    return Py_BuildValue("(NN)", keys, values);
+}
+
 /* Learns how this interpreter's arrays look; -1 with ImportError when not as described above. */
 static int learn_arrays(void) {
     PyObject *arrays = PyImport_ImportModule("array"), *sample = NULL;
@@ -319,6 +361,8 @@ static PyMethodDef core_methods[] = {
      "Append one entry.  Raises what `_refuse` raises unless the value is above all before."},
     {"candidates", (PyCFunction)core_candidates, METH_O,
      "The values added with this hash, newest first."},
+    {"arrange", (PyCFunction)(void (*)(void))core_arrange, METH_FASTCALL,
+     "Entries of one bucket in the order of their values."},
     {"gather", (PyCFunction)(void (*)(void))core_gather, METH_FASTCALL,
      "Entries of some buckets in mirror order, as bytes."},
     {NULL, NULL, 0, NULL},

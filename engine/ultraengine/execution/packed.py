@@ -21,8 +21,9 @@ index u64, floor u64, then a block of entries: count u32, ``count`` mirrored has
 each, ascending), ``count`` values u64 (ascending among equal hashes).  At most 1 MiB.
 
 Compiled: `PackedCore` (``_packed.c``) holds the same fields and does the two things that happen
-with every command, `add` and `candidates`, and what dumps are made of, `gather`: in a forked
-child it reads buckets without touching their reference counts, so no page of them is copied.
+with every command, `add` and `candidates`, what loads are made of, `arrange`, and what dumps are
+made of, `gather`: in a forked child it reads buckets without touching their reference counts, so
+no page of them is copied.
 `PlainCore` is the reference, and what is used where no compiler was or ``ULTRA_PURE=1`` asks for
 it.
 
@@ -144,6 +145,14 @@ class PlainCore:
             entries += zip(unpack(f">{end - start}Q", keys), values[start:end], strict=True)
         entries.sort()
         return block_of(entries[bisect_left(entries, (cursor, 0)) :])
+
+    def arrange(self, keys: bytes, values: bytes, /) -> Block:
+        """Entries of one bucket in the order of their values, which are native integers."""
+        pairs = sorted(zip(array("Q", values), array("Q", keys), strict=True))
+        return (
+            array("Q", [token for _, token in pairs]).tobytes(),
+            array("Q", [value for value, _ in pairs]).tobytes(),
+        )
 
     def _refuse(self, value: int) -> None:
         """The index says what is wrong."""
@@ -281,7 +290,7 @@ class PackedIndex(PackedCore):
             self._split()
         self.load_sorted(hashes, values)
 
-    def load_sorted(self, hashes: bytes, values: Sequence[int]) -> None:
+    def load_sorted(self, hashes: bytes, values: "array[int]") -> None:
         """Add entries in mirror order: mirrored hashes of 8 big-endian bytes, and their values.
 
         Values may be lower than those that are there: they take their place among them.
@@ -295,7 +304,7 @@ class PackedIndex(PackedCore):
             number, depth = self._bucket_of(plain[start * 8 : start * 8 + 8])
             shift = 64 - depth
             end = bisect_left(mirrored, ((mirrored[start] >> shift) + 1) << shift, start)
-            self._fill(number, plain[start * 8 : end * 8], values[start:end])
+            self._fill(number, plain[start * 8 : end * 8], values[start:end].tobytes())
             start = end
         self._count += len(values)
         self._last = max(self._last, max(values, default=-1))
@@ -335,19 +344,17 @@ class PackedIndex(PackedCore):
             self._wide >>= 1
         keys, values = self._keys.pop(), self._values.pop()
         self._limit -= BUCKET_ENTRIES
-        self._fill(len(self._keys) - self._half, bytes(keys), values)
+        self._fill(len(self._keys) - self._half, bytes(keys), values.tobytes())
 
-    def _fill(self, number: int, keys: bytes, values: Sequence[int]) -> None:
+    def _fill(self, number: int, keys: bytes, values: bytes) -> None:
         """Put entries that belong to one bucket there, in the order of their values."""
-        bucket = self._keys[number]
-        pairs = list(zip(values, array("Q", keys), strict=True))
-        before = self._values[number]
-        if before and before[-1] > min(values, default=MIRROR_END):
-            pairs += zip(before, array("Q", bytes(bucket)), strict=True)
+        bucket, before = self._keys[number], self._values[number]
+        keys, values = self.arrange(keys, values)
+        if before and values and before[-1] > _integer(values[:8], sys.byteorder):
+            keys, values = self.arrange(bytes(bucket) + keys, before.tobytes() + values)
             del before[:], bucket[:]
-        pairs.sort()
-        before.extend([value for value, _ in pairs])
-        bucket += array("Q", [token for _, token in pairs]).tobytes()
+        bucket += keys
+        before.frombytes(values)
 
     def _cut_bucket(self, number: int, value: int) -> Sequence[Entry]:
         values = self._values[number]

@@ -310,6 +310,19 @@ def test_compiled_and_plain_gather_the_same_bytes(
     assert index.gather(*whole) == plain(index, *whole)
 
 
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=120))
+def test_compiled_and_plain_arrange_a_bucket_alike(entries: list[tuple[int, int]]) -> None:
+    keys = b"".join(key.to_bytes(8, "little") for key, _ in entries)
+    values = array("Q", [value for _, value in entries]).tobytes()
+    plain: Any = PlainCore.arrange
+    index = PackedIndex()
+    assert index.arrange(keys, values) == plain(index, keys, values)
+    with pytest.raises(ValueError, match=r".+"):
+        index.arrange(keys, values + bytes(8))
+    with pytest.raises((TypeError, ValueError)):
+        index.arrange(keys, None)  # type: ignore[arg-type]
+
+
 @pytest.mark.skipif(PlainCore in PackedIndex.__mro__, reason="there is no compiled part to compare")
 def test_what_is_gathered_is_in_buckets_of_the_right_kind() -> None:
     index = filled(hashes(5))
@@ -362,7 +375,7 @@ def test_sorted_entries_load_beside_what_is_there() -> None:
     index = filled(identities[:1_000])
     later = sorted((mirror(identity), at) for at, identity in enumerate(identities[1_000:], 1_000))
     packed = b"".join(mirrored.to_bytes(8, "big") for mirrored, _ in later)
-    index.load_sorted(packed, [value for _, value in later])
+    index.load_sorted(packed, array("Q", [value for _, value in later]))
     assert list(index.dump()) == list(filled(identities).dump())
     assert index.last == 2_999
 

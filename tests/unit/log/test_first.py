@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.unit.log.log_world import SECRETS, World
 
 from ultraengine.log.damage import LogDamaged
+from ultraengine.log.digest import crc32c
 from ultraengine.log.first import FIRST_PATH, FirstDamaged, decode_first, encode_first
 from ultraengine.log.mending import repair
 from ultraengine.log.segment import KeyRing
@@ -38,8 +39,9 @@ def test_every_flipped_bit_of_it_is_found(sequence: int, position: int, bit: int
 def test_another_length_or_magic_is_refused() -> None:
     with pytest.raises(FirstDamaged, match="19 bytes instead of 20"):
         decode_first(encode_first(5)[:-1])
-    with pytest.raises(FirstDamaged, match="the checksum differs"):
-        decode_first(b"UEMK" + encode_first(5)[4:])
+    for body in (b"UEMK" + bytes(12), b"UEFS\1" + bytes(11)):
+        with pytest.raises(FirstDamaged, match="the magic or a reserved field differs"):
+            decode_first(body + crc32c(body).to_bytes(4, "little"))
 
 
 @pytest.mark.parametrize("start", [0, 1 << 40])

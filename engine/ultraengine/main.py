@@ -54,6 +54,7 @@ from ultraengine.shard.opening import ShardOptions, World, open_shard
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.shard.snapshotting.driver import Snapshots
+from ultraengine.shard.spans import GroupSpans
 from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import validate
 from ultraengine.snapshot.codec import BINARY, Codecs
@@ -166,6 +167,7 @@ class Process:
         """Import the domains.  Raises `ConfigErrors`, or `InvariantBroken` for a wrong domain."""
         self.config = config
         self.extensions = load_extensions(config.extensions)
+        self.telemetry = telemetry(config)
         self.registry = Registry(
             load_domains(config.domains), hooks=self.extensions.hooks, limits=config.limits
         )
@@ -196,6 +198,8 @@ class Process:
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
         image = memory.image
         shard.upkeep = memory.upkeep
+        shard.before_close = self.background.shutdown
+        shard.spans = GroupSpans(self.telemetry, self.world.clock, shard_id)
         self.feed = Feed(parts.log.reader(), lambda: parts.log.first_offset)
         shard.on_recorded = self.feed.publish
         self.feed.publish(parts.log.recovered.recorded_end)
@@ -272,6 +276,7 @@ class Process:
             rule=flush_rule(config, own),
             limits=config.limits,
             compress=config.compress,
+            verify_all=config.log_verify == "all",
             master_key=config.master_key,
             chain_key=config.chain_key,
             scheduling=own.scheduling,
@@ -324,7 +329,7 @@ class Process:
                 random=self.world.random,
                 operations=operations,
                 feed=self.feed,
-                telemetry=telemetry(config),
+                telemetry=self.telemetry,
                 quotas=quotas,
             ),
             GatewayOptions(
@@ -348,7 +353,6 @@ class Process:
         await self.shard.stop()
         self.feed.close()
         await self.gateway.stop()
-        await asyncio.to_thread(self.background.shutdown)
 
 
 def exit_code_of(error: BaseException) -> ExitCode:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import LEDGER, add_domains
+from ultraengine.cli.output import tell
 from ultraengine.cli.seeds import SEEDS, sow_beside
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.main import Process, run_dev
@@ -149,7 +150,7 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
         )
         if LEDGER in domains and not options.auth:
             text += FIRST_STEPS.format(url=url)
-        print(text + "Ctrl-C stops it.", flush=True)
+        tell(text + "Ctrl-C stops it.")
         if options.seed_data:
             sow_beside(url, options.seed_data)
 

@@ -40,6 +40,7 @@ __all__ = [
     "Log",
     "LogOptions",
     "LogReader",
+    "OnDurable",
     "RecordedGroup",
     "Recovered",
     "RetentionReport",
@@ -52,8 +53,8 @@ SPACE_RETRY_S: Final = 1.0
 _STOP_SEGMENT_BYTES: Final = 64 * 1024
 """Length of a segment that is only needed for the last outcomes of a stop."""
 
-OnDurable = Callable[[Written], None]
-OnFailure = Callable[[BaseException], None]
+OnDurable = Callable[[Written], object]
+OnFailure = Callable[[BaseException], object]
 
 
 class _Queued(msgspec.Struct, frozen=True, gc=False):

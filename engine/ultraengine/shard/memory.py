@@ -22,6 +22,7 @@ from ultraengine.shard.image import ExecutorImage
 from ultraengine.shard.validation import NothingRemembered, ReadOnlyHistory
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.image import Image, ImagePosition
+from ultraengine.snapshot.store import newest_sequence
 
 
 class HistoryFiles(HistoryStore, Protocol):
@@ -108,6 +109,10 @@ class ShardMemory:
         runs.turn(dedupe)
         # Ids leave by age all the time; leaving for want of room breaks a promise.
         return [fact for fact in dedupe.take_facts() if fact.reason != "window"]
+
+    def replay_from(self) -> int:
+        """Frame sequence at which the newest listed snapshot was cut; 0 without one."""
+        return newest_sequence(self._disk)
 
     def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
         """The newest good snapshot's state, or an empty one; the history is cut to it."""

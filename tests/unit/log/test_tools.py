@@ -9,6 +9,7 @@ import pytest
 from tests.unit.log.log_world import LIMITS, SECRETS, World, command
 
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
+from ultraengine.log.first import write_first
 from ultraengine.log.tools import (
     RepairReport,
     TruncateReport,
@@ -146,6 +147,7 @@ class Overtaken(SimDisk):
         segments = [name for name in names if name.startswith("seg-")]
         if path == "log" and self.lists < self.overtakes and len(segments) > 1:
             self.lists += 1
+            write_first(self, int(segments[1][4:24]))
             self.remove(f"log/{segments[0]}")
         return names
 
@@ -316,6 +318,7 @@ def test_repair_takes_what_is_lost_from_a_good_copy(
     assert verify(world.disk, SECRETS).ok
     assert (report.end_sequence, report.end_offset) == (79, 120)
     for segment in report.segments:
+        assert segment.kept_as is not None
         assert world.read(segment.kept_as) == before[segment.path]
         assert segment.from_sequence <= segment.to_sequence
     if form is FORM:

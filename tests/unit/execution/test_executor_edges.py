@@ -154,5 +154,3 @@ def test_remembered_slots_of_keys_are_bounded() -> None:
     registry._slot("t", "one-more")
     assert len(registry._slots) == 1
     assert registry._slot("t", "k0") == first
-
-

@@ -691,7 +691,7 @@ def test_write_now_writes_on_the_callers_thread() -> None:
     assert not world.log.takes_now([world.commands(2)], 64 * 1024)
     # Whoever had asked before the failure writes nothing behind it.
     trace = len(world.disk.trace)
-    world.offset = 2
+    world.offset = 4
     assert world.log.write_now([world.commands(2)]) is None
     assert len(world.disk.trace) == trace
 

@@ -18,6 +18,7 @@ from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.ports import Disk, File
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard import driver
+from ultraengine.shard.driver import Shard
 from ultraengine.shard.flush_times import FlushTimes
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
@@ -70,7 +71,12 @@ async def test_a_timer_fires_by_itself_and_the_earliest_one_goes_first(tmp_path:
     now = SystemClock().now()
     await rig.send(put_box(rig, now + 3_600_000_000, "in-an-hour"))
     await shard.rest()
-    await rig.send(put_box(rig, now + 20_000, "soon"))
+    armed = shard._timer
+    assert armed is not None
+    # Later than the write of the outcomes, which looks for due timers as well.
+    await rig.send(put_box(rig, now + 500_000, "soon"))
+    await shard.rest()
+    assert armed.cancelled(), "a shard has one timer"
 
     def values() -> list[int]:
         return shard.executor.slot_state("box", "t", "k").values["t", "k"]  # type: ignore[no-any-return]
@@ -218,37 +224,55 @@ async def test_space_is_looked_for_once_however_often_there_is_none(
     assert looks == [3600.0]
 
 
-async def test_a_shard_that_stops_without_room_gives_its_reserve_up_and_looks_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(driver, "SPACE_POLL_S", 0.01)
-    disk = SmallDisk(LocalDisk(tmp_path))
-    rig = Rig(tmp_path, disk=disk)
-    shard = await rig.start()
+async def fill(rig: Rig, disk: SmallDisk) -> int:
+    """Send until there is no room for another segment; returns how many were accepted."""
     disk.full = True
-    accepted, refused = 0, False
-    while not refused:
+    accepted = 0
+    while True:
         replies = await rig.send(*(rig.admit(f"{accepted}-{n}-{'y' * 90}") for n in range(100)))
-        refused = replies[0].outcome != "accepted"
-        accepted += 0 if refused else 100
-    assert code_of(replies[0]) == "READ_ONLY"
-    assert shard.log.read_only
-    assert disk.exists("RESERVE")
-    polls: list[None] = []
+        if replies[0].outcome != "accepted":
+            assert code_of(replies[0]) == "READ_ONLY"
+            assert rig.shard.log.read_only
+            return accepted
+        accepted += 100
+
+
+def looks_for_room(shard: Shard) -> list[None]:
+    """Grows with every look."""
+    looks: list[None] = []
     poll = shard._poll_space
 
     def counted() -> None:
-        polls.append(None)
+        looks.append(None)
         poll()
 
     shard._poll_space = counted  # type: ignore[method-assign]
-    await until(lambda: polls)
-    await shard.stop()
-    assert not disk.exists("RESERVE")
-    await asyncio.sleep(0.1)  # The look that was due when it stopped.
-    looked = len(polls)
+    return looks
+
+
+@pytest.mark.parametrize("end", ["halt", "stop"])
+async def test_a_shard_that_ends_without_room_looks_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(driver, "SPACE_POLL_S", 0.01)
+    disk = SmallDisk(LocalDisk(tmp_path))
+    # It cannot drain without room: there is no need to wait for long.
+    rig = Rig(tmp_path, disk=disk, limits=msgspec.structs.replace(LIMITS, drain_s=0.2))
+    shard = await rig.start()
+    accepted = await fill(rig, disk)
+    assert disk.exists("RESERVE")
+    looks = looks_for_room(shard)
+    await until(lambda: len(looks) > 1)
+    if end == "halt":
+        shard._halt(InvariantBroken("memory is void"))
+    else:
+        await shard.stop()
+        assert not disk.exists("RESERVE"), "it gave its last outcomes room"
+    await asyncio.sleep(0.1)  # The look that was due when it ended.
+    looked = len(looks)
     await asyncio.sleep(0.2)
-    assert len(polls) == looked
+    assert len(looks) == looked
+    await shard.stop()
     disk.full = False
     shard = await rig.start()
     assert await rig.value() == accepted

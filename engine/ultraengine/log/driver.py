@@ -227,6 +227,8 @@ class Log:
         """
         if not self.idle or self._closed or self._on_failure is None:
             raise InvariantBroken("write_now needs an idle log", idle=self.idle)
+        if self._failure is not None:
+            return None
         try:
             with self._flushing:
                 return self._append([Request(drafts, sync)])[0]

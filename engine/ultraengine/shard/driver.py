@@ -30,7 +30,7 @@ from ultraengine.shard.reading.driver import Reads
 from ultraengine.shard.report import ShardStatus, report
 from ultraengine.shard.resting.driver import Resting
 from ultraengine.shard.spans import GroupSpans
-from ultraengine.shard.status import ENDED, ShardState, refusal
+from ultraengine.shard.status import ENDED, ShardState, refusal, unavailable
 from ultraengine.shard.undurable import Undurable
 
 UNITS_PER_TURN: Final = 256
@@ -250,12 +250,12 @@ class Shard:
         self.machine.give_back(outcomes)
         if self._state is ShardState.SERVING:  # Any other state outlives the lack of space.
             self._set_state(ShardState.READ_ONLY, str(error))
-        full = refusal(ShardState.READ_ONLY, str(error))
-        answers = [] if group is None or full is None else self.machine.undo(group, full)
+        full = unavailable(ShardState.READ_ONLY, str(error))
+        answers = [] if group is None else self.machine.undo(group, full)
         if self._state is ShardState.HALTED:
             self._at_rest.tell(full)
             return
-        if group is not None and full is not None:
+        if group is not None:
             self._deliver(answers)
             self._deliver(self.machine.refuse_waiting(full))
         self._oldest = None
@@ -480,10 +480,9 @@ class Shard:
 
     def _answer_unknown(self, why: str) -> None:
         """Tell everybody in flight that their command may or may not be durable."""
-        closed = self._closed
+        closed = unavailable(self._state, self._reason)
         self._at_rest.tell(closed)
-        if closed is not None:
-            self._deliver(self.machine.refuse_waiting(closed))
+        self._deliver(self.machine.refuse_waiting(closed))
         self._deliver(self.machine.give_up(why))
 
     def status(self) -> ShardStatus:

@@ -325,8 +325,6 @@ class Machine:
             return None
         own = self._own_commands(time)
         pendings = own + self._choose()
-        if not pendings:
-            return None
         base = self.log_end
         commands: list[Command] = []
         for offset, pending in enumerate(pendings, base):

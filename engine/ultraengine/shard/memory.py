@@ -136,11 +136,9 @@ class ShardMemory:
     def scratch(self, *, sequence_max: int) -> Executor:
         """A copy of the newest good snapshot's state below a frame sequence, for validation."""
         image, position = self._snapshots.load_copy(self.bare_image, sequence_max=sequence_max)
-        if not isinstance(image, ExecutorImage):
-            raise InvariantBroken("the loaded image is the one that was made")
         return image.resume(position)
 
-    def bare_image(self) -> Image:
+    def bare_image(self) -> ExecutorImage:
         """An empty image that remembers no ids and reads the shard's history."""
         nothing = NothingRemembered()
         history = ReadOnlyHistory(self.history)

@@ -21,7 +21,7 @@ from ultraengine.snapshot.compact import BATCH_BYTES
 from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotFailed, SnapshotRefused
 from ultraengine.snapshot.files import SYNC_BYTES, ChainFile, Draft, Schemas, Written, opened
 from ultraengine.snapshot.format import NO_UID, BasePosition, Header
-from ultraengine.snapshot.image import Image, ImagePosition, Section, state_hash
+from ultraengine.snapshot.image import AnyImage, Image, ImagePosition, Section, state_hash
 from ultraengine.snapshot.loader import SnapshotFile
 from ultraengine.snapshot.manifest import (
     TEMPORARY_SUFFIX,
@@ -360,12 +360,12 @@ class SnapshotStore:
 
     def load(
         self,
-        new_image: Callable[[], Image],
+        new_image: Callable[[], AnyImage],
         migrations: Migrations = NO_MIGRATIONS,
         *,
         sequence_max: int | None = None,
         check_state_hash: bool = False,
-    ) -> tuple[Image, ImagePosition | None, LoadReport]:
+    ) -> tuple[AnyImage, ImagePosition | None, LoadReport]:
         """The newest usable state; an empty image and no position when there is none.
 
         Damaged files are reported, set aside, and the next older chain is tried.  Raises

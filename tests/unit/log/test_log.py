@@ -679,7 +679,7 @@ def test_nothing_is_written_before_the_start_or_started_twice() -> None:
 
 
 def test_write_now_writes_on_the_callers_thread() -> None:
-    world = World()
+    world = World(SimDisk(record=True))
     drafts = [world.commands(2)]
     assert world.log.takes_now(drafts, 64 * 1024)
     written = world.log.write_now(drafts)
@@ -689,6 +689,11 @@ def test_write_now_writes_on_the_callers_thread() -> None:
     assert world.log.write_now([world.commands(2)]) is None
     assert [getattr(error, "errno", None) for error in world.failures] == [errno.EIO]
     assert not world.log.takes_now([world.commands(2)], 64 * 1024)
+    # Whoever had asked before the failure writes nothing behind it.
+    trace = len(world.disk.trace)
+    world.offset = 4
+    assert world.log.write_now([world.commands(2)]) is None
+    assert len(world.disk.trace) == trace
 
 
 def test_write_now_takes_only_what_is_small_and_fits_into_the_segment() -> None:

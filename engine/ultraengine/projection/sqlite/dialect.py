@@ -29,7 +29,7 @@ _HALF: Final = WORD_END // 2 - 1
 """Two words up to this in size add up to a word."""
 _WORD_DIGITS: Final = 19
 _SELECT: Final = re.compile(r"SELECT (?P<list>.*?) FROM ", re.DOTALL)
-_FUNCTION: Final = re.compile(r"(?P<function>SUM|MIN|MAX)\((?P<of>[^()]*)\)")
+_FUNCTION: Final = re.compile(r"(?P<function>SUM|MIN|MAX)\((?P<of>[\w.{}]+)\)")
 _BARE: Final = re.compile(r"[\w.{}]+")
 _COMMA: Final = re.compile(r",(?![^()]*\))")
 

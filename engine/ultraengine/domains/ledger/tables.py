@@ -145,7 +145,7 @@ TRANSFER: Final = Table(
         ),
         Check(
             "hold",
-            "({status} = 'pending' AND {hold_timeout_s} >= 0)"
+            "({status} = 'pending' AND {hold_timeout_s} IS NOT NULL AND {hold_timeout_s} >= 0)"
             " OR ({status} <> 'pending' AND {hold_timeout_s} IS NULL)",
         ),
     ),

@@ -57,7 +57,7 @@ class TallyTables:
 
     def project(self, event: Added, at: Any, rows: Any) -> None:
         rows.append("addition", self.addition(event, at))
-        rows.put("tally", (at.tenant, at.key, event.total, 1, "so"))
+        rows.putter("tally")((at.tenant, at.key, event.total, 1, "so"))
         rows.change("tally", (at.tenant, at.key), {"last_word": self.word(event)})
         rows.changer("tally", ("total",))((at.tenant, at.key), (event.total,))
 

@@ -56,14 +56,10 @@ class Feed:
         self._idle_s = idle_s
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="feed")
         self._end = 0
+        """First offset whose outcome is not known to be durable."""
         self._end_time = Instant(0)
         self._changed = asyncio.Event()
         self._closed = False
-
-    @property
-    def end(self) -> int:
-        """First offset whose outcome is not known to be durable."""
-        return self._end
 
     def publish(self, end: int, time: int) -> None:
         """Outcomes below `end` are durable; the log's time is `time`."""

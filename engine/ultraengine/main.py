@@ -46,6 +46,7 @@ from ultraengine.model.domain import Domain
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.ports import Clock, DiskFull, Identity, Telemetry
+from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
@@ -200,9 +201,13 @@ class Process:
         shard.upkeep = memory.upkeep
         shard.before_close = self.background.shutdown
         shard.spans = GroupSpans(self.telemetry, self.world.clock, shard_id)
-        self.feed = Feed(parts.log.reader(), lambda: parts.log.first_offset)
+        slots = self.slots = ConsumerSlots(shard)
+        metrics.consumers = slots.offsets
+        reader = parts.log.reader(archived=True)
+        self.feed = Feed(reader, shard_id, limits=config.limits, slots=slots)
         shard.on_recorded = self.feed.publish
-        self.feed.publish(parts.log.recovered.recorded_end)
+        recovered = parts.log.recovered
+        self.feed.publish(recovered.recorded_end, recovered.last_time)
         policy = snapshot_policy(config, self.extensions)
         self.snapshots = Snapshots(
             shard,
@@ -211,6 +216,7 @@ class Process:
             memory.history,
             policy,
             config.snapshot_mode,
+            slots=slots,
             spilled=memory,
         )
         shard.start()
@@ -329,6 +335,7 @@ class Process:
                 random=self.world.random,
                 operations=operations,
                 feed=self.feed,
+                source=self.feed,
                 telemetry=self.telemetry,
                 quotas=quotas,
             ),
@@ -349,9 +356,10 @@ class Process:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.gateway.drain()
+        self.slots.close()
         await self.snapshots.stop()
         await self.shard.stop()
-        self.feed.close()
+        await self.feed.close()
         await self.gateway.stop()
 
 

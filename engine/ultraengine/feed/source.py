@@ -5,7 +5,7 @@ made durable itself; the log keeps what a slot has not confirmed, within a byte 
 travel as they are stored, so a feed costs the shard no decoding (requirement 001 §2.1).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,7 +32,7 @@ class FeedSource(Protocol):
     async def shards(self) -> Sequence[ShardId]:
         """The shards there are now, ascending."""
 
-    def pages(self, shard: ShardId, from_offset: Offset) -> AsyncIterator[FeedPage]:
+    def pages(self, shard: ShardId, from_offset: Offset) -> AsyncGenerator[FeedPage, None]:
         """Groups from the one that holds `from_offset` on, for ever; the consumer sets the pace.
 
         Gives an empty page at least once a second while nothing happens, for the lag.

@@ -17,6 +17,9 @@ from ultraengine.model.ids import Offset, ShardId
 from ultraengine.projection.lane import Inbox
 
 FIRST_WAIT_S: Final = 0.1
+LOST: Final = frozenset({"TOO_OLD", "INTERNAL"})
+"""The log no longer has the position, or has another history there: waiting is no use.  All other
+errors may end: a key can be replaced, a shard can come back."""
 _log = structlog.get_logger("projection")
 
 
@@ -63,7 +66,7 @@ class Reader:
                         failures = 0
                         await self._receive(page)
             except EngineError as error:
-                if not error.problem.retryable:
+                if error.code in LOST:
                     self._inbox.problem = f"{error.code}: {error.detail}"
                     self._arrived.set()
                     return

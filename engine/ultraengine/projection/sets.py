@@ -119,21 +119,23 @@ def plan(
     for one in wanted:
         own = [of for of in sets if of.projection == one.name]
         asked = [request for name, request in requests if name == one.name]
-        actions += _asked(own, asked)
+        answers = _asked(own, asked)
+        actions += answers
+        stopped = {to.of.build for to in answers if isinstance(to, Pause) and to.paused}
         actions += _builds(one, own, is_asked=Request.REBUILD in asked)
         for of in own:
             occasion = _occasion(of, one, own, ready, now, grace_s)
-            if occasion is None:
+            if occasion is None or (occasion is Occasion.CAUGHT_UP and of.build in stopped):
                 continue
             following = NEXT[of.state, occasion]
             actions.append(Drop(of, occasion) if following is None else Serve(of))
-        gone = {of.suffix for of in own if Drop(of, Occasion.SUPERSEDED) in actions}
+        gone = {of.build for of in own if Drop(of, Occasion.SUPERSEDED) in actions}
         follow += [
             of
             for of in own
             if of.version == one.version
             and of.state is not SetState.RETIRED
-            and of.suffix not in gone
+            and of.build not in gone | stopped
             and of.parked is None
             and not of.paused
         ]

@@ -352,7 +352,7 @@ def _holds(check: Check, values: Mapping[str, Any]) -> bool:
     return _value(ast.parse(text, mode="eval").body, values) is not False
 
 
-def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:  # noqa: C901  (one case for each form)
+def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
     """What an expression is, None where SQL would say NULL."""
     match node:
         case ast.Name(id=name):
@@ -391,7 +391,7 @@ class _Arithmetic(Dialect):
     """The dialect in which aggregates are computed."""
 
     name = "memory"
-    column_types: dict[ColumnType, str] = dict.fromkeys(ColumnType, "")  # noqa: RUF012
+    column_types: dict[ColumnType, str] = dict.fromkeys(ColumnType, "")
 
 
 def _recompute(held: _Tables, aggregate: Aggregate, projection: str, slices: Sequence[int]) -> None:

@@ -171,8 +171,8 @@ def decoder() -> Decoder:
 
 def command(number: int, *, tenant: str = "acme", kind: str = "shop.sell@1") -> Command:
     return Command(
-        f"c-{number}", kind, f"shop-{number % 3}", msgspec.Raw(b"\x80"), tenant, f"till-{number % 2}",
-        None, None, f"trace-{number}",
+        f"c-{number}", kind, f"shop-{number % 3}", msgspec.Raw(b"\x80"), tenant,
+        f"till-{number % 2}", None, None, f"trace-{number}",
     )  # fmt: skip
 
 

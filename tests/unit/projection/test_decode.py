@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 import pytest
-
 from tests.unit.projection.shop import (
     T0,
     Poisoned,
@@ -16,6 +15,7 @@ from tests.unit.projection.shop import (
     sale,
     tick,
 )
+
 from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.ids import Offset, ShardId
 from ultraengine.model.outcome import CommittedGroup

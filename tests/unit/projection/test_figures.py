@@ -3,8 +3,8 @@
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-
 from tests.unit.projection.shop import T0, AuditTables, ShopTables, busy_log, members
+
 from ultraengine.feed.source import FeedPage
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import ProjectionLimits

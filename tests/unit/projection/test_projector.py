@@ -1,11 +1,11 @@
 """From groups to batches: what is taken, what is poison, what moves."""
 
+import itertools
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.unit.projection.shop import (
     T0,
     AuditTables,
@@ -21,6 +21,7 @@ from tests.unit.projection.shop import (
     override,
     sale,
 )
+
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.projection.projector import (
@@ -216,7 +217,7 @@ def test_however_a_log_is_cut_into_batches_the_rows_are_the_same(
     totals: dict[Any, list[Any]] = {}
     positions: dict[ShardId, Checkpoint] = {}
     bounds = sorted({0, *cuts, len(log.groups)})
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         making = former(at=positions)
         for group in log.groups[start:end]:
             making.take(group, NOW)

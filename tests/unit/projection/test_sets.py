@@ -142,6 +142,12 @@ def test_the_last_of_several_requests_counts() -> None:
     assert found.actions == (Pause(serving, True),)
 
 
+def test_a_build_that_is_paused_at_the_moment_it_is_ready_does_not_serve() -> None:
+    build = one(BUILDING)
+    found = planned(build, ready=(build,), asked=(Request.PAUSE_BUILD,))
+    assert found == Plan((Pause(build, True),), ())
+
+
 def test_going_on_takes_sets_out_of_pause_and_park() -> None:
     paused, parked = one(SERVING, paused=True), one(BUILDING, 2, parked=PARKED)
     found = planned(paused, parked, asked=(Request.RESUME,))
@@ -199,9 +205,10 @@ def test_plans_carried_out_again_and_again_come_to_rest_and_never_drop_what_serv
 ) -> None:
     sets: dict[int, ProjectionSet] = {}
     for build, (state, of_version, parked, paused) in enumerate(kinds, 1):
-        if state is SERVING and any(other.state is SERVING for other in sets.values()):
-            state = RETIRED
-        sets[build] = one(state, build, of_version, parked=parked, paused=paused)
+        is_second = state is SERVING and any(of.state is SERVING for of in sets.values())
+        sets[build] = one(
+            RETIRED if is_second else state, build, of_version, parked=parked, paused=paused
+        )
     requests = tuple(asked)
     for _ in range(6):
         caught_up = tuple(sets.values()) if ready else ()

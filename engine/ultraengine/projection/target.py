@@ -20,8 +20,8 @@ from ultraengine.model.projection import Aggregate, Projection, Table
 from ultraengine.projection.fold import Batch
 
 LEDGER_TABLE: Final = "ultra_projection_ledger"
-"""(set, shard, log_end, epoch, booked_at, chain, rows): one row per write, for auditors: which
-state of the log, by its chain hash, the tables have followed."""
+"""One row per write and shard, for auditors: which state of the log, by its chain hash, the tables
+have followed.  Its columns: `projection.engine_tables.LEDGER`."""
 
 
 class TargetUnavailable(Exception):
@@ -173,17 +173,27 @@ class Target(Protocol):
     ) -> None:
         """One transaction: rows, positions, one ledger row per shard, touched slices.
 
-        Raises `RowRefused`, `Fenced`; nothing was written then.
+        Raises `RowRefused` (a CHECK, a duplicate, a changed row that is not there, a value that its
+        column cannot hold), `Fenced` (also for a set that is gone); nothing was written then.
         """
 
     async def refresh(self, of: ProjectionSet, projection: Projection, slices_max: int) -> int:
-        """Compute touched slices of the aggregates anew, at most so many; how many are left."""
+        """Compute touched slices of the aggregates anew, at most so many; how many are left.
+
+        Raises `RowRefused` when a CHECK of an aggregate does not hold; nothing was changed then.
+        """
 
     async def serve(self, of: ProjectionSet, projection: Projection, now: Instant) -> None:
-        """Let the views show this set, atomically; the one that served is retired."""
+        """Let the views show this set, atomically; the one that served is retired.
+
+        Views of tables that this set does not have are gone.  Idempotent.
+        """
 
     async def drop(self, of: ProjectionSet, tables: Sequence[str], now: Instant) -> None:
-        """Remove the tables and all memory of a set that does not serve.  Idempotent."""
+        """Remove the tables and all memory of a set that does not serve.  Idempotent.
+
+        Raises `InvariantBroken` for one that serves.
+        """
 
     async def park(self, of: ProjectionSet, parked: Parked | None) -> None:
         """Remember why it stands still; None = it may go on."""

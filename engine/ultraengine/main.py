@@ -196,9 +196,10 @@ class Process:
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
         image = memory.image
         shard.upkeep = memory.upkeep
-        self.feed = Feed(parts.log.reader(), lambda: parts.log.first_offset)
+        self.feed = Feed(parts.log.reader(), shard_id, limits=config.limits)
         shard.on_recorded = self.feed.publish
-        self.feed.publish(parts.log.recovered.recorded_end)
+        recovered = parts.log.recovered
+        self.feed.publish(recovered.recorded_end, recovered.last_time)
         policy = snapshot_policy(config, self.extensions)
         self.snapshots = Snapshots(
             shard,
@@ -324,6 +325,7 @@ class Process:
                 random=self.world.random,
                 operations=operations,
                 feed=self.feed,
+                source=self.feed,
                 telemetry=telemetry(config),
                 quotas=quotas,
             ),
@@ -346,7 +348,7 @@ class Process:
         await self.gateway.drain()
         await self.snapshots.stop()
         await self.shard.stop()
-        self.feed.close()
+        await self.feed.close()
         await self.gateway.stop()
         await asyncio.to_thread(self.background.shutdown)
 

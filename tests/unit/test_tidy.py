@@ -17,7 +17,7 @@ EDGE = {
     # The HTTP edge: what speaks to sockets besides its driver.
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "door", "documents", "edge",
-                 "admission", "waits", "engine", "frames", "events", "quick",
+                 "admission", "waits", "engine", "frames", "events", "quick", "feeds",
                  "relay", "routed",
                  "routed_http", "routed_stream", "watch")
 }  # fmt: skip

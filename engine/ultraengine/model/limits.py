@@ -63,6 +63,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     and a client that does not read its replies for 20 s is closed with 4008."""
     streams_max: int = 1_024
     """Open streams; more: 429 OVERLOADED."""
+    feed_page_bytes_max: int = 4 * MIB
+    """Payload of one page of the feed; a page has at least one group, however large."""
+    feed_page_groups_max: int = 1_024
+    """Groups in one page of the feed."""
+    feeds_max: int = 64
+    """Open feeds; more: 429 OVERLOADED."""
+    feed_consumers_max: int = 64
+    """Consumer slots of a shard; another one: 429 OVERLOADED."""
     requests_in_flight_max: int = 4_096
     """HTTP requests being answered; more: 429 OVERLOADED."""
     drain_s: float = 10.0

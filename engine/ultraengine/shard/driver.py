@@ -87,8 +87,8 @@ class Shard:
         self._lags = False  # Whether something that was written is not synced.
         self._may_inline, self._wrote = False, 0.0  # A turn of its own; when a write last began.
         self._alarms = 0
-        self.on_recorded: Callable[[int], None] = lambda _end: None
-        """Told the offset below which outcomes are durable: the feed's wake-up."""
+        self.on_recorded: Callable[[int, int], None] = lambda _end, _time: None
+        """Told below which offset outcomes are durable, and the log's time: wakes the feed."""
         self.upkeep: Callable[[], Sequence[object]] = tuple
         """A short turn of background work on memory; returns facts that a person should know."""
         self.snapshot: Callable[[], tuple[int | None, float | None]] = lambda: (None, None)
@@ -239,7 +239,7 @@ class Shard:
         durable = self._undurable.take(written.durable_end)
         if durable:
             self.machine.recorded(durable)
-            self.on_recorded(durable[-1].base_offset + durable[-1].count)
+            self.on_recorded(durable[-1].base_offset + durable[-1].count, durable[-1].time)
 
     def _sync(self) -> None:
         """Under ``async``: make durable what was written since the last time."""

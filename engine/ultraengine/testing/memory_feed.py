@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ultraengine.feed.source import FeedPage
+from ultraengine.feed.source import Consumer, FeedPage
 from ultraengine.log.serializer import MSGPACK, MsgpackSerializer
 from ultraengine.model.command import Command
 from ultraengine.model.errors import EngineError, Unavailable
@@ -122,6 +122,12 @@ class MemoryFeed:
             yield FeedPage(groups, log.end, end_time)
             if groups:
                 position = groups[-1].offset_end
+
+    async def consumers(self, shard: ShardId) -> Sequence[Consumer]:
+        """The slots of a shard."""
+        await self._reach()
+        found = sorted((name, at) for (of, name), at in self.confirmed.items() if of == shard)
+        return [Consumer(name, at) for name, at in found]
 
     async def confirm(self, shard: ShardId, consumer: str, offset: Offset) -> None:
         """Move a slot, never back."""

@@ -9,7 +9,7 @@ leaves behind what it had committed and nothing else.  Its faults: `MemoryDataba
 `MemoryTarget.dies_at`, which stands for a kill at any call, before or after its effect.
 
 Declared checks are evaluated as written, with exact integers; the SQL of aggregates is run by
-SQLite in memory, whose integers end at 64 bits.
+SQLite in memory, as the SQLite target does it.
 """
 
 import ast
@@ -17,16 +17,19 @@ import asyncio
 import hashlib
 import operator
 import re
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.projection import (
+    AMOUNT_END,
+    TOTAL_END,
     Aggregate,
     Check,
+    Column,
     ColumnType,
     Key,
     Projection,
@@ -34,8 +37,11 @@ from ultraengine.model.projection import (
     Table,
     TableKind,
 )
-from ultraengine.projection.dialect import Dialect
+from ultraengine.projection.engine_tables import LEDGER
 from ultraengine.projection.fold import COMBINE, Batch, CurrentRows
+from ultraengine.projection.sqlite.dialect import DAY_US, EXACT, SqliteDialect, kept_from
+from ultraengine.projection.sqlite.exact import loaded, stored
+from ultraengine.projection.sqlite.store.driver import connect
 from ultraengine.projection.target import (
     START,
     Checkpoint,
@@ -92,13 +98,20 @@ class _Tables(msgspec.Struct):
 
 
 class LedgerRow(msgspec.Struct, frozen=True):
-    """One write, for auditors."""
+    """One write into one shard's part of a set, for auditors."""
 
-    projection: str
-    build: int
-    shard: ShardId
-    after: Checkpoint
+    of: ProjectionSet
+    moved: Moved
     rows: int
+
+    @property
+    def row(self) -> Row:
+        """Its columns as `engine_tables.LEDGER` has them."""
+        of, after = self.of, self.moved.after
+        return (
+            of.projection, of.build, self.moved.shard, after.offset, of.version, after.epoch,
+            after.time, after.chain, self.rows,
+        )  # fmt: skip
 
 
 class MemoryDatabase:
@@ -117,12 +130,22 @@ class MemoryDatabase:
         self.writes = 0
 
     def rows(self, name: str) -> list[Row]:
-        """The rows of a view, sorted.  Raises KeyError when nothing serves under this name."""
-        key = self.shown[name]
-        tables = self.tables[key]
-        table = name.removeprefix(f"{key[0]}_")
-        held = tables.appended.get(table, tables.current.get(table, {}))
-        return sorted((tuple(row) for row in held.values()), key=repr)
+        """The rows of a view, a table of a set or the ledger, sorted.
+
+        Raises LookupError when there is nothing of this name.
+        """
+        if name == LEDGER.name:
+            return sorted(one.row for one in self.ledger)
+        found = self._relation(name)
+        return sorted((tuple(row) for row in found.values()), key=repr)
+
+    def _relation(self, name: str) -> Mapping[Key, Sequence[Any]]:
+        for key, held in self.tables.items():
+            for table in held.tables:
+                shown = self.shown.get(name) == key and name == view(key[0], table)
+                if shown or name == physical(key[0], table, self.sets[key].suffix):
+                    return held.appended[table] if table in held.appended else held.current[table]
+        raise LookupError(name)
 
 
 class MemoryTarget:
@@ -193,9 +216,7 @@ class MemoryTarget:
         await self._reach()
         database, key = self.database, (of.projection, of.build)
         positions = database.positions.get(key)
-        if positions is None or any(
-            positions.get(one.shard, START).offset != one.before.offset for one in moved
-        ):
+        if positions is None or any(positions.get(one.shard, START) != one.before for one in moved):
             raise Fenced(f"the positions of {of.projection} build {of.build} were moved")
         held = database.tables[key]
         appended = {
@@ -214,7 +235,7 @@ class MemoryTarget:
             )
         for one in moved:
             positions[one.shard] = one.after
-            database.ledger.append(LedgerRow(*key, one.shard, one.after, batch.row_count))
+            database.ledger.append(LedgerRow(of, one, batch.row_count))
         database.writes += 1
         await self._reach()  # The commit may be done and its answer lost.
 
@@ -226,7 +247,9 @@ class MemoryTarget:
             touched = held.slices[aggregate.table.name]
             chosen = sorted(touched)[:slices_max]
             if chosen:
-                _recompute(held, aggregate, of.projection, chosen)
+                held.current[aggregate.table.name] = _recomputed(
+                    held, aggregate, of.projection, chosen
+                )
                 touched.difference_update(chosen)
         return sum(map(len, held.slices.values()))
 
@@ -249,6 +272,9 @@ class MemoryTarget:
         """Forget a set."""
         await self._reach()
         key = (of.projection, of.build)
+        found = self.database.sets.get(key)
+        if found is not None and found.state is SetState.SERVING:
+            raise InvariantBroken("a set that serves is not dropped", of=found)
         for held in (self.database.sets, self.database.tables, self.database.positions):
             held.pop(key, None)
 
@@ -273,9 +299,20 @@ class MemoryTarget:
         await self._reach()
         self._change((of.projection, of.build), paused=paused)
 
-    async def keep(self, of: ProjectionSet, projection: Projection, now: Instant) -> None:  # noqa: ARG002
-        """Nothing is partitioned here."""
+    async def keep(self, of: ProjectionSet, projection: Projection, now: Instant) -> None:
+        """Forget the rows of partitions past their keep."""
         await self._reach()
+        for table in projection.tables:
+            partition = table.partition
+            if partition is None or partition.keep_days is None:
+                continue
+            start = kept_from(partition, partition.keep_days, now)
+            if table.column(partition.column).type is ColumnType.TIME:
+                start *= DAY_US
+            place = table.names.index(partition.column)
+            held = self.database.tables[of.projection, of.build].appended[table.name]
+            for key in [key for key, row in held.items() if row[place] < start]:
+                del held[key]
 
     async def checksums(self, of: ProjectionSet, tables: Sequence[Table]) -> Mapping[str, Checksum]:
         """The content of some tables."""
@@ -336,8 +373,8 @@ def _check(table: Table, row: Sequence[Any]) -> None:
     if len(row) != len(table.columns):
         raise RowRefused(f"a row of {table.name} has {len(row)} values")
     for column, value in zip(table.columns, row, strict=True):
-        if value is None and not column.nullable:
-            raise RowRefused(f"{table.name}.{column.name} is never null")
+        if not (column.nullable if value is None else _fits(column, value)):
+            raise RowRefused(f"{table.name}.{column.name} cannot hold {value!r}")
     values = dict(zip(table.names, row, strict=True))
     for check in table.checks:
         if not _holds(check, values):
@@ -387,30 +424,60 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
     raise NotImplementedError(ast.unparse(node))
 
 
-class _Arithmetic(Dialect):
-    """The dialect in which aggregates are computed."""
-
-    name = "memory"
-    column_types: dict[ColumnType, str] = dict.fromkeys(ColumnType, "")
+_ENDS: Final = {ColumnType.AMOUNT: AMOUNT_END, ColumnType.TOTAL: TOTAL_END}
 
 
-def _recompute(held: _Tables, aggregate: Aggregate, projection: str, slices: Sequence[int]) -> None:
-    dialect = _Arithmetic()
-    with sqlite3.connect(":memory:") as connection:
+def _fits(column: Column, value: Any) -> bool:
+    match column.type:
+        case ColumnType.AMOUNT | ColumnType.TOTAL:
+            return type(value) is int and abs(value) < _ENDS[column.type]
+        case ColumnType.INTEGER | ColumnType.TIME | ColumnType.DATE:
+            return type(value) is int and -(1 << 63) <= value < 1 << 63
+        case ColumnType.BOOLEAN:
+            return type(value) is bool
+        case ColumnType.BYTES:
+            return type(value) is bytes and len(value) <= column.length
+        case ColumnType.TEXT:
+            return type(value) is str and len(value) <= column.length
+    return type(value) is str
+
+
+def _recomputed(
+    held: _Tables, aggregate: Aggregate, projection: str, slices: Sequence[int]
+) -> dict[Key, list[Any]]:
+    """The rows of an aggregate with some slices computed anew.  Raises `RowRefused`."""
+    dialect, connection = SqliteDialect(), connect(":memory:")
+    try:
         for name, table in held.tables.items():
-            columns = dialect.names(table.names)
             place = physical(projection, name, "memory")
-            connection.execute(f"CREATE TABLE {dialect.quote(place)} ({columns})")
+            bare = msgspec.structs.replace(table, checks=(), indexes=())
+            for statement in dialect.create_table(place, bare):
+                connection.execute(statement)
+            exact = [column.type in EXACT for column in table.columns]
             source: Any = held.appended.get(name) or held.current.get(name) or {}
             connection.executemany(
-                dialect.insert(place, table), [tuple(row) for row in source.values()]
+                dialect.insert(place, table),
+                [
+                    [
+                        stored(value) if large and value is not None else value
+                        for large, value in zip(exact, row, strict=True)
+                    ]
+                    for row in source.values()
+                ],
             )
         for statement in dialect.aggregate(aggregate, projection, "memory", len(slices)):
             connection.execute(statement, slices)
-        place = physical(projection, aggregate.table.name, "memory")
-        rows = connection.execute(f"SELECT * FROM {dialect.quote(place)}").fetchall()  # noqa: S608
-    connection.close()
-    table = aggregate.table
+        table = aggregate.table
+        columns = dialect.names(table.names)
+        place = dialect.quote(physical(projection, table.name, "memory"))
+        found = connection.execute(f"SELECT {columns} FROM {place}").fetchall()  # noqa: S608
+    finally:
+        connection.close()
+    exact = [column.type in EXACT for column in table.columns]
+    rows = [
+        [loaded(value) if large else value for large, value in zip(exact, row, strict=True)]
+        for row in found
+    ]
     for row in rows:
         _check(table, row)
-    held.current[table.name] = {row[: len(table.key)]: list(row) for row in rows}
+    return {tuple(row[: len(table.key)]): row for row in rows}

@@ -94,7 +94,9 @@ async def run_until(
     async with working(worker) as task:
         if work is not None:
             await work()
-        await until(lambda: holds(database, list(feed.logs.values())), task)
+        names = [one.name for one in projections] or ["shop"]
+        every = list(feed.logs.values())
+        await until(lambda: all(holds(database, every, name) for name in names), task)
 
 
 async def undisturbed(logs: Sequence[GroupLog], *projections: Any) -> dict[str, Any]:

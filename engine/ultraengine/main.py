@@ -97,6 +97,8 @@ class ExitCode(enum.IntEnum):
     """The directory belongs to another shard, or a key is missing or wrong."""
     HALTED = 76
     """A recorded event does not evolve: see the offset in the message."""
+    FENCED = 77
+    """Another projection worker writes the same tables."""
 
 
 def load_domains(names: Sequence[str]) -> list[Domain]:

@@ -46,6 +46,7 @@ from ultraengine.model.domain import Domain
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.ports import Clock, DiskFull, Identity, Telemetry
+from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
@@ -198,7 +199,10 @@ class Process:
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
         image = memory.image
         shard.upkeep = memory.upkeep
-        self.feed = Feed(parts.log.reader(), shard_id, limits=config.limits)
+        slots = self.slots = ConsumerSlots(shard)
+        metrics.consumers = slots.offsets
+        reader = parts.log.reader(archived=True)
+        self.feed = Feed(reader, shard_id, limits=config.limits, slots=slots)
         shard.on_recorded = self.feed.publish
         recovered = parts.log.recovered
         self.feed.publish(recovered.recorded_end, recovered.last_time)
@@ -210,6 +214,7 @@ class Process:
             memory.history,
             policy,
             config.snapshot_mode,
+            slots=slots,
             spilled=memory,
         )
         shard.start()
@@ -348,6 +353,7 @@ class Process:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.gateway.drain()
+        self.slots.close()
         await self.snapshots.stop()
         await self.shard.stop()
         await self.feed.close()

@@ -120,7 +120,7 @@ async def _until_ended(process: ProjectionProcess, ended: asyncio.Event) -> Exit
     except Fenced as error:
         _log.error("process.fenced", error=str(error), exit_code=int(ExitCode.FENCED))
         return ExitCode.FENCED
-    except Exception:
+    except Exception:  # noqa: BLE001  (every end has an exit code, and is said)
         _log.exception("process.failed", exit_code=int(ExitCode.FAILED))
         return ExitCode.FAILED
     return ExitCode.OK

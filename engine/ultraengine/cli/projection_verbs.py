@@ -134,10 +134,8 @@ def _status(options: argparse.Namespace) -> int:
         print_table(rows, right=frozenset({1, 2, 6}))
         for one in found:
             if one.parked is not None:
-                say(
-                    f"{one.projection} build {one.build} is parked at offset {one.parked.offset} of "
-                    f"shard {one.parked.shard}: {one.parked.reason}"
-                )
+                where = f"offset {one.parked.offset} of shard {one.parked.shard}"
+                say(f"{one.projection} build {one.build} is parked at {where}: {one.parked.reason}")
     return Exit.FINDINGS if any(one.parked is not None for one in found) else Exit.OK
 
 
@@ -216,9 +214,7 @@ def _ask(options: argparse.Namespace, request: Request) -> int:
     if options.output == "json":
         print_json({"asked": str(request), "projections": names})
     else:
-        say(
-            f"asked: {request} {', '.join(names)}; 'ultra projection status' shows what became of it"
-        )
+        say(f"asked: {request} {', '.join(names)}; see 'ultra projection status'")
     return Exit.OK
 
 
@@ -239,13 +235,14 @@ def _verify(options: argparse.Namespace) -> int:
             for one in wanted:
                 title = f"verify {one.projection.name}"
                 with Progress(title, quiet=options.output == "json") as progress:
+
+                    def report(done: int, total: int, to: Progress = progress) -> None:
+                        to.update(done, total, plural(done, "command"))
+
                     verifier = Verifier(
                         target, feed, one, world.decoder(),
                         clock=SystemClock(), limits=limits,
-                        hooks=world.extensions.projection_hooks,
-                        report=lambda done, total, progress=progress: progress.update(
-                            done, total, plural(done, "command")
-                        ),
+                        hooks=world.extensions.projection_hooks, report=report,
                     )  # fmt: skip
                     verdicts.append(await verifier.run())
         finally:

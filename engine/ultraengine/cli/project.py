@@ -51,6 +51,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dev", action="store_true", help="write the log for people, warnings and errors only"
     )
+    parser.add_argument(
+        "--nice", type=int, default=0, metavar="N",
+        help="run at a lower priority, as nice(1) says it, beside an engine (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--end-with-input", action="store_true", help=argparse.SUPPRESS)
     parser.epilog = (
         "SIGTERM or Ctrl-C stops it after the batch under way.  A worker that is killed at any\n"
@@ -62,6 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write until SIGTERM."""
     configure_logging(dev=options.dev)
+    if options.nice:
+        os.nice(options.nice)
     world, limits, targets = read_world(options), read_limits(options), read_targets(options.target)
     return int(uvloop.run(_run(options, world, limits, targets)))
 

@@ -40,6 +40,7 @@ from ultraengine.projection.projector import (
     Poison,
     ProjectionHooks,
     Written,
+    told,
 )
 from ultraengine.projection.reading.driver import Reader
 from ultraengine.projection.target import (
@@ -189,9 +190,16 @@ class TargetWorker:
             await self._target.close()
 
     async def _know_shards(self) -> None:
+        said = ""
         while True:
-            with contextlib.suppress(EngineError):  # Readers say that it is away.
+            try:
                 shards = tuple(await self._source.shards())
+            except EngineError as error:
+                if error.code != said:
+                    said = error.code
+                    _log.warning("engine.refuses", code=error.code, detail=error.detail)
+            else:
+                said = ""
                 if shards != self._shards:
                     self._shards = shards
                     self._look_soon()
@@ -348,8 +356,8 @@ class TargetWorker:
             await self._settle()
             if lane in self._lanes:
                 await self._begin(lane, former.finish(), first_times)
-        elif poison is None:
-            poison = self._unreadable(lane)
+        elif poison is None and (lost := lane.lost(self._clock.now())) is not None:
+            poison = Poison(None, lost)
         if poison is not None:
             await self._settle()
             if lane in self._lanes:
@@ -395,14 +403,6 @@ class TargetWorker:
         members = [member.declared for member in lane.members]
         return Former(members, self._decoder, lane.taken, self._hooks)
 
-    def _unreadable(self, lane: Lane) -> Poison | None:
-        """The log no longer has the position of a shard."""
-        for shard, inbox in lane.inboxes.items():
-            if inbox.problem is not None and not inbox.groups:
-                offset = lane.taken.get(shard, START).offset
-                return Poison(None, Parked(shard, offset, WHOLE, inbox.problem, self._clock.now()))
-        return None
-
     async def _begin(
         self, lane: Lane, formed: Formed, first_times: Mapping[ShardId, Instant]
     ) -> None:
@@ -425,22 +425,14 @@ class TargetWorker:
                 return member, str(error)[:REASON_CHARS_MAX]
             self._stale.add(key_of(member.of))
             self._watch.wrote(member.of.projection, batch.row_count)
-            if self._hooks.after:
-                self._after(
-                    Written(
-                        self._target.name, member.of.projection, member.of.build,
-                        member.of.state is SetState.SERVING, batch.row_count, formed.moved,
-                    )
-                )  # fmt: skip
-        return None
-
-    def _after(self, written: Written) -> None:
-        for hook in self._hooks.after:
-            try:
-                hook(written)
-            except Exception as error:  # noqa: BLE001  (an observer may not change what it observes)
+            written = Written(
+                self._target.name, member.of.projection, member.of.build,
+                member.of.state is SetState.SERVING, batch.row_count, formed.moved,
+            )  # fmt: skip
+            for failure in told(self._hooks, written):
                 self._watch.hook_failures += 1
-                _log.warning("projection.hook_failed", error=f"{type(error).__name__}: {error}")
+                _log.warning("projection.hook_failed", error=failure)
+        return None
 
     async def _settle(self) -> None:
         """Wait for the batch under way and take note of its end."""

@@ -13,10 +13,11 @@ import msgspec
 from ultraengine.feed.source import FeedPage
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.outcome import CommittedGroup
+from ultraengine.projection.decode import WHOLE
 from ultraengine.projection.lag import Lag, lag
 from ultraengine.projection.progress import is_caught_up
 from ultraengine.projection.projector import Declared, Formed
-from ultraengine.projection.target import START, Checkpoint, ProjectionSet
+from ultraengine.projection.target import START, Checkpoint, Parked, ProjectionSet
 
 SetKey = tuple[str, int]
 """(projection, build): names a set in its target."""
@@ -114,6 +115,14 @@ class Lane:
         """It is durable."""
         self.positions.update({moved.shard: moved.after for moved in formed.moved})
         self.in_flight = {}
+
+    def lost(self, now: Instant) -> Parked | None:
+        """Where the log no longer has what comes next; None = it has."""
+        for shard, inbox in self.inboxes.items():
+            if inbox.problem is not None and not inbox.groups:
+                offset = self.taken.get(shard, START).offset
+                return Parked(shard, offset, WHOLE, inbox.problem, now)
+        return None
 
     @property
     def is_caught_up(self) -> bool:

@@ -65,6 +65,17 @@ class ProjectionHooks(msgspec.Struct, frozen=True):
     after: tuple[AfterProjection, ...] = ()
 
 
+def told(hooks: ProjectionHooks, written: Written) -> list[str]:
+    """Let the hooks after see a batch; what failed.  Nothing that they raise gets further."""
+    failures: list[str] = []
+    for hook in hooks.after:
+        try:
+            hook(written)
+        except Exception as error:  # noqa: BLE001  (whatever it raises)
+            failures.append(f"{type(error).__name__}: {error}")
+    return failures
+
+
 class Declared(msgspec.Struct, frozen=True):
     """A projection and the domain whose events fill it."""
 

@@ -18,7 +18,7 @@ EDGE = {
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "door", "documents", "edge",
                  "admission", "waits", "engine", "frames", "events", "quick", "feeds",
-                 "relay", "routed",
+                 "relay", "routed", "routed_feeds",
                  "routed_http", "routed_stream", "watch")
 }  # fmt: skip
 WORLDLY_IMPORTS = {

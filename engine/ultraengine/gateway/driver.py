@@ -231,7 +231,8 @@ class Gateway:
 
     def _documents(self, *, data: bool, admin: bool) -> Documents:
         registry = self.edge.engine.registry
-        return Documents(registry, self._admin.offered, data=data, admin=admin)
+        feed = self._feeds.offered
+        return Documents(registry, self._admin.offered, data=data, admin=admin, feed=feed)
 
     def _door(self, listener: socket.socket, surface: Surface) -> Door:
         general = _Server(self._http.handler(surface))

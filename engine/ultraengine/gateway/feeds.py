@@ -13,6 +13,7 @@ holds one page at a time: a page is read when the one before was handed to the s
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Final, cast
 
 import msgspec
@@ -67,7 +68,7 @@ class Feeds:
 
     def add_to(self, surface: Surface) -> None:
         """Serve the feed, where the engine has one."""
-        if not self._offered:
+        if not self.offered:
             return
         follow = Route("/v1/feed", GET=self._follow)
         del follow.methods["HEAD"]  # There is nothing that a HEAD could describe.
@@ -80,12 +81,14 @@ class Feeds:
     # What a front has of another kind (`routed_feeds`).
 
     @property
-    def _offered(self) -> bool:
+    def offered(self) -> bool:
+        """Whether there is a feed."""
         return self._edge.source is not None
 
-    def _source(self, caller: Caller) -> FeedSource:
+    def _source(self, caller: Caller) -> AbstractAsyncContextManager[FeedSource]:
+        """The engine's feed, for as long as a request lasts."""
         del caller  # A front names the caller to its shards.
-        return cast("FeedSource", self._edge.source)
+        return contextlib.nullcontext(cast("FeedSource", self._edge.source))
 
     # --- requests --------------------------------------------------------------------------
 
@@ -95,17 +98,18 @@ class Feeds:
         return caller
 
     async def _shards(self, request: BaseRequest, _segments: list[str]) -> Answer:
-        caller = self._caller(request)
-        return _answer(request, {"shards": await self._source(caller).shards()})
+        async with self._source(self._caller(request)) as source:
+            return _answer(request, {"shards": await source.shards()})
 
     async def _consumers(self, request: BaseRequest, _segments: list[str]) -> Answer:
-        source = self._source(self._caller(request))
+        caller = self._caller(request)
         query = dict(query_pairs(request, {"shard"}))
-        shards = [_number(query, "shard")] if "shard" in query else await source.shards()
         found: list[ConsumerView] = []
-        for shard in shards:
-            slots = await source.consumers(ShardId(shard))
-            found += [ConsumerView(shard, one.name, one.offset) for one in slots]
+        async with self._source(caller) as source:
+            one = [await _one_shard(source, query)] if query else None
+            for shard in one or await source.shards():
+                slots = await source.consumers(shard)
+                found += [ConsumerView(shard, slot.name, slot.offset) for slot in slots]
         return _answer(request, {"consumers": found})
 
     async def _confirm(self, request: BaseRequest, segments: list[str]) -> Answer:
@@ -117,17 +121,19 @@ class Feeds:
             body = (_DECODE if codec is JSON else _DECODE_MSGPACK)(raw)
         except DECODE_ERRORS as error:
             raise malformed(error) from error
-        source = self._source(caller)
-        shard = await self._shard(source, request)
-        await source.confirm(shard, name, Offset(body.offset))
+        query = dict(query_pairs(request, {"shard"}))
+        async with self._source(caller) as source:
+            shard = await _one_shard(source, query)
+            await source.confirm(shard, name, Offset(body.offset))
         return _answer(request, ConsumerView(shard, name, body.offset))
 
     async def _forget(self, request: BaseRequest, segments: list[str]) -> Answer:
         caller = self._caller(request)
         name = _name(segments)
-        source = self._source(caller)
-        shard = await self._shard(source, request)
-        await source.forget(shard, name)
+        query = dict(query_pairs(request, {"shard"}))
+        async with self._source(caller) as source:
+            shard = await _one_shard(source, query)
+            await source.forget(shard, name)
         _audit.info(
             "feed.consumer_forgotten",
             consumer=name,
@@ -137,10 +143,6 @@ class Feeds:
         )
         return _answer(request, {"shard": shard, "name": name})
 
-    async def _shard(self, source: FeedSource, request: BaseRequest) -> ShardId:
-        """The shard that a request names, or the only one."""
-        return await _one_shard(source, dict(query_pairs(request, {"shard"})))
-
     # --- following -------------------------------------------------------------------------
 
     async def _follow(self, request: BaseRequest, _segments: list[str]) -> StreamResponse:
@@ -149,8 +151,6 @@ class Feeds:
         edge.require_intake()
         query = dict(query_pairs(request, {"shard", "from"}))
         from_offset = Offset(_number(query, "from") if "from" in query else 0)
-        source = self._source(caller)
-        shard = await _one_shard(source, query)
         if edge.metrics.feeds_open >= edge.limits.feeds_max:
             raise EngineError(
                 f"{edge.limits.feeds_max} feeds are open", code="OVERLOADED", retry_after_s=5.0
@@ -160,15 +160,16 @@ class Feeds:
         # for it; it goes on to the engine's last outcome.
         edge.metrics.requests_in_flight -= 1
         try:
-            async with contextlib.aclosing(source.pages(shard, from_offset)) as pages:
-                # What is wrong with the request is answered with a problem document.
-                first = await anext(pages, None)
-                if first is None:
-                    edge.require_intake()
-                    raise EngineError("the feed has ended", code="SHARD_UNAVAILABLE")
-                response = StreamResponse(headers=_headers())
-                await response.prepare(request)
-                await self._send(request, response, caller, shard, first, pages)
+            async with self._source(caller) as source:
+                shard = await _one_shard(source, query)
+                async with contextlib.aclosing(source.pages(shard, from_offset)) as pages:
+                    # What is wrong with the request is answered with a problem document.
+                    first = await anext(pages, None)
+                    if first is None:
+                        raise _leaving()
+                    response = StreamResponse(headers=_headers())
+                    await response.prepare(request)
+                    await self._send(request, response, caller, shard, first, pages)
         finally:
             edge.metrics.requests_in_flight += 1
             edge.metrics.feeds_open -= 1
@@ -184,9 +185,7 @@ class Feeds:
         pages: AsyncIterator[FeedPage],
     ) -> None:
         """Send pages until the feed, the key or the connection ends."""
-        ends = EngineError(
-            "this process is shutting down", code="DRAINING", retry_after_s=DRAIN_RETRY_AFTER_S
-        )
+        ends = _leaving()
         loop = asyncio.get_running_loop()
         checked = loop.time()
         try:
@@ -211,6 +210,12 @@ class Feeds:
         with contextlib.suppress(ConnectionError, TimeoutError):
             await _write(response, encode_end(shard, ends))
             await response.write_eof()
+
+
+def _leaving() -> EngineError:
+    return EngineError(
+        "this process is shutting down", code="DRAINING", retry_after_s=DRAIN_RETRY_AFTER_S
+    )
 
 
 async def _write(response: StreamResponse, data: bytes) -> None:

@@ -76,11 +76,13 @@ class StoredFeed:
         encrypted: bool = False,
         compaction: CompactionPolicy | None = None,
         store: ObjectStore | None = None,
+        shard: ShardId = SHARD,
     ) -> None:
+        self.shard = shard
         self.disk = SimDisk(7)
         self.clock = SimClock()
         self._options = LogOptions(
-            shard=SHARD,
+            shard=shard,
             epoch=Epoch(1),
             handlers=b"12345678",
             limits=LIMITS,
@@ -110,7 +112,7 @@ class StoredFeed:
         self.log.start(_raise, threads=False)
         reader = self.log.reader(archived=True)
         slots = KeptSlots(LIMITS.feed_consumers_max)
-        self.feed = Feed(reader, SHARD, limits=LIMITS, slots=slots, idle_s=IDLE_S)
+        self.feed = Feed(reader, self.shard, limits=LIMITS, slots=slots, idle_s=IDLE_S)
         recovered = self.log.recovered
         self.feed.publish(recovered.recorded_end, recovered.last_time)
 
@@ -199,10 +201,12 @@ def _equal(found: object, expected: object) -> None:
         raise AssertionError(f"{found!r} is not {expected!r}")
 
 
-async def collect(source: FeedSource, from_offset: int, until: int) -> list[CommittedGroup]:
+async def collect(
+    source: FeedSource, from_offset: int, until: int, shard: ShardId = SHARD
+) -> list[CommittedGroup]:
     """The groups from an offset on until one ends at `until`, which must be reached."""
     found: list[CommittedGroup] = []
-    async with asyncio.timeout(60), aclosing(source.pages(SHARD, Offset(from_offset))) as pages:
+    async with asyncio.timeout(60), aclosing(source.pages(shard, Offset(from_offset))) as pages:
         async for page in pages:
             found += page.groups
             if found and found[-1].offset_end >= until:

@@ -58,12 +58,17 @@ class HttpFeed:
         base_url: str,
         api_key: str | None = None,
         *,
+        headers: Mapping[str, str] | None = None,
+        socket: str | None = None,
         attempts_max: int = ATTEMPTS_MAX,
         first_delay_s: float = FIRST_DELAY_S,
     ) -> None:
-        """Connects when it is first used."""
+        """Connects when it is first used, to `socket` where one is given; `headers` go along."""
         self._url = base_url.rstrip("/")
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._headers = dict(headers or {})
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._socket = socket
         self._attempts_max = attempts_max
         self._first_delay_s = first_delay_s
         self._session: aiohttp.ClientSession | None = None
@@ -180,7 +185,8 @@ class HttpFeed:
         if self._closed.is_set():
             raise EngineError("this feed is closed", code="SHARD_UNAVAILABLE")
         if self._session is None:
-            self._session = aiohttp.ClientSession(headers=self._headers)
+            unix = None if self._socket is None else aiohttp.UnixConnector(self._socket)
+            self._session = aiohttp.ClientSession(connector=unix, headers=self._headers)
         return self._session
 
     async def close(self) -> None:

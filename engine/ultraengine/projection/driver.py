@@ -446,12 +446,14 @@ class TargetWorker:
             await self._refused(writing.lane, writing.formed, *refusal)
             return
         self._reached()
-        writing.lane.written(writing.formed)
-        for member in writing.lane.members:
+        lane = writing.lane
+        lane.written(writing.formed)
+        if lane.is_caught_up and any(one.of.state is SetState.BUILDING for one in lane.members):
+            self._look_at = NOW
+        for member in lane.members:
             until = self._apart.get(key_of(member.of), {})
             if until and all(
-                writing.lane.positions.get(shard, START).offset >= offset
-                for shard, offset in until.items()
+                lane.positions.get(shard, START).offset >= offset for shard, offset in until.items()
             ):
                 del self._apart[key_of(member.of)]
         self._confirm()

@@ -203,8 +203,7 @@ class TargetWorker:
                 if shards != self._shards:
                     self._shards = shards
                     self._look_soon()
-            known = bool(self._shards)
-            await asyncio.sleep(SHARDS_EVERY_S if known else self._limits.poll_s)
+            await asyncio.sleep(SHARDS_EVERY_S if self._shards else self._limits.poll_s)
 
     def _look_soon(self) -> None:
         self._look_at = NOW
@@ -266,7 +265,7 @@ class TargetWorker:
         plan = await self._keeper.look(ready)
         self._reached()
         await self._arrange(plan.follow)
-        if self._keeper.unfinished:
+        if plan.actions:
             self._look_at = NOW
 
     async def _arrange(self, follow: Sequence[ProjectionSet]) -> None:
@@ -484,7 +483,10 @@ class TargetWorker:
             key = key_of(member.of)
             # A build's aggregates are computed once, before it serves.
             if key in self._stale and member.of.state is SetState.SERVING:
-                if await self._keeper.refresh(member.of):
+                left = await self._keeper.refresh(member.of)
+                if left is None:
+                    self._look_soon()
+                elif left:
                     unfinished = True
                 else:
                     self._stale.discard(key)
@@ -495,6 +497,4 @@ class TargetWorker:
                     self._kept_at[key] = now + self._limits.keep_s
                     projection = member.declared.projection
                     await self._target.keep(member.of, projection, self._clock.now())
-        if self._keeper.unfinished:
-            self._look_soon()
         return unfinished

@@ -99,6 +99,8 @@ class ExitCode(enum.IntEnum):
     """The directory belongs to another shard, or a key is missing or wrong."""
     HALTED = 76
     """A recorded event does not evolve: see the offset in the message."""
+    FENCED = 77
+    """Another projection worker writes the same tables."""
 
 
 def load_domains(names: Sequence[str]) -> list[Domain]:
@@ -402,7 +404,13 @@ def configure_logging(*, dev: bool) -> None:
     )
 
 
-async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCode:
+Beside = Callable[[Process], contextlib.AbstractAsyncContextManager[object]]
+"""What runs beside a process while it serves."""
+
+
+async def _run(
+    config: Config, announce: Callable[[Process], None], beside: Beside | None
+) -> ExitCode:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[str] = loop.create_future()
 
@@ -423,12 +431,13 @@ async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCod
         threading.Thread(target=watch_input, name="input", daemon=True).start()
     process = Process(config, on_fatal=lambda error: end(f"{LOG_FAILED}{error}"))
     await process.start()
-    announce(process)
-    why = await ended
-    if why.startswith(LOG_FAILED):
-        # Nothing may be written any more, and nothing that was acknowledged is at risk.
-        log.error("process.ends", why=why)
-        return ExitCode.LOG_FAILED
+    async with contextlib.nullcontext() if beside is None else beside(process):
+        announce(process)
+        why = await ended
+        if why.startswith(LOG_FAILED):
+            # Nothing may be written any more, and nothing that was acknowledged is at risk.
+            log.error("process.ends", why=why)
+            return ExitCode.LOG_FAILED
     log.info("process.stops", why=why)
     await process.stop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -438,12 +447,14 @@ async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCod
     return ExitCode.OK
 
 
-def _main(config: Config, announce: Callable[[Process], None]) -> ExitCode:
+def _main(
+    config: Config, announce: Callable[[Process], None], beside: Beside | None = None
+) -> ExitCode:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logging(dev=config.dev)
     try:
         config.check()
-        code = uvloop.run(_run(config, announce))
+        code = uvloop.run(_run(config, announce, beside))
     except Exception as error:
         code = exit_code_of(error)
         if code is ExitCode.FAILED:
@@ -470,6 +481,8 @@ def run_serve(config: Config) -> ExitCode:
     return _main(config, announce)
 
 
-def run_dev(config: Config, announce: Callable[[Process], None]) -> ExitCode:
+def run_dev(
+    config: Config, announce: Callable[[Process], None], beside: Beside | None = None
+) -> ExitCode:
     """Everything on one port of this machine, for development; `announce` says where."""
-    return _main(msgspec.structs.replace(config, dev=True), announce)
+    return _main(msgspec.structs.replace(config, dev=True), announce, beside)

@@ -1,0 +1,171 @@
+"""Rows as the server's binary protocol takes them: what a projection gives, as Python's own types.
+
+Purpose: whole columns at a time, since rows come by thousands.  Nothing becomes text of a
+statement: values travel as parameters.
+
+What the server would change without an error is refused here: a number of another kind, a text
+that is too long by spaces alone (those it cuts even in strict mode).  Pure.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from ultraengine.model.projection import AMOUNT_END, TOTAL_END, Column, ColumnType, Row, Table
+from ultraengine.projection.target import RowRefused
+
+EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  (the session's zone is UTC)
+EPOCH_DAY: Final = date(1970, 1, 1)
+INT64_END: Final = 2**63
+ROWS_MAX: Final = 5_000
+"""Rows of one command: more gain nothing, and the loop stands while they are packed."""
+CHAR_BYTES_MAX: Final = 4
+FIXED_BYTES_MAX: Final = 64
+"""Of a value that is neither text nor bytes, with all that is around it."""
+_SIZED: Final = frozenset({ColumnType.TEXT, ColumnType.JSON, ColumnType.BYTES})
+
+Values = Sequence[Any]
+
+
+def _refuse(column: Column, why: str) -> RowRefused:
+    return RowRefused(f"column {column.name}: {why}")
+
+
+def _only(column: Column, values: Values, kind: type) -> Values:
+    """The values that are not null.  Raises `RowRefused` for values of another type."""
+    kinds = set(map(type, values))
+    if kinds <= {kind}:
+        return values
+    others = kinds - ({kind, type(None)} if column.nullable else {kind})
+    if others:
+        named = ", ".join(sorted(one.__name__ for one in others))
+        raise _refuse(column, f"{named} where {kind.__name__} belongs")
+    return [value for value in values if value is not None]
+
+
+def _bounded(column: Column, values: Values, end: int) -> tuple[int, int]:
+    present = _only(column, values, int)
+    if not present:
+        return 0, 0
+    low, high = min(present), max(present)
+    if low <= -end or high >= end:
+        raise _refuse(column, f"{low if low <= -end else high} is out of its range")
+    return low, high
+
+
+def _integers(column: Column, values: Values) -> Values:
+    _bounded(column, values, INT64_END)
+    return values
+
+
+def _decimals(column: Column, values: Values) -> Values:
+    end = TOTAL_END if column.type is ColumnType.TOTAL else AMOUNT_END
+    low, high = _bounded(column, values, end)
+    if low > -INT64_END and high < INT64_END:
+        return values
+    return [None if value is None else Decimal(value) for value in values]
+
+
+def _texts(column: Column, values: Values) -> Values:
+    present = _only(column, values, str)
+    if column.type is ColumnType.TEXT and present and max(map(len, present)) > column.length:
+        raise _refuse(column, f"a text is longer than {column.length} characters")
+    return values
+
+
+def _times(column: Column, values: Values) -> Values:
+    _only(column, values, int)
+    try:
+        return [
+            None if value is None else EPOCH + timedelta(microseconds=value) for value in values
+        ]
+    except OverflowError:
+        raise _refuse(column, "a time is outside of the years 1 to 9999") from None
+
+
+def _dates(column: Column, values: Values) -> Values:
+    _only(column, values, int)
+    try:
+        return [None if value is None else EPOCH_DAY + timedelta(days=value) for value in values]
+    except OverflowError:
+        raise _refuse(column, "a date is outside of the years 1 to 9999") from None
+
+
+def _truths(column: Column, values: Values) -> Values:
+    _only(column, values, bool)
+    return values
+
+
+def _bytes(column: Column, values: Values) -> Values:
+    present = _only(column, values, bytes)
+    if present and max(map(len, present)) > column.length:
+        raise _refuse(column, f"bytes are more than {column.length}")
+    return values
+
+
+_CONVERT: Final[dict[ColumnType, Callable[[Column, Values], Values]]] = {
+    ColumnType.INTEGER: _integers,
+    ColumnType.AMOUNT: _decimals,
+    ColumnType.TOTAL: _decimals,
+    ColumnType.TEXT: _texts,
+    ColumnType.TIME: _times,
+    ColumnType.DATE: _dates,
+    ColumnType.BOOLEAN: _truths,
+    ColumnType.JSON: _texts,
+    ColumnType.BYTES: _bytes,
+}
+
+
+def transposed(rows: Sequence[Sequence[Any]], width: int) -> list[Values]:
+    """Columns of rows.  Raises `RowRefused` for a row of another width."""
+    if any(len(row) != width for row in rows):
+        raise RowRefused(f"a row has other than {width} values")
+    return list(zip(*rows, strict=True))
+
+
+def converted(columns: Sequence[Column], values: Sequence[Values]) -> list[Values]:
+    """Values of columns, as parameters.  Raises `RowRefused`."""
+    return [
+        _CONVERT[column.type](column, given) for column, given in zip(columns, values, strict=True)
+    ]
+
+
+def bytes_max(columns: Sequence[Column], values: Sequence[Values]) -> int:
+    """The most that a command with these values can have."""
+    size = FIXED_BYTES_MAX
+    for column, given in zip(columns, values, strict=True):
+        size += FIXED_BYTES_MAX * len(given)
+        if column.type in _SIZED:
+            factor = 1 if column.type is ColumnType.BYTES else CHAR_BYTES_MAX
+            size += factor * sum(len(value) for value in given if value is not None)
+    return size
+
+
+def chunks(
+    table: Table, columns: Sequence[str], rows: Sequence[Row], packet_bytes: int
+) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
+    """Rows in commands: (columns that are not null in all of them, their values as parameters).
+
+    A column that is null in every row of a command has no type there, so it is left out, and
+    takes its default, which is null.  Raises `RowRefused`, also for a row that no packet takes.
+    """
+    declared = [table.column(name) for name in columns]
+    waiting = [rows[at : at + ROWS_MAX] for at in range(0, len(rows), ROWS_MAX)]
+    waiting.reverse()
+    while waiting:
+        some = waiting.pop()
+        given = transposed(some, len(declared))
+        values = converted(declared, given)
+        if bytes_max(declared, given) > packet_bytes:
+            if len(some) == 1:
+                raise RowRefused(f"a row of {table.name} may be larger than {packet_bytes} bytes")
+            half = len(some) // 2
+            waiting += [some[half:], some[:half]]
+            continue
+        used = [
+            (column.name, value)
+            for column, value in zip(declared, values, strict=True)
+            if not column.nullable or any(one is not None for one in value)
+        ]
+        yield tuple(name for name, _ in used), list(zip(*(value for _, value in used), strict=True))

@@ -22,10 +22,17 @@ from typing import Final
 
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant
-from ultraengine.model.projection import Check, Column, ColumnType, Projection, Table
+from ultraengine.model.projection import (
+    Check,
+    Column,
+    ColumnType,
+    Fold,
+    Projection,
+    Table,
+)
 from ultraengine.projection.dialect import AMOUNT_DIGITS, TOTAL_DIGITS, Dialect
 from ultraengine.projection.mysql.partitions import REST, Range
-from ultraengine.projection.target import ProjectionSet, all_tables, physical, view
+from ultraengine.projection.target import Checksum, ProjectionSet, all_tables, physical, view
 
 IDENTIFIER_CHARS_MAX: Final = 64
 KEY_BYTES_MAX: Final = 3_072
@@ -71,6 +78,12 @@ def literal(text: str) -> str:
 def comment(text: str) -> str:
     """A declared sentence as a comment: constants there may not be hexadecimal."""
     return "'" + text.replace("\\", "/").replace("'", "''") + "'"
+
+
+def checksum_of(rows: int, sums: Sequence[str]) -> Checksum:
+    """What `MysqlDialect.checksum` found."""
+    high, low = (int(one) % 2**64 for one in sums)
+    return Checksum(rows, f"{high:016x}{low:016x}")
 
 
 class MysqlDialect(Dialect):
@@ -246,6 +259,11 @@ class MysqlDialect(Dialect):
         )
         return made
 
+    def is_left_over(self, projection: str, name: str) -> bool:
+        """Whether a view was made or put aside by a swap that did not come to its end."""
+        ours = (f"{projection}_", self.serving_view(projection))
+        return name.startswith(ours) and name.endswith((NEXT, LAST))
+
     def rename_views(self, wanted: Collection[str], shown: Collection[str]) -> str:
         """The statement that shows the prepared views and hides all that are shown."""
         moves = [(one, one + LAST) for one in shown] + [(one + NEXT, one) for one in wanted]
@@ -266,6 +284,14 @@ class MysqlDialect(Dialect):
 
     # --- writing -------------------------------------------------------------------------
 
+    def folded(self, column: Column, held: str, new: str) -> str:
+        """`new` once: a parameter has no number here."""
+        if column.fold is Fold.MIN:
+            return f"LEAST({held}, {new})"
+        if column.fold is Fold.MAX:
+            return f"GREATEST({held}, {new})"
+        return super().folded(column, held, new)
+
     def merge(self, name: str, table: Table, source: str) -> str:
         """A row that another unique key matches is refused, not merged."""
         held = self.quote(name)
@@ -280,17 +306,32 @@ class MysqlDialect(Dialect):
             if column.name not in table.key
         ]
         first = self.quote(table.key[0])
-        guarded = any(index.unique for index in table.indexes)
-        if guarded or not changes:
+        if any(index.unique for index in table.indexes):
             same = " AND ".join(
                 f"{held}.{self.quote(column)} = VALUES({self.quote(column)})"
                 for column in table.key
             )
             changes.insert(0, f"{first} = CASE WHEN {same} THEN {held}.{first} END")
+        elif not changes:
+            changes = [f"{first} = {held}.{first}"]
         return (
             f"INSERT INTO {held} ({self.names(table.names)}) {source}"
             f" ON DUPLICATE KEY UPDATE {', '.join(changes)}"
         )
+
+    def insert_many(self, name: str, table: Table, one: str) -> str:
+        """Insert rows, each given by the list of values `one`."""
+        return f"INSERT INTO {self.quote(name)} ({self.names(table.names)}) VALUES {one}"
+
+    def change(self, name: str, table: Table, columns: Sequence[str], nulls: Sequence[str]) -> str:
+        """Change `columns` of one row and make `nulls` null; parameters: columns, then the key."""
+        changes = [
+            f"{self.quote(column)} = {self.folded(table.column(column), self.quote(column), '?')}"
+            for column in columns
+        ]
+        changes += [f"{self.quote(column)} = NULL" for column in nulls]
+        where = " AND ".join(f"{self.quote(column)} = ?" for column in table.key)
+        return f"UPDATE {self.quote(name)} SET {', '.join(changes)} WHERE {where}"
 
     # --- checksums -----------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from ultraengine.model.projection import ColumnType, Interval, Partition, Table
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.projection import ColumnType, Interval, Partition, Row, Table
 
 REST: Final = "p_rest"
 RANGES_MAX: Final = 1_000
@@ -39,6 +40,13 @@ class Range(msgspec.Struct, frozen=True, order=True):
         return f"p{self.start:%Y%m%d}"
 
 
+def cut_of(table: Table) -> Partition:
+    """How it is cut.  Raises `InvariantBroken` when it is not."""
+    if table.partition is None:
+        raise InvariantBroken("a table without partitions has no ranges", table=table.name)
+    return table.partition
+
+
 def range_of(partition: Partition, day: date) -> Range:
     """The range that holds a day.  Raises OverflowError at the end of time."""
     if partition.interval is Interval.DAY:
@@ -55,37 +63,36 @@ def following(partition: Partition, start: date, end: date) -> Iterable[Range]:
         one = range_of(partition, one.end)
 
 
-def to_add(
-    partition: Partition, held: Collection[Range], first: date, last: date
-) -> Sequence[Range]:
+def to_add(table: Table, held: Collection[Range], first: date, last: date) -> Sequence[Range]:
     """Ranges that are missing for rows from `first` to `last`, ascending.
 
-    Nothing before those there are; the gap after them is filled, so that a day of an outage does
-    not lie in the next month's range.  Never more than `RANGES_MAX` in all: then the newest lie
-    in the rest.
+    Nothing before those there are; the gap after them is filled, so that rows after an outage do
+    not make one range of many.  Never more than `RANGES_MAX` in all: then the newest lie in the
+    rest.
     """
     begin = max((one.end for one in held), default=first)
     made: list[Range] = []
-    for one in following(partition, begin, last):
+    for one in following(cut_of(table), begin, last):
         if len(held) + len(made) == RANGES_MAX:
             break
         made.append(one)
     return made
 
 
-def to_drop(partition: Partition, held: Iterable[Range], today: date) -> Sequence[Range]:
+def to_drop(table: Table, held: Iterable[Range], today: date) -> Sequence[Range]:
     """Ranges that are past their keep, whole."""
-    if partition.keep_days is None:
+    keep_days = cut_of(table).keep_days
+    if keep_days is None:
         return ()
-    before = today - timedelta(days=partition.keep_days)
+    before = today - timedelta(days=keep_days)
     return sorted(one for one in held if one.end <= before)
 
 
-def ahead(partition: Partition, today: date) -> date:
+def ahead(table: Table, today: date) -> date:
     """The last day for which there are to be ranges."""
-    one = range_of(partition, today)
+    one = range_of(cut_of(table), today)
     for _ in range(AHEAD):
-        one = range_of(partition, one.end)
+        one = range_of(cut_of(table), one.end)
     return one.start
 
 
@@ -94,21 +101,27 @@ def day_of_time(value: int) -> date:
     return _EPOCH + timedelta(days=value // DAY_US)
 
 
-def span(table: Table, rows: Sequence[Sequence[int]]) -> tuple[date, date]:
-    """First and last day of rows of a partitioned table.  Raises OverflowError as above."""
-    partition = table.partition
-    if partition is None:  # pragma: no cover - callers have looked
-        raise AssertionError
-    position = table.names.index(partition.column)
-    values = [row[position] for row in rows]
-    low, high = min(values), max(values)
-    if table.column(partition.column).type is ColumnType.DATE:
-        return _EPOCH + timedelta(days=low), _EPOCH + timedelta(days=high)
-    return day_of_time(low), day_of_time(high)
+def span(table: Table, rows: Sequence[Row]) -> tuple[date, date] | None:
+    """First and last day of rows of a partitioned table.
+
+    None where there are none, or none that can be written: what is wrong is refused elsewhere.
+    """
+    if table.partition is None:
+        return None
+    position = table.names.index(table.partition.column)
+    values = [row[position] for row in rows if len(row) == len(table.columns)]
+    values = [value for value in values if type(value) is int]
+    if not values:
+        return None
+    unit = DAY_US if table.column(table.partition.column).type is ColumnType.TIME else 1
+    try:
+        first, last = (_EPOCH + timedelta(days=one // unit) for one in (min(values), max(values)))
+    except OverflowError:
+        return None
+    return first, last
 
 
-def read_ranges(names: Iterable[str], partition: Partition) -> tuple[Range, ...]:
+def read_ranges(table: Table, names: Iterable[str]) -> tuple[Range, ...]:
     """The ranges of a table from the names of its partitions; the rest is not one."""
-    return tuple(
-        range_of(partition, date.fromisoformat(name[1:])) for name in names if name != REST
-    )
+    cut = cut_of(table)
+    return tuple(range_of(cut, date.fromisoformat(name[1:])) for name in names if name != REST)

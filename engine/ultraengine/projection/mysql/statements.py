@@ -8,20 +8,32 @@ import enum
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
-from ultraengine.projection.mysql.dialect import Flavor
+import msgspec
+
+from ultraengine.model.ids import Epoch, Offset
+from ultraengine.projection.engine_tables import (
+    LEDGER,
+    POSITIONS,
+    REQUESTS,
+    SETS,
+    SLICES,
+    engine_tables,
+)
+from ultraengine.projection.mysql.dialect import Flavor, MysqlDialect
+from ultraengine.projection.mysql.values import instant_of, moment
 from ultraengine.projection.target import (
-    LEDGER_TABLE,
     Checkpoint,
+    Moved,
     Parked,
     ProjectionSet,
     SetState,
 )
 
-SET: Final = "ultra_projection_set"
-POSITION: Final = "ultra_projection_position"
-REQUEST: Final = "ultra_projection_request"
-SLICE: Final = "ultra_projection_slice"
+SET: Final = SETS.name
+POSITION: Final = POSITIONS.name
+LEDGER_ROWS: Final = LEDGER.name
+REQUEST: Final = REQUESTS.name
+SLICE: Final = SLICES.name
 
 MARIADB_MIN: Final = (10, 6)
 """First version in which RENAME TABLE is atomic even when the server is killed in it."""
@@ -48,32 +60,15 @@ def session(flavor: Flavor, lock_wait_s: int) -> tuple[str, ...]:
     )
 
 
-def engine_tables(flavor: Flavor) -> tuple[str, ...]:
-    """The tables of the engine's own."""
-    end = (
-        f" ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE {flavor.value}"
-    )
-    of = "projection VARCHAR(24) NOT NULL, build BIGINT NOT NULL"
-    at = f"{of}, shard BIGINT NOT NULL, log_end BIGINT NOT NULL, epoch BIGINT NOT NULL"
+def create_engine_tables(dialect: MysqlDialect) -> tuple[str, ...]:
+    """Make the tables of the engine's own where they are missing."""
     return tuple(
-        f"CREATE TABLE IF NOT EXISTS {name} ({columns}){end}"
-        for name, columns in (
-            (SET, f"{of}, version BIGINT NOT NULL, state VARCHAR(16) NOT NULL,"
-             " created_at BIGINT NOT NULL, changed_at BIGINT NOT NULL,"
-             " paused BOOLEAN NOT NULL DEFAULT FALSE, parked_shard BIGINT, parked_offset BIGINT,"
-             " parked_index BIGINT, parked_reason LONGTEXT, parked_at BIGINT,"
-             " PRIMARY KEY (projection, build)"),
-            (POSITION, f"{at}, booked_at BIGINT NOT NULL, chain VARBINARY(64) NOT NULL,"
-             " PRIMARY KEY (projection, build, shard)"),
-            (LEDGER_TABLE, f"{at}, booked_at DATETIME(6) NOT NULL, chain VARBINARY(64) NOT NULL,"
-             " `rows` BIGINT NOT NULL, PRIMARY KEY (projection, build, shard, log_end)"),
-            (REQUEST, "id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,"
-             " projection VARCHAR(24) NOT NULL, request VARCHAR(24) NOT NULL,"
-             " asked_at BIGINT NOT NULL"),
-            (SLICE, f"{of}, aggregate VARCHAR(24) NOT NULL, slice DATE NOT NULL,"
-             " PRIMARY KEY (projection, build, aggregate, slice)"),
+        statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1).replace(
+            "`id` BIGINT NOT NULL", "`id` BIGINT NOT NULL AUTO_INCREMENT", 1
         )
-    )  # fmt: skip
+        for table in engine_tables
+        for statement in dialect.create_table(table.name, table)
+    )
 
 
 VERSION: Final = "SELECT VERSION(), @@max_allowed_packet"
@@ -82,69 +77,60 @@ GIVE_LOCK: Final = "SELECT RELEASE_LOCK(MD5(CONCAT(DATABASE(), '.', ?)))"
 LOCK_HOLDER: Final = "SELECT IS_USED_LOCK(MD5(CONCAT(DATABASE(), '.', ?)))"
 """Id of the connection that holds a named lock, or null."""
 
+_OF: Final = "`projection` = ? AND `build` = ?"
 _SET_COLUMNS: Final = (
-    "projection, version, build, state, created_at, changed_at, paused,"
-    " parked_shard, parked_offset, parked_index, parked_reason, parked_at"
+    "`projection`, `version`, `build`, `state`, `created_at`, `changed_at`, `paused`, `parked`"
 )
-SETS: Final = f"SELECT {_SET_COLUMNS} FROM {SET} ORDER BY projection, build"
-ONE_SET: Final = f"SELECT {_SET_COLUMNS} FROM {SET} WHERE projection = ? AND build = ?"
-LOCK_SET: Final = (
-    f"SELECT build FROM {SET} WHERE projection = ? AND build = ? LOCK IN SHARE MODE"
+ALL_SETS: Final = f"SELECT {_SET_COLUMNS} FROM {SET} ORDER BY `projection`, `build`"
+ONE_SET: Final = f"SELECT {_SET_COLUMNS} FROM {SET} WHERE {_OF}"
+TABLES_OF_SET: Final = f"SELECT `tables` FROM {SET} WHERE {_OF}"
+PROJECTIONS: Final = f"SELECT DISTINCT `projection` FROM {SET}"
+SERVING_SETS: Final = (
+    f"SELECT `build` FROM {SET} WHERE `projection` = ? AND `state` = 'serving' ORDER BY `build`"
 )
+LOCK_SET: Final = f"SELECT `build` FROM {SET} WHERE {_OF} LOCK IN SHARE MODE"
 CREATE_SET: Final = (
-    f"INSERT IGNORE INTO {SET} (projection, version, build, state, created_at, changed_at)"
-    " VALUES (?, ?, ?, 'building', ?, ?)"
+    f"INSERT IGNORE INTO {SET} (`projection`, `build`, `version`, `state`, `created_at`,"
+    " `changed_at`, `paused`, `tables`) VALUES (?, ?, ?, 'building', ?, ?, FALSE, ?)"
 )
 RETIRE: Final = (
-    f"UPDATE {SET} SET state = 'retired', changed_at = ?"
-    " WHERE projection = ? AND build <> ? AND state = 'serving'"
+    f"UPDATE {SET} SET `state` = 'retired', `changed_at` = ?"
+    " WHERE `projection` = ? AND `build` <> ? AND `state` = 'serving'"
 )
-SERVE: Final = (
-    f"UPDATE {SET} SET state = 'serving', changed_at = ?"
-    " WHERE projection = ? AND build = ? AND state <> 'serving'"
-)
-PARK: Final = (
-    f"UPDATE {SET} SET parked_shard = ?, parked_offset = ?, parked_index = ?, parked_reason = ?,"
-    " parked_at = ? WHERE projection = ? AND build = ?"
-)
-PAUSE: Final = f"UPDATE {SET} SET paused = ? WHERE projection = ? AND build = ?"
-ASK: Final = f"INSERT INTO {REQUEST} (projection, request, asked_at) VALUES (?, ?, ?)"
-REQUESTS: Final = f"SELECT projection, request, id FROM {REQUEST} ORDER BY id FOR UPDATE"
-TAKE_REQUESTS: Final = f"DELETE FROM {REQUEST} WHERE id <= ?"
+SERVE: Final = f"UPDATE {SET} SET `state` = 'serving', `changed_at` = ? WHERE {_OF}"
+PARK: Final = f"UPDATE {SET} SET `parked` = ? WHERE {_OF}"
+PAUSE: Final = f"UPDATE {SET} SET `paused` = ? WHERE {_OF}"
+ASK: Final = f"INSERT INTO {REQUEST} (`projection`, `request`, `asked_at`) VALUES (?, ?, ?)"
+WAITING: Final = f"SELECT `projection`, `request`, `id` FROM {REQUEST} ORDER BY `id` FOR UPDATE"
+TAKE_REQUESTS: Final = f"DELETE FROM {REQUEST} WHERE `id` <= ?"
 FORGET: Final = tuple(
-    f"DELETE FROM {table} WHERE projection = ? AND build = ?"
-    for table in (POSITION, LEDGER_TABLE, SLICE, SET)
+    f"DELETE FROM {table} WHERE {_OF}" for table in (POSITION, LEDGER_ROWS, SLICE, SET)
 )
-POSITIONS: Final = (
-    f"SELECT shard, log_end, epoch, booked_at, chain FROM {POSITION}"
-    " WHERE projection = ? AND build = ? ORDER BY shard"
-)
+_POSITION: Final = "`log_offset`, `epoch`, `booked_at`, `chain`"
+ALL_POSITIONS: Final = f"SELECT `shard`, {_POSITION} FROM {POSITION} WHERE {_OF} ORDER BY `shard`"
 BEGIN_SHARD: Final = (
-    f"INSERT IGNORE INTO {POSITION} (projection, build, shard, log_end, epoch, booked_at, chain)"
+    f"INSERT IGNORE INTO {POSITION} (`projection`, `build`, `shard`, {_POSITION})"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 MOVE_SHARD: Final = (
-    f"UPDATE {POSITION} SET log_end = ?, epoch = ?, booked_at = ?, chain = ?"
-    " WHERE projection = ? AND build = ? AND shard = ? AND log_end = ? AND chain = ?"
+    f"UPDATE {POSITION} SET `log_offset` = ?, `epoch` = ?, `booked_at` = ?, `chain` = ?"
+    f" WHERE {_OF} AND `shard` = ? AND `log_offset` = ? AND `chain` = ?"
 )
 AUDIT: Final = (
-    f"INSERT INTO {LEDGER_TABLE}"
-    " (projection, build, shard, log_end, epoch, booked_at, chain, `rows`)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO {LEDGER_ROWS} (`projection`, `build`, `shard`, `log_end`, `version`, `epoch`,"
+    " `booked_at`, `chain`, `rows`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 TOUCH: Final = (
-    # Not IGNORE alone: an update waits for a refresh that has just taken the slice.
-    f"INSERT INTO {SLICE} (projection, build, aggregate, slice) VALUES (?, ?, ?, ?)"
-    " ON DUPLICATE KEY UPDATE slice = VALUES(slice)"
+    # Not IGNORE: an update waits for a refresh that has just taken the slice.
+    f"INSERT INTO {SLICE} (`projection`, `build`, `aggregate`, `slice`) VALUES (?, ?, ?, ?)"
+    " ON DUPLICATE KEY UPDATE `slice` = VALUES(`slice`)"
 )
 TOUCHED: Final = (
-    f"SELECT slice FROM {SLICE} WHERE projection = ? AND build = ? AND aggregate = ?"
-    " ORDER BY slice LIMIT ? FOR UPDATE"
+    f"SELECT `slice` FROM {SLICE} WHERE {_OF} AND `aggregate` = ?"
+    " ORDER BY `slice` LIMIT ? FOR UPDATE"
 )
-TAKE_SLICE: Final = (
-    f"DELETE FROM {SLICE} WHERE projection = ? AND build = ? AND aggregate = ? AND slice = ?"
-)
-SLICES_LEFT: Final = f"SELECT COUNT(*) FROM {SLICE} WHERE projection = ? AND build = ?"
+TAKE_SLICE: Final = f"DELETE FROM {SLICE} WHERE {_OF} AND `aggregate` = ? AND `slice` = ?"
+SLICES_LEFT: Final = f"SELECT COUNT(*) FROM {SLICE} WHERE {_OF}"
 RANGES: Final = (
     "SELECT DISTINCT partition_name FROM information_schema.partitions"
     " WHERE table_schema = DATABASE() AND table_name = ? AND partition_name IS NOT NULL"
@@ -172,22 +158,32 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def set_of(row: Sequence[Any]) -> ProjectionSet:
-    """A row of `SETS`."""
-    projection, version, build, state, created_at, changed_at, paused = row[:7]
-    shard, offset, index, reason, parked_at = row[7:]
-    parked = None
-    if reason is not None:
-        parked = Parked(ShardId(shard), Offset(offset), index, reason, Instant(parked_at))
+    """A row of `ALL_SETS`."""
+    projection, version, build, state, created_at, changed_at, paused, parked = row
     return ProjectionSet(
-        projection, version, build, SetState(state), Instant(created_at), Instant(changed_at),
-        parked, bool(paused),
+        projection, version, build, SetState(state), instant_of(created_at),
+        instant_of(changed_at),
+        None if parked is None else msgspec.json.decode(parked, type=Parked),
+        bool(paused),
     )  # fmt: skip
 
 
+def parked_text(parked: Parked | None) -> str | None:
+    """What stands in the column."""
+    return None if parked is None else msgspec.json.encode(parked).decode()
+
+
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
-    """A row of `POSITIONS` without the shard."""
-    log_end, epoch, booked_at, chain = row
-    return Checkpoint(Offset(log_end), Epoch(epoch), Instant(booked_at), bytes(chain))
+    """A row of `ALL_POSITIONS` without the shard."""
+    log_offset, epoch, booked_at, chain = row
+    return Checkpoint(Offset(log_offset), Epoch(epoch), instant_of(booked_at), bytes(chain))
+
+
+def audit_row(of: ProjectionSet, moved: Moved, rows: int) -> tuple[Any, ...]:
+    """Parameters of `AUDIT`."""
+    after = moved.after
+    return (of.projection, of.build, moved.shard, after.offset, of.version, after.epoch,
+            moment(after.time), after.chain, rows)  # fmt: skip
 
 
 class Verdict(enum.Enum):

@@ -12,7 +12,17 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from ultraengine.model.projection import AMOUNT_END, TOTAL_END, Column, ColumnType, Row, Table
+from ultraengine.model.ids import Instant
+from ultraengine.model.projection import (
+    AMOUNT_END,
+    TOTAL_END,
+    Aggregate,
+    Column,
+    ColumnType,
+    Row,
+    Table,
+)
+from ultraengine.projection.fold import CurrentRows
 from ultraengine.projection.target import RowRefused
 
 EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  (the session's zone is UTC)
@@ -23,9 +33,20 @@ ROWS_MAX: Final = 5_000
 CHAR_BYTES_MAX: Final = 4
 FIXED_BYTES_MAX: Final = 64
 """Of a value that is neither text nor bytes, with all that is around it."""
+_MICROSECOND: Final = timedelta(microseconds=1)
 _SIZED: Final = frozenset({ColumnType.TEXT, ColumnType.JSON, ColumnType.BYTES})
 
 Values = Sequence[Any]
+
+
+def moment(value: int) -> datetime:
+    """An instant as the server takes it.  Raises OverflowError outside of the years 1 to 9999."""
+    return EPOCH + timedelta(microseconds=value)
+
+
+def instant_of(value: datetime) -> Instant:
+    """An instant as it was given."""
+    return Instant((value - EPOCH) // _MICROSECOND)
 
 
 def _refuse(column: Column, why: str) -> RowRefused:
@@ -44,25 +65,25 @@ def _only(column: Column, values: Values, kind: type) -> Values:
     return [value for value in values if value is not None]
 
 
-def _bounded(column: Column, values: Values, end: int) -> tuple[int, int]:
+def _bounded(column: Column, values: Values, first: int, end: int) -> tuple[int, int]:
     present = _only(column, values, int)
     if not present:
         return 0, 0
     low, high = min(present), max(present)
-    if low <= -end or high >= end:
-        raise _refuse(column, f"{low if low <= -end else high} is out of its range")
+    if low < first or high >= end:
+        raise _refuse(column, f"{low if low < first else high} is out of its range")
     return low, high
 
 
 def _integers(column: Column, values: Values) -> Values:
-    _bounded(column, values, INT64_END)
+    _bounded(column, values, -INT64_END, INT64_END)
     return values
 
 
 def _decimals(column: Column, values: Values) -> Values:
     end = TOTAL_END if column.type is ColumnType.TOTAL else AMOUNT_END
-    low, high = _bounded(column, values, end)
-    if low > -INT64_END and high < INT64_END:
+    low, high = _bounded(column, values, 1 - end, end)
+    if low >= -INT64_END and high < INT64_END:
         return values
     return [None if value is None else Decimal(value) for value in values]
 
@@ -77,9 +98,7 @@ def _texts(column: Column, values: Values) -> Values:
 def _times(column: Column, values: Values) -> Values:
     _only(column, values, int)
     try:
-        return [
-            None if value is None else EPOCH + timedelta(microseconds=value) for value in values
-        ]
+        return [None if value is None else moment(value) for value in values]
     except OverflowError:
         raise _refuse(column, "a time is outside of the years 1 to 9999") from None
 
@@ -143,29 +162,50 @@ def bytes_max(columns: Sequence[Column], values: Sequence[Values]) -> int:
 
 
 def chunks(
-    table: Table, columns: Sequence[str], rows: Sequence[Row], packet_bytes: int
-) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
-    """Rows in commands: (columns that are not null in all of them, their values as parameters).
+    table: Table, columns: Sequence[Column], rows: Sequence[Row], packet_bytes: int
+) -> Iterator[tuple[str, list[Row]]]:
+    """Rows in commands: (the list of parameters of one row, the parameters of all of them).
 
-    A column that is null in every row of a command has no type there, so it is left out, and
-    takes its default, which is null.  Raises `RowRefused`, also for a row that no packet takes.
+    A column that is null in every row of a command would have no type there, so the null stands
+    in the list.  Raises `RowRefused`, also for a row that no packet takes.
     """
-    declared = [table.column(name) for name in columns]
     waiting = [rows[at : at + ROWS_MAX] for at in range(0, len(rows), ROWS_MAX)]
     waiting.reverse()
     while waiting:
         some = waiting.pop()
-        given = transposed(some, len(declared))
-        values = converted(declared, given)
-        if bytes_max(declared, given) > packet_bytes:
+        given = transposed(some, len(columns))
+        values = converted(columns, given)
+        if bytes_max(columns, given) > packet_bytes:
             if len(some) == 1:
                 raise RowRefused(f"a row of {table.name} may be larger than {packet_bytes} bytes")
             half = len(some) // 2
             waiting += [some[half:], some[:half]]
             continue
         used = [
-            (column.name, value)
-            for column, value in zip(declared, values, strict=True)
-            if not column.nullable or any(one is not None for one in value)
+            not column.nullable or any(one is not None for one in value)
+            for column, value in zip(columns, values, strict=True)
         ]
-        yield tuple(name for name, _ in used), list(zip(*(value for _, value in used), strict=True))
+        places = ", ".join("?" if one else "NULL" for one in used)
+        present = [value for one, value in zip(used, values, strict=True) if one]
+        yield f"({places})", list(zip(*present, strict=True))
+
+
+def changes(rows: CurrentRows) -> dict[tuple[tuple[str, ...], tuple[str, ...]], list[Row]]:
+    """Changes of rows by what they set and what they make null; values first, then the key."""
+    names = rows.table.names
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Row]] = {}
+    for key, changed in rows.changed.items():
+        places = sorted(changed)
+        columns = tuple(names[place] for place in places if changed[place] is not None)
+        nulls = tuple(names[place] for place in places if changed[place] is None)
+        values = [changed[place] for place in places if changed[place] is not None]
+        found.setdefault((columns, nulls), []).append((*values, *key))
+    return found
+
+
+def touched_slices(aggregate: Aggregate, source: CurrentRows) -> list[date]:
+    """Slices of which a batch wrote a row.  Raises `RowRefused` for what is no date."""
+    column = source.table.column(aggregate.slice_column)
+    place = source.table.names.index(aggregate.slice_column)
+    days = {key[place] for keys in (source.put, source.changed) for key in keys}
+    return sorted(_dates(column, list(days)))

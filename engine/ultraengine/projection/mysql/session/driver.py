@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import asyncmy
 from asyncmy import errors
-from asyncmy.connection import PreparedStatement
 from asyncmy.constants.CLIENT import FOUND_ROWS
 
 from ultraengine.projection.mysql.address import Address
@@ -64,6 +63,9 @@ async def _translated() -> AsyncIterator[None]:
         if not code or _LOST_FROM <= code < _LOST_FROM + 1_000 or code in _SHUTDOWN:
             raise Lost(message) from error
         raise ServerError(code, message) from error
+    except UnicodeEncodeError as error:
+        # Raised before anything is sent.
+        raise RowRefused(f"a text is no Unicode: {error.reason}") from error
     except (OSError, EOFError) as error:
         raise Lost(str(error) or type(error).__name__) from error
 
@@ -71,10 +73,11 @@ async def _translated() -> AsyncIterator[None]:
 class Session:
     """A connection as the target needs it."""
 
-    def __init__(self, connection: asyncmy.Connection, *, bulk: bool) -> None:
+    def __init__(self, connection: Any, *, bulk: bool) -> None:
+        """`connection` is asyncmy's, whose own types are partial."""
         self._connection = connection
         self._bulk = bulk
-        self._prepared: dict[str, PreparedStatement] = {}
+        self._prepared: dict[str, Any] = {}
         self.flavor = Flavor.MARIADB
         self.packet_bytes = PACKET_BYTES_MAX
         """Largest command."""
@@ -105,7 +108,8 @@ class Session:
     async def change(self, statement: str, *values: Any) -> int:
         """Rows that a statement met, changed or not."""
         async with _translated():
-            done = await (await self._prepare(statement)).execute(values)
+            prepared = await self._prepare(statement)
+            done = await prepared.execute(values)
         return int(done.affected_rows)
 
     async def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> int:
@@ -113,31 +117,21 @@ class Session:
         if not self._bulk:
             return sum([await self.change(statement, *row) for row in rows])
         async with _translated():
-            prepared = await self._prepare(statement)
-            try:
-                done = await prepared.execute_bulk(rows)
-            except ValueError as error:
-                # Raised before anything is sent: a lone surrogate in a text.
-                raise RowRefused(str(error)) from error
+            done = await (await self._prepare(statement)).execute_bulk(rows)
         return int(done.affected_rows)
 
-    async def insert(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run an insertion that holds ``VALUES (?, …)`` for all rows."""
+    async def insert(self, statement: str, one: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run an insertion whose text holds `one` list of values, for all rows."""
         if self._bulk:
             await self.many(statement, rows)
             return
-        width = len(rows[0])
-        one = f"({', '.join('?' * width)})"
-        step = max(1, min(LIST_ROWS_MAX, PARAMETERS_MAX // width))
+        step = max(1, min(LIST_ROWS_MAX, PARAMETERS_MAX // len(rows[0])))
         for at in range(0, len(rows), step):
             some = rows[at : at + step]
             listed = statement.replace(one, ", ".join([one] * len(some)), 1)
-            try:
-                await self.change(listed, *(value for row in some for value in row))
-            except ValueError as error:
-                raise RowRefused(str(error)) from error
+            await self.change(listed, *(value for row in some for value in row))
 
-    async def _prepare(self, statement: str) -> PreparedStatement:
+    async def _prepare(self, statement: str) -> Any:
         prepared = self._prepared.get(statement)
         if prepared is None:
             if len(self._prepared) >= PREPARED_MAX:

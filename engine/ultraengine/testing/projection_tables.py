@@ -152,7 +152,7 @@ DAY_TOTAL: Final = Aggregate(
     slice_column="day",
     select=(
         "SELECT d.{tenant}, d.{day}, SUM(d.{paid_in}), SUM(d.{paid_out}), COUNT(*)"
-        " FROM {table:daily} d WHERE d.{slice} GROUP BY d.{tenant}, d.{day}"
+        " FROM {table:daily} d WHERE {slice} GROUP BY d.{tenant}, d.{day}"
     ),
 )
 

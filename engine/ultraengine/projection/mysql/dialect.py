@@ -31,6 +31,7 @@ from ultraengine.model.projection import (
     Table,
 )
 from ultraengine.projection.dialect import AMOUNT_DIGITS, TOTAL_DIGITS, Dialect
+from ultraengine.projection.engine_tables import REQUESTS
 from ultraengine.projection.mysql.partitions import REST, Range
 from ultraengine.projection.target import Checksum, ProjectionSet, all_tables, physical, view
 
@@ -122,9 +123,12 @@ class MysqlDialect(Dialect):
     # --- definition ----------------------------------------------------------------------
 
     def column(self, column: Column, table: Table) -> str:
-        """With its comment."""
+        """With its comment; requests number themselves."""
+        made = super().column(column, table)
+        if table is REQUESTS and column.name == "id":
+            made += " AUTO_INCREMENT"
         note = f" COMMENT {comment(column.summary)}" if column.summary else ""
-        return super().column(column, table) + note
+        return made + note
 
     def with_partition(self, columns: Sequence[str], table: Table) -> tuple[str, ...]:
         """The columns of a unique key, and what the table is cut by."""

@@ -63,9 +63,7 @@ def session(flavor: Flavor, lock_wait_s: int) -> tuple[str, ...]:
 def create_engine_tables(dialect: MysqlDialect) -> tuple[str, ...]:
     """Make the tables of the engine's own where they are missing."""
     return tuple(
-        statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1).replace(
-            "`id` BIGINT NOT NULL", "`id` BIGINT NOT NULL AUTO_INCREMENT", 1
-        )
+        statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
         for table in engine_tables
         for statement in dialect.create_table(table.name, table)
     )

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-
 from tests.servers.mariadb import MariadbServer, connection
+
 from ultraengine.model.projection import Column, ColumnType, Row, Table
 from ultraengine.projection.mysql.driver import MysqlTarget
+from ultraengine.projection.mysql.values import EPOCH, EPOCH_DAY
 from ultraengine.projection.target import Target
 from ultraengine.testing.projection_targets import TargetContract
-
-EPOCH = datetime(1970, 1, 1)
 
 
 def given(column: Column, value: Any) -> Any:
@@ -25,7 +24,7 @@ def given(column: Column, value: Any) -> Any:
     if isinstance(value, datetime):
         return (value - EPOCH) // timedelta(microseconds=1)
     if isinstance(value, date):
-        return (value - EPOCH.date()).days
+        return (value - EPOCH_DAY).days
     if isinstance(value, Decimal):
         assert value == int(value)
         return int(value)
@@ -51,7 +50,7 @@ async def read(server: MariadbServer, database: str, relation: str, table: Table
 class TestMysqlTarget(TargetContract):
     """With MariaDB's bulk command."""
 
-    options: dict[str, str] = {}
+    options: ClassVar[dict[str, str]] = {}
 
     @pytest.fixture(autouse=True)
     def _database(self, mariadb_server: MariadbServer, mariadb_database: str) -> None:
@@ -70,4 +69,4 @@ class TestMysqlTarget(TargetContract):
 class TestMysqlTargetWithoutTheBulkCommand(TestMysqlTarget):
     """As MySQL has it: long lists of parameters."""
 
-    options = {"bulk": "0"}
+    options: ClassVar = {"bulk": "0"}

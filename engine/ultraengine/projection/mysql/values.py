@@ -150,15 +150,30 @@ def converted(columns: Sequence[Column], values: Sequence[Values]) -> list[Value
     ]
 
 
-def bytes_max(columns: Sequence[Column], values: Sequence[Values]) -> int:
-    """The most that a command with these values can have."""
+def bytes_max(columns: Sequence[Column], values: Sequence[Values], char_bytes: int) -> int:
+    """The most that a command with these values can have, if a character has so many bytes."""
     size = FIXED_BYTES_MAX
     for column, given in zip(columns, values, strict=True):
         size += FIXED_BYTES_MAX * len(given)
         if column.type in _SIZED:
-            factor = 1 if column.type is ColumnType.BYTES else CHAR_BYTES_MAX
+            factor = 1 if column.type is ColumnType.BYTES else char_bytes
             size += factor * sum(len(value) for value in given if value is not None)
     return size
+
+
+def is_too_large(columns: Sequence[Column], values: Sequence[Values], packet_bytes: int) -> bool:
+    """Whether a command with these values would be larger than a packet."""
+    if bytes_max(columns, values, CHAR_BYTES_MAX) <= packet_bytes:
+        return False
+    texts = [
+        value
+        for column, given in zip(columns, values, strict=True)
+        if column.type in _SIZED and column.type is not ColumnType.BYTES
+        for value in given
+        if value is not None
+    ]
+    longer = sum(len(text.encode(errors="surrogatepass")) - len(text) for text in texts)
+    return bytes_max(columns, values, 1) + longer > packet_bytes
 
 
 def chunks(
@@ -175,9 +190,9 @@ def chunks(
         some = waiting.pop()
         given = transposed(some, len(columns))
         values = converted(columns, given)
-        if bytes_max(columns, given) > packet_bytes:
+        if is_too_large(columns, given, packet_bytes):
             if len(some) == 1:
-                raise RowRefused(f"a row of {table.name} may be larger than {packet_bytes} bytes")
+                raise RowRefused(f"a row of {table.name} is larger than {packet_bytes} bytes")
             half = len(some) // 2
             waiting += [some[half:], some[:half]]
             continue

@@ -17,3 +17,5 @@ structlog.configure(
         ),
     ]
 )
+
+pytest_plugins = ("tests.servers.mariadb",)

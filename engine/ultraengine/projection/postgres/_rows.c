@@ -8,7 +8,12 @@
 #define TIME_ORIGIN 946684800000000LL
 #define DATE_ORIGIN 10957LL
 #define BASE 10000
-#define GROUPS_MAX 10 /* digits to the base 10,000 of an amount */
+#define GROUPS_MAX 15 /* digits to the base 10,000 of a total */
+#define AMOUNT "an amount is an integer below 10^38 in size"
+#define TOTAL "a total is an integer below 10^57 in size"
+#define AMOUNT_END "1" ZEROS_19 ZEROS_19
+#define TOTAL_END "1" ZEROS_19 ZEROS_19 ZEROS_19
+#define ZEROS_19 "0000000000000000000"
 #define FIELD_MAX 64  /* bytes of any field but texts and bytes, with its length */
 
 typedef struct {
@@ -59,26 +64,10 @@ static int put_bytes(Buffer *buffer, const char *bytes, Py_ssize_t size) {
 static int put_text(Buffer *buffer, PyObject *value) {
     if (!PyUnicode_Check(value))
         return refuse("a text is expected", (PyObject *)Py_TYPE(value));
-    Py_ssize_t size, nuls = 0;
+    Py_ssize_t size;
     const char *text = PyUnicode_AsUTF8AndSize(value, &size);
-    if (text == NULL) /* A lone surrogate; UnicodeEncodeError is a ValueError. */
-        return -1;
-    if (memchr(text, 0, (size_t)size) == NULL)
-        return put_bytes(buffer, text, size);
-    for (Py_ssize_t at = 0; at < size; at++)
-        nuls += text[at] == 0;
-    if (size > INT32_MAX / 4)
-        return refuse("a value is beyond the size of a message", (PyObject *)Py_TYPE(value));
-    if (reserve(buffer, size + 2 * nuls + 4) < 0)
-        return -1;
-    put(buffer, (unsigned long long)(size + 2 * nuls), 4);
-    for (Py_ssize_t at = 0; at < size; at++) {
-        if (text[at] == 0)
-            put(buffer, 0xe29080, 3); /* U+2400 in UTF-8 */
-        else
-            *buffer->at++ = text[at];
-    }
-    return 0;
+    /* A lone surrogate has none; UnicodeEncodeError is a ValueError. */
+    return text == NULL ? -1 : put_bytes(buffer, text, size);
 }
 
 static void put_numeric(Buffer *buffer, const int *groups, int count, int negative) {
@@ -94,10 +83,10 @@ static void put_numeric(Buffer *buffer, const int *groups, int count, int negati
         put(buffer, (unsigned long long)groups[group], 2);
 }
 
-/* Whether an integer is below 10^38 in size; -1 with an exception. */
-static int is_amount(PyObject *value) {
+/* Whether an integer is below an end in size; -1 with an exception. */
+static int is_below(PyObject *value, const char *limit) {
     int within = -1;
-    PyObject *end = PyLong_FromString("100000000000000000000000000000000000000", NULL, 10);
+    PyObject *end = PyLong_FromString(limit, NULL, 10);
     PyObject *size = PyNumber_Absolute(value);
     if (end != NULL && size != NULL)
         within = PyObject_RichCompareBool(size, end, Py_LT);
@@ -106,13 +95,13 @@ static int is_amount(PyObject *value) {
     return within;
 }
 
-/* An amount beyond 64 bits, by its decimal digits. */
-static int put_wide(Buffer *buffer, PyObject *value) {
-    int within = is_amount(value), groups[GROUPS_MAX], count = 0;
+/* An integer beyond 64 bits, by its decimal digits. */
+static int put_wide(Buffer *buffer, PyObject *value, const char *limit, const char *what) {
+    int within = is_below(value, limit), groups[GROUPS_MAX], count = 0;
     if (within < 0)
         return -1;
     if (within == 0) {
-        PyErr_SetString(PyExc_ValueError, "an amount is an integer below 10^38 in size");
+        PyErr_SetString(PyExc_ValueError, what);
         return -1;
     }
     PyObject *written = PyNumber_ToBase(value, 10);
@@ -138,13 +127,15 @@ static int put_wide(Buffer *buffer, PyObject *value) {
     return 0;
 }
 
-static int put_amount(Buffer *buffer, PyObject *value) {
-    if (!PyLong_Check(value))
-        return refuse("an amount is an integer below 10^38 in size", value);
+static int put_amount(Buffer *buffer, PyObject *value, const char *limit, const char *what) {
+    if (!PyLong_Check(value)) {
+        PyErr_SetString(PyExc_ValueError, what);
+        return -1;
+    }
     int overflow, groups[GROUPS_MAX], count = 0;
     long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
     if (overflow)
-        return put_wide(buffer, value);
+        return put_wide(buffer, value, limit, what);
     unsigned long long rest = number < 0 ? 0 - (unsigned long long)number : (unsigned long long)number;
     for (; rest; rest /= BASE)
         groups[count++] = (int)(rest % BASE);
@@ -177,7 +168,9 @@ static int put_field(Buffer *buffer, char kind, PyObject *value) {
     case 't':
         return put_text(buffer, value);
     case 'a':
-        return put_amount(buffer, value);
+        return put_amount(buffer, value, AMOUNT_END, AMOUNT);
+    case 'w':
+        return put_amount(buffer, value, TOTAL_END, TOTAL);
     case 'i':
         if (integer_of(value, 0, "an integer of 64 bits is expected", &number) < 0)
             return -1;

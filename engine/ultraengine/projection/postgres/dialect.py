@@ -32,7 +32,7 @@ from ultraengine.model.projection import (
     Table,
     TableKind,
 )
-from ultraengine.projection.dialect import AMOUNT_DIGITS, Dialect
+from ultraengine.projection.dialect import AMOUNT_DIGITS, TOTAL_DIGITS, Dialect
 from ultraengine.projection.fold import CurrentRows
 from ultraengine.projection.target import all_tables, physical, view
 
@@ -160,6 +160,7 @@ class PostgresDialect(Dialect):
     column_types = {  # noqa: RUF012  (as declared by `Dialect`)
         ColumnType.INTEGER: "bigint",
         ColumnType.AMOUNT: f"numeric({AMOUNT_DIGITS},0)",
+        ColumnType.TOTAL: f"numeric({TOTAL_DIGITS},0)",
         ColumnType.TEXT: 'varchar({length}) COLLATE "C"',
         ColumnType.TIME: "timestamptz",
         ColumnType.DATE: "date",
@@ -328,7 +329,7 @@ class PostgresDialect(Dialect):
         return f"(SELECT current_setting({literal(self.options.setting)}, TRUE))"
 
     def _readable(self, name: str, table: Table) -> list[str]:
-        if self.is_compressed(table):
+        if self.is_compressed(table) or table.key[0] != "tenant":
             return []
         held, reader = self.quote(name), self.quote(self.options.reader)
         return [
@@ -359,9 +360,9 @@ class PostgresDialect(Dialect):
         grant = f"GRANT SELECT ON {shown} TO {self.quote(self.options.reader)}"
         return [create, *self._comments("VIEW", view(projection, table.name), table), grant]
 
-    def drop_view(self, projection: str, table: Table) -> str:
+    def drop_view(self, projection: str, table: str) -> str:
         """Fails where something of a user depends on it."""
-        return f"DROP VIEW IF EXISTS {self.quote(view(projection, table.name))}"
+        return f"DROP VIEW IF EXISTS {self.quote(view(projection, table))}"
 
     def swap_views(self, projection: Projection, suffix: str) -> list[str]:
         """For a set whose tables have the columns of the one shown, or when none is."""
@@ -417,6 +418,10 @@ class PostgresDialect(Dialect):
             f"UPDATE {held} SET {changes} FROM {stage}"
             f" WHERE {stage}.{self.quote(SHAPE)} = {shape} AND {self._same_key(held, stage, table)}"
         )
+
+    def analyze(self, name: str) -> str:
+        """Let the planner know what the table holds."""
+        return f"ANALYZE {self.quote(name)}"
 
     def missing_stage(self, name: str, table: Table, shape: int) -> str:
         """A key that such a change did not find."""

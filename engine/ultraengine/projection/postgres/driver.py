@@ -9,17 +9,8 @@ A batch is one transaction:
 3. rows of CURRENT tables by COPY into a temporary table, then one ``INSERT … ON CONFLICT`` and
    one ``UPDATE`` per set of changed columns, which must find every row;
 4. the slices that aggregates have to compute anew, and one audit row per shard.
-
-A connection that is lost at COMMIT leaves its outcome open.  The next connection therefore ends
-the session of the one before and waits until the server has done so: whatever it then reads of
-the positions is final, and the worker goes on from there.
-
-No connection pool between that shares sessions among transactions: staging tables and settings
-belong to the session.
 """
 
-import contextlib
-import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -29,6 +20,7 @@ import structlog
 
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.projection import Projection, Table
+from ultraengine.projection.engine_tables import engine_tables
 from ultraengine.projection.fold import Batch, CurrentRows
 from ultraengine.projection.postgres import statements as sql
 from ultraengine.projection.postgres.dialect import (
@@ -44,6 +36,7 @@ from ultraengine.projection.postgres.dialect import (
     slices_of,
 )
 from ultraengine.projection.postgres.rows import SIGNATURE, TRAILER, encode, kinds, lead
+from ultraengine.projection.postgres.session.driver import Connection, Session
 from ultraengine.projection.target import (
     START,
     Checkpoint,
@@ -62,26 +55,15 @@ from ultraengine.projection.target import (
 
 log = structlog.get_logger()
 
-Connection = Any
-"""`asyncpg.Connection`, which publishes no types."""
-
 CHUNK_ROWS: Final = 2_000
 """Rows per message of a COPY: the server inserts one while the next is encoded."""
 PARTITIONS_AHEAD: Final = 2
 """Partitions that are kept ready after the one of now."""
-APPLICATION_CHARS_MAX: Final = 40
-SESSION: Final = {
-    # How a row is written decides its checksum; compiling a statement costs more than it saves.
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "bytea_output": "hex",
-    "extra_float_digits": "1",
-    "client_encoding": "UTF8",
-    "jit": "off",
-}
-BY_INDEX: Final = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
-"""A batch finds its rows by the key, however large the table is."""
+UNSEEN_ROWS: Final = 200
+GROWTH: Final = 4
+"""A CURRENT table is analyzed after so many rows and again each time it may have grown so many
+times.  The server does it too, but after a minute: meanwhile the planner takes any index that
+begins like the key for as good as the key, and a batch of 10,000 changes takes ten seconds."""
 
 
 class PostgresTarget:
@@ -100,19 +82,16 @@ class PostgresTarget:
     ) -> None:
         """`scan_timeout_s` is for checksums and aggregates, which read whole tables or days."""
         self._name = name
-        self._url = url
         self._options = options or Options()
         self._sql = PostgresDialect(self._options)
-        self._connect_timeout_s = connect_timeout_s
-        self._statement_timeout_s = statement_timeout_s
-        self._lock_timeout_s = lock_timeout_s
         self._scan_timeout_s = scan_timeout_s
-        self._application = f"ultra {name}"[:APPLICATION_CHARS_MAX] + f" {secrets.token_hex(6)}"
-        self._connection: Connection = None
-        self._stages: set[str] = set()
-        self._partitions: dict[str, set[str]] = {}
-        self._native: dict[str, bool] = {}
-        """By table: what this connection has found out."""
+        self._session = Session(
+            name,
+            url,
+            connect_timeout_s=connect_timeout_s,
+            statement_timeout_s=statement_timeout_s,
+            lock_timeout_s=lock_timeout_s,
+        )
 
     @property
     def name(self) -> str:
@@ -129,71 +108,9 @@ class PostgresTarget:
         """Rows and positions are one transaction."""
         return True
 
-    # --- the connection ------------------------------------------------------------------
-
-    async def _connected(self) -> Connection:
-        if self._connection is not None and not self._connection.is_closed():
-            return self._connection
-        self._give_up()
-        settings = {
-            **SESSION,
-            "application_name": self._application,
-            "statement_timeout": f"{round(self._statement_timeout_s * 1000)}",
-            "lock_timeout": f"{round(self._lock_timeout_s * 1000)}",
-            "idle_in_transaction_session_timeout": f"{round(self._statement_timeout_s * 1000)}",
-        }
-        self._connection = await asyncpg.connect(
-            self._url,
-            timeout=self._connect_timeout_s,
-            # The server is to give up first, and say so.
-            command_timeout=self._statement_timeout_s + self._connect_timeout_s,
-            server_settings=settings,
-        )
-        if not await self._connection.fetchval(sql.END_SESSIONS, self._application):
-            raise TargetUnavailable(f"{self._name}: an earlier session has not ended yet")
-        return self._connection
-
-    def _give_up(self) -> None:
-        """Forget the connection; what it had in hand is settled by the next one."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
-        self._stages.clear()
-        self._partitions.clear()
-        self._native.clear()
-
-    @contextlib.asynccontextmanager
-    async def _session(self) -> AsyncIterator[Connection]:
-        """A connection; its errors become those of the Protocol."""
-        try:
-            yield await self._connected()
-        except (RowRefused, Fenced):
-            raise
-        except asyncpg.PostgresError as error:
-            raise self._judged(error) from error
-        except (OSError, TimeoutError, EOFError, asyncpg.InterfaceError,
-                asyncpg.InternalClientError) as error:  # fmt: skip
-            self._give_up()
-            raise TargetUnavailable(f"{self._name}: {error or type(error).__name__}") from error
-        except BaseException:
-            # Cancelled, or a fault of our own: a transaction must not stay open.
-            self._give_up()
-            raise
-
-    def _judged(self, error: asyncpg.PostgresError) -> Exception:
-        what = sql.verdict(error.sqlstate or "")
-        detail = f"{error.detail}" if getattr(error, "detail", None) else ""
-        said = f"{self._name}: {error} {detail}".rstrip() + f" [{error.sqlstate}]"
-        if what is sql.Verdict.REFUSED:
-            return RowRefused(said)
-        if what is sql.Verdict.GONE:
-            return Fenced(said)
-        self._give_up()
-        return TargetUnavailable(said)
-
     async def open(self) -> None:
         """Connect; the engine's own tables and the reader role."""
-        async with self._session() as database:
+        async with self._session.use() as database:
             version = database.get_server_version()
             if version.major < sql.VERSION_MIN:
                 raise TargetUnavailable(
@@ -208,12 +125,15 @@ class PostgresTarget:
             await self._make_reader(database)
             async with database.transaction():
                 # Two workers that start together make the tables one after the other.
-                await database.execute("SELECT pg_advisory_xact_lock(hashtext('ultraengine'))")
-                for statement in sql.ENGINE_TABLES:
-                    await database.execute(statement)
+                await database.execute(sql.ENGINE_LOCK)
+                for table in engine_tables:
+                    if not await database.fetchval(sql.HAS_TABLE, table.name):
+                        for statement in self._sql.create_table(table.name, table):
+                            await database.execute(statement)
+                await database.execute(sql.REQUEST_IDS)
                 reader = self._sql.quote(self._sql.options.reader)
-                for table in sql.READABLE:
-                    await database.execute(f"GRANT SELECT ON {table} TO {reader}")
+                for name in sql.READABLE:
+                    await database.execute(f"GRANT SELECT ON {name} TO {reader}")
 
     async def _make_reader(self, database: Connection) -> None:
         """Roles belong to the whole server, so another database may have made it."""
@@ -230,28 +150,25 @@ class PostgresTarget:
             ) from error
 
     async def close(self) -> None:
-        """Say goodbye where somebody listens."""
-        if self._connection is not None and not self._connection.is_closed():
-            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError,
-                                     asyncpg.InterfaceError):  # fmt: skip
-                await self._connection.close(timeout=self._connect_timeout_s)
-        self._give_up()
+        """Say goodbye."""
+        await self._session.close()
 
     # --- sets ----------------------------------------------------------------------------
 
     async def sets(self) -> Sequence[ProjectionSet]:
         """All sets."""
-        async with self._session() as database:
-            return [sql.set_of(row) for row in await database.fetch(sql.SETS)]
+        async with self._session.use() as database:
+            return [sql.set_of(row) for row in await database.fetch(sql.ALL_SETS)]
 
     async def create(self, projection: Projection, build: int, now: Instant) -> ProjectionSet:
         """Row and tables are one transaction, so a set that is there is whole."""
         made = ProjectionSet(
             projection.name, projection.version, build, SetState.BUILDING, now, now
         )
-        async with self._session() as database, database.transaction():
+        async with self._session.use() as database, database.transaction():
+            names = ",".join(table.name for table in all_tables(projection))
             done = await database.execute(
-                sql.CREATE_SET, made.projection, made.version, build, made.state.value, now
+                sql.CREATE_SET, made.projection, build, made.version, sql.moment(now), names
             )
             if _count(done):
                 for statement in self._sql.create_set(projection, made.suffix):
@@ -261,17 +178,23 @@ class PostgresTarget:
 
     async def positions(self, of: ProjectionSet) -> Mapping[ShardId, Checkpoint]:
         """By shard."""
-        async with self._session() as database:
-            held = await database.fetch(sql.POSITIONS, of.projection, of.build)
+        async with self._session.use() as database:
+            held = await database.fetch(sql.ALL_POSITIONS, of.projection, of.build)
             return {ShardId(row["shard"]): sql.checkpoint_of(row) for row in held}
 
     async def serve(self, of: ProjectionSet, projection: Projection, now: Instant) -> None:
         """States and views in one transaction."""
-        async with self._session() as database, database.transaction():
-            if await database.fetchrow(sql.LOCK_SET, of.projection, of.build) is None:
+        async with self._session.use() as database, database.transaction():
+            held = await database.fetchrow(sql.LOCK_SET, of.projection, of.build)
+            if held is None:
                 raise Fenced(f"{self._name}: the set {of.projection} {of.suffix} is gone")
-            await database.execute(sql.RETIRE, of.projection, of.build, now)
-            await database.execute(sql.SERVE, of.projection, of.build, now)
+            if held["state"] != SetState.SERVING:
+                at = sql.moment(now)
+                retired = await database.fetch(sql.RETIRE, of.projection, of.build, at)
+                await database.execute(sql.SERVE, of.projection, of.build, at)
+                own = set(held["tables"].split(","))
+                for table in {name for row in retired for name in row["tables"].split(",")} - own:
+                    await database.execute(self._sql.drop_view(of.projection, table))
             for table in all_tables(projection):
                 first, *rest = self._sql.create_view(of.projection, table, of.suffix)
                 try:
@@ -279,14 +202,14 @@ class PostgresTarget:
                         await database.execute(first)
                 except asyncpg.InvalidTableDefinitionError:
                     # Other columns than before: what was granted on the view goes with it.
-                    await database.execute(self._sql.drop_view(of.projection, table))
+                    await database.execute(self._sql.drop_view(of.projection, table.name))
                     await database.execute(first)
                 for statement in rest:
                     await database.execute(statement)
 
     async def drop(self, of: ProjectionSet, tables: Sequence[str], now: Instant) -> None:  # noqa: ARG002
         """Tables and memory in one transaction."""
-        async with self._session() as database, database.transaction():
+        async with self._session.use() as database, database.transaction():
             held = await database.fetchrow(sql.LOCK_SET, of.projection, of.build)
             if held is not None and held["state"] == SetState.SERVING:
                 raise Fenced(f"{self._name}: the set {of.projection} {of.suffix} serves")
@@ -294,33 +217,29 @@ class PostgresTarget:
                 name = physical(of.projection, table, of.suffix)
                 await database.execute(self._sql.drop_table(name))
                 await database.execute(self._sql.drop_table(self._sql.stage(name)))
-                self._stages.discard(name)
-                self._partitions.pop(name, None)
+                self._session.known.stages.discard(name)
+                self._session.known.partitions.pop(name, None)
             for statement in sql.FORGET:
                 await database.execute(statement, of.projection, of.build)
 
     async def park(self, of: ProjectionSet, parked: Parked | None) -> None:
         """Remember it, or forget it."""
-        facts: tuple[Any, ...] = (None,) * 5
-        if parked is not None:
-            reason = parked.reason.replace("\0", "")
-            facts = (parked.shard, parked.offset, parked.index, reason, parked.time)
-        async with self._session() as database:
-            await database.execute(sql.PARK, of.projection, of.build, *facts)
+        async with self._session.use() as database:
+            await database.execute(sql.PARK, of.projection, of.build, sql.parked_text(parked))
 
     async def pause(self, of: ProjectionSet, *, paused: bool) -> None:
         """Remember it."""
-        async with self._session() as database:
+        async with self._session.use() as database:
             await database.execute(sql.PAUSE, of.projection, of.build, paused)
 
     async def ask(self, projection: str, request: Request, now: Instant) -> None:
         """One row."""
-        async with self._session() as database:
-            await database.execute(sql.ASK, projection, request.value, now)
+        async with self._session.use() as database:
+            await database.execute(sql.ASK, projection, request.value, sql.moment(now))
 
     async def requests(self) -> Sequence[tuple[str, Request]]:
         """Taken by deleting them."""
-        async with self._session() as database:
+        async with self._session.use() as database:
             taken = await database.fetch(sql.TAKE_REQUESTS)
             return [(row["projection"], Request(row["request"])) for row in taken]
 
@@ -331,7 +250,7 @@ class PostgresTarget:
     ) -> None:
         """One transaction, as the head of this file says."""
         tables = {table.name: table for table in projection.tables}
-        async with self._session() as database:
+        async with self._session.use() as database:
             try:
                 for name, appended in batch.appended.items():
                     into, table = physical(of.projection, name, of.suffix), tables[name]
@@ -340,9 +259,8 @@ class PostgresTarget:
                         await self._make_partitions(database, into, table, cuts)
                 for name, current in batch.current.items():
                     if current.put or current.changed:
-                        await self._make_stage(database, of, tables[name])
+                        await self._prepare(database, of, tables[name], current)
                 async with database.transaction():
-                    await database.execute(BY_INDEX)
                     await self._move(database, of, moved)
                     for name, appended in batch.appended.items():
                         if appended:
@@ -355,7 +273,8 @@ class PostgresTarget:
                     for one in moved:
                         await database.execute(
                             sql.AUDIT, of.projection, of.build, one.shard, one.after.offset,
-                            one.after.epoch, one.after.time, one.after.chain, batch.row_count,
+                            of.version, one.after.epoch, sql.moment(one.after.time),
+                            one.after.chain, batch.row_count,
                         )  # fmt: skip
             except (ValueError, OverflowError) as error:
                 # Values that are none of their columns, found while they were encoded.
@@ -364,8 +283,8 @@ class PostgresTarget:
     async def _move(self, database: Connection, of: ProjectionSet, moved: Sequence[Moved]) -> None:
         for one in moved:
             after = one.after
-            facts = (of.projection, of.build, one.shard, after.offset, after.epoch, after.time,
-                     after.chain)  # fmt: skip
+            facts = (of.projection, of.build, one.shard, after.offset, after.epoch,
+                     sql.moment(after.time), after.chain)  # fmt: skip
             done = 0
             if one.before == START:
                 done = _count(await database.execute(sql.BEGIN_SHARD, *facts))
@@ -409,11 +328,22 @@ class PostgresTarget:
             format="binary",
         )
 
-    async def _make_stage(self, database: Connection, of: ProjectionSet, table: Table) -> None:
-        name = physical(of.projection, table.name, of.suffix)
-        if name not in self._stages:
+    async def _prepare(
+        self, database: Connection, of: ProjectionSet, table: Table, current: CurrentRows
+    ) -> None:
+        """A staging table, and a planner that knows the table."""
+        name, known = physical(of.projection, table.name, of.suffix), self._session.known
+        if name not in known.stages:
             await database.execute(self._sql.create_stage(name, table))
-            self._stages.add(name)
+            known.stages.add(name)
+        if name not in known.unseen:
+            rows = await database.fetchval(sql.ROWS_SEEN, self._sql.identifier(name))
+            known.unseen[name] = [0, max(UNSEEN_ROWS, GROWTH * int(rows))]
+        unseen = known.unseen[name]
+        if unseen[0] >= unseen[1]:
+            await database.execute(self._sql.analyze(name))
+            unseen[:] = 0, GROWTH * unseen[1]
+        unseen[0] += len(current.put)
 
     async def _merge(
         self, database: Connection, of: ProjectionSet, table: Table, current: CurrentRows
@@ -453,7 +383,7 @@ class PostgresTarget:
 
     async def refresh(self, of: ProjectionSet, projection: Projection, slices_max: int) -> int:
         """Slices and their mark in one transaction."""
-        async with self._session() as database, database.transaction():
+        async with self._session.use() as database, database.transaction():
             await self._scanning(database)
             budget = slices_max
             for aggregate in projection.aggregates:
@@ -471,10 +401,10 @@ class PostgresTarget:
 
     async def _known(self, database: Connection, name: str) -> set[str]:
         """The partitions of a table."""
-        held = self._partitions.get(name)
+        held = self._session.known.partitions.get(name)
         if held is None:
             found = await database.fetch(sql.PARTITIONS, self._sql.identifier(name))
-            held = self._partitions[name] = {row["relname"] for row in found}
+            held = self._session.known.partitions[name] = {row["relname"] for row in found}
         return held
 
     async def _make_partitions(
@@ -496,17 +426,17 @@ class PostgresTarget:
         """Whether it has native partitions; a hypertable makes its own chunks."""
         if table.partition is None:
             return False
-        if name not in self._native:
-            self._native[name] = bool(
+        if name not in self._session.known.native:
+            self._session.known.native[name] = bool(
                 await database.fetchval(sql.IS_PARTITIONED, self._sql.identifier(name))
             )
-        return self._native[name]
+        return self._session.known.native[name]
 
     async def keep(self, of: ProjectionSet, projection: Projection, now: Instant) -> None:
         """Make what is near, drop what is past its keep; readers are waited for, not stopped."""
         today = now // DAY_US
-        async with self._session() as database:
-            held = await database.fetch(sql.POSITIONS, of.projection, of.build)
+        async with self._session.use() as database:
+            held = await database.fetch(sql.ALL_POSITIONS, of.projection, of.build)
             shards = [row["shard"] for row in held]
             for table in projection.tables:
                 if table.partition is None:
@@ -530,14 +460,14 @@ class PostgresTarget:
             async with database.transaction():
                 for statement in self._sql.drop_partition(name, row["relname"]):
                     await database.execute(statement)
-            self._partitions.clear()
+            self._session.known.partitions.clear()
             log.info("projection.partition_dropped", target=self._name, partition=row["relname"])
 
     async def checksums(self, of: ProjectionSet, tables: Sequence[Table]) -> Mapping[str, Checksum]:
         """In one snapshot."""
         sums: dict[str, Checksum] = {}
         snapshot = {"isolation": "repeatable_read", "readonly": True}
-        async with self._session() as database, database.transaction(**snapshot):
+        async with self._session.use() as database, database.transaction(**snapshot):
             await self._scanning(database)
             for table in tables:
                 name = physical(of.projection, table.name, of.suffix)

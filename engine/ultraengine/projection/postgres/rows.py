@@ -11,11 +11,8 @@ and its bytes:
     INTEGER   int64                      TIME   int64, microseconds since 2000-01-01
     BOOLEAN   one byte                   DATE   int32, days since 2000-01-01
     TEXT, JSON   UTF-8                   BYTES  as they are
-    AMOUNT    numeric: int16 count of digits, weight, sign (0 or 0x4000), scale 0; then digits
-              to the base 10,000 as int16, highest first, without zeros at either end
-
-PostgreSQL cannot store U+0000 in a text.  It becomes U+2400, the symbol for it, so that a
-character in somebody's reference does not stop a projection; the log keeps the original.
+    AMOUNT, TOTAL   numeric: int16 count of digits, weight, sign (0 or 0x4000), scale 0; then
+              digits to the base 10,000 as int16, highest first, without zeros at either end
 
 Rules: `encode` refuses with ValueError what is no row of these columns; the server refuses what
 is out of its own range.  The compiled form gives the same bytes and refuses the same rows.
@@ -25,7 +22,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Final
 
-from ultraengine.model.projection import Column, ColumnType
+from ultraengine.model.projection import AMOUNT_END, TOTAL_END, Column, ColumnType
 
 SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 """Begins the data: magic, no flags, no extension."""
@@ -35,12 +32,11 @@ TIME_ORIGIN: Final = 946_684_800_000_000
 """2000-01-01 in microseconds since the Unix epoch."""
 DATE_ORIGIN: Final = 10_957
 """2000-01-01 in days since the Unix epoch."""
-AMOUNT_END: Final = 10**38
-NUL_SYMBOL: Final = "\u2400"
 
 KINDS: Final = {
     ColumnType.INTEGER: b"i",
     ColumnType.AMOUNT: b"a",
+    ColumnType.TOTAL: b"w",
     ColumnType.TEXT: b"t",
     ColumnType.TIME: b"m",
     ColumnType.DATE: b"d",
@@ -73,7 +69,17 @@ def lead(fields: int, *numbers: int) -> bytes:
 
 def _amount(value: Any) -> bytes:
     if not isinstance(value, int) or not -AMOUNT_END < value < AMOUNT_END:
-        raise ValueError(f"an amount is an integer below 10^38 in size: {value!r}")
+        raise ValueError("an amount is an integer below 10^38 in size")
+    return _numeric(value)
+
+
+def _total(value: Any) -> bytes:
+    if not isinstance(value, int) or not -TOTAL_END < value < TOTAL_END:
+        raise ValueError("a total is an integer below 10^57 in size")
+    return _numeric(value)
+
+
+def _numeric(value: int) -> bytes:
     digits: list[int] = []
     rest = abs(value)
     while rest:
@@ -98,8 +104,6 @@ def _bytes(value: Any) -> bytes:
 def _text(value: Any) -> bytes:
     if not isinstance(value, str):
         raise ValueError(f"a text is expected: {type(value).__name__}")  # noqa: TRY004  (one family for all refusals)
-    if "\0" in value:
-        value = value.replace("\0", NUL_SYMBOL)
     return _bytes(value.encode())
 
 
@@ -129,6 +133,7 @@ def _boolean(value: Any) -> bytes:
 _FIELDS: Final = {
     ord("i"): _integer,
     ord("a"): _amount,
+    ord("w"): _total,
     ord("t"): _text,
     ord("m"): _time,
     ord("d"): _date,

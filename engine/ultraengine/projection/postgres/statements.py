@@ -1,113 +1,92 @@
 """What a PostgreSQL target remembers of its sets, and what the server's errors mean.
 
-Pure.  Five tables of the engine's own; all of their rows are keyed by (projection, build), which
-is one set.  Readers may see how far the tables have come: waiting for one's own write needs it.
+Pure.  The tables are those of `engine_tables`; (projection, build) names a set.
+Readers may see how far the tables have come: waiting for one's own write needs it.
 """
 
 import enum
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
-from ultraengine.projection.target import (
-    LEDGER_TABLE,
-    Checkpoint,
-    Parked,
-    ProjectionSet,
-    SetState,
-)
+import msgspec
+
+from ultraengine.model.ids import Epoch, Instant, Offset
+from ultraengine.projection import engine_tables
+from ultraengine.projection.engine_tables import POSITIONS, REQUESTS, SETS, SLICES
+from ultraengine.projection.target import Checkpoint, Parked, ProjectionSet, SetState
 
 VERSION_MIN: Final = 15
 """First version in which a view can run with the rights of who asks (``security_invoker``)."""
 
-SET: Final = "ultra_projection_set"
-POSITION: Final = "ultra_projection_position"
-REQUEST: Final = "ultra_projection_request"
-SLICE: Final = "ultra_projection_slice"
-
-ENGINE_TABLES: Final = (
-    f"""CREATE TABLE IF NOT EXISTS {SET} (
-  projection text NOT NULL, version bigint NOT NULL, build bigint NOT NULL, state text NOT NULL,
-  created_at bigint NOT NULL, changed_at bigint NOT NULL, paused boolean NOT NULL DEFAULT FALSE,
-  parked_shard bigint, parked_offset bigint, parked_index bigint, parked_reason text,
-  parked_at bigint, PRIMARY KEY (projection, build))""",
-    f"""CREATE TABLE IF NOT EXISTS {POSITION} (
-  projection text NOT NULL, build bigint NOT NULL, shard bigint NOT NULL, log_end bigint NOT NULL,
-  epoch bigint NOT NULL, booked_at bigint NOT NULL, chain bytea NOT NULL,
-  PRIMARY KEY (projection, build, shard)) WITH (fillfactor = 50)""",
-    f"""CREATE TABLE IF NOT EXISTS {LEDGER_TABLE} (
-  projection text NOT NULL, build bigint NOT NULL, shard bigint NOT NULL, log_end bigint NOT NULL,
-  epoch bigint NOT NULL, booked_at timestamptz NOT NULL, chain bytea NOT NULL,
-  rows bigint NOT NULL, PRIMARY KEY (projection, build, shard, log_end))""",
-    f"""CREATE TABLE IF NOT EXISTS {REQUEST} (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, projection text NOT NULL,
-  request text NOT NULL, asked_at bigint NOT NULL)""",
-    f"""CREATE TABLE IF NOT EXISTS {SLICE} (
-  projection text NOT NULL, build bigint NOT NULL, aggregate text NOT NULL, slice date NOT NULL,
-  PRIMARY KEY (projection, build, aggregate, slice))""",
-)
-READABLE: Final = (SET, POSITION, LEDGER_TABLE)
+SET, POSITION, LEDGER = SETS.name, POSITIONS.name, engine_tables.LEDGER.name
+REQUEST, SLICE = REQUESTS.name, SLICES.name
+READABLE: Final = (SET, POSITION, LEDGER)
 """What a reader may see besides the projections."""
+_ID: Final = "projection = $1 AND build = $2"
 
-SETS: Final = f"SELECT * FROM {SET} ORDER BY projection, build"
+ENGINE_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('ultraengine'))"
+HAS_TABLE: Final = "SELECT to_regclass($1) IS NOT NULL"
+ALL_SETS: Final = f"SELECT * FROM {SET} ORDER BY projection, build"
 CREATE_SET: Final = (
-    f"INSERT INTO {SET} (projection, version, build, state, created_at, changed_at)"
-    " VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT DO NOTHING"
+    f"INSERT INTO {SET}"
+    " (projection, build, version, state, created_at, changed_at, paused, tables)"
+    " VALUES ($1, $2, $3, 'building', $4, $4, FALSE, $5) ON CONFLICT DO NOTHING"
 )
-LOCK_SET: Final = f"SELECT * FROM {SET} WHERE projection = $1 AND build = $2 FOR UPDATE"
+LOCK_SET: Final = f"SELECT * FROM {SET} WHERE {_ID} FOR UPDATE"
 RETIRE: Final = (
     f"UPDATE {SET} SET state = 'retired', changed_at = $3"
-    " WHERE projection = $1 AND build <> $2 AND state = 'serving'"
+    " WHERE projection = $1 AND build <> $2 AND state = 'serving' RETURNING tables"
 )
-SERVE: Final = (
-    f"UPDATE {SET} SET state = 'serving', changed_at = $3"
-    " WHERE projection = $1 AND build = $2 AND state <> 'serving'"
+SERVE: Final = f"UPDATE {SET} SET state = 'serving', changed_at = $3 WHERE {_ID}"
+PARK: Final = f"UPDATE {SET} SET parked = $3 WHERE {_ID}"
+PAUSE: Final = f"UPDATE {SET} SET paused = $3 WHERE {_ID}"
+ASK: Final = (
+    f"INSERT INTO {REQUEST} (id, projection, request, asked_at)"
+    f" VALUES (nextval('{REQUEST}_id'), $1, $2, $3)"
 )
-PARK: Final = (
-    f"UPDATE {SET} SET parked_shard = $3, parked_offset = $4, parked_index = $5,"
-    " parked_reason = $6, parked_at = $7 WHERE projection = $1 AND build = $2"
-)
-PAUSE: Final = f"UPDATE {SET} SET paused = $3 WHERE projection = $1 AND build = $2"
-ASK: Final = f"INSERT INTO {REQUEST} (projection, request, asked_at) VALUES ($1, $2, $3)"
+REQUEST_IDS: Final = f"CREATE SEQUENCE IF NOT EXISTS {REQUEST}_id"
 TAKE_REQUESTS: Final = (
     f"WITH taken AS (DELETE FROM {REQUEST} RETURNING id, projection, request)"
     " SELECT projection, request FROM taken ORDER BY id"
 )
 FORGET: Final = tuple(
-    f"DELETE FROM {table} WHERE projection = $1 AND build = $2"
-    for table in (POSITION, LEDGER_TABLE, SLICE, SET)
+    f"DELETE FROM {table} WHERE {_ID}" for table in (POSITION, LEDGER, SLICE, SET)
 )
 
-POSITIONS: Final = (
-    f"SELECT shard, log_end, epoch, booked_at, chain FROM {POSITION}"
-    " WHERE projection = $1 AND build = $2 ORDER BY shard"
-)
+ALL_POSITIONS: Final = f"SELECT * FROM {POSITION} WHERE {_ID} ORDER BY shard"
 BEGIN_SHARD: Final = (
-    f"INSERT INTO {POSITION} (projection, build, shard, log_end, epoch, booked_at, chain)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING"
+    f"INSERT INTO {POSITION} (projection, build, shard, log_offset, epoch, booked_at, chain)"
+    f" SELECT projection, build, $3, $4, $5, $6, $7 FROM {SET} WHERE {_ID} ON CONFLICT DO NOTHING"
 )
 MOVE_SHARD: Final = (
-    f"UPDATE {POSITION} SET log_end = $4, epoch = $5, booked_at = $6, chain = $7"
-    " WHERE projection = $1 AND build = $2 AND shard = $3 AND log_end = $8 AND chain = $9"
+    f"UPDATE {POSITION} SET log_offset = $4, epoch = $5, booked_at = $6, chain = $7"
+    f" WHERE {_ID} AND shard = $3 AND log_offset = $8 AND chain = $9"
 )
 AUDIT: Final = (
-    f"INSERT INTO {LEDGER_TABLE} (projection, build, shard, log_end, epoch, booked_at, chain, rows)"
-    " VALUES ($1, $2, $3, $4, $5, to_timestamp(0) + $6 * INTERVAL '1 microsecond', $7, $8)"
+    f"INSERT INTO {LEDGER}"
+    " (projection, build, shard, log_end, version, epoch, booked_at, chain, rows)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 )
 TOUCH: Final = (
     # DO UPDATE waits for a refresh that has just taken the slice, DO NOTHING would lose it.
     f"INSERT INTO {SLICE} (projection, build, aggregate, slice)"
-    " SELECT $1, $2, $3, DATE '1970-01-01' + day FROM unnest($4::int[]) AS day ORDER BY day"
+    " SELECT $1::varchar, $2, $3::varchar, DATE '1970-01-01' + day FROM unnest($4::int[]) AS day ORDER BY day"
     " ON CONFLICT (projection, build, aggregate, slice) DO UPDATE SET slice = excluded.slice"
 )
 TAKE_SLICES: Final = (
-    f"DELETE FROM {SLICE} WHERE projection = $1 AND build = $2 AND aggregate = $3 AND slice IN"
-    f" (SELECT slice FROM {SLICE} WHERE projection = $1 AND build = $2 AND aggregate = $3"
-    " ORDER BY slice LIMIT $4) RETURNING slice"
+    f"DELETE FROM {SLICE} WHERE {_ID} AND aggregate = $3 AND slice IN"
+    f" (SELECT slice FROM {SLICE} WHERE {_ID} AND aggregate = $3 ORDER BY slice LIMIT $4)"
+    " RETURNING slice"
 )
-SLICES_LEFT: Final = f"SELECT count(*) FROM {SLICE} WHERE projection = $1 AND build = $2"
+SLICES_LEFT: Final = f"SELECT count(*) FROM {SLICE} WHERE {_ID}"
 IS_PARTITIONED: Final = (
     "SELECT relkind = 'p' FROM pg_class"
+    " WHERE relname = $1 AND relnamespace = current_schema()::regnamespace"
+)
+ROWS_SEEN: Final = (
+    # -1 = never analyzed.
+    "SELECT reltuples FROM pg_class"
     " WHERE relname = $1 AND relnamespace = current_schema()::regnamespace"
 )
 HAS_TIMESCALE: Final = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')"
@@ -124,33 +103,44 @@ END_SESSIONS: Final = (
 )
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def moment(at: Instant) -> datetime:
+    """An instant as a parameter.  Raises OverflowError beyond the year 9999."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
+def instant(at: datetime) -> Instant:
+    """Inverse of `moment`."""
+    return Instant((at - _EPOCH) // _MICROSECOND)
+
+
 def set_of(row: Mapping[str, Any]) -> ProjectionSet:
-    """A row of `SETS`."""
-    parked = None
-    if row["parked_reason"] is not None:
-        parked = Parked(
-            ShardId(row["parked_shard"]),
-            Offset(row["parked_offset"]),
-            row["parked_index"],
-            row["parked_reason"],
-            Instant(row["parked_at"]),
-        )
+    """A row of `ALL_SETS`."""
+    parked = row["parked"]
     return ProjectionSet(
         row["projection"],
         row["version"],
         row["build"],
         SetState(row["state"]),
-        Instant(row["created_at"]),
-        Instant(row["changed_at"]),
-        parked,
+        instant(row["created_at"]),
+        instant(row["changed_at"]),
+        None if parked is None else msgspec.json.decode(parked, type=Parked),
         row["paused"],
     )
 
 
+def parked_text(parked: Parked | None) -> str | None:
+    """As it is stored."""
+    return None if parked is None else msgspec.json.encode(parked).decode()
+
+
 def checkpoint_of(row: Mapping[str, Any]) -> Checkpoint:
-    """A row of `POSITIONS`."""
+    """A row of `ALL_POSITIONS`."""
     return Checkpoint(
-        Offset(row["log_end"]), Epoch(row["epoch"]), Instant(row["booked_at"]), row["chain"]
+        Offset(row["log_offset"]), Epoch(row["epoch"]), instant(row["booked_at"]), row["chain"]
     )
 
 

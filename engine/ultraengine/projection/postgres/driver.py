@@ -19,6 +19,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.projection import Projection, Table
 from ultraengine.projection.engine_tables import engine_tables
@@ -213,7 +214,9 @@ class PostgresTarget:
         async with self._session.use() as database, database.transaction():
             held = await database.fetchrow(sql.LOCK_SET, of.projection, of.build)
             if held is not None and held["state"] == SetState.SERVING:
-                raise Fenced(f"{self._name}: the set {of.projection} {of.suffix} serves")
+                raise InvariantBroken(
+                    "a set that serves is not dropped", projection=of.projection, build=of.build
+                )
             for table in tables:
                 name = physical(of.projection, table, of.suffix)
                 await database.execute(self._sql.drop_table(name))

@@ -17,8 +17,8 @@ EDGE = {
     # The HTTP edge: what speaks to sockets besides its driver.
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "door", "documents", "edge",
-                 "admission", "waits", "engine", "frames", "events", "quick",
-                 "relay", "routed",
+                 "admission", "waits", "engine", "frames", "events", "quick", "feeds",
+                 "relay", "routed", "routed_feeds",
                  "routed_http", "routed_stream", "watch")
 }  # fmt: skip
 WORLDLY_IMPORTS = {

@@ -38,10 +38,17 @@ class Documents:
     """The documents of one listener."""
 
     def __init__(
-        self, registry: Registry, operations: Sequence[Operation], *, data: bool, admin: bool
+        self,
+        registry: Registry,
+        operations: Sequence[Operation],
+        *,
+        data: bool,
+        admin: bool,
+        feed: bool,
     ) -> None:
         version = metadata.version("ultraengine")
-        self.openapi = JSON.encode(document(registry, operations, version, data=data, admin=admin))
+        made = document(registry, operations, version, data=data, admin=admin, feed=feed)
+        self.openapi = JSON.encode(made)
 
     def add_to(self, surface: Surface) -> None:
         """Serve the documents; they hold nothing secret and need no key."""

@@ -61,6 +61,7 @@ class EdgeMetrics:
         self.batch_sizes = Histogram(SIZE_BOUNDS)
         self.requests_in_flight = 0
         self.streams_open = 0
+        self.feeds_open = 0
         self.streams_closed: dict[int, int] = {}
         """Close code -> streams closed by the engine."""
         self.key_file_reloads: dict[str, int] = {"ok": 0, "failed": 0}
@@ -135,6 +136,7 @@ class EdgeCollector:
                 edge.requests_in_flight,
             ),
             ("ultra_edge_streams_open", "Open streams.", edge.streams_open),
+            ("ultra_edge_feeds_open", "Open feeds.", edge.feeds_open),
             (
                 "ultra_edge_loop_gap_max_seconds",
                 "Longest gap of the event loop.",

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.servers.postgres import connection
+
 from ultraengine.model.projection import ColumnType, Row, Table
 from ultraengine.projection.postgres.dialect import PostgresDialect
 from ultraengine.projection.postgres.driver import PostgresTarget

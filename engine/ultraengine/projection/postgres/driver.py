@@ -199,15 +199,20 @@ class PostgresTarget:
                     await database.execute(self._sql.drop_view(of.projection, table))
             for table in all_tables(projection):
                 first, *rest = self._sql.create_view(of.projection, table, of.suffix)
-                try:
-                    async with database.transaction():  # A savepoint.
-                        await database.execute(first)
-                except asyncpg.InvalidTableDefinitionError:
-                    # Other columns than before: what was granted on the view goes with it.
+                if not await self._replaced(database, first):
                     await database.execute(self._sql.drop_view(of.projection, table.name))
                     await database.execute(first)
                 for statement in rest:
                     await database.execute(statement)
+
+    async def _replaced(self, database: Connection, create: str) -> bool:
+        """False for other columns than before: what was granted on the view goes with it."""
+        try:
+            async with database.transaction():  # A savepoint.
+                await database.execute(create)
+        except asyncpg.InvalidTableDefinitionError:
+            return False
+        return True
 
     async def drop(self, of: ProjectionSet, tables: Sequence[str], now: Instant) -> None:  # noqa: ARG002
         """Tables and memory in one transaction."""

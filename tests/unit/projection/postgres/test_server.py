@@ -342,8 +342,12 @@ async def test_the_planner_knows_a_table_before_the_server_looks_at_it(postgres_
         for number in range(3):
             rows = (("put", "known", ("t", f"{number}-{n}"), None) for n in range(300))
             await target.write(of, PROBE, batch_of(*rows), moved(number, number + 1))
-        known = "SELECT reltuples FROM pg_class WHERE relname = 'probe_known__v1_b1'"
-        assert await database.fetchval(known) >= 300
+        known = "SELECT reltuples FROM pg_class WHERE relname = $1"
+        assert await database.fetchval(known, "probe_known__v1_b1") >= 300
+        visits = (("append", "visit", ("t", n, NOW, 0), None) for n in range(50))
+        await target.write(of, PROBE, batch_of(*visits), moved(3, 4))
+        await target.keep(of, PROBE, NOW)
+        assert await database.fetchval(known, "probe_visit__v1_b1") == 50
 
 
 async def test_names_as_long_as_they_may_be_do_not_meet(postgres_url: str) -> None:

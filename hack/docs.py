@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from ultraengine.domains.ledger.codes import codes_markdown
-from ultraengine.gateway.problems import errors_page
+from ultraengine.edge.problems import errors_page
 
 ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"^\| `status` \|.*?(?=^$|\Z)", re.MULTILINE | re.DOTALL)

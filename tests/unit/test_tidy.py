@@ -16,11 +16,11 @@ WORLDLY_FOLDERS = ("cli", "client", "testing")
 EDGE = {
     # The HTTP edge: what speaks to sockets besides its driver.
     f"gateway/{name}.py"
-    for name in ("http", "stream", "streams", "admin", "reads", "door", "documents", "edge",
+    for name in ("http", "stream", "streams", "admin", "reads", "edge",
                  "admission", "waits", "engine", "frames", "events", "quick",
                  "relay", "routed",
                  "routed_http", "routed_stream", "watch")
-}  # fmt: skip
+} | {f"edge/{name}.py" for name in ("door", "documents", "routes", "server")}  # fmt: skip
 WORLDLY_IMPORTS = {
     "asyncio", "concurrent", "multiprocessing", "os", "queue", "random", "secrets", "select",
     "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "uuid",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from ultraengine.gateway.codec import CodecName
+from ultraengine.edge.codec import CodecName
 from ultraengine.gateway.tracing import is_traceparent
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.limits import Limits

@@ -52,46 +52,16 @@ _WORD: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _ALIAS: Final = re.compile(r"(?:\)\s+|\bAS\s+)([a-z][a-z0-9]*)\b")
 _SOURCE: Final = re.compile(r"\b(?:FROM|JOIN)\s+(?!\()")
 KEYWORDS: Final = frozenset(
-    [
-        "ALL",
-        "AND",
-        "AS",
-        "ASC",
-        "BETWEEN",
-        "BY",
-        "CASE",
-        "COALESCE",
-        "COUNT",
-        "DESC",
-        "DISTINCT",
-        "ELSE",
-        "END",
-        "EXISTS",
-        "FROM",
-        "GROUP",
-        "HAVING",
-        "IN",
-        "IS",
-        "JOIN",
-        "LEFT",
-        "LIMIT",
-        "MAX",
-        "MIN",
-        "NOT",
-        "NULL",
-        "ON",
-        "OR",
-        "ORDER",
-        "SELECT",
-        "SUM",
-        "THEN",
-        "UNION",
-        "WHEN",
-        "WHERE",
-    ]
-)
-"""The words of declared SQL.  Every other word is an alias that the text itself introduces, and an
-alias has no underscore, which every table of a projection has: none can be named but by reference."""
+    {
+        "ALL", "AND", "AS", "ASC", "BETWEEN", "BY", "CASE", "COALESCE", "COUNT", "DESC",
+        "DISTINCT", "ELSE", "END", "EXISTS", "FROM", "GROUP", "HAVING", "IN", "IS", "JOIN", "LEFT",
+        "LIMIT", "MAX", "MIN", "NOT", "NULL", "ON", "OR", "ORDER", "SELECT", "SUM", "THEN",
+        "UNION", "WHEN", "WHERE",
+    }
+)  # fmt: skip
+"""The words of declared SQL.  Every other word is an alias that the text itself introduces; an
+alias has no underscore, and every table of a projection has one: none can be named but by
+reference."""
 
 Values = Mapping[str, Value]
 Record = Mapping[str, Any]
@@ -142,7 +112,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     shown: tuple[str, ...]
     """Columns of the answer, in order."""
     orders: tuple[Order, ...] = ()
-    """The first is the default.  None: the path holds the whole key, and the answer is one row."""
+    """The first is the default.  None: the path holds the whole key; the answer is one row."""
     filters: tuple[Filter, ...] = ()
     page_items: int = PAGE_ITEMS
     """Items per page unless ``limit`` says otherwise."""

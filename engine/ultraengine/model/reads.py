@@ -198,6 +198,11 @@ def path_names(path: str) -> tuple[str, ...]:
     return tuple(part[1:-1] for part in path.split("/") if part.startswith("{"))
 
 
+def shape_of(path: str) -> str:
+    """A path without the names of its parameters: what two reads may not share."""
+    return "/".join("{}" if part.startswith("{") else part for part in path.split("/"))
+
+
 def tables_of(projection: Projection) -> dict[str, Table]:
     """All tables of a projection by name, aggregates included."""
     aggregates: Sequence[Aggregate] = projection.aggregates
@@ -209,7 +214,7 @@ def check_reads(reads: Sequence[Read | Computed], projection: Projection) -> Non
     tables = tables_of(projection)
     if len({read.name for read in reads}) != len(reads):
         raise InvariantBroken("reads have names of their own", projection=projection.name)
-    if len({_shape(read.path) for read in reads}) != len(reads):
+    if len({shape_of(read.path) for read in reads}) != len(reads):
         raise InvariantBroken("reads have paths of their own", projection=projection.name)
     for read in reads:
         if isinstance(read, Read):
@@ -218,10 +223,6 @@ def check_reads(reads: Sequence[Read | Computed], projection: Projection) -> Non
             problem = _path_problem(read.path) or _computed_problem(read, tables)
         if problem:
             raise InvariantBroken(problem, read=read.name)
-
-
-def _shape(path: str) -> str:
-    return "/".join("{}" if part.startswith("{") else part for part in path.split("/"))
 
 
 def _path_problem(path: str) -> str:

@@ -29,6 +29,9 @@ from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 NAME_CHARS_MAX: Final = 24
 """Of a projection, a table, an index, a check: databases cut or refuse long identifiers, and
 a set's physical names add a version to them."""
+AMOUNT_END: Final = 10**38
+TOTAL_END: Final = 10**57
+"""Values of `ColumnType.AMOUNT` and `ColumnType.TOTAL` are below these in size."""
 TEXT_CHARS_MAX: Final = 4_000
 """Longest declared text: the longest that every supported database stores in a plain column."""
 _NAME: Final = re.compile(rf"[a-z][a-z0-9_]{{0,{NAME_CHARS_MAX - 1}}}")
@@ -46,8 +49,12 @@ class ColumnType(enum.StrEnum):
     """Signed 64-bit: int."""
     AMOUNT = "amount"
     """Exact integer below 10^38 in size, never a float: int."""
+    TOTAL = "total"
+    """Exact integer below 10^57 in size: int.  What amounts sum to; sums that end at 10^38 would
+    let a few huge amounts stop a projection."""
     TEXT = "text"
-    """At most ``length`` characters, compared by code point: str."""
+    """At most ``length`` characters, compared by code point, without U+0000 (`storable`): str.
+    The empty text is not null."""
     TIME = "time"
     """Microseconds since the Unix epoch, stored as a UTC timestamp: int."""
     DATE = "date"
@@ -171,7 +178,7 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """The CURRENT table whose written rows name the touched slices."""
     slice_column: str
-    """A DATE column of both tables, first after ``tenant`` in the aggregate's key or anywhere."""
+    """A DATE column of both tables, in the key of the source: a row never changes its slice."""
     select: str
 
 
@@ -241,6 +248,14 @@ class Rows(Protocol):
         That it is there is the projection's promise: a target that does not find it parks.
         """
 
+    def changer(
+        self, table: str, columns: tuple[str, ...]
+    ) -> Callable[[Key, Sequence[Value]], None]:
+        """``change`` of always the same columns, for hot paths: one value per column.
+
+        To be kept for the length of one call of ``project``.
+        """
+
 
 class Projection(Protocol):
     """The tables of one domain and how its events fill them."""
@@ -292,14 +307,20 @@ def check_projection(projection: Projection) -> None:
             aggregate.table.kind is not TableKind.AGGREGATE
             or source is None
             or source.kind is not TableKind.CURRENT
-            or aggregate.slice_column not in source.names
+            or aggregate.slice_column not in source.key
             or aggregate.slice_column not in aggregate.table.names
             or aggregate.table.column(aggregate.slice_column).type is not ColumnType.DATE
             or "{slice}" not in aggregate.select
         ):
             raise InvariantBroken(
-                "an aggregate has a current source and a slice", table=aggregate.table.name
+                "an aggregate has a current source whose key holds its slice",
+                table=aggregate.table.name,
             )
+
+
+def storable(text: str) -> str:
+    """`text` as every database can hold it: U+0000, which some refuse, becomes U+FFFD."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
 def _named(name: str) -> None:
@@ -327,15 +348,18 @@ def _check_table(table: Table) -> None:
         raise InvariantBroken(problem, table=table.name)
 
 
+_FOLDED: Final = frozenset(
+    {ColumnType.INTEGER, ColumnType.AMOUNT, ColumnType.TOTAL, ColumnType.TIME}
+)
+
+
 def _column_problem(table: Table) -> str:
     for column in table.columns:
         in_key = column.name in table.key
         if in_key and (column.nullable or column.fold is not Fold.LAST):
             return "a key column is never null and never folded"
         if column.fold is not Fold.LAST and (
-            table.kind is not TableKind.CURRENT
-            or column.nullable
-            or column.type not in {ColumnType.INTEGER, ColumnType.AMOUNT, ColumnType.TIME}
+            table.kind is not TableKind.CURRENT or column.nullable or column.type not in _FOLDED
         ):
             return "a folded column is a number or a time of a current table, without nulls"
         if not 1 <= column.length <= TEXT_CHARS_MAX:

@@ -22,6 +22,7 @@ from ultraengine.model.projection import (
 from ultraengine.projection.target import all_tables, physical, view
 
 AMOUNT_DIGITS: Final = 38
+TOTAL_DIGITS: Final = 57
 _REFERENCE: Final = re.compile(r"\{(table:)?([a-z][a-z0-9_]*)\}")
 
 

@@ -4,6 +4,7 @@ Appended rows stay as they are.  Of a current row only the last state counts, so
 each key once however often it changed.  Pure; order of keys is that of their first change.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -11,19 +12,16 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.projection import Fold, Key, Row, Table, TableKind, Value
 
 Combine = Callable[[Any, Any], Any]
+Change = Callable[[Key, Sequence[Value]], None]
 
 
 def _last(old: Any, new: Any) -> Any:  # noqa: ARG001  (one shape for all folds)
     return new
 
 
-def _sum(old: Any, new: Any) -> Any:
-    return old + new
-
-
 COMBINE: Final[Mapping[Fold, Combine]] = {
     Fold.LAST: _last,
-    Fold.SUM: _sum,
+    Fold.SUM: operator.add,
     Fold.MIN: min,
     Fold.MAX: max,
 }
@@ -39,42 +37,65 @@ class CurrentRows:
         self.changed: dict[Key, dict[int, Any]] = {}
         """Columns, by position, of rows that the target has: to be merged by the same folds."""
         self._width = len(table.key)
+        self._columns = len(table.columns)
         self._names = {name: position for position, name in enumerate(table.names)}
-        self._combine = [COMBINE[column.fold] for column in table.columns]
+        self._folds = [
+            (position, COMBINE[column.fold])
+            for position, column in enumerate(table.columns)
+            if column.fold is not Fold.LAST
+        ]
+        """Only what is not simply replaced: most columns are."""
+        self._changers: dict[tuple[str, ...], Change] = {}
 
     def take(self, row: Row) -> None:
         """Fold a whole row."""
-        if len(row) != len(self._combine):
+        if len(row) != self._columns:
             raise _wrong_width(self.table, row)
         key = row[: self._width]
-        old = self.put.get(key)
-        if old is None:
-            changed = self.changed.pop(key, None)
-            new = list(row)
-            if changed is not None:
-                # What was said of the row before applies to what the target holds: only folds
-                # that keep it (a sum, a highest value) still matter.
-                for position, value in changed.items():
-                    new[position] = self._combine[position](value, new[position])
-            self.put[key] = new
-            return
-        for position in range(self._width, len(row)):
-            old[position] = self._combine[position](old[position], row[position])
+        new = list(row)
+        old: Any = self.put.get(key)
+        if old is not None:
+            for position, combine in self._folds:
+                new[position] = combine(old[position], new[position])
+        elif self.changed:
+            # What was said of the row before applies to what the target holds: only folds
+            # that keep it (a sum, a highest value) still matter.
+            old = self.changed.pop(key, ())
+            for position, combine in self._folds:
+                if position in old:
+                    new[position] = combine(old[position], new[position])
+        self.put[key] = new
 
-    def change(self, key: Key, values: Mapping[str, Value]) -> None:
-        """Fold some columns of a row."""
-        row = self.put.get(key)
-        if row is not None:
-            for name, value in values.items():
-                position = self._names[name]
-                row[position] = self._combine[position](row[position], value)
-            return
-        changed = self.changed.setdefault(key, {})
-        for name, value in values.items():
-            position = self._names[name]
-            changed[position] = (
-                self._combine[position](changed[position], value) if position in changed else value
-            )
+    def changer(self, names: tuple[str, ...]) -> Change:
+        """Folds values of these columns into a row.  Raises KeyError for an unknown column."""
+        found = self._changers.get(names)
+        if found is None:
+            found = self._changers[names] = self._make_changer(names)
+        return found
+
+    def _make_changer(self, names: tuple[str, ...]) -> Change:
+        positions = [self._names[name] for name in names]
+        folds = [fold for fold in self._folds if fold[0] in positions]
+        put, changed = self.put, self.changed
+
+        def change(key: Key, values: Sequence[Value]) -> None:
+            new = dict(zip(positions, values, strict=True))
+            old: Any = put.get(key)
+            if old is None:
+                old = changed.get(key)
+                if old is None:
+                    changed[key] = new
+                    return
+            for position, combine in folds:
+                if type(old) is list or position in old:
+                    new[position] = combine(old[position], new[position])
+            if type(old) is list:
+                for position, value in new.items():
+                    old[position] = value
+            else:
+                old.update(new)
+
+        return change
 
 
 class Batch:
@@ -103,7 +124,11 @@ class Batch:
 
     def change(self, table: str, key: Key, values: Mapping[str, Value]) -> None:
         """Some columns of a row of a CURRENT table.  Raises KeyError for an unknown column."""
-        self.current[table].change(key, values)
+        self.current[table].changer(tuple(values))(key, tuple(values.values()))
+
+    def changer(self, table: str, columns: tuple[str, ...]) -> Change:
+        """``change`` for one table and these columns."""
+        return self.current[table].changer(columns)
 
     @property
     def row_count(self) -> int:

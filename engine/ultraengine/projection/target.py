@@ -169,14 +169,21 @@ class Target(Protocol):
     ) -> None:
         """One transaction: rows, positions, one ledger row per shard, touched slices.
 
-        Raises `RowRefused`, `Fenced`; nothing was written then.
+        Raises `RowRefused` (a CHECK, a duplicate, a changed row that is not there, a value that its
+        column cannot hold), `Fenced` (also for a set that is gone); nothing was written then.
         """
 
     async def refresh(self, of: ProjectionSet, projection: Projection, slices_max: int) -> int:
-        """Compute touched slices of the aggregates anew, at most so many; how many are left."""
+        """Compute touched slices of the aggregates anew, at most so many; how many are left.
+
+        Raises `RowRefused` when a CHECK of an aggregate does not hold; nothing was changed then.
+        """
 
     async def serve(self, of: ProjectionSet, projection: Projection, now: Instant) -> None:
-        """Let the views show this set, atomically; the one that served is retired."""
+        """Let the views show this set, atomically; the one that served is retired.
+
+        Views of tables that this set does not have are gone.  Idempotent.
+        """
 
     async def drop(self, of: ProjectionSet, tables: Sequence[str], now: Instant) -> None:
         """Remove the tables and all memory of a set that does not serve.  Idempotent."""

@@ -15,6 +15,7 @@ from ultraengine.domains.ledger.overlay import overlay
 from ultraengine.domains.ledger.queries import QUERIES
 from ultraengine.domains.ledger.reversals import decide_reversal
 from ultraengine.domains.ledger.state import Book, LedgerSlot
+from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.domains.ledger.transfers import decide_transfer
 from ultraengine.model.domain import CommandSpec, QuerySpec
 from ultraengine.model.ids import Instant
@@ -145,6 +146,7 @@ class Ledger:
     events: Final[Any] = Event
     queries: Final[Sequence[QuerySpec]] = QUERIES
     examples: Final = EXAMPLES
+    projections: Final = (TABLES,)
     # As they are: a method around them would cost a call per command.
     evolve = staticmethod(evolve)
     due = staticmethod(holds.due)

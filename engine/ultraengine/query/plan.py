@@ -136,9 +136,7 @@ def _rows(
             wanted=wanted,
         )
     page = {name: given.pop(name, None) for name in _PAGE}
-    filters = [
-        _filter(read, table, name, text, limits) for name, text in sorted(given.items())
-    ]
+    filters = [_filter(read, table, name, text, limits) for name, text in sorted(given.items())]
     order = _order(read, page["order"])
     asked = Asked(
         route=match.route,
@@ -182,9 +180,7 @@ def _unknown(name: str, known: Sequence[str]) -> EngineError:
     )
 
 
-def _refuse_unknown(
-    given: Mapping[str, str], known: Sequence[str], more: Sequence[str]
-) -> None:
+def _refuse_unknown(given: Mapping[str, str], known: Sequence[str], more: Sequence[str]) -> None:
     for name in given:
         if name not in known:
             raise EngineError(
@@ -220,7 +216,7 @@ def _order(read: Read, name: str | None) -> Order:
 def _limit(read: Read, text: str | None, limits: Limits) -> int:
     if text is None:
         return min(read.page_items, limits.page_items_max)
-    if text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text):
+    if text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= 1:
         if int(text) <= limits.page_items_max:
             return int(text)
         detail = f"{text} is more than page_items_max ({limits.page_items_max})"

@@ -78,9 +78,7 @@ class Wanted(msgspec.Struct, frozen=True):
 NOTHING: Final = Wanted()
 
 
-def read_wanted(
-    min_offset: str | None, shard: str | None, header: Sequence[str]
-) -> Wanted:
+def read_wanted(min_offset: str | None, shard: str | None, header: Sequence[str]) -> Wanted:
     """From ``min_offset``, ``shard`` and all ``Ultra-Offset`` headers.  Raises `Malformed`."""
     offsets = dict(pair for text in header for pair in _pairs(text))
     alone: Offset | None = None
@@ -116,7 +114,5 @@ def _pairs(text: str) -> list[tuple[ShardId, Offset]]:
                 f"{HEADER} is shard=offset, as in '0=41, 1=1007'",
                 pointer=f"/header/{HEADER.lower()}",
             )
-        found.append(
-            (ShardId(int(pair[1])), _offset(pair[2], f"/header/{HEADER.lower()}"))
-        )
+        found.append((ShardId(int(pair[1])), _offset(pair[2], f"/header/{HEADER.lower()}")))
     return found

@@ -1,10 +1,10 @@
 """Values in requests and answers: text by `ColumnType`, as people and JSON write them.
 
-    INTEGER   42        AMOUNT, TOTAL  "1250" (never a float, in JSON a string)
-    TIME      2026-11-20T10:00:00Z, or a date alone for its start in UTC
-    DATE      2026-11-20                  BOOLEAN   true, false
-    BYTES     hexadecimal                 TEXT      as it is, without U+0000
-    JSON      in answers only
+INTEGER   42        AMOUNT, TOTAL  "1250" (never a float, in JSON a string)
+TIME      2026-11-20T10:00:00Z, or a date alone for its start in UTC
+DATE      2026-11-20                  BOOLEAN   true, false
+BYTES     hexadecimal                 TEXT      as it is, without U+0000
+JSON      in answers only
 """
 
 import re
@@ -127,7 +127,8 @@ def show(value: Value, kind: ColumnType) -> Any:
     """A value in an answer, for JSON and msgpack alike."""
     if value is None:
         return None
-    return _SHOW[kind](value)
+    found: Any = _SHOW[kind](value)
+    return found
 
 
 def _as_it_is(value: Any) -> Any:
@@ -142,7 +143,7 @@ def _show_date(value: Any) -> str:
     return (_EPOCH + timedelta(days=value)).isoformat()
 
 
-_SHOW: Final = {
+_SHOW: Final[Mapping[ColumnType, Any]] = {
     ColumnType.INTEGER: _as_it_is,
     ColumnType.AMOUNT: str,
     ColumnType.TOTAL: str,

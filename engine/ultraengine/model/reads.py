@@ -62,6 +62,10 @@ KEYWORDS: Final = frozenset(
 """The words of declared SQL.  Every other word is an alias that the text itself introduces; an
 alias has no underscore, and every table of a projection has one: none can be named but by
 reference."""
+MACROS: Final[Mapping[str, int]] = {"TOTAL": 1, "PLUS": 2, "MINUS": 2, "DEBIT": 1, "CREDIT": 1}
+"""Exact arithmetic of amounts, which not every database has of its own, and their number of
+arguments: ``TOTAL(x)`` sums, ``PLUS(x, y)``, ``MINUS(x, y)``, ``DEBIT(x)`` is what x is below 0,
+``CREDIT(x)`` what it is above.  Amounts are computed by these alone."""
 
 Values = Mapping[str, Value]
 Record = Mapping[str, Any]
@@ -258,16 +262,19 @@ def _read_problem(read: Read, tables: Mapping[str, Table]) -> str:
     return _order_problem(read, table, in_path, key) or _filter_problem(read, table, in_path)
 
 
+_UNORDERED: Final = frozenset(
+    {ColumnType.JSON, ColumnType.BOOLEAN, ColumnType.AMOUNT, ColumnType.TOTAL}
+)
+"""Not every database sorts amounts of any size as numbers."""
+
+
 def _order_problem(read: Read, table: Table, in_path: Sequence[str], key: set[str]) -> str:
     if len({order.name for order in read.orders}) != len(read.orders):
         return "orders have names of their own"
     for order in read.orders:
         columns = [table.column(name) for name in order.columns]
-        if not columns or any(
-            column.nullable or column.type in {ColumnType.JSON, ColumnType.BOOLEAN}
-            for column in columns
-        ):
-            return "a list is ordered by columns that are never null"
+        if not columns or any(column.nullable or column.type in _UNORDERED for column in columns):
+            return "a list is ordered by columns that are never null, and by no amounts"
         if not key <= {*in_path, *order.columns}:
             return "an order and the path hold the table's key"
     return ""
@@ -310,7 +317,7 @@ def _part_problem(part: Part, given: Mapping[str, Parameter], tables: Mapping[st
     named = [found["table"] for found in REFERENCE.finditer(text) if found["table"]]
     if not named or not set(named) <= set(tables):
         return "a part reads tables of the projection"
-    if not set(_WORD.findall(bare)) <= KEYWORDS | set(_ALIAS.findall(bare)):
+    if not set(_WORD.findall(bare)) <= {*KEYWORDS, *MACROS, *_ALIAS.findall(bare)}:
         return "the words of a part are keywords in capitals and its own aliases"
     if _SOURCE.search(bare):
         return "a part reads tables by reference"

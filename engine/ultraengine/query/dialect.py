@@ -6,7 +6,7 @@ target of the same name stores each `ColumnType`, and must give back what was pu
 
 from typing import Any, ClassVar
 
-from ultraengine.model.projection import Column, ColumnType, Value
+from ultraengine.model.projection import Aggregate, Column, ColumnType, Value
 
 
 class ReadDialect:
@@ -33,3 +33,33 @@ class ReadDialect:
         """The value that the driver gives for one of this column; null is None."""
         found: Value = raw
         return found
+
+    def compare(self, column: str, sign: str, place: str, value: Value, kind: ColumnType) -> str:  # noqa: ARG002
+        """A comparison of a column with the parameter at `place`, whose value is `value`."""
+        return f"{column} {sign} {place}"
+
+    def aggregate_select(self, of: Aggregate) -> str:
+        """The declared SELECT of an aggregate as its target computes it."""
+        return of.select
+
+    # --- exact arithmetic (`model.reads.MACROS`) ------------------------------------------
+
+    def total(self, x: str) -> str:
+        """Sum of amounts."""
+        return f"SUM({x})"
+
+    def plus(self, x: str, y: str) -> str:
+        """Of two amounts."""
+        return f"({x} + {y})"
+
+    def minus(self, x: str, y: str) -> str:
+        """Of two amounts."""
+        return f"({x} - {y})"
+
+    def debit(self, x: str) -> str:
+        """How far an amount is below zero."""
+        return f"CASE WHEN {x} < 0 THEN 0 - {x} ELSE 0 END"
+
+    def credit(self, x: str) -> str:
+        """How far it is above."""
+        return f"CASE WHEN {x} > 0 THEN {x} ELSE 0 END"

@@ -21,7 +21,16 @@ import msgspec
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant
 from ultraengine.model.projection import Column, ColumnType, Value
-from ultraengine.model.reads import REFERENCE, TENANT, Computed, Operator, Part, Read, Values
+from ultraengine.model.reads import (
+    MACROS,
+    REFERENCE,
+    TENANT,
+    Computed,
+    Operator,
+    Part,
+    Read,
+    Values,
+)
 from ultraengine.projection.target import physical
 from ultraengine.query.dialect import ReadDialect
 from ultraengine.query.plan import Asked, Condition
@@ -30,6 +39,8 @@ from ultraengine.query.routes import Route
 
 TEXT_END: Final = 0x10FFFF
 Kinds = Mapping[str, ColumnType]
+_MACRO: Final = re.compile(rf".*\b(?P<name>{'|'.join(MACROS)})\(", re.DOTALL)
+"""The last one: what stands behind it has none."""
 _SURROGATES: Final = range(0xD800, 0xE000)
 _SIGNS: Final = {
     Operator.EQ: "=",
@@ -111,7 +122,8 @@ class Scope:
         if aggregate is not None and pending:
             column = quote(aggregate.slice_column)
             text += f" AND {column} NOT IN ({self._slices(pending)}) UNION ALL "
-            before, _, after = aggregate.select.partition("{slice}")
+            select = self._dialect.aggregate_select(aggregate)
+            before, _, after = select.partition("{slice}")
             text += self.resolved(before)
             text += f"{column} IN ({self._slices(pending)})"
             text += self.resolved(after)
@@ -161,10 +173,39 @@ def _part(
 ) -> Statement:
     scope = Scope(asked.route, asked.tenant, moment, dialect)
     kinds = {one.name: one.type for one in read.parameters}
-    text = scope.resolved(part.select, asked.values, kinds)
+    text = scope.resolved(expanded(part.select, dialect), asked.values, kinds)
     return scope.statement(
         part.name, f"{text} LIMIT {part.rows_max + 1}", part.columns, part.rows_max
     )
+
+
+def expanded(text: str, dialect: ReadDialect) -> str:
+    """Declared SQL with its `MACROS` in the words of a database, the inner ones first."""
+    found = _MACRO.search(text)
+    while found is not None:
+        # The last opening one has no macro inside.
+        arguments, end = _arguments(text, found.end())
+        if len(arguments) != MACROS[found["name"]]:
+            raise InvariantBroken("a macro has its number of arguments", macro=found["name"])
+        written = getattr(dialect, found["name"].lower())(*arguments)
+        text = text[: found.start("name")] + written + text[end:]
+        found = _MACRO.search(text)
+    return text
+
+
+def _arguments(text: str, start: int) -> tuple[list[str], int]:
+    """What stands between the parenthesis that ends at `start` and the one that closes it."""
+    depth, begin = 1, start
+    arguments: list[str] = []
+    for at in range(start, len(text)):
+        character = text[at]
+        depth += (character == "(") - (character == ")")
+        if depth == 0 or (depth == 1 and character == ","):
+            arguments.append(text[begin:at].strip())
+            begin = at + 1
+        if depth == 0:
+            return arguments, at + 1
+    raise InvariantBroken("a parenthesis is closed", sql=text)
 
 
 def _rows(asked: Asked, read: Read, moment: Moment, dialect: ReadDialect) -> Statement:
@@ -202,7 +243,8 @@ def _condition(scope: Scope, one: Condition, dialect: ReadDialect) -> str:
         text = f"{column} >= {scope.value(prefix, kind)}"
         end = prefix_end(prefix)
         return text if end is None else f"{text} AND {column} < {scope.value(end, kind)}"
-    return f"{column} {_SIGNS[one.operator]} {scope.value(one.values[0], kind)}"
+    value = one.values[0]
+    return dialect.compare(column, _SIGNS[one.operator], scope.value(value, kind), value, kind)
 
 
 def prefix_end(prefix: str) -> str | None:

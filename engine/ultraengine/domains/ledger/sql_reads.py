@@ -213,8 +213,18 @@ _KINDS: Final[Mapping[str, Literal["transfer", "hold", "reversal"]]] = {
 }
 _BOOK: Final = Parameter(name="book", type=ColumnType.TEXT, summary="Partition key of its commands")
 _ASSET: Final = ACCOUNT.column("asset")
-_SUM: Final = Column(name="total", type=ColumnType.TOTAL, nullable=True)
 _COUNT: Final = Column(name="count", type=ColumnType.INTEGER)
+
+
+def _total(name: str) -> Column:
+    return Column(name=name, type=ColumnType.TOTAL)
+
+
+def _sum(name: str) -> Column:
+    """A sum of nothing is null."""
+    return Column(name=name, type=ColumnType.TOTAL, nullable=True)
+
+
 _STATEMENT_COLUMNS: Final = (
     *(ENTRY.column(name) for name in ENTRY.names[3:]),
     *(TRANSFER.column(name) for name in ("status", "code", "reference", "reverses")),
@@ -252,8 +262,8 @@ def finish_statement(rows: Rowed, values: Values) -> SqlStatement:
     if recorded:
         opening = next((row["balance"] for row in rows["recorded_opening"]), 0)
     else:
-        opening = sum(row["total"] or 0 for row in rows["days"])
-        opening += sum(row["total"] or 0 for row in rows["partial_day"])
+        before, partial = rows["days"][0], rows["partial_day"][0]
+        opening = (before["paid_in"] or 0) - (before["paid_out"] or 0) + (partial["total"] or 0)
     balance = opening
     entries = []
     for row in rows["recorded" if recorded else "effective"]:
@@ -332,21 +342,21 @@ STATEMENT: Final = Computed(
         Part(
             name="days",
             select=(
-                "SELECT SUM(d.{paid_in}) - SUM(d.{paid_out}) FROM {table:daily_balance} d WHERE "
+                "SELECT TOTAL(d.{paid_in}), TOTAL(d.{paid_out}) FROM {table:daily_balance} d WHERE "
                 "d.{book} = {:book} AND d.{account} = {:account} AND d.{day} < {:day}"
             ),
-            columns=(_SUM,),
+            columns=(_sum("paid_in"), _sum("paid_out")),
             rows_max=1,
             when=_BY,
         ),
         Part(
             name="partial_day",
             select=(
-                "SELECT SUM(e.{amount}) FROM {table:entry} e WHERE "
+                "SELECT TOTAL(e.{amount}) FROM {table:entry} e WHERE "
                 "e.{book} = {:book} AND e.{account} = {:account} "
                 "AND e.{effective_at} >= {:day_start} AND e.{effective_at} < {:first}"
             ),
-            columns=(_SUM,),
+            columns=(_sum("total"),),
             rows_max=1,
             when=_BY,
         ),
@@ -432,16 +442,7 @@ def _by_asset(rows: Sequence[Record]) -> dict[str, int]:
     return {row["asset"]: row["total"] for row in rows}
 
 
-_SIDES: Final = (
-    "SUM(CASE WHEN s.{balance} < 0 THEN 0 - s.{balance} ELSE 0 END), "
-    "SUM(CASE WHEN s.{balance} > 0 THEN s.{balance} ELSE 0 END)"
-)
-
-
-def _total(name: str) -> Column:
-    return Column(name=name, type=ColumnType.TOTAL)
-
-
+_SIDES: Final = "TOTAL(DEBIT(s.{balance})), TOTAL(CREDIT(s.{balance}))"
 _TRIAL_COLUMNS: Final = (_ASSET, _COUNT, _total("debits"), _total("credits"))
 _HELD_THEN: Final = (
     "WHERE h.{{book}} = {{:book}} AND h.{{booked_at}} <= {{:moment}} "
@@ -452,7 +453,7 @@ _HELD_THEN: Final = (
 
 def _held(side: str) -> str:
     return (
-        "SELECT a.{asset}, SUM(h.{amount}) FROM {table:hold} h JOIN {table:account} a "
+        "SELECT a.{asset}, TOTAL(h.{amount}) FROM {table:hold} h JOIN {table:account} a "
         f"ON a.{{book}} = h.{{book}} AND a.{{account}} = h.{{{side}}} " + _HELD_THEN.format()
     )
 
@@ -490,8 +491,8 @@ TRIAL_BALANCE: Final = Computed(
         Part(
             name="now",
             select=(
-                f"SELECT s.{{asset}}, COUNT(*), {_SIDES}, SUM(s.{{pending_out}}), "
-                "SUM(s.{pending_in}) FROM {table:account} s WHERE s.{book} = {:book} "
+                f"SELECT s.{{asset}}, COUNT(*), {_SIDES}, TOTAL(s.{{pending_out}}), "
+                "TOTAL(s.{pending_in}) FROM {table:account} s WHERE s.{book} = {:book} "
                 "GROUP BY s.{asset} ORDER BY s.{asset}"
             ),
             columns=(*_TRIAL_COLUMNS, _total("pending_out"), _total("pending_in")),
@@ -501,12 +502,12 @@ TRIAL_BALANCE: Final = Computed(
             name="effective",
             select=(
                 f"SELECT s.{{asset}}, COUNT(*), {_SIDES} FROM (SELECT a.{{asset}}, "
-                "COALESCE((SELECT SUM(d.{paid_in}) - SUM(d.{paid_out}) "
+                "PLUS(COALESCE((SELECT MINUS(TOTAL(d.{paid_in}), TOTAL(d.{paid_out})) "
                 "FROM {table:daily_balance} d WHERE d.{book} = a.{book} "
-                "AND d.{account} = a.{account} AND d.{day} < {:day}), 0) + "
-                "COALESCE((SELECT SUM(e.{amount}) FROM {table:entry} e "
+                "AND d.{account} = a.{account} AND d.{day} < {:day}), 0), "
+                "COALESCE((SELECT TOTAL(e.{amount}) FROM {table:entry} e "
                 "WHERE e.{book} = a.{book} AND e.{account} = a.{account} "
-                "AND e.{effective_at} >= {:day_start} AND e.{effective_at} <= {:moment}), 0) "
+                "AND e.{effective_at} >= {:day_start} AND e.{effective_at} <= {:moment}), 0)) "
                 "AS {balance} FROM {table:account} a WHERE a.{book} = {:book}) s "
                 "GROUP BY s.{asset} ORDER BY s.{asset}"
             ),
@@ -608,7 +609,7 @@ TURNOVER: Final = Computed(
         Part(
             name="turnover",
             select=(
-                "SELECT d.{asset}, SUM(d.{paid_in}), SUM(d.{paid_out}), SUM(d.{entries}) "
+                "SELECT d.{asset}, TOTAL(d.{paid_in}), TOTAL(d.{paid_out}), SUM(d.{entries}) "
                 "FROM {table:asset_day} d WHERE d.{book} = {:book} "
                 "AND d.{day} >= {:first} AND d.{day} < {:end} "
                 "GROUP BY d.{asset} ORDER BY d.{asset}"

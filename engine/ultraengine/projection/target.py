@@ -20,8 +20,8 @@ from ultraengine.model.projection import Aggregate, Projection, Table
 from ultraengine.projection.fold import Batch
 
 LEDGER_TABLE: Final = "ultra_projection_ledger"
-"""(set, shard, log_end, epoch, booked_at, chain, rows): one row per write, for auditors: which
-state of the log, by its chain hash, the tables have followed."""
+"""One row per write and shard, for auditors: which state of the log, by its chain hash, the tables
+have followed.  Its columns: `projection.engine_tables.LEDGER`."""
 
 
 class TargetUnavailable(Exception):
@@ -186,7 +186,10 @@ class Target(Protocol):
         """
 
     async def drop(self, of: ProjectionSet, tables: Sequence[str], now: Instant) -> None:
-        """Remove the tables and all memory of a set that does not serve.  Idempotent."""
+        """Remove the tables and all memory of a set that does not serve.  Idempotent.
+
+        Raises `InvariantBroken` for one that serves.
+        """
 
     async def park(self, of: ProjectionSet, parked: Parked | None) -> None:
         """Remember why it stands still; None = it may go on."""

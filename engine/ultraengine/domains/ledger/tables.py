@@ -263,7 +263,7 @@ ASSET_DAY: Final = Aggregate(
         " SUM(d.{entries}), COUNT(*)"
         " FROM {table:daily_balance} d JOIN {table:account} a ON a.{tenant} = d.{tenant}"
         " AND a.{book} = d.{book} AND a.{account} = d.{account}"
-        " WHERE d.{slice} GROUP BY d.{tenant}, d.{book}, a.{asset}, d.{day}"
+        " WHERE {slice} GROUP BY d.{tenant}, d.{book}, a.{asset}, d.{day}"
     ),
 )
 

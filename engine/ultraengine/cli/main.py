@@ -28,6 +28,7 @@ VERBS: Final[dict[str, Verb]] = {
     "serve": Verb(
         "ultraengine.cli.serve", "run one shard replica, configured by ULTRA_* variables"
     ),
+    "query": Verb("ultraengine.cli.query", "answer reads from the database of a projection"),
     "send": Verb("ultraengine.cli.send", "send a command, or a file of them"),
     "get": Verb("ultraengine.cli.get", "read from the engine"),
     "repl": Verb("ultraengine.cli.repl", "type commands and reads, with completion"),

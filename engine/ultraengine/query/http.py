@@ -222,8 +222,8 @@ class QueryHttp:
                 "shard": shard,
                 "writes": [
                     {
-                        name: show(value, kind)
-                        for (name, kind), value in zip(names, row, strict=True)
+                        one.name: show(value, one.type)
+                        for one, value in zip(columns, row, strict=True)
                     }
                     for row in page
                 ],

@@ -24,6 +24,8 @@ from ultraengine.query.sql import Moment, Statement, statements
 SHARDS_MAX: Final = 4_096
 SLICES_MAX: Final = 366
 """Slices that one read makes anew; more are still to be computed: 503, try again."""
+SERVING: Final = "serving"
+"""Name of the first statement of every conversation."""
 T = TypeVar("T")
 Talk = Generator[Statement, Sequence[Row], T]
 """Yields statements, is sent their rows (loaded), returns the result."""
@@ -139,7 +141,7 @@ def _serving(projection: str, dialect: ReadDialect) -> Statement:
         dialect.bind(projection, ColumnType.TEXT),
         dialect.bind(SetState.SERVING.value, ColumnType.TEXT),
     )
-    return Statement("serving", text, values, columns, SHARDS_MAX)
+    return Statement(SERVING, text, values, columns, SHARDS_MAX)
 
 
 def _pending(projection: str, build: int, dialect: ReadDialect) -> Statement:

@@ -1,18 +1,20 @@
 """Which reader a URL means."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Final
 
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.projection.sqlite.driver import SCHEME, path_of
 from ultraengine.query.reader import Reader
 from ultraengine.query.readers.sqlite.driver import SqliteReader
 
-KNOWN = "sqlite:///path"
+KNOWN: Final = f"{SCHEME}path"
 
 
 def open_reader(url: str, connections: int) -> Reader:
-    """The reader of a target's URL.  Raises ValueError for one that is not known."""
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-        # sqlite:///relative and sqlite:////absolute.
-        return SqliteReader(Path(unquote(parts.path[1:])), threads=connections)
-    raise ValueError(f"{parts.scheme or url!r} is no database to read from: {KNOWN}")
+    """The reader of a target's URL.  Raises `InvariantBroken` for one that is not known."""
+    if url.startswith(SCHEME):
+        return SqliteReader(Path(path_of(url)), threads=connections)
+    # The URL may hold a password: only its scheme is told.
+    scheme = url.partition(":")[0][:20]
+    raise InvariantBroken(f"reads have URLs like {KNOWN}", scheme=scheme)

@@ -16,8 +16,9 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from ultraengine.model.projection import Row
+from ultraengine.projection.sqlite.driver import UNAVAILABLE
 from ultraengine.projection.sqlite.exact import AGGREGATES, FUNCTIONS
-from ultraengine.query.reader import ReadEnded, ReaderUnavailable, Talk
+from ultraengine.query.reader import SERVING, ReadEnded, ReaderUnavailable, Talk
 from ultraengine.query.readers.sqlite.dialect import SqliteReadDialect, credit, debit
 from ultraengine.query.sql import Statement
 
@@ -97,13 +98,15 @@ class SqliteReader:
         return time.monotonic() > deadline
 
     def _converse(self, talk: "Talk[T]", timeout_s: float) -> T:
-        self._deadline.at = time.monotonic() + timeout_s
+        asked = ""
         try:
             connection = self._connection()
+            self._deadline.at = time.monotonic() + timeout_s
             connection.execute("BEGIN")
             try:
                 statement = next(talk)
                 while True:
+                    asked = statement.name
                     self._deadline.at = time.monotonic() + timeout_s
                     statement = talk.send(self._rows(connection, statement))
             except StopIteration as ended:
@@ -112,14 +115,15 @@ class SqliteReader:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF
+            if code == sqlite3.SQLITE_INTERRUPT:
                 raise ReadEnded(str(error)) from error
             self._drop()
-            raise ReaderUnavailable(str(error)) from error
-        except sqlite3.DatabaseError as error:
-            self._drop()
-            raise ReaderUnavailable(str(error)) from error
+            # Without the engine's own tables no worker has been here yet.
+            if code in UNAVAILABLE or (code == sqlite3.SQLITE_ERROR and asked == SERVING):
+                raise ReaderUnavailable(str(error)) from error
+            raise
 
     def _rows(self, connection: sqlite3.Connection, statement: Statement) -> Sequence[Row]:
         load, columns = self.dialect.load, statement.columns

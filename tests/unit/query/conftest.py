@@ -1,0 +1,32 @@
+"""What the tests of reads over SQL share."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.unit.domains.ledger.conftest import LedgerBench
+from tests.unit.query.world import Asking, Tables, sqlite_reader
+
+
+@pytest.fixture
+def bench() -> LedgerBench:
+    """An empty ledger."""
+    return LedgerBench()
+
+
+@pytest.fixture
+async def tables(tmp_path: Path) -> AsyncIterator[Tables]:
+    """Empty tables in a file."""
+    made = Tables(tmp_path / "tables.db")
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def get(tables: Tables) -> AsyncIterator[Asking]:
+    """Asks the tables."""
+    reader = sqlite_reader(tables.path)
+    await reader.open()
+    yield Asking(reader)
+    await reader.close()

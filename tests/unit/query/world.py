@@ -1,0 +1,158 @@
+"""One ledger twice: in the engine's memory, and in SQLite as a worker would have written it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ultraengine.domains.ledger.domain import DOMAIN
+from ultraengine.domains.ledger.events import Event
+from ultraengine.domains.ledger.tables import TABLES
+from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, Offset, ShardId
+from ultraengine.model.limits import Limits
+from ultraengine.projection.fold import Batch
+from ultraengine.projection.sqlite.driver import SqliteTarget
+from ultraengine.projection.target import START, Checkpoint, Moved, ProjectionSet
+from ultraengine.query.answer import answer
+from ultraengine.query.cursor import Cursors
+from ultraengine.query.main import routes_of
+from ultraengine.query.plan import Asked, plan
+from ultraengine.query.reader import Found, Reader, ask
+from ultraengine.query.readers.sqlite.driver import SqliteReader
+from ultraengine.query.routes import SqlRoutes
+from ultraengine.testing.memory import Bench
+
+SHARD = ShardId(0)
+LEDGER_EVENTS = msgspec.msgpack.Decoder(list[Event])
+TICK_EVENTS = msgspec.msgpack.Decoder(list[tuple[str, str, Event]])
+CURSORS = Cursors(b"k" * 32)
+ROUTES: SqlRoutes = routes_of([DOMAIN])
+
+
+@dataclass
+class Place:
+    """A `model.projection.Source`."""
+
+    shard: ShardId
+    epoch: Epoch
+    offset: Offset
+    index: int
+    time: Instant
+    tenant: str
+    key: str
+    type: str
+    id: str
+    principal: str
+    correlation_id: str | None
+
+
+def events_of(bench: Bench, start: int) -> Sequence[tuple[Place, Any]]:
+    """(place, event) of everything from an offset on."""
+    found: list[tuple[Place, Any]] = []
+    for offset, (command, outcome, time) in enumerate(bench.log[start:], start):
+        named: list[tuple[str, str, Any]]
+        if command.type.startswith("system."):
+            named = list(TICK_EVENTS.decode(outcome.events))
+        else:
+            events = LEDGER_EVENTS.decode(outcome.events or b"\x90")
+            named = [(command.tenant, command.key, event) for event in events]
+        for index, (tenant, key, event) in enumerate(named):
+            place = Place(
+                SHARD, Epoch(1), Offset(offset), index, time, tenant, key, command.type,
+                command.id, command.principal, command.correlation_id,
+            )  # fmt: skip
+            found.append((place, event))
+    return found
+
+
+class Tables:
+    """The SQLite side of a bench."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.target = SqliteTarget("test", f"sqlite:///{path}")
+        self.set: ProjectionSet
+        self.at: Checkpoint = START
+
+    async def open(self) -> None:
+        """An empty set that serves."""
+        await self.target.open()
+        await self.build(1)
+
+    async def build(self, number: int) -> None:
+        """Serve a new, empty set."""
+        self.set = await self.target.create(TABLES, number, Instant(1))
+        self.at = START
+        await self.target.serve(self.set, TABLES, Instant(1))
+
+    async def follow(self, bench: Bench, *, refresh: bool = True) -> None:
+        """Write everything that the bench has done since."""
+        start, end = int(self.at.offset), len(bench.log)
+        if start == end:
+            return
+        batch = Batch(TABLES.tables)
+        for place, event in events_of(bench, start):
+            TABLES.project(event, place, batch)
+        after = Checkpoint(Offset(end), Epoch(1), bench.time, NO_CHAIN)
+        await self.target.write(self.set, TABLES, batch, [Moved(SHARD, self.at, after)])
+        self.at = after
+        if refresh:
+            assert await self.target.refresh(self.set, TABLES, 10_000) == 0
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        await self.target.close()
+
+
+def asked(
+    path: str,
+    tenant: str = "t",
+    *,
+    cursors: Cursors = CURSORS,
+    limits: Limits | None = None,
+    headers: Sequence[str] = (),
+    **query: str,
+) -> Asked:
+    """A planned query; in names of filters, ``__`` stands for the dot."""
+    match = ROUTES.find("ledger", path.split("/"))
+    assert match is not None, path
+    pairs = [(name.rstrip("_").replace("__", "."), text) for name, text in query.items()]
+    return plan(match, tenant, pairs, headers, cursors=cursors, limits=limits or Limits())
+
+
+class Asking:
+    """Reads over one reader, without caches or HTTP."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    async def __call__(self, path: str, tenant: str = "t", **query: Any) -> Any:
+        """The answer as a client would get it, decoded from JSON."""
+        query = {name: str(value) for name, value in query.items()}
+        return await self.get(asked(path, tenant, **query))
+
+    async def get(self, query: Asked) -> Any:
+        """The answer of a planned query."""
+        found = await self.reader.run(query.tenant, ask(query, self.reader.dialect), 10.0)
+        assert isinstance(found, Found)
+        value = answer(query, found.ran, found.rows, CURSORS)
+        return msgspec.json.decode(msgspec.json.encode(value))
+
+    async def all(self, path: str, tenant: str = "t", **query: Any) -> list[Any]:
+        """All items of a list, page by page."""
+        items: list[Any] = []
+        page = await self(path, tenant, **query)
+        items += page["items"]
+        while page["next_cursor"]:
+            page = await self(path, tenant, cursor=page["next_cursor"], **query)
+            assert page["items"]
+            items += page["items"]
+        return items
+
+
+def sqlite_reader(path: Path, statements: list[str] | None = None) -> SqliteReader:
+    """A reader of a test's file that keeps the statements it runs."""
+    on_statement = None if statements is None else statements.append
+    return SqliteReader(path, threads=2, on_statement=on_statement)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from tests.unit.domains.ledger.conftest import LedgerBench
-from tests.unit.query.world import Asking, Tables, sqlite_reader
+from tests.unit.query.serving import Served, serve
+from tests.unit.query.world import Asking, Tables, small, sqlite_reader
 
 
 @pytest.fixture
@@ -30,3 +31,13 @@ async def get(tables: Tables) -> AsyncIterator[Asking]:
     await reader.open()
     yield Asking(reader)
     await reader.close()
+
+
+@pytest.fixture
+async def served(bench: LedgerBench, tables: Tables) -> AsyncIterator[Served]:
+    """A process over a small ledger of the tenant `default`, and the ledger's bench."""
+    small(bench, "default")
+    await tables.follow(bench)
+    made = await serve(tables.path)
+    yield made
+    await made.end()

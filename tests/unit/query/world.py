@@ -67,6 +67,27 @@ def events_of(bench: Bench, start: int) -> Sequence[tuple[Place, Any]]:
     return found
 
 
+def small(bench: Bench, *tenants: str) -> None:
+    """Three accounts and five transfers of book k, per tenant, amounts of their own."""
+    for number, tenant in enumerate(tenants, 1):
+        accounts = [
+            {"id": "bank", "asset": "USD/2", "min_balance": None},
+            {"id": "alice", "asset": "USD/2", "metadata": {"owner": tenant}},
+            {"id": "bob", "asset": "USD/2"},
+        ]
+        bench.run("ledger.open_accounts", {"accounts": accounts}, tenant=tenant)
+        for place in range(5):
+            pay(bench, f"t{place}", 100 * number + place, tenant, code=f"c{place % 2}")
+
+
+def pay(bench: Bench, name: str, amount: int, tenant: str = "default", **more: Any) -> int:
+    """One transfer from the bank to alice; its offset."""
+    item = {"id": name, "from": "bank", "to": "alice", "amount": amount, **more}
+    ran = bench.run("ledger.create_transfers", {"transfers": [item]}, tenant=tenant)
+    assert ran.error is None
+    return len(bench.log) - 1
+
+
 class Tables:
     """The SQLite side of a bench."""
 

@@ -58,7 +58,6 @@ def _computed(
     ran: Sequence[Statement],
     found: Sequence[Sequence[Row]],
 ) -> Any:
-    required = {part.name for part in read.parts if part.required}
     rowed: dict[str, list[dict[str, Any]]] = {}
     for statement, rows in zip(ran, found, strict=True):
         if len(rows) > statement.rows_max:
@@ -66,7 +65,7 @@ def _computed(
                 f"the answer has more than {statement.rows_max} rows; ask for less",
                 code="TOO_LARGE",
             )
-        if not rows and statement.name in required:
+        if not rows and statement.required:
             raise EngineError(
                 f"nothing there: {asked.route.name} has no {statement.name}", code="NOT_FOUND"
             )

@@ -84,7 +84,9 @@ def ask(asked: Asked, dialect: ReadDialect) -> "Talk[Found | Behind]":
     for statement in ran:
         found = yield statement
         rows.append(found)
-    return Found(moment, tuple(ran), tuple(rows))
+        if statement.required and not found:
+            break
+    return Found(moment, tuple(ran[: len(rows)]), tuple(rows))
 
 
 def look(projection: Projection, dialect: ReadDialect, *, slices: bool = False) -> "Talk[Moment]":

@@ -80,6 +80,8 @@ class Statement(msgspec.Struct, frozen=True):
     """What each row holds."""
     rows_max: int
     """It yields at most one row more, which tells that there are more."""
+    required: bool = False
+    """Without a row the others need not run."""
 
 
 class Scope:
@@ -174,9 +176,9 @@ def _part(
     scope = Scope(asked.route, asked.tenant, moment, dialect)
     kinds = {one.name: one.type for one in read.parameters}
     text = scope.resolved(expanded(part.select, dialect), asked.values, kinds)
-    return scope.statement(
-        part.name, f"{text} LIMIT {part.rows_max + 1}", part.columns, part.rows_max
-    )
+    text = f"{text} LIMIT {part.rows_max + 1}"
+    made = scope.statement(part.name, text, part.columns, part.rows_max)
+    return msgspec.structs.replace(made, required=part.required)
 
 
 def expanded(text: str, dialect: ReadDialect) -> str:

@@ -66,7 +66,8 @@ def _integer(text: str, _length: int) -> Value:
 
 
 def _amount(text: str, _length: int) -> Value:
-    return int(text) if _DECIMAL.fullmatch(text) and len(text) <= AMOUNT_DIGITS + 1 else None
+    digits = len(text) - text.startswith("-")
+    return int(text) if _DECIMAL.fullmatch(text) and digits <= AMOUNT_DIGITS else None
 
 
 def _total(text: str, _length: int) -> Value:

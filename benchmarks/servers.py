@@ -109,11 +109,11 @@ def ultra(
     core: int | None = None,
     stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[tuple[int, int]]:
-    """An engine with its data in `directory`; yields (port, process id)."""
+    """An engine alone, with its data in `directory`; yields (port, process id)."""
     port = free_port()
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ultraengine.cli.main", "dev", "--port", str(port),
-               "--data", str(directory / "data"), *options]  # fmt: skip
+               "--data", str(directory / "data"), "--no-sql", *options]  # fmt: skip
     with running(pinned(command, core), directory / "engine.log", stop) as pid:
         until = time.monotonic() + START_S
         while True:

@@ -14,6 +14,7 @@ from ultraengine.model.policy import (
     LogSerializer,
     SchedulingPolicy,
 )
+from ultraengine.projection.projector import ProjectionHooks
 from ultraengine.snapshot.codec import SnapshotCodec
 from ultraengine.snapshot.migrate import Migration
 from ultraengine.snapshot.schedule import SnapshotPolicy
@@ -42,6 +43,8 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True):
     """When a snapshot is due, instead of the configuration's counts and times."""
     migrations: tuple[Migration, ...] = ()
     """Steps from older schemas of sections to today's, taken on load."""
+    projection_hooks: ProjectionHooks = ProjectionHooks()
+    """In the projection worker: before an event is projected, after a batch is committed."""
 
 
 NONE = Extensions()

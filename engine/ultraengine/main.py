@@ -47,6 +47,7 @@ from ultraengine.model.domain import Domain
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.ports import Clock, DiskFull, Identity, Telemetry
+from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
@@ -98,6 +99,8 @@ class ExitCode(enum.IntEnum):
     """The directory belongs to another shard, or a key is missing or wrong."""
     HALTED = 76
     """A recorded event does not evolve: see the offset in the message."""
+    FENCED = 77
+    """Another projection worker writes the same tables."""
 
 
 def load_domains(names: Sequence[str]) -> list[Domain]:
@@ -197,9 +200,13 @@ class Process:
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
         image = memory.image
         shard.upkeep = memory.upkeep
-        self.feed = Feed(parts.log.reader(), lambda: parts.log.first_offset)
+        slots = self.slots = ConsumerSlots(shard)
+        metrics.consumers = slots.offsets
+        reader = parts.log.reader(archived=True)
+        self.feed = Feed(reader, shard_id, limits=config.limits, slots=slots)
         shard.on_recorded = self.feed.publish
-        self.feed.publish(parts.log.recovered.recorded_end)
+        recovered = parts.log.recovered
+        self.feed.publish(recovered.recorded_end, recovered.last_time)
         policy = snapshot_policy(config, self.extensions)
         self.snapshots = Snapshots(
             shard,
@@ -208,6 +215,7 @@ class Process:
             memory.history,
             policy,
             config.snapshot_mode,
+            slots=slots,
             spilled=memory,
         )
         shard.start()
@@ -325,6 +333,7 @@ class Process:
                 random=self.world.random,
                 operations=operations,
                 feed=self.feed,
+                source=self.feed,
                 telemetry=telemetry(config),
                 quotas=quotas,
             ),
@@ -345,9 +354,10 @@ class Process:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.gateway.drain()
+        self.slots.close()
         await self.snapshots.stop()
         await self.shard.stop()
-        self.feed.close()
+        await self.feed.close()
         await self.gateway.stop()
         await asyncio.to_thread(self.background.shutdown)
 
@@ -391,7 +401,13 @@ def configure_logging(*, dev: bool) -> None:
     )
 
 
-async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCode:
+Beside = Callable[[Process], contextlib.AbstractAsyncContextManager[object]]
+"""What runs beside a process while it serves."""
+
+
+async def _run(
+    config: Config, announce: Callable[[Process], None], beside: Beside | None
+) -> ExitCode:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[str] = loop.create_future()
 
@@ -412,12 +428,13 @@ async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCod
         threading.Thread(target=watch_input, name="input", daemon=True).start()
     process = Process(config, on_fatal=lambda error: end(f"{LOG_FAILED}{error}"))
     await process.start()
-    announce(process)
-    why = await ended
-    if why.startswith(LOG_FAILED):
-        # Nothing may be written any more, and nothing that was acknowledged is at risk.
-        log.error("process.ends", why=why)
-        return ExitCode.LOG_FAILED
+    async with contextlib.nullcontext() if beside is None else beside(process):
+        announce(process)
+        why = await ended
+        if why.startswith(LOG_FAILED):
+            # Nothing may be written any more, and nothing that was acknowledged is at risk.
+            log.error("process.ends", why=why)
+            return ExitCode.LOG_FAILED
     log.info("process.stops", why=why)
     await process.stop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -427,12 +444,14 @@ async def _run(config: Config, announce: Callable[["Process"], None]) -> ExitCod
     return ExitCode.OK
 
 
-def _main(config: Config, announce: Callable[[Process], None]) -> ExitCode:
+def _main(
+    config: Config, announce: Callable[[Process], None], beside: Beside | None = None
+) -> ExitCode:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logging(dev=config.dev)
     try:
         config.check()
-        code = uvloop.run(_run(config, announce))
+        code = uvloop.run(_run(config, announce, beside))
     except Exception as error:
         code = exit_code_of(error)
         if code is ExitCode.FAILED:
@@ -459,6 +478,8 @@ def run_serve(config: Config) -> ExitCode:
     return _main(config, announce)
 
 
-def run_dev(config: Config, announce: Callable[[Process], None]) -> ExitCode:
+def run_dev(
+    config: Config, announce: Callable[[Process], None], beside: Beside | None = None
+) -> ExitCode:
     """Everything on one port of this machine, for development; `announce` says where."""
-    return _main(msgspec.structs.replace(config, dev=True), announce)
+    return _main(msgspec.structs.replace(config, dev=True), announce, beside)

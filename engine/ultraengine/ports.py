@@ -106,6 +106,12 @@ class ObjectStore(Protocol):
     def get(self, name: str) -> bytes:
         """Raises FileNotFoundError."""
 
+    def get_range(self, name: str, position: int, length: int) -> bytes:
+        """Up to `length` bytes from `position`; fewer only at the end of the blob.
+
+        Raises FileNotFoundError.
+        """
+
     def list(self, prefix: str) -> Sequence[str]:
         """Names with the prefix, sorted."""
 

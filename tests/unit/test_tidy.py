@@ -17,10 +17,10 @@ EDGE = {
     # The HTTP edge: what speaks to sockets besides its driver.
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "edge",
-                 "admission", "waits", "engine", "frames", "events", "quick",
-                 "relay", "routed",
+                 "admission", "waits", "engine", "frames", "events", "quick", "feeds",
+                 "relay", "routed", "routed_feeds",
                  "routed_http", "routed_stream", "watch")
-} | {f"edge/{name}.py" for name in ("door", "documents", "routes", "server")}  # fmt: skip
+} | {f"edge/{name}.py" for name in ("door", "documents", "routes", "server")} | {"query/http.py"}  # fmt: skip
 WORLDLY_IMPORTS = {
     "asyncio", "concurrent", "multiprocessing", "os", "queue", "random", "secrets", "select",
     "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "uuid",

@@ -1,19 +1,25 @@
 """`ultra dev`: everything on this machine, one port, keyless from loopback."""
 
 import argparse
+import contextlib
+import os
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from ultraengine.cli.connection import KEY_VARIABLE
 from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import LEDGER, add_domains
 from ultraengine.cli.seeds import SEEDS, sow_beside
 from ultraengine.config import Config, ConfigErrors
-from ultraengine.main import Process, run_dev
+from ultraengine.main import Process, load_domains, run_dev
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.projection.projector import declared
 from ultraengine.supervisor.driver import Machine, open_directory, run_dev_shards
 from ultraengine.supervisor.layout import LayoutRefused
+from ultraengine.supervisor.projecting.driver import DATABASE, projecting
 
 BANNER = """\
 UltraEngine is running for development (not for production: one machine, {access}).
@@ -23,6 +29,7 @@ UltraEngine is running for development (not for production: one machine, {access
   data       {data}
   domains    {domains}
   shards     {shards}
+  SQL        {sql}
 
 """
 
@@ -42,6 +49,13 @@ Try a first transfer (in another terminal):
   curl -s {url}/v1/ledger/book-1/accounts/shop
 
 """
+FIRST_QUERY = """\
+What it made of the tables, a moment later:
+
+  sqlite3 '{database}' 'SELECT account, asset, balance FROM ledger_account'
+
+"""
+NO_KEY = f"none: with --auth it needs a key of the scope feed in {KEY_VARIABLE}"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +93,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=sorted(SEEDS),
         metavar="NAME",
         help=f"book a small set of data, once: {', '.join(sorted(SEEDS))}",
+    )
+    parser.add_argument(
+        "--no-sql",
+        action="store_true",
+        help=f"no SQLite database of the domains' tables in DATA/{DATABASE}",
     )
     parser.epilog = "Ctrl-C stops it: what was accepted is answered and recorded first."
 
@@ -137,6 +156,9 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
     if options.seed_data and LEDGER not in domains:
         raise CommandFailed(f"--seed-data {options.seed_data} books in the ledger: add --domain")
 
+    database = (data / DATABASE).resolve()
+    has_sql, sql = _sql(options, domains, database)
+
     def announce(process: Process | Machine) -> None:
         host, port = process.gateway.addresses[0][:2]
         url = f"http://{host}:{port}"
@@ -145,14 +167,36 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
             access="API keys" if options.auth else "no keys asked from this machine",
             data="none is kept" if options.ephemeral else data.resolve(),
             domains=", ".join(domain.name for domain in process.registry.domains),
+            sql=sql,
             shards="1" if layout is None else f"{len(layout.shard_map.shards)}, a process each",
         )
         if LEDGER in domains and not options.auth:
             text += FIRST_STEPS.format(url=url)
+            if has_sql:
+                text += FIRST_QUERY.format(database=database)
         print(text + "Ctrl-C stops it.", flush=True)
         if options.seed_data:
             sow_beside(url, options.seed_data)
 
+    def beside(process: Process | Machine) -> contextlib.AbstractAsyncContextManager[object]:
+        host, port = process.gateway.addresses[0][:2]
+        return projecting(config, host, port) if has_sql else contextlib.nullcontext()
+
     if layout is None:
-        return int(run_dev(config, announce))
-    return int(run_dev_shards(config, layout, announce))
+        return int(run_dev(config, announce, beside))
+    return int(run_dev_shards(config, layout, announce, beside))
+
+
+def _sql(options: argparse.Namespace, domains: Sequence[str], database: Path) -> tuple[bool, str]:
+    """Whether a worker fills a database, and what is said of it."""
+    if options.no_sql:
+        return False, "none, as you said"
+    try:
+        found = declared(load_domains(domains))
+    except (ConfigErrors, InvariantBroken):
+        return False, "none"  # The start of the engine says what is wrong with the domains.
+    if not found:
+        return False, "none: the domains declare no tables"
+    if options.auth and not os.environ.get(KEY_VARIABLE):
+        return False, NO_KEY
+    return True, str(database)

@@ -28,6 +28,10 @@ VERBS: Final[dict[str, Verb]] = {
     "serve": Verb(
         "ultraengine.cli.serve", "run one shard replica, configured by ULTRA_* variables"
     ),
+    "project": Verb("ultraengine.cli.project", "fill SQL databases from an engine's feed"),
+    "projection": Verb(
+        "ultraengine.cli.projection_verbs", "state, rebuild, pause and proof of SQL tables"
+    ),
     "query": Verb("ultraengine.cli.query", "answer reads from the database of a projection"),
     "send": Verb("ultraengine.cli.send", "send a command, or a file of them"),
     "get": Verb("ultraengine.cli.get", "read from the engine"),

@@ -44,8 +44,10 @@ KEYS_PER_PRINCIPAL_MAX: Final = 2
 LOOPBACK_TENANT: Final = "default"
 LOOPBACK_PRINCIPAL: Final = "loopback"
 ADMIN_SCOPE: Final = "admin"
+FEED_SCOPE: Final = "feed"
+"""To read the feed, which carries the commands of all tenants."""
 _KEY: Final = re.compile(r"ultra_(?P<prefix>[a-z2-7]{8})_[A-Za-z0-9_-]{43}")
-_SCOPE: Final = re.compile(r"admin|(\*|[a-z][a-z0-9_]{0,31}):[a-z][a-z0-9_]{0,31}")
+_SCOPE: Final = re.compile(r"admin|feed|(\*|[a-z][a-z0-9_]{0,31}):[a-z][a-z0-9_]{0,31}")
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -167,7 +169,8 @@ def _mistakes(parsed: KeyFileContent) -> list[str]:
         if not is_name(entry.principal):
             mistakes.append(f"{where}: principal {entry.principal!r} is not a name")
         mistakes += [
-            f"{where}: scope {scope!r} is not 'domain:read', 'domain:write', '*:...' or 'admin'"
+            f"{where}: scope {scope!r} is not 'domain:read', 'domain:write', '*:...', 'feed' "
+            "or 'admin'"
             for scope in entry.scopes
             if _SCOPE.fullmatch(scope) is None
         ]
@@ -294,3 +297,9 @@ def require_admin(caller: Caller) -> None:
     """Raise `EngineError` FORBIDDEN unless the caller has the scope ``admin``."""
     if ADMIN_SCOPE not in caller.scopes:
         raise EngineError(f"this needs the scope {ADMIN_SCOPE}", code="FORBIDDEN")
+
+
+def require_feed(caller: Caller) -> None:
+    """Raise `EngineError` FORBIDDEN unless the caller has the scope ``feed`` or ``admin``."""
+    if FEED_SCOPE not in caller.scopes and ADMIN_SCOPE not in caller.scopes:
+        raise EngineError(f"this needs the scope {FEED_SCOPE}", code="FORBIDDEN")

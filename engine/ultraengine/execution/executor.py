@@ -96,6 +96,10 @@ class Executor:
         """Handler versions as the last epoch start announced them."""
         self.skipped: set[int] = set()
         """Offsets that a person has overridden."""
+        self.consumers: dict[str, int] = {}
+        """Consumer slots of the feed: everything below the offset is confirmed."""
+        self.moves_only = (0, 0)
+        """The newest offsets that hold nothing but moves of consumers; no part of the state."""
         self.hook_failures = 0
         self.before_mutation: Callable[[SlotId], None] | None = None
         """Set while a cooperative snapshot needs slots as they are."""
@@ -333,18 +337,30 @@ class Executor:
         if isinstance(data, system.Tick):
             triples = self._expire(data, offset, time)
             events = self._record_expiries(data.domain, triples, offset)
-        elif isinstance(data, system.EpochStart):
-            self.epoch = Epoch(data.epoch)
-            self.epoch_handlers = dict(data.handlers)
-        elif isinstance(data, system.Skip):
-            self.skipped.add(data.offset)
         else:
-            self.dedupe.raise_floor(data.offset)
+            self._evolve_system(data, offset)
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
         verdict = Verdict(Status.ACCEPTED)
         verdict.outcome = Outcome(offset, verdict.status, 0, NIL, events)
         return verdict
+
+    def _evolve_system(self, data: system.SystemData, offset: int) -> None:
+        """What the engine has decided, by the command's own words: there are no events."""
+        if isinstance(data, system.EpochStart):
+            self.epoch = Epoch(data.epoch)
+            self.epoch_handlers = dict(data.handlers)
+        elif isinstance(data, system.Skip):
+            self.skipped.add(data.offset)
+        elif isinstance(data, system.RaiseFloor):
+            self.dedupe.raise_floor(data.offset)
+        elif isinstance(data, system.MoveConsumer):
+            if data.offset > self.consumers.get(data.name, -1):
+                self.consumers[data.name] = data.offset
+            first, end = self.moves_only
+            self.moves_only = (first if end == offset else offset, offset + 1)
+        elif isinstance(data, system.DropConsumer):
+            self.consumers.pop(data.name, None)
 
     def _record_expiries(self, domain: str, triples: list[Any], offset: Offset) -> msgspec.Raw:
         if not triples:
@@ -409,13 +425,8 @@ class Executor:
         self, command: Command, outcome: Outcome, offset: Offset, time: Instant
     ) -> None:
         data = system.system_data(command)
-        if isinstance(data, system.EpochStart):
-            self.epoch = Epoch(data.epoch)
-            self.epoch_handlers = dict(data.handlers)
-        elif isinstance(data, system.Skip):
-            self.skipped.add(data.offset)
-        elif isinstance(data, system.RaiseFloor):
-            self.dedupe.raise_floor(data.offset)
+        if not isinstance(data, system.Tick):
+            self._evolve_system(data, offset)
         elif bytes(outcome.events) != b"\x90" and offset not in self.skipped:
             index = self.registry.domain_index[data.domain]
             triples = self.registry.expiries[index].decode(outcome.events)

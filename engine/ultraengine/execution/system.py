@@ -15,6 +15,8 @@ EPOCH_START: Final = "system.epoch_start@1"
 TICK: Final = "system.tick@1"
 SKIP: Final = "system.skip@1"
 RAISE_FLOOR: Final = "system.raise_floor@1"
+MOVE_CONSUMER: Final = "system.move_consumer@1"
+DROP_CONSUMER: Final = "system.drop_consumer@1"
 
 
 class EpochStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +49,22 @@ class RaiseFloor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offset: int
 
 
-SystemData = EpochStart | Tick | Skip | RaiseFloor
+class MoveConsumer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A consumer of the feed has made everything below ``offset`` durable itself; a slot that is
+    not there is made, and none moves back."""
+
+    name: str
+    offset: int
+
+
+class DropConsumer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A consumer slot is given up: by its owner, or because it held back too much of the log."""
+
+    name: str
+    reason: str
+
+
+SystemData = EpochStart | Tick | Skip | RaiseFloor | MoveConsumer | DropConsumer
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TYPES: Final[dict[str, type[msgspec.Struct]]] = {
@@ -55,6 +72,8 @@ _TYPES: Final[dict[str, type[msgspec.Struct]]] = {
     TICK: Tick,
     SKIP: Skip,
     RAISE_FLOOR: RaiseFloor,
+    MOVE_CONSUMER: MoveConsumer,
+    DROP_CONSUMER: DropConsumer,
 }
 _NAMES: Final = {kind: name for name, kind in _TYPES.items()}
 

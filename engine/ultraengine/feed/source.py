@@ -5,7 +5,7 @@ made durable itself; the log keeps what a slot has not confirmed, within a byte 
 travel as they are stored, so a feed costs the shard no decoding (requirement 001 §2.1).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -25,23 +25,55 @@ class FeedPage(msgspec.Struct, frozen=True):
     """Stamped time of the newest durable group, 0 without one."""
 
 
+class Consumer(msgspec.Struct, frozen=True):
+    """A consumer slot: who reads the feed, and what it has made durable itself."""
+
+    name: str
+    offset: Offset
+    """Everything below is confirmed."""
+
+
+class Slots(Protocol):
+    """Where a shard keeps its consumer slots: in replicated state, through its own log."""
+
+    def consumers(self) -> Sequence[Consumer]:
+        """All slots, by name."""
+
+    def confirm(self, name: str, offset: Offset) -> None:
+        """Move a slot, or make it; never back.  Logged soon: at most once a second per slot.
+
+        Raises `EngineError` MALFORMED for a bad name, OVERLOADED for one slot too many.
+        """
+
+    def forget(self, name: str) -> None:
+        """Drop a slot: at once, and logged with the next group.  Idempotent."""
+
+
 class FeedSource(Protocol):
     """All shards of one engine.  Raises `EngineError`: TOO_OLD when an offset is no longer kept
-    anywhere, SHARD_UNAVAILABLE (retryable) when a shard cannot be reached."""
+    anywhere, NOT_FOUND for another shard, SHARD_UNAVAILABLE (retryable) when a shard cannot be
+    reached."""
 
     async def shards(self) -> Sequence[ShardId]:
         """The shards there are now, ascending."""
 
-    def pages(self, shard: ShardId, from_offset: Offset) -> AsyncIterator[FeedPage]:
+    def pages(self, shard: ShardId, from_offset: Offset) -> AsyncGenerator[FeedPage, None]:
         """Groups from the one that holds `from_offset` on, for ever; the consumer sets the pace.
 
-        Gives an empty page at least once a second while nothing happens, for the lag.
+        The first page comes at once; then, while nothing happens, an empty one every second,
+        for the lag.  An offset beyond the end is waited for: compare it with `FeedPage.end`.
+        Ends when the source closes; who stops before closes the generator.
         """
+
+    async def consumers(self, shard: ShardId) -> Sequence[Consumer]:
+        """The consumer slots of a shard, by name."""
 
     async def confirm(self, shard: ShardId, consumer: str, offset: Offset) -> None:
         """All below `offset` is durable at `consumer`: its slot, made when it is new, moves on.
 
         Never moves it back.  May be called often; the shard logs it at most once a second.
+        Raises `EngineError` MALFORMED for a name that is none, or an offset beyond what is
+        durable; OVERLOADED when there are too many slots.
         """
 
     async def forget(self, shard: ShardId, consumer: str) -> None:

@@ -31,6 +31,7 @@ from ultraengine.edge.server import KeyFile, Server
 from ultraengine.gateway.admin import Admin
 from ultraengine.gateway.commands import Commands
 from ultraengine.gateway.edge import Edge, Parts
+from ultraengine.gateway.feeds import Feeds
 from ultraengine.gateway.http import Http
 from ultraengine.gateway.openapi import document
 from ultraengine.gateway.quick import QuickServer
@@ -78,6 +79,7 @@ class Gateway:
         self._commands = self._make_commands()
         self._http = self._make_http(Exposition(registry, self.edge.metrics))
         self._streams = Streams(self.edge, self._stream_kind)
+        self._feeds = self._make_feeds()
         self._admin = Admin(self.edge)
         self._servers: list[Server] = []
         self._quick: list[QuickServer] = []
@@ -97,11 +99,15 @@ class Gateway:
     def _make_http(self, exposition: Exposition) -> Http:
         return Http(self.edge, self._heartbeat, exposition, self._commands)
 
+    def _make_feeds(self) -> Feeds:
+        return Feeds(self.edge)
+
     async def start(self) -> None:
         """Listen and serve.  Raises OSError when an address cannot be had."""
         options = self._options
         data = self._http.data_surface()
         self._streams.add_to(data)
+        self._feeds.add_to(data)
         together = options.admin_port is None
         self._documents(data=True, admin=together).add_to(data)
         surfaces = [] if options.socket else [(options.host, options.port, data)]
@@ -137,7 +143,15 @@ class Gateway:
     def _documents(self, *, data: bool, admin: bool) -> Documents:
         registry = self.edge.engine.registry
         version = metadata.version("ultraengine")
-        return Documents(document(registry, self._admin.offered, version, data=data, admin=admin))
+        made = document(
+            registry,
+            self._admin.offered,
+            version,
+            data=data,
+            admin=admin,
+            feed=self._feeds.offered,
+        )
+        return Documents(made)
 
     def _door(self, listener: socket.socket, surface: Surface) -> Door:
         general = Server(self._http.handler(surface))

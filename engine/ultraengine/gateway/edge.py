@@ -11,6 +11,7 @@ import msgspec
 
 from ultraengine.edge.codec import CodecName
 from ultraengine.execution.registry import Admitted
+from ultraengine.feed.source import FeedSource
 from ultraengine.gateway.admission import Intake, admit_all
 from ultraengine.gateway.engine import Engine, Feed, Operations
 from ultraengine.gateway.envelope import ID_RANDOM_BYTES, Parsed, fill_ids, missing_ids
@@ -40,6 +41,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What the admin API offers beyond the status."""
     feed: Feed | None = None
     """None: streams offer no subscriptions."""
+    source: FeedSource | None = None
+    """None: ``/v1/feed`` is absent."""
     telemetry: Telemetry | None = None
     quotas: Quotas | None = None
     """None: made from the limits, the same for all tenants."""
@@ -57,6 +60,7 @@ class Edge:
         self.random = parts.random
         self.operations = parts.operations
         self.feed = parts.feed
+        self.source = parts.source
         self.telemetry = parts.telemetry
         self.limits: Limits = parts.engine.limits
         self.quotas = parts.quotas or Quotas(

@@ -24,6 +24,7 @@ class EdgeMetrics(RequestMetrics):
         """(outcome, code or '') -> commands; accepted ones are counted per request."""
         self.batch_sizes = Histogram(SIZE_BOUNDS)
         self.streams_open = 0
+        self.feeds_open = 0
         self.streams_closed: dict[int, int] = {}
         """Close code -> streams closed by the engine."""
 
@@ -55,3 +56,4 @@ class EdgeMetrics(RequestMetrics):
             closed.add_metric((str(close_code),), count)
         yield closed
         yield GaugeMetricFamily("ultra_edge_streams_open", "Open streams.", value=self.streams_open)
+        yield GaugeMetricFamily("ultra_edge_feeds_open", "Open feeds.", value=self.feeds_open)

@@ -367,6 +367,7 @@ def document(
     *,
     data: bool = True,
     admin: bool = True,
+    feed: bool = False,
 ) -> Mapping[str, Any]:
     """The document of one listener: the data API, the admin API and metrics, or both."""
     builder = _Document(registry, operations)
@@ -374,13 +375,15 @@ def document(
     paths: Schema = {}
     tags = []
     if data:
-        paths |= {**commands, **builder.read_paths(), **data_paths()}
+        paths |= {**commands, **builder.read_paths(), **data_paths(feed=feed)}
         tags.append({"name": "Commands", "description": "What changes something."})
         tags += [
             {"name": domain.name.capitalize(), "description": f"Reads of {domain.name}."}
             for domain in registry.domains
             if domain.queries
         ]
+    if data and feed:
+        tags.append({"name": "Feed", "description": "Stored groups for projections and exports."})
     paths |= health_paths()
     tags.append({"name": "Engine", "description": "Limits, health, metrics, documents."})
     if admin:

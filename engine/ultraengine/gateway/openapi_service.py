@@ -5,7 +5,9 @@ from typing import Any, Final
 
 from ultraengine.edge.codec import JSON_TYPE, MSGPACK_TYPE
 from ultraengine.edge.openapi import Schema, both, parameter, problems, public
+from ultraengine.feed.wire import MEDIA_TYPE as FEED_TYPE
 from ultraengine.gateway.admin import Done, Operation
+from ultraengine.model.ids import NAME_PATTERN
 
 PLAIN_CODES: Final = (
     "MALFORMED", "UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "NOT_ACCEPTABLE", "OVERLOADED",
@@ -16,6 +18,16 @@ _ADMIN_CODES: Final = (
     "UNSUPPORTED_MEDIA_TYPE", "NOT_ACCEPTABLE", "OVERLOADED", "SHARD_UNAVAILABLE", "PAUSED",
     "DRAINING", "READ_ONLY",
 )  # fmt: skip
+_FEED_CODES: Final = (
+    "MALFORMED", "UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "NOT_ACCEPTABLE", "TOO_OLD",
+    "TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "OVERLOADED", "SHARD_UNAVAILABLE", "DRAINING",
+)  # fmt: skip
+_NUMBER: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+_FEED_ABOUT: Final = """\
+The committed groups of one shard as they are stored, from the one that holds `from` on, for
+ever: pages of `application/vnd.ultra.feed`, of which an empty one comes every second while
+nothing happens. It carries the commands of all tenants and needs the scope `feed` or `admin`.
+When it is cut, ask again from the offset behind the last group. See `docs/feed.md`."""
 _STREAM_ABOUT: Final = """\
 WebSocket with the subprotocol `ultra.v1.json` or `ultra.v1.msgpack`. Objects with `type` are
 commands, one or an array per frame; replies carry their ids and come in order. Objects with
@@ -23,12 +35,13 @@ commands, one or an array per frame; replies carry their ids and come in order. 
 `hello` says how many commands may be unanswered; one more closes the stream with 4008."""
 
 
-def data_paths() -> Schema:
+def data_paths(*, feed: bool) -> Schema:
     """What the data API has besides commands and reads."""
     limits = {"type": "object", "description": "Every limit by name, and the dedupe floor."}
     return {
         "/v1/limits": {"get": _plain("getLimits", "Limits in force", both(limits))},
         "/v1/stream": {"get": _stream()},
+        **(_feed_paths() if feed else {}),
     }
 
 
@@ -115,6 +128,75 @@ def admin_paths(operations: Sequence[Operation], schema: Callable[[Any], Schema]
             }
         }
     return paths
+
+
+def _feed_paths() -> Schema:
+    """The feed and its consumer slots."""
+    shard = parameter("shard", "query", _NUMBER, description="May be left out where there is one.")
+    slot = {
+        "type": "object",
+        "required": ["shard", "name", "offset"],
+        "properties": {"shard": _NUMBER, "name": {"type": "string"}, "offset": _NUMBER},
+    }
+    dropped = {
+        "type": "object",
+        "required": ["shard", "name"],
+        "properties": {"shard": _NUMBER, "name": {"type": "string"}},
+    }
+    confirmation = {
+        "type": "object",
+        "required": ["offset"],
+        "additionalProperties": False,
+        "properties": {"offset": _NUMBER},
+    }
+    name = parameter("name", "path", {"type": "string", "pattern": NAME_PATTERN})
+    follow = _feed(
+        "followFeed",
+        "Stored groups of one shard, without an end",
+        {FEED_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    )
+    follow["description"] = _FEED_ABOUT
+    start = parameter("from", "query", _NUMBER, description="Offset to begin with; 0 by default.")
+    return {
+        "/v1/feed": {"get": {**follow, "parameters": [shard, start]}},
+        "/v1/feed/shards": {
+            "get": _feed("getFeedShards", "Shards that have a feed", both(_list("shards", _NUMBER)))
+        },
+        "/v1/feed/consumers": {
+            "get": {
+                **_feed("getConsumers", "Consumer slots", both(_list("consumers", slot))),
+                "parameters": [shard],
+            }
+        },
+        "/v1/feed/consumers/{name}": {
+            "put": {
+                **_feed("confirm", "Move a consumer slot on, or make it", both(slot)),
+                "parameters": [name, shard],
+                "requestBody": {"required": True, "content": both(confirmation)},
+            },
+            "delete": {
+                **_feed("forgetConsumer", "Give a consumer slot up", both(dropped)),
+                "parameters": [name, shard],
+            },
+        },
+    }
+
+
+def _list(name: str, of: Schema) -> Schema:
+    items = {"type": "array", "items": of}
+    return {"type": "object", "required": [name], "properties": {name: items}}
+
+
+def _feed(name: str, summary: str, content: Schema) -> Schema:
+    return {
+        "operationId": name,
+        "tags": ["Feed"],
+        "summary": summary,
+        "responses": {
+            "200": {"description": summary, "content": content},
+            **problems(_FEED_CODES, "ProblemDocument"),
+        },
+    }
 
 
 def _stream() -> Schema:

@@ -5,7 +5,7 @@ the durable end first and the segments second, and never sees an end without its
 """
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -13,9 +13,20 @@ from ultraengine.log.frame import Keys
 from ultraengine.log.index import SegmentIndex
 from ultraengine.log.mark import Mark
 from ultraengine.log.segment import KeyRing, SegmentHeader
+from ultraengine.ports import Disk
 
 Guard = AbstractContextManager[Any]
 """A mutex, handed in by the driver."""
+
+
+class ReadableFile(Protocol):
+    """As much of `ports.File` as a reader needs."""
+
+    def pread(self, length: int, position: int) -> bytes:
+        """Up to `length` bytes from `position`; fewer only at the end of the file."""
+
+    def close(self) -> None:
+        """Release it.  Idempotent."""
 
 
 class LogSegment:
@@ -36,6 +47,10 @@ class LogSegment:
         self.index = index
         self._ring = ring
         self._keys = keys
+
+    def open(self, disk: Disk) -> ReadableFile:
+        """Its bytes.  Raises FileNotFoundError when retention was quicker."""
+        return disk.open(self.path)
 
     @property
     def keys(self) -> Keys:

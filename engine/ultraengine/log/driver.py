@@ -20,6 +20,7 @@ import msgspec
 
 from ultraengine.log.appender import Appender, Request, Written
 from ultraengine.log.archive import Archive
+from ultraengine.log.archived import ArchivedSegments
 from ultraengine.log.catalog import Catalog
 from ultraengine.log.digest import require_fast_crc32c
 from ultraengine.log.frame import FrameDraft, frame_bytes_at_most
@@ -122,6 +123,8 @@ class Log:
         self._stamp = opened.stamp
         durable = Mark(opened.point.sequence, opened.point.chain)
         self._catalog = Catalog(opened.segments, durable, threading.Lock())
+        self._archived: ArchivedSegments | None = None
+        """What was removed from the log and stored."""
         self._trimmer = Trimmer(disk, clock, options.limits, self._catalog, self.reader())
         self._appender = Appender(
             disk,
@@ -162,6 +165,8 @@ class Log:
             raise InvariantBroken("a compaction policy and its store are given together")
         ring = KeyRing(secrets)
         log = cls(disk, clock, random, ring, options, serializers(codecs))
+        if store is not None:
+            log._archived = ArchivedSegments(store, options.shard, ring)
         if compaction is not None and store is not None and compaction.name != "none":
             log._trimmer.archive = Archive(store, compaction, disk, random, ring, log._stamp)
         return log
@@ -260,9 +265,13 @@ class Log:
         """First offset that is still in the log; commands below it were cut."""
         return self._catalog.segments[0].header.point.offset
 
-    def reader(self) -> LogReader:
-        """A reader of what is durable.  Thread-safe; may outlive neither disk nor process."""
-        return LogReader(self._disk, self._catalog, self._codecs, self._index_guard)
+    def reader(self, *, archived: bool = False) -> LogReader:
+        """A reader of what is durable, and with `archived` of what was, as far as it is stored.
+
+        Thread-safe; may outlive neither disk nor process.
+        """
+        older = self._archived if archived else None
+        return LogReader(self._disk, self._catalog, self._codecs, self._index_guard, older)
 
     def mark(self) -> bool:
         """Write MARK with the durable end of now; after each verified snapshot.  Blocks.

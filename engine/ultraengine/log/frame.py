@@ -120,6 +120,8 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     header: FrameHeader
     payload: bytes
+    chain: bytes
+    """After the frame: it names the history that the frame ends."""
 
 
 class Keys:
@@ -352,8 +354,8 @@ def chain_after(raw_header: bytes, payload: bytes, keys: Keys) -> bytes:
     return frame_chain(identity, payload, keys.chain_key)
 
 
-def decode(data: bytes, position: int, keys: Keys) -> tuple[Frame, bytes]:
-    """The frame at `position` of `data` and the chain after it.  Raises `FrameDamaged`."""
+def decode(data: bytes, position: int, keys: Keys) -> Frame:
+    """The frame at `position` of `data`.  Raises `FrameDamaged`."""
     raw = data[position : position + HEADER_BYTES]
     header = decode_header(raw)
     start = position + HEADER_BYTES
@@ -362,7 +364,7 @@ def decode(data: bytes, position: int, keys: Keys) -> tuple[Frame, bytes]:
     padding = data[end : position + header.frame_bytes]
     if len(padding) != -header.stored_bytes % ALIGNMENT or any(padding):
         raise FrameDamaged("the padding is cut off or not zero")
-    return Frame(header, payload), chain_after(raw, payload, keys)
+    return Frame(header, payload, chain_after(raw, payload, keys))
 
 
 def draft_of(frame: Frame) -> FrameDraft:

@@ -147,7 +147,7 @@ def decode_archive(data: bytes, ring: KeyRing) -> tuple[SegmentHeader, list[Entr
     position, sequence, chain = HEADER_BYTES, 0, NO_CHAIN
     while position < len(data):
         try:
-            found, following = frames.decode(data, position, keys)
+            found = frames.decode(data, position, keys)
             head = found.header
             if (head.kind, head.sequence, head.chain, head.salt, head.base_offset) != (
                 FrameKind.ENTRIES,
@@ -164,7 +164,7 @@ def decode_archive(data: bytes, ring: KeyRing) -> tuple[SegmentHeader, list[Entr
             raise ArchiveDamaged(f"byte {position}: {len(chunk)} entries instead of {head.count}")
         entries += chunk
         position += head.frame_bytes
-        sequence, chain = sequence + 1, following
+        sequence, chain = sequence + 1, found.chain
     if len(entries) != header.entries:
         raise ArchiveDamaged(f"{len(entries)} entries instead of {header.entries}")
     return header, entries

@@ -7,12 +7,14 @@ Uses the Disk port, blocks, and may be used by several threads.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain as joined
 from typing import Final, Self
 
 from ultraengine.log import frame as frames
-from ultraengine.log.catalog import Catalog, Guard, LogSegment
+from ultraengine.log.archived import ArchivedSegments
+from ultraengine.log.catalog import Catalog, Guard, LogSegment, ReadableFile
 from ultraengine.log.damage import BelowRetention, LogDamaged, LogRefused
 from ultraengine.log.frame import Frame, FrameDamaged, FrameHeader, FrameKind
 from ultraengine.log.recovery import belongs
@@ -21,7 +23,7 @@ from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.outcome import Outcome
 from ultraengine.model.policy import LogSerializer
-from ultraengine.ports import Disk, File
+from ultraengine.ports import Disk
 
 WINDOW_BYTES: Final = 256 * 1024
 """Read ahead; larger frames are read whole."""
@@ -34,6 +36,8 @@ class RecordedGroup:
         self.header: FrameHeader = commands.header
         """Of the COMMANDS frame."""
         self.commands_payload: bytes = commands.payload
+        self.chain: bytes = commands.chain
+        """Of the log after the COMMANDS frame."""
         self._serializer = serializer
         self._parts: list[Frame] = []
 
@@ -81,12 +85,19 @@ class LogReader:
     """Reads what the log's writer has made durable."""
 
     def __init__(
-        self, disk: Disk, catalog: Catalog, codecs: Mapping[int, LogSerializer], guard: Guard
+        self,
+        disk: Disk,
+        catalog: Catalog,
+        codecs: Mapping[int, LogSerializer],
+        guard: Guard,
+        archived: ArchivedSegments | None = None,
     ) -> None:
+        """With `archived`, groups below the log's first offset are read from there."""
         self._disk = disk
         self._catalog = catalog
         self._codecs = codecs
         self._guard = guard
+        self._archived = archived
 
     @property
     def durable_end(self) -> int:
@@ -108,9 +119,10 @@ class LogReader:
         at = bisect_right(firsts, from_sequence) - 1
         if at < 0:
             raise _below(view.segments)
-        self._cover(view.segments, at)
-        position = view.segments[at].index.start_of_sequence(from_sequence)
-        yield from self._walk(view.segments[at:], position, from_sequence, end)
+        segments = view.segments[at:]
+        self._cover(segments)
+        position = segments[0].index.start_of_sequence(from_sequence)
+        yield from self._walk(segments, position, from_sequence, end)
 
     def groups(self, from_offset: int, to_offset: int | None = None) -> Iterator[RecordedGroup]:
         """Groups with a command of ``from_offset <= offset < to_offset``, each whole, in order.
@@ -170,35 +182,64 @@ class LogReader:
         view = self._catalog.view()
         offsets = [segment.header.point.offset for segment in view.segments]
         at = bisect_right(offsets, offset) - 1
+        end = int(view.durable.durable_end)
         if at < 0:
-            raise _below(view.segments)
-        self._cover(view.segments, at)
-        position = view.segments[at].index.start_of_offset(offset)
-        yield from self._walk(view.segments[at:], position, 0, int(view.durable.durable_end))
+            yield from self._archived_frames(view.segments, offset, end)
+            return
+        segments = view.segments[at:]
+        self._cover(segments)
+        position = segments[0].index.start_of_offset(offset)
+        yield from self._walk(segments, position, 0, end)
+
+    def _archived_frames(
+        self, segments: tuple[LogSegment, ...], offset: int, end: int
+    ) -> Iterator[Frame]:
+        """The same, from the archive on into the log."""
+        archived = self._archived
+        if archived is None:
+            raise _below(segments)
+        log_first = segments[0].header
+        try:
+            older = archived.segments(log_first, offset)
+            first = next(older, None)
+            if first is not None:
+                self._cover_to(first, first.end_sequence)
+                position = first.index.start_of_offset(offset)
+                yield from self._walk(joined((first,), older, segments), position, 0, end)
+                return
+        except (FileNotFoundError, BelowRetention):
+            archived.forget()
+        spans = archived.spans(self._catalog.segments[0].header)
+        if not spans:
+            raise _below(self._catalog.segments)
+        raise BelowRetention(
+            first_sequence=spans[0].first_sequence, first_offset=spans[0].first_offset
+        )
 
     def _walk(
-        self, segments: tuple[LogSegment, ...], position: int, from_sequence: int, end: int
+        self, segments: Iterable[LogSegment], position: int, from_sequence: int, end: int
     ) -> Iterator[Frame]:
         """Good frames from a byte position of the first segment on, up to sequence `end`."""
         chain: bytes | None = None
-        for number, segment in enumerate(segments):
-            if segment.header.first_sequence >= end:
-                return
+        rest = iter(segments)
+        segment, following = next(rest, None), next(rest, None)
+        while segment is not None and segment.header.first_sequence < end:
             stop = end
-            if number + 1 < len(segments):
-                stop = min(end, int(segments[number + 1].header.first_sequence))
-            if number > 0:
-                position = HEADER_BYTES
+            if following is not None:
+                stop = min(end, int(following.header.first_sequence))
             with _Opened(self._disk, self._catalog, segment) as opened:
                 yield from opened.walk(position, from_sequence, stop, chain)
                 chain = opened.chain
+            position = HEADER_BYTES
+            segment, following = following, next(rest, None)
 
-    def _cover(self, segments: tuple[LogSegment, ...], at: int) -> None:
-        """See that the index covers a segment that nobody has walked yet."""
-        segment = segments[at]
-        if at + 1 == len(segments):
-            return  # The appender covers the last one as it writes.
-        stop = int(segments[at + 1].header.first_sequence)
+    def _cover(self, segments: tuple[LogSegment, ...]) -> None:
+        """See that the index covers a segment that nobody has walked yet; the appender covers
+        the last one as it writes."""
+        if len(segments) > 1:
+            self._cover_to(segments[0], int(segments[1].header.first_sequence))
+
+    def _cover_to(self, segment: LogSegment, stop: int) -> None:
         if segment.index.covered_sequence >= stop:
             return
         with self._guard, _Opened(self._disk, self._catalog, segment) as opened:
@@ -216,7 +257,7 @@ class _Opened:
     def __init__(self, disk: Disk, catalog: Catalog, segment: LogSegment) -> None:
         self._segment = segment
         try:
-            self._file: File = disk.open(segment.path)
+            self._file: ReadableFile = segment.open(disk)
         except FileNotFoundError:
             first = catalog.segments[0]
             if first.header.first_sequence > segment.header.first_sequence:
@@ -256,16 +297,17 @@ class _Opened:
                     return
                 if chain is not None and header.chain != chain:
                     raise FrameDamaged("the chain does not continue the frames before")
-                chain, payload = None, None
+                after, payload = b"", None
                 if header.sequence >= from_sequence:
                     stored = self._bytes(position + frames.HEADER_BYTES, header.stored_bytes)
                     payload = frames.decode_payload(header, raw, stored, keys)
-                    chain = frames.chain_after(raw, payload, keys)
+                    after = frames.chain_after(raw, payload, keys)
             except FrameDamaged as error:
                 raise self._damage(str(error), position, expected, offset) from None
-            self.chain = chain
+            # Frames before the first one asked for are not hashed: the next check starts there.
+            self.chain = chain = after or None
             if payload is not None:
-                yield Frame(header, payload)
+                yield Frame(header, payload, after)
             position += header.frame_bytes
             expected = header.sequence + 1
             if header.kind == FrameKind.COMMANDS:

@@ -99,13 +99,13 @@ def read_frame(
     data: bytes, position: int, segment: SegmentHeader, keys: Keys, point: Point
 ) -> tuple[Frame, Point]:
     """The good frame at `position` and the point after it.  Raises `FrameDamaged`."""
-    found, chain = frames.decode(data, position, keys)
+    found = frames.decode(data, position, keys)
     belongs(found.header, segment)
     follow(point, found.header)
     state = point.state_chain
     if found.header.kind == FrameKind.OUTCOMES:
         state = state_chain(state, found.payload)
-    return found, advance(point, found.header, chain, state)
+    return found, advance(point, found.header, found.chain, state)
 
 
 def scan(

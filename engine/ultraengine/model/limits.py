@@ -72,6 +72,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     and a client that does not read its replies for 20 s is closed with 4008."""
     streams_max: int = 1_024
     """Open streams; more: 429 OVERLOADED."""
+    feed_page_bytes_max: int = 4 * MIB
+    """Payload of one page of the feed; a page has at least one group, however large."""
+    feed_page_groups_max: int = 1_024
+    """Groups in one page of the feed."""
+    feeds_max: int = 64
+    """Open feeds; more: 429 OVERLOADED."""
+    feed_consumers_max: int = 64
+    """Consumer slots of a shard; another one: 429 OVERLOADED."""
     requests_in_flight_max: int = 4_096
     """HTTP requests being answered; more: 429 OVERLOADED."""
     drain_s: float = 10.0
@@ -82,4 +90,39 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Commands a tenant may send at once under a quota."""
 
 
+class ProjectionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one projection worker.  `ultra project --limit NAME=VALUE` sets them."""
+
+    batch_rows_max: int = 20_000
+    """Rows of one transaction; the rest waits for the next one.  One group may be more."""
+    batch_bytes_max: int = 8 * MIB
+    """Payload of the groups of one transaction, likewise."""
+    ahead_bytes_max: int = 16 * MIB
+    """Payload read ahead of a target by shard and reading; then nothing more is read, and the
+    log keeps it."""
+    slices_per_refresh_max: int = 64
+    """Slices of aggregates computed anew at once; the rest waits for the next turn."""
+    poll_s: float = 1.0
+    """Between two looks at requests and sets: how soon a pause is obeyed."""
+    confirm_s: float = 1.0
+    """Between two confirmations of a slot."""
+    refresh_s: float = 5.0
+    """Aggregates are at most so old while rows arrive; they are computed at once when none do."""
+    keep_s: float = 24 * 3600.0
+    """Between two rounds of making partitions to come and dropping old ones."""
+    breaker_wait_s_max: float = 30.0
+    """Longest wait between two attempts to reach a database that is away."""
+    feed_wait_s_max: float = 10.0
+    """Longest wait between two attempts to reach an engine that is away."""
+    grace_s: float = 600.0
+    """A set that was replaced is dropped after so long."""
+    lag_warn_s: float = 30.0
+    """A set that is so far behind is a warning in the log and in the metrics."""
+    lag_alarm_s: float = 300.0
+    """A set that is so far behind is an error."""
+    stop_s: float = 10.0
+    """Longest wait for the batch under way at a stop; then its transaction is undone."""
+
+
 DEFAULT_LIMITS = Limits()
+DEFAULT_PROJECTION_LIMITS = ProjectionLimits()

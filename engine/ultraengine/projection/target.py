@@ -79,7 +79,8 @@ class Parked(msgspec.Struct, frozen=True):
     shard: ShardId
     offset: Offset
     index: int
-    """Index of the event in its command, -1 when the whole batch was refused."""
+    """Index of the event in its command; -1: not one event, but its command's or group's bytes
+    cannot be read, or the database refused the group that begins at `offset`."""
     reason: str
     time: Instant
 
@@ -126,6 +127,9 @@ class Request(enum.StrEnum):
 
     REBUILD = "rebuild"
     PAUSE = "pause"
+    """All sets of the projection."""
+    PAUSE_BUILD = "pause-build"
+    """Only what is being built; what serves goes on."""
     RESUME = "resume"
     """Also out of a park: the event is tried again."""
 

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from ultraengine.execution.registry import Admitted
-from ultraengine.execution.system import RaiseFloor, Skip
+from ultraengine.execution.system import Skip, SystemData
 from ultraengine.log.driver import Recovered, Written
 from ultraengine.log.frame import FrameDraft
 from ultraengine.model.errors import EngineError, InvariantBroken
@@ -62,7 +62,7 @@ class Shard:
         self._loop = asyncio.get_running_loop()
         reads = self.reads = Reads(parts.machine, parts.log.reader(), parts.epoch, self._halted)
         self.query, self.outcome = reads.query, reads.outcome
-        self._state = ShardState.SERVING
+        self.state = ShardState.SERVING
         self._reason = ""
         self._closed: EngineError | None = None
         self._writing: tuple[list[FrameDraft], Group | None, float] | None = None
@@ -87,8 +87,8 @@ class Shard:
         self._lags = False  # Whether something that was written is not synced.
         self._may_inline, self._wrote = False, 0.0  # A turn of its own; when a write last began.
         self._alarms = 0
-        self.on_recorded: Callable[[int], None] = lambda _end: None
-        """Told the offset below which outcomes are durable: the feed's wake-up."""
+        self.on_recorded: Callable[[int, int], None] = lambda _end, _time: None
+        """Told below which offset outcomes are durable, and the log's time: wakes the feed."""
         self.upkeep: Callable[[], Sequence[object]] = tuple
         """A short turn of background work on memory; returns facts that a person should know."""
         self.snapshot: Callable[[], tuple[int | None, float | None]] = lambda: (None, None)
@@ -162,7 +162,7 @@ class Shard:
 
     def _pump(self) -> None:
         """Form and write the next group if the disk is free."""
-        closed = self._writing is not None or self._held or self._state in ENDED
+        closed = self._writing is not None or self._held or self.state in ENDED
         if closed or len(self._executing) >= EXECUTING_MAX:
             return
         if self._rule.name == "group" and self._lingers():
@@ -215,7 +215,7 @@ class Shard:
         if written.error is not None:
             self._no_room(outcomes, group, written.error)
             return
-        if self._state is ShardState.HALTED:
+        if self.state is ShardState.HALTED:
             self._at_rest.tell()  # Whoever logs an override; everybody else was answered.
             return
         took = (now := time.monotonic()) - started
@@ -239,7 +239,7 @@ class Shard:
         durable = self._undurable.take(written.durable_end)
         if durable:
             self.machine.recorded(durable)
-            self.on_recorded(durable[-1].base_offset + durable[-1].count)
+            self.on_recorded(durable[-1].base_offset + durable[-1].count, durable[-1].time)
 
     def _sync(self) -> None:
         """Under ``async``: make durable what was written since the last time."""
@@ -252,11 +252,11 @@ class Shard:
 
     def _no_room(self, outcomes: list[FrameDraft], group: Group | None, error: OSError) -> None:
         self.machine.give_back(outcomes)
-        if self._state is ShardState.SERVING:  # Any other state outlives the lack of space.
+        if self.state is ShardState.SERVING:  # Any other state outlives the lack of space.
             self._set_state(ShardState.READ_ONLY, str(error))
         full = refusal(ShardState.READ_ONLY, str(error))
         answers = [] if group is None or full is None else self.machine.undo(group, full)
-        if self._state is ShardState.HALTED:
+        if self.state is ShardState.HALTED:
             self._at_rest.tell(full)
             return
         if group is not None and full is not None:
@@ -271,13 +271,13 @@ class Shard:
             self._settle()
 
     def _poll_space(self) -> None:
-        if self._state in ENDED:
+        if self.state in ENDED:
             return
         if self.log.read_only:
             self._loop.call_later(SPACE_POLL_S, self._poll_space)
             return
         self._seeking = False
-        if self._state is ShardState.READ_ONLY:
+        if self.state is ShardState.READ_ONLY:
             self._set_state(ShardState.SERVING, "")
         self._schedule_pump()
         self._settle()  # Who holds the shard waits for the outcomes that found no room.
@@ -286,7 +286,7 @@ class Shard:
 
     def _execute(self) -> None:
         """Execute one slice of the oldest durable group and answer its commands."""
-        if not self._executing or self._slice_scheduled or self._state is ShardState.HALTED:
+        if not self._executing or self._slice_scheduled or self.state is ShardState.HALTED:
             return
         group, spent = self._executing[0]
         started = time.monotonic()
@@ -353,7 +353,7 @@ class Shard:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._held or self._state is not ShardState.SERVING:
+        if self._held or self.state is not ShardState.SERVING:
             return
         next_due = self.executor.next_due()
         if next_due is not None:
@@ -364,16 +364,16 @@ class Shard:
 
     def _halted(self) -> EngineError | None:
         """Why nothing is read; None unless the shard has halted."""
-        return self._closed if self._state is ShardState.HALTED else None
+        return self._closed if self.state is ShardState.HALTED else None
 
     # --- operate -------------------------------------------------------------------------
 
     def _set_state(self, state: ShardState, reason: str) -> None:
-        if self._state in ENDED:
+        if self.state in ENDED:
             return
-        if state is not self._state:
+        if state is not self.state:
             log.info("shard.state", shard=self.executor.shard, state=state.value, reason=reason)
-        self._state, self._reason = state, reason
+        self.state, self._reason = state, reason
         self._closed = refusal(state, reason)
         self.metrics.serving.set(int(state is ShardState.SERVING))
 
@@ -410,7 +410,7 @@ class Shard:
 
     async def resume(self) -> None:
         """Serve again after `pause`; no effect in any other state."""
-        if self._state is ShardState.PAUSED:
+        if self.state is ShardState.PAUSED:
             self._set_state(ShardState.SERVING, "")
             self._schedule_pump()
 
@@ -454,9 +454,9 @@ class Shard:
         self._write(self.machine.take_unwritten(), self.machine.form(self._clock.now()))
         await logged
 
-    def raise_floor(self, offset: int) -> None:
-        """Log that the outcomes below `offset` are gone, so that their ids are forgotten."""
-        self.machine.log_system(RaiseFloor(offset))
+    def log_own(self, data: SystemData) -> None:
+        """Log a decision of the engine itself, with the next group."""
+        self.machine.log_system(data)
         self._schedule_pump()
 
     def alarm(self, name: str, detail: str, error: BaseException | None = None, **at: int) -> None:
@@ -491,7 +491,7 @@ class Shard:
         return report(
             self.machine,
             self._flush_times,
-            state=self._state,
+            state=self.state,
             reason=self._reason,
             parts=self._parts,
             snapshot=self.snapshot(),

@@ -1,7 +1,8 @@
 """The executor as an image: what a snapshot of a shard holds, section by section.
 
 Per slot: each domain's state under the domain's name, ``versions``, ``dedup``.  Shard-wide:
-``shard`` (overrides, handler versions of the epoch) and ``dedup`` (floor and time index).
+``shard`` (overrides, handler versions of the epoch, consumers of the feed) and ``dedup`` (floor
+and time index).
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,15 +23,26 @@ DEDUP: Final = "dedup"
 SHARD: Final = "shard"
 ENGINE_SCHEMA: Final = 1
 """Of the sections that belong to the engine itself."""
+CONSUMERS_SCHEMA: Final = 2
+"""Of the section ``shard`` where there are consumers.  Without any it is written in the schema
+before, so that a release that knows no consumers can still take over."""
 
 
 def readable(registry: Registry) -> dict[str, Readable]:
     """The section schemas that this build loads, by name."""
-    own = {name: Readable(ENGINE_SCHEMA) for name in (DEDUP, SHARD, VERSIONS)}
+    own = {name: Readable(ENGINE_SCHEMA) for name in (DEDUP, VERSIONS)}
+    own[SHARD] = Readable(CONSUMERS_SCHEMA, ENGINE_SCHEMA)
     return {**own, **{domain.name: Readable(domain.schema) for domain in registry.domains}}
 
 
 class _Shared(msgspec.Struct, frozen=True, array_like=True):
+    skipped: list[int]
+    handlers: dict[str, int]
+    consumers: dict[str, int] = {}
+    """From `CONSUMERS_SCHEMA` on."""
+
+
+class _Schema1(msgspec.Struct, frozen=True, array_like=True):
     skipped: list[int]
     handlers: dict[str, int]
 
@@ -78,10 +90,7 @@ class ExecutorImage:
         executor = self._executor
         if slot == SHARD_WIDE:
             yield Section(slot, DEDUP, ENGINE_SCHEMA, self._dedupe.dump_shard())
-            shared = _Shared(
-                sorted(executor.skipped), dict(sorted(executor.epoch_handlers.items()))
-            )
-            yield Section(slot, SHARD, ENGINE_SCHEMA, _ENCODER.encode(shared))
+            yield self._shared()
             return
         image = executor.slots[slot]
         parts: dict[str, tuple[int, Iterator[bytes]]] = {
@@ -98,6 +107,17 @@ class ExecutorImage:
             for chunk in chunks_of:
                 yield Section(slot, name, schema, chunk)
 
+    def _shared(self) -> Section:
+        executor = self._executor
+        skipped = sorted(executor.skipped)
+        handlers = dict(sorted(executor.epoch_handlers.items()))
+        consumers = dict(sorted(executor.consumers.items()))
+        if not consumers:
+            chunk = _ENCODER.encode(_Schema1(skipped, handlers))
+            return Section(SHARD_WIDE, SHARD, ENGINE_SCHEMA, chunk)
+        chunk = _ENCODER.encode(_Shared(skipped, handlers, consumers))
+        return Section(SHARD_WIDE, SHARD, CONSUMERS_SCHEMA, chunk)
+
     def load(self, section: Section) -> None:
         """Take one section.  Raises `InvariantBroken` for a domain that this engine lacks."""
         executor, slot, name = self._executor, section.slot, section.name
@@ -108,6 +128,7 @@ class ExecutorImage:
                 shared = msgspec.msgpack.decode(section.chunk, type=_Shared)
                 executor.skipped.update(shared.skipped)
                 executor.epoch_handlers = dict(shared.handlers)
+                executor.consumers = dict(shared.consumers)
             return
         if name == DEDUP:
             executor.slot(slot)

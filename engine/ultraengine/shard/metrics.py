@@ -6,7 +6,7 @@ metrics library cost a lone command about 15 us, an eighth of its processor time
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -121,6 +121,9 @@ class ShardMetrics(Collector):
         self.bytes = counter("log_bytes_total", "Bytes handed to the log")
         self.alarms = counter("alarms_total", "Alarms; each is in the log of the process")
         self.snapshots = counter("snapshots_total", "Verified snapshots taken")
+        self.consumers_dropped = counter(
+            "consumers_dropped_total", "Consumer slots dropped because the log was too large"
+        )
 
         def gauge(name: str, text: str) -> Gauge:
             made = Gauge()
@@ -132,12 +135,22 @@ class ShardMetrics(Collector):
         self.replay = gauge("replay_commands_per_second", "Rate of the last recovery")
         self.serving = gauge("serving", "1 while commands are accepted")
         self.snapshot_offset = gauge("snapshot_offset", "First offset not in a snapshot")
+        self.consumers: Callable[[], Mapping[str, int]] = dict
+        """Every consumer slot with its offset."""
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
         """All families of the shard."""
         for name, text, metric in self._named:
             yield metric.family(name, text, self._shard)
+        slots = GaugeMetricFamily(
+            "ultra_consumer_offset",
+            "Everything below is confirmed by this consumer",
+            labels=("shard", "consumer"),
+        )
+        for consumer, offset in self.consumers().items():
+            slots.add_metric((self._shard, consumer), offset)
+        yield slots
 
     def flushed(self, written: Written, took_s: float) -> None:
         """A write was reported `took_s` after it was handed over."""

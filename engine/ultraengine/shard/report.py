@@ -9,6 +9,16 @@ from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.status import ShardState
 
 
+class ConsumerStatus(msgspec.Struct, frozen=True):
+    """A consumer slot of the feed."""
+
+    name: str
+    offset: int
+    """Everything below is confirmed."""
+    lag: int
+    """Executed commands that it has not confirmed."""
+
+
 class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A report; nothing reads it back to decide."""
 
@@ -40,6 +50,10 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     """First offset not in the newest verified snapshot."""
     snapshot_age_s: float | None
     dedup_floor_time: str | None
+    first_offset: int
+    """First offset that the log holds still."""
+    consumers: list[ConsumerStatus]
+    """By name; the slowest may hold the log."""
     handlers: dict[str, int]
     alarms: int
     """Since the start; each was logged."""
@@ -80,6 +94,11 @@ def report(
         snapshot_offset=snapshot[0],
         snapshot_age_s=snapshot[1],
         dedup_floor_time=format_instant(floor) if floor else None,
+        first_offset=parts.log.first_offset,
+        consumers=[
+            ConsumerStatus(name, offset, max(0, executor.applied_end - offset))
+            for name, offset in sorted(executor.consumers.items())
+        ],
         handlers=executor.registry.handlers,
         alarms=alarms,
     )

@@ -11,9 +11,8 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -46,6 +45,7 @@ from ultraengine.model.ids import ShardId
 from ultraengine.router.driver import Address, Links
 from ultraengine.router.wire import request
 from ultraengine.shard.ownership import read_ownership, write_ownership
+from ultraengine.supervisor.child.driver import ChildProcess, exit_name
 from ultraengine.supervisor.environment import environment, shard_config
 from ultraengine.supervisor.layout import (
     PATH,
@@ -56,7 +56,6 @@ from ultraengine.supervisor.layout import (
     shard_directory,
     write_layout,
 )
-from ultraengine.supervisor.restarts import delay_s, failures_after
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.random import SystemRandom
@@ -78,28 +77,6 @@ class ShardFailed(Exception):
     def __init__(self, shard: ShardId, code: int) -> None:
         super().__init__(f"shard {shard} did not start: {exit_name(code)}")
         self.code = code
-
-
-class ProcessView(msgspec.Struct, frozen=True):
-    """What is known of one shard's process."""
-
-    pid: int | None
-    restarts: int
-    last_exit: str | None
-    """How it ended the last time; None before it did."""
-
-
-def exit_name(code: int) -> str:
-    """An exit code of a shard's process with its meaning."""
-    if code < 0:
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
-    try:
-        return f"exit code {code} ({ExitCode(code).name})"
-    except ValueError:
-        return f"exit code {code}"
 
 
 def open_directory(data: Path, wanted: int | None) -> Layout | None:
@@ -124,81 +101,6 @@ def open_directory(data: Path, wanted: int | None) -> Layout | None:
     return layout
 
 
-class ShardProcess:
-    """One shard's process, started again whenever it ends."""
-
-    def __init__(self, shard: ShardId, variables: Mapping[str, str], data: Path) -> None:
-        self.shard = shard
-        self._variables = variables
-        self._data = data
-        self._process: asyncio.subprocess.Process | None = None
-        self._restarts = 0
-        self._last_exit: int | None = None
-        self._stopping = False
-
-    @property
-    def view(self) -> ProcessView:
-        """What is known of it."""
-        running = self._process is not None and self._process.returncode is None
-        return ProcessView(
-            self._process.pid if running and self._process is not None else None,
-            self._restarts,
-            None if self._last_exit is None else exit_name(self._last_exit),
-        )
-
-    @property
-    def last_exit(self) -> int | None:
-        """The last exit code; None before it ended once."""
-        return self._last_exit
-
-    async def run(self) -> None:
-        """Keep it running until `stop`."""
-        loop, failures = asyncio.get_running_loop(), 0
-        while not self._stopping:
-            started = loop.time()
-            cause = await self._once()
-            if self._stopping:
-                return
-            failures = failures_after(failures, loop.time() - started)
-            delay = delay_s(failures - 1) if failures else 0.0
-            self._restarts += 1
-            _log.error(
-                "shard.ended", shard=self.shard, cause=cause, data=str(self._data),
-                starts_again_in_s=delay,
-            )  # fmt: skip
-            await asyncio.sleep(delay)
-
-    async def _once(self) -> str:
-        """Start it and wait for its end; how it ended."""
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "ultraengine.cli.main", "serve",
-                env=dict(self._variables),
-                stdin=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is the front's to answer, in its order.
-            )  # fmt: skip
-        except OSError as error:
-            self._last_exit = int(ExitCode.FAILED)
-            return f"it cannot be started: {error}"
-        self._last_exit = await self._process.wait()
-        return exit_name(self._last_exit)
-
-    async def stop(self, wait_s: float) -> None:
-        """Let it drain (SIGTERM), and kill it after `wait_s`."""
-        self._stopping = True
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        try:
-            async with asyncio.timeout(wait_s):
-                self._last_exit = await process.wait()
-        except TimeoutError:
-            _log.error("shard.killed", shard=self.shard, waited_s=wait_s)
-            process.kill()
-            self._last_exit = await process.wait()
-
-
 class Machine:
     """A front and the shards of one machine, in the order in which they start and stop."""
 
@@ -219,14 +121,15 @@ class Machine:
         hop_key.write_text(self._secret)
         self._sockets = {shard: place / f"{shard}.sock" for shard in layout.shard_map.shards}
         self.processes = {
-            shard: ShardProcess(
-                shard,
+            shard: ChildProcess(
+                "shard",
+                ("serve",),
                 environment(
                     shard_config(config, shard, socket=socket, hop_key=hop_key),
                     os.environ,
                     Path.cwd(),
                 ),
-                config.data / shard_directory(shard),
+                {"shard": shard, "data": str(config.data / shard_directory(shard))},
             )
             for shard, socket in self._sockets.items()
         }
@@ -312,7 +215,13 @@ def make_place(temporary: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="ultra-run-", dir=temporary))
 
 
-async def _run(config: Config, layout: Layout, announce: Callable[[Machine], None]) -> ExitCode:
+Beside = Callable[[Machine], contextlib.AbstractAsyncContextManager[object]]
+"""What runs beside a machine while it serves."""
+
+
+async def _run(
+    config: Config, layout: Layout, announce: Callable[[Machine], None], beside: Beside | None
+) -> ExitCode:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -326,8 +235,9 @@ async def _run(config: Config, layout: Layout, announce: Callable[[Machine], Non
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 await starting
-                announce(machine)
-                await stopping
+                async with contextlib.nullcontext() if beside is None else beside(machine):
+                    announce(machine)
+                    await stopping
             else:
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
@@ -339,13 +249,18 @@ async def _run(config: Config, layout: Layout, announce: Callable[[Machine], Non
     return ExitCode.OK
 
 
-def run_dev_shards(config: Config, layout: Layout, announce: Callable[[Machine], None]) -> ExitCode:
+def run_dev_shards(
+    config: Config,
+    layout: Layout,
+    announce: Callable[[Machine], None],
+    beside: Beside | None = None,
+) -> ExitCode:
     """Everything on one port of this machine, with several shards; `announce` says where."""
     configure_logging(dev=True)
     config = msgspec.structs.replace(config, dev=True)
     try:
         config.check()
-        return uvloop.run(_run(config, layout, announce))
+        return uvloop.run(_run(config, layout, announce, beside))
     except ShardFailed as failure:
         _log.error("process.failed", error=str(failure))
         known = failure.code in ExitCode.__members__.values()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ultraengine.model.domain import Domain
@@ -21,23 +21,13 @@ from ultraengine.model.errors import EngineError
 from ultraengine.model.outcome import Status
 from ultraengine.testing.determinism import check_determinism, check_trace, trace_script
 from ultraengine.testing.refusal import Refused
-from ultraengine.testing.rehearsal import Rehearsal, ScriptCommand, load_domain
+from ultraengine.testing.rehearsal import Rehearsal
 from ultraengine.testing.sandbox import sandboxed
+from ultraengine.testing.scripts import SETTINGS, Scripted
 from ultraengine.testing.source_check import check_domain
 
-Script = list[ScriptCommand]
-
-WAITS_US: Final = (1, 1_000, 1_000_000, 3_600_000_000)
-"""Time between commands: from the same instant, nearly, to an hour."""
 SCRIPTS_COMPARED: Final = 30
 """Scripts that are played in other processes too."""
-_QUIET: Final = (HealthCheck.differing_executors, HealthCheck.too_slow, HealthCheck.data_too_large)
-_SETTINGS: Final = settings(
-    max_examples=40, deadline=None, report_multiple_bugs=False, suppress_health_check=_QUIET
-)
-_COLLECT: Final = settings(
-    _SETTINGS, max_examples=100, phases=[Phase.generate], derandomize=True, database=None
-)
 _HANDLERS: Final = ("decide", "decide_item", "guard", "fold", "dry_run", "linked", "items")
 
 
@@ -45,31 +35,15 @@ class Poison(Exception):
     """Raised in place of an answer."""
 
 
-class DomainSuite:
+class DomainSuite(Scripted):
     """Tests for one domain: give ``domain`` and ``commands``."""
 
-    domain: ClassVar[str]
-    """``package.module:ATTRIBUTE``, importable in other processes."""
-    commands: ClassVar[st.SearchStrategy[ScriptCommand]]
-    """Commands of all types, right and wrong ones (`testing.rehearsal.command`)."""
-    commands_max: ClassVar[int] = 15
-    """Longest script."""
     unreached: ClassVar[Iterable[str]] = ()
     """Names of commands that random scripts cannot be expected to have accepted."""
     allow: ClassVar[Iterable[str]] = ()
     """Modules that the domain may import besides those known to be deterministic."""
 
-    def scripts(self) -> st.SearchStrategy[Script]:
-        """Scripts of these commands, with time between them."""
-        waits = st.sampled_from(WAITS_US)
-        lines = st.builds(_later, self.commands, waits)
-        return st.lists(lines, min_size=1, max_size=self.commands_max)
-
-    def loaded(self) -> Domain:
-        """The domain."""
-        return load_domain(self.domain)
-
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_only_evolve_changes_the_state(self, data: st.DataObject) -> None:
         """Deciding, focusing, expiring and checking read; nothing that is dumped changes."""
@@ -83,7 +57,7 @@ class DomainSuite:
             # Marked each time, so that counting a change of what did not change shows too.
             watch.mark()
 
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_a_command_that_is_not_accepted_changes_nothing(self, data: st.DataObject) -> None:
         """Rejected or refused: state, versions and timers stay as they were."""
@@ -98,7 +72,7 @@ class DomainSuite:
             if not accepted and rehearsal.dump() != before:
                 raise AssertionError(f"{line} was not accepted and changed the state: {answer!r}")
 
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_a_lane_does_what_deciding_item_by_item_does(self, data: st.DataObject) -> None:
         """Outcomes, history and state are the same with and without the domain's lanes."""
@@ -118,7 +92,7 @@ class DomainSuite:
         if with_lanes.dump() != without.dump():
             raise AssertionError("lanes lead to another state")
 
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_a_handler_that_raises_changes_nothing(self, data: st.DataObject) -> None:
         """A poison command is answered with INTERNAL, and that is all."""
@@ -138,7 +112,7 @@ class DomainSuite:
             if rehearsal.dump() != before:
                 raise AssertionError(f"{line} raised and changed the state")
 
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_no_command_makes_a_handler_raise(self, data: st.DataObject) -> None:
         """What passes the schema is accepted or rejected, with a code that is not INTERNAL."""
@@ -148,14 +122,14 @@ class DomainSuite:
             if not isinstance(answer, EngineError) and answer.error is not None:
                 raise AssertionError(f"{line} made its handler raise") from answer.error
 
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_replay_and_restart_reach_the_same_state(self, data: st.DataObject) -> None:
         """Evolved recorded events, and a dump loaded half-way, end where deciding ended."""
         script = data.draw(self.scripts())
         check_trace(script, trace_script(self.loaded(), script))
 
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_changes_on_top_of_a_dump_are_the_dump_now(self, data: st.DataObject) -> None:
         """``mark`` at some command, the changes at the end: an incremental snapshot."""
@@ -181,7 +155,7 @@ class DomainSuite:
                     f"found {found!r}, wanted {wanted!r}"
                 )
 
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_its_own_check_finds_nothing(self, data: st.DataObject) -> None:
         """The domain's invariants hold after every command."""
@@ -191,7 +165,7 @@ class DomainSuite:
             for sentence in rehearsal.executor.check():
                 raise AssertionError(f"after {line}: {sentence}")
 
-    @_SETTINGS
+    @SETTINGS
     @given(data=st.data())
     def test_it_stays_in_its_sandbox(self, data: st.DataObject) -> None:
         """No clock, no chance, no files, no threads while commands run."""
@@ -225,22 +199,6 @@ class DomainSuite:
         missing = sorted(name for name, count in accepted.items() if not count)
         if missing:
             raise AssertionError(f"no script has an accepted command of {', '.join(missing)}")
-
-    def collected(self) -> list[Script]:
-        """The same scripts in every run."""
-        found: list[Script] = []
-
-        @_COLLECT
-        @given(script=self.scripts())
-        def collect(script: Script) -> None:
-            found.append(script)
-
-        collect()
-        return found
-
-
-def _later(line: ScriptCommand, wait_us: int) -> ScriptCommand:
-    return msgspec.structs.replace(line, wait_us=wait_us)
 
 
 def _states(rehearsal: Rehearsal) -> dict[int, Any]:

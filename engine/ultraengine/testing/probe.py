@@ -2,6 +2,7 @@
 
 python -m ultraengine.testing.probe layout FILE MODULE CLASS    prints a digest
 python -m ultraengine.testing.probe domain REFERENCE            scripts in, traces out
+python -m ultraengine.testing.probe tables REFERENCE            scripts in, digests of rows out
 """
 
 import importlib.util
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ultraengine.testing.determinism import trace
+from ultraengine.testing.projections import rows_of_scripts
 
 
 def load_module(path: Path, name: str) -> ModuleType:
@@ -38,11 +40,17 @@ def domain_traces(reference: str) -> bytes:
     return trace(reference, sys.stdin.buffer.read())
 
 
+def table_rows(reference: str) -> bytes:
+    """Digests of the rows of the scripts on standard input."""
+    return rows_of_scripts(reference, sys.stdin.buffer.read())
+
+
 def main(arguments: list[str]) -> None:
     """Write the answer of the probe named by the first argument to standard output."""
     probes: dict[str, Callable[..., bytes]] = {
         "layout": layout_fingerprint,
         "domain": domain_traces,
+        "tables": table_rows,
     }
     sys.stdout.buffer.write(probes[arguments[0]](*arguments[1:]))
 

@@ -28,6 +28,10 @@ class SimObjectStore:
                 raise FileNotFoundError(name)
             return self._blobs[name]
 
+    def get_range(self, name: str, position: int, length: int) -> bytes:
+        """A part of a blob.  Raises FileNotFoundError."""
+        return self.get(name)[position : position + length]
+
     def list(self, prefix: str) -> Sequence[str]:
         """Names with the prefix, sorted."""
         with self._mutex:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.execution.system import DropConsumer, SystemData
 from ultraengine.log.driver import Recovered, Written
 from ultraengine.log.retention import RetentionReport
 from ultraengine.model.domain import Domain
@@ -26,6 +27,7 @@ from ultraengine.shard.effects import Answer, Group, Pending
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine.shard.opening import ShardOptions, World, open_shard
+from ultraengine.shard.snapshotting.driver import BEYOND_THE_CAP, DEDUPE
 from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import validate
 from ultraengine.snapshot.driver import SnapshotDriver, SnapshotTaken
@@ -204,16 +206,25 @@ class SimShard:
         self.memory.history.sync()
         return self.snapshots.take_inline(self.memory.image, self.position(), kind=kind)
 
+    def log_own(self, data: SystemData) -> None:
+        """Log a decision of the engine itself and execute it."""
+        self.machine.log_system(data)
+        self._run()
+
     def retain(self) -> RetentionReport:
-        """Cut the log below the newest snapshots and the remembered ids."""
+        """Cut the log below the newest snapshots, the remembered ids and every consumer."""
         floor = self.snapshots.log_floor()
         if floor is None:
             return RetentionReport()
-        return self.log.retain(
+        report = self.log.retain(
             floor.offset_end,
             floor.sequence_end,
-            {"dedupe": int(self.executor.dedupe.floor_offset)},
+            {DEDUPE: int(self.executor.dedupe.floor_offset), **self.executor.consumers},
         )
+        for name in report.dropped:
+            if name != DEDUPE:
+                self.log_own(DropConsumer(name, BEYOND_THE_CAP))
+        return report
 
     def validate(self) -> ReplayReport:
         """Decide everything that the log holds again, from the oldest state that can be had."""

@@ -69,6 +69,15 @@ class DirectoryObjectStore:
         except (IsADirectoryError, NotADirectoryError):
             raise FileNotFoundError(name) from None
 
+    def get_range(self, name: str, position: int, length: int) -> bytes:
+        """A part of a blob.  Raises FileNotFoundError."""
+        try:
+            with self._place(name).open("rb") as file:
+                file.seek(position)
+                return file.read(length)
+        except (IsADirectoryError, NotADirectoryError):
+            raise FileNotFoundError(name) from None
+
     def list(self, prefix: str) -> Sequence[str]:
         """Names that start with `prefix`, sorted by code point."""
         return sorted(name for name in self._names() if name.startswith(prefix))

@@ -36,7 +36,7 @@ class Dev:
     def __init__(self, data: Path, *more: str) -> None:
         self.data = data
         self._process = subprocess.Popen(
-            [ULTRA, "dev", "--data", data, "--port", "0", *more],
+            [ULTRA, "dev", "--data", data, "--port", "0", "--no-sql", *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

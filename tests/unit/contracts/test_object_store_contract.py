@@ -24,6 +24,24 @@ class ObjectStoreContract:
         store.put("shard-0/snap.1", blob)
         assert store.get("shard-0/snap.1") == blob
 
+    def test_a_range_is_that_part_of_the_blob_and_shorter_at_its_end(
+        self, store: ObjectStore
+    ) -> None:
+        blob = random.Random(1).randbytes(10_000)
+        store.put("a/b", blob)
+        for position, length in (
+            (0, 0),
+            (0, 1),
+            (0, 10_000),
+            (4096, 100),
+            (9_990, 100),
+            (20_000, 5),
+        ):
+            assert store.get_range("a/b", position, length) == blob[position : position + length]
+        for name in ("x", "a", "a/b/c"):
+            with pytest.raises(FileNotFoundError):
+                store.get_range(name, 0, 1)
+
     def test_a_second_put_replaces_the_first(self, store: ObjectStore) -> None:
         store.put("x", b"a longer first one")
         store.put("x", b"second")

@@ -13,6 +13,7 @@ from tests.unit.gateway.conftest import CountingRandom, Served, SmallEngine, Sma
 from ultraengine.domains.counter import DOMAIN
 from ultraengine.edge.auth import Loopback
 from ultraengine.execution.registry import Registry
+from ultraengine.feed.source import FeedSource
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Engine, Operations
@@ -36,6 +37,7 @@ class RoutedServed(Served):
         super().__init__(engines[0], clock)
         self.engines = engines
         self.feeds = [SmallFeed(engine) for engine in engines]
+        self.sources: dict[int, FeedSource] = {}
         self.shards: dict[int, Gateway] = {}
         self.links: Links
         self.watch: Watch
@@ -52,6 +54,7 @@ class RoutedServed(Served):
             random=CountingRandom(),
             operations=operations or Operations(),
             feed=self.feeds[shard],
+            source=self.sources.get(shard),
         )
         gateway = self.shards[shard] = Gateway(
             parts, GatewayOptions(socket=self.socket(shard)), registry=CollectorRegistry()

@@ -442,7 +442,7 @@ def test_an_archive_whose_counts_disagree_is_refused() -> None:
         other = encode_header(msgspec.structs.replace(header, entries=wrong))
         with pytest.raises(ArchiveDamaged, match=f"2 entries instead of {wrong}"):
             decode_archive(other + data[4096:], KeyRing(SECRETS))
-    frame, _ = frames.decode(data, 4096, keys)
+    frame = frames.decode(data, 4096, keys)
     draft = msgspec.structs.replace(frames.draft_of(frame), count=3)
     parts = frames.encode(draft, frames.place_of(frame.header), keys)[0]
     with pytest.raises(ArchiveDamaged, match="2 entries instead of 3"):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.unit.shard.test_shard import Rig
+from tests.unit.shard.test_shard import SHARD, Rig
 
 from ultraengine.feed.driver import Feed
 
@@ -33,7 +33,7 @@ async def test_under_async_a_retry_before_the_sync_is_not_executed_again(unsynce
 
 async def test_under_async_the_feed_gives_outcomes_once_they_are_durable(unsynced: Rig) -> None:
     rig = unsynced
-    feed = Feed(rig.shard.log.reader(), lambda: rig.shard.log.first_offset)
+    feed = Feed(rig.shard.log.reader(), SHARD)
     rig.shard.on_recorded = feed.publish
     seen: list[int] = []
 
@@ -53,7 +53,7 @@ async def test_under_async_the_feed_gives_outcomes_once_they_are_durable(unsynce
         if len(seen) == 2:
             break
     assert seen == [1, 2]
-    feed.close()
+    await feed.close()
     await follower
 
 

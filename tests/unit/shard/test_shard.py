@@ -532,7 +532,7 @@ async def test_a_replay_validation_finds_equal_and_names_the_first_difference(
 
 
 async def test_the_feed_gives_every_outcome_once_from_any_offset(rig: Rig) -> None:
-    feed = Feed(rig.shard.log.reader(), lambda: rig.shard.log.first_offset)
+    feed = Feed(rig.shard.log.reader(), SHARD)
     rig.shard.on_recorded = feed.publish
     seen: list[int] = []
 
@@ -550,10 +550,10 @@ async def test_the_feed_gives_every_outcome_once_from_any_offset(rig: Rig) -> No
         if len(seen) == 13:
             break
     assert seen == list(range(3, 16))
-    feed.close()
+    await feed.close()
     await follower
     with pytest.raises(EngineError):
-        await anext(feed.groups(-1))
+        await anext(feed.outcomes(-1))
 
 
 async def test_an_override_is_logged(rig: Rig) -> None:

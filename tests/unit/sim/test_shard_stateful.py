@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from ultraengine.domains.counter import DOMAIN
 from ultraengine.execution.registry import Admitted
+from ultraengine.execution.system import DropConsumer, MoveConsumer
 from ultraengine.model.reply import Reply
 from ultraengine.testing.sim_clock import SimClock
 from ultraengine.testing.sim_disk import SimDisk
@@ -52,6 +53,8 @@ class ShardAgainstModel(RuleBasedStateMachine):
         """What each id asked for and the first reply to it."""
         self.unknown: dict[str, tuple[str, int]] = {}
         """Sent, and the answer never came."""
+        self.slots: dict[str, int] = {}
+        """What each consumer has confirmed."""
         self.count = 0
         self.open(SimDisk(seed))
 
@@ -154,9 +157,25 @@ class ShardAgainstModel(RuleBasedStateMachine):
         taken = self.shard.snapshot(kind)
         assert taken.entry.offset_end == self.shard.executor.applied_end
 
+    @rule(name=st.sampled_from(("mail", "books")), back=st.integers(0, 200))
+    def confirm(self, name: str, back: int) -> None:
+        """A consumer moves on; what it says of earlier offsets changes nothing."""
+        offset = max(0, self.shard.executor.applied_end - back)
+        self.shard.log_own(MoveConsumer(name, offset))
+        self.slots[name] = max(offset, self.slots.get(name, 0))
+
+    @rule(name=st.sampled_from(("mail", "books")))
+    def forget(self, name: str) -> None:
+        self.shard.log_own(DropConsumer(name, "not needed"))
+        self.slots.pop(name, None)
+
     @rule()
     def cut_the_log(self) -> None:
-        self.shard.retain()
+        report = self.shard.retain()
+        for name in report.dropped:
+            self.slots.pop(name, None)
+        segment_ends = [self.shard.log.first_offset, *self.slots.values()]
+        assert min(segment_ends) == self.shard.log.first_offset, "a slot holds what it needs"
 
     @rule(seconds=st.floats(0.001, 60))
     def wait(self, seconds: float) -> None:
@@ -178,6 +197,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
             state = self.shard.executor.slot_state("counter", "t", key)
             counter = state.get(("t", key))
             assert (0 if counter is None else counter.value) == self.sums.get(key, 0)
+        assert self.shard.executor.consumers == self.slots
 
     def teardown(self) -> None:
         """A replay of the whole state gives the same bytes."""

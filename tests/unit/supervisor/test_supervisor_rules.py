@@ -12,7 +12,8 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.supervisor.driver import exit_name, make_place, open_directory
+from ultraengine.supervisor.child.driver import exit_name
+from ultraengine.supervisor.driver import make_place, open_directory
 from ultraengine.supervisor.environment import environment, shard_config
 from ultraengine.supervisor.layout import (
     Found,

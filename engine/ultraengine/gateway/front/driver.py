@@ -18,6 +18,7 @@ from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.http import Http
 from ultraengine.gateway.routed import RoutedCommands, RoutedEdge
+from ultraengine.gateway.routed_feeds import RoutedFeeds
 from ultraengine.gateway.routed_http import RoutedHttp
 from ultraengine.gateway.routed_stream import RoutedStream
 from ultraengine.gateway.watch import Watch
@@ -55,6 +56,9 @@ class Front(Gateway):
 
     def _make_commands(self) -> RoutedCommands:
         return RoutedCommands(cast("RoutedEdge", self.edge))
+
+    def _make_feeds(self) -> RoutedFeeds:
+        return RoutedFeeds(self.edge)
 
     def _make_http(self, exposition: Exposition) -> Http:
         commands = cast("RoutedCommands", self._commands)

@@ -11,12 +11,13 @@ The history is synced before a snapshot counts, and the log is cut only below a 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 import structlog
 
+from ultraengine.execution.system import RaiseFloor
 from ultraengine.log.retention import RetentionReport
 from ultraengine.model.ids import Epoch, FrameSequence, Instant, Offset, ShardId
 from ultraengine.shard.driver import Shard
@@ -28,8 +29,9 @@ from ultraengine.snapshot.schedule import Progress, SnapshotPolicy
 ASK_EVERY_S: Final = 1.0
 INCREMENTS_MERGED_AT: Final = 4
 """Increments on one full image that are merged into a new one."""
-DEDUPE: Final = "dedupe"
-"""Name of the idempotency memory among the log's consumers."""
+DEDUPE: Final = "the memory of ids"
+"""The idempotency memory among those who need the log; no consumer can have this name."""
+BEYOND_THE_CAP: Final = "it held back more of the log than retention_bytes_max"
 
 log = structlog.get_logger("snapshot")
 
@@ -43,6 +45,16 @@ class DurableHistory(Protocol):
 
     def sync(self) -> None:
         """Make everything appended so far durable.  Blocks."""
+
+
+class HeldSlots(Protocol):
+    """The consumer slots of the feed, as far as they hold the log."""
+
+    def offsets(self) -> Mapping[str, int]:
+        """First offset that each consumer still needs, by name."""
+
+    def drop(self, name: str, reason: str) -> None:
+        """Wait for this one no more; logged."""
 
 
 class SpilledIds(Protocol):
@@ -67,7 +79,7 @@ class Snapshots:
         history: DurableHistory,
         policy: SnapshotPolicy,
         mode: Mode,
-        consumers: Callable[[], Mapping[str, int]] = dict,
+        slots: HeldSlots | None = None,
         spilled: SpilledIds | None = None,
     ) -> None:
         self._shard = shard
@@ -77,8 +89,7 @@ class Snapshots:
         self._policy = policy
         self._mode: Mode = mode
         self._spilled = spilled
-        self._consumers = consumers
-        """First offset that each consumer of the feed still needs, by name."""
+        self._slots = slots
         self._taking = asyncio.Lock()
         self._taken_at = time.monotonic()
         self._failures = 0
@@ -228,13 +239,19 @@ class Snapshots:
             return None
         dedupe = self._shard.executor.dedupe
         # Retries are answered from recorded outcomes, so ids hold the log like a consumer.
-        consumers = {**self._consumers(), DEDUPE: int(dedupe.floor_offset)}
+        held = {} if self._slots is None else self._slots.offsets()
+        consumers = {**held, DEDUPE: int(dedupe.floor_offset)}
         report = await asyncio.to_thread(
             self._shard.log.retain, floor.offset_end, floor.sequence_end, consumers
         )
         # Also when an earlier cut dropped it and the floor was never recorded.
         if report.first_offset > dedupe.floor_offset:
-            self._shard.raise_floor(report.first_offset)
+            self._shard.log_own(RaiseFloor(report.first_offset))
+        if self._slots is not None:
+            for name in report.dropped:
+                if name != DEDUPE:
+                    self._slots.drop(name, BEYOND_THE_CAP)
+                    self._shard.metrics.consumers_dropped.inc()
         for alarm in report.alarms:
             self._shard.alarm("retention", offset=floor.offset_end, detail=alarm, error=None)
         return report

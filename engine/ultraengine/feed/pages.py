@@ -1,0 +1,48 @@
+"""From recorded groups to pages: bounded, in order, and nothing decoded.
+
+A group is shown when all its outcomes are recorded; the first one that lacks some ends a page.
+"""
+
+from collections.abc import Iterable
+
+from ultraengine.log.reader import RecordedGroup
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import Epoch, FrameSequence, Instant, Offset, ShardId
+from ultraengine.model.limits import Limits
+from ultraengine.model.outcome import CommittedGroup
+
+
+def take(groups: Iterable[RecordedGroup], limits: Limits) -> list[RecordedGroup]:
+    """The groups of one page: at least one when one is recorded, then as many as fit."""
+    taken: list[RecordedGroup] = []
+    size = 0
+    for group in groups:
+        outcomes = group.outcomes_payload
+        if outcomes is None:
+            break
+        size += len(group.commands_payload) + len(outcomes)
+        if taken and size > limits.feed_page_bytes_max:
+            break
+        taken.append(group)
+        if len(taken) == limits.feed_page_groups_max or size >= limits.feed_page_bytes_max:
+            break
+    return taken
+
+
+def committed(group: RecordedGroup) -> CommittedGroup:
+    """A recorded group as it is shipped."""
+    header, outcomes = group.header, group.outcomes_payload
+    if outcomes is None:
+        raise InvariantBroken("what is shipped is recorded", base_offset=header.base_offset)
+    return CommittedGroup(
+        ShardId(header.shard),
+        Epoch(header.epoch),
+        FrameSequence(header.sequence),
+        Offset(header.base_offset),
+        header.count,
+        Instant(header.time),
+        header.codec,
+        group.commands_payload,
+        outcomes,
+        group.chain,
+    )

@@ -1,0 +1,1 @@
+"""The feed of an engine elsewhere, over HTTP."""

@@ -1,0 +1,1 @@
+"""The consumer slots of a running shard: confirmations become commands of its log."""

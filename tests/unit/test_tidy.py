@@ -20,7 +20,9 @@ EDGE = {
                  "admission", "waits", "engine", "frames", "events", "quick", "feeds",
                  "relay", "routed", "routed_feeds",
                  "routed_http", "routed_stream", "watch")
-} | {f"edge/{name}.py" for name in ("door", "documents", "routes", "server")} | {"query/http.py"}  # fmt: skip
+} | {
+    "edge/door.py", "edge/documents.py", "edge/routes.py", "edge/server.py", "query/http.py",
+}  # fmt: skip
 WORLDLY_IMPORTS = {
     "asyncio", "concurrent", "multiprocessing", "os", "queue", "random", "secrets", "select",
     "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "uuid",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.unit.query.world import CURSORS, ROUTES, asked
 
 import ultraengine.query
-from ultraengine.domains.ledger.sql_reads import SQL_READS, STATEMENT
+from ultraengine.domains.ledger.sql_reads import SQL_READS
+from ultraengine.domains.ledger.sql_statement import STATEMENT
 from ultraengine.domains.ledger.tables import ASSET_DAY, TABLES
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import Instant, Offset, ShardId

@@ -8,6 +8,7 @@ from setuptools import Extension, setup
 SOURCES = {
     "ultraengine.execution._packed": "engine/ultraengine/execution/_packed.c",
     "ultraengine.domains.ledger._lane": "engine/ultraengine/domains/ledger/_lane.c",
+    "ultraengine.projection.postgres._rows": "engine/ultraengine/projection/postgres/_rows.c",
 }
 
 setup(

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import micro
+import projection
 import rivals
 import servers
 from load import prepare
@@ -289,6 +290,8 @@ def main() -> None:
                 results |= turn(work, number, options.seconds)
             rounds.append(results)
         small = micro.measure(work, quick=options.quick)
+        projected, more = projection.section(work, quick=options.quick)
+        small += more
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table = merged(rounds)
@@ -299,6 +302,8 @@ def main() -> None:
         )
     )
     report = markdown(about, table, goals, small, options.rounds)
+    report += "\n".join(["", "From the feed into databases (`benchmarks/projection.py`):",
+                         *projected, ""])  # fmt: skip
     (options.out / "results.md").write_text(report)
     print(report)
 

@@ -9,7 +9,11 @@ import os
 import sys
 from typing import Final
 
-PARTS: Final = ("ultraengine.execution._packed", "ultraengine.domains.ledger._lane")
+PARTS: Final = (
+    "ultraengine.execution._packed",
+    "ultraengine.domains.ledger._lane",
+    "ultraengine.projection.postgres._rows",
+)
 
 
 def leave_out() -> None:

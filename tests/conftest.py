@@ -9,3 +9,5 @@ from tests.servers.postgres import (  # noqa: F401  (fixtures, found by name)
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+pytest_plugins = ("tests.servers.mariadb",)

@@ -32,7 +32,7 @@ class TestSqliteTarget(TargetContract):
                 raise LookupError(relation)
             dialect = SqliteDialect()
             columns, name = dialect.names(table.names), dialect.quote(relation)
-            rows = connection.execute(f"SELECT {columns} FROM {name}").fetchall()  # noqa: S608
+            rows = connection.execute(f"SELECT {columns} FROM {name}").fetchall()
         finally:
             connection.close()
         kinds = [column.type for column in table.columns]

@@ -1,0 +1,1 @@
+"""One connection to MariaDB or MySQL."""

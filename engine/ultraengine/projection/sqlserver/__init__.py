@@ -1,0 +1,1 @@
+"""SQL Server as a dialect: `dialect` says it in SQL; nothing here connects to one."""

@@ -10,7 +10,7 @@ from ultraengine.cli.output import say
 from ultraengine.config import ConfigErrors, limits_from_env
 from ultraengine.edge.auth import KeyFileError
 from ultraengine.main import configure_logging, load_domains
-from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.errors import InvariantBroken, Malformed
 from ultraengine.query.main import QueryOptions, QueryProcess, serve
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         )
     except ConfigErrors as errors:
         raise CommandFailed("\n  ".join(["wrong settings:", *errors.mistakes])) from errors
-    except (InvariantBroken, KeyFileError, ValueError) as error:
+    except (Malformed, InvariantBroken, KeyFileError, ValueError) as error:
         raise CommandFailed(str(error)) from error
     except OSError as error:
         raise CommandFailed(f"cannot serve: {error}") from error

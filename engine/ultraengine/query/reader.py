@@ -76,7 +76,7 @@ class Behind(msgspec.Struct, frozen=True):
 def ask(asked: Asked, dialect: ReadDialect) -> "Talk[Found | Behind]":
     """The conversation of a query.  Raises `EngineError` PROJECTION_UNAVAILABLE."""
     route = asked.route
-    moment = yield from look(route.projection, dialect, slices=bool(route.aggregates))
+    moment = yield from look(route.projection, dialect, slices=route.reads_aggregates)
     if not asked.wanted.reached(moment.position):
         return Behind(moment)
     ran = statements(asked, moment, dialect)

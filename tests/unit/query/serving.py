@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
-from tests.unit.query.world import sqlite_reader
 
 from ultraengine.domains.ledger.domain import DOMAIN
 from ultraengine.edge.auth import entry_text, issue_key
@@ -85,7 +84,9 @@ async def serve(path: Path, *, keys: Path | None = None, **limits: Any) -> Serve
     process = QueryProcess(options, [DOMAIN], SystemClock(), SystemRandom())
     served = Served(process, aiohttp.ClientSession())
     assert isinstance(process.reads.reader, SqliteReader)
-    process.reads.reader = sqlite_reader(path, served.statements)
+    process.reads.reader = SqliteReader(
+        options.target, connections=2, on_statement=served.statements.append
+    )
     await process.start()
     return served
 

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests.unit.query.serving import serve
 from tests.unit.query.test_same_as_memory import live
-from tests.unit.query.world import Tables, small
+from tests.unit.query.world import FileTables, small
 
 from ultraengine.domains.ledger.domain import DOMAIN
 from ultraengine.edge.codec import MSGPACK_TYPE
@@ -65,7 +65,7 @@ def run(path: Path, url: "Future[str]", stop: threading.Event) -> None:
     from tests.unit.domains.ledger.conftest import LedgerBench  # noqa: PLC0415
 
     async def start() -> None:
-        tables = Tables(path)
+        tables = FileTables(path)
         await tables.open()
         bench = LedgerBench()
         live(bench, 0)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tests.unit.domains.ledger.conftest import LedgerBench
 from tests.unit.query.serving import Served, serve, write_keys
-from tests.unit.query.world import Tables, pay, small
+from tests.unit.query.world import FileTables, pay, small
 
 from ultraengine.advice.recorder import Report
 
@@ -29,7 +29,7 @@ async def test_a_row_comes_with_its_position_and_a_tag(served: Served) -> None:
 
 
 async def test_pages_follow_each_other_while_rows_are_added(
-    served: Served, bench: LedgerBench, tables: Tables
+    served: Served, bench: LedgerBench, tables: FileTables
 ) -> None:
     first = await served.sql("k/accounts/alice/entries", {"limit": "2"})
     assert [row["transfer"] for row in first.body["items"]] == ["t4", "t3"]
@@ -45,7 +45,7 @@ async def test_pages_follow_each_other_while_rows_are_added(
 
 
 async def test_a_read_sees_what_its_client_has_written(
-    served: Served, bench: LedgerBench, tables: Tables
+    served: Served, bench: LedgerBench, tables: FileTables
 ) -> None:
     offset = pay(bench, "mine", 1_000)
     waiting = asyncio.create_task(
@@ -62,7 +62,7 @@ async def test_a_read_sees_what_its_client_has_written(
     assert later.status == 200
 
 
-async def test_a_wait_that_is_in_vain_ends(bench: LedgerBench, tables: Tables) -> None:
+async def test_a_wait_that_is_in_vain_ends(bench: LedgerBench, tables: FileTables) -> None:
     small(bench, "default")
     await tables.follow(bench)
     served = await serve(tables.path, min_offset_wait_s=0.05)
@@ -76,7 +76,7 @@ async def test_a_wait_that_is_in_vain_ends(bench: LedgerBench, tables: Tables) -
 
 
 async def test_a_kept_answer_is_given_until_the_tables_move_and_never_with_another_label(
-    served: Served, bench: LedgerBench, tables: Tables
+    served: Served, bench: LedgerBench, tables: FileTables
 ) -> None:
     first = await served.sql("k/accounts/alice")
     ran = len(served.statements)
@@ -92,7 +92,7 @@ async def test_a_kept_answer_is_given_until_the_tables_move_and_never_with_anoth
 
 
 async def test_master_data_is_kept_while_the_tables_move(
-    served: Served, bench: LedgerBench, tables: Tables
+    served: Served, bench: LedgerBench, tables: FileTables
 ) -> None:
     first = await served.sql("k/accounts/alice/terms")
     assert first.body["asset"] == "USD/2"
@@ -108,7 +108,7 @@ async def test_master_data_is_kept_while_the_tables_move(
 
 
 async def test_a_set_that_takes_over_ends_what_was_kept_of_the_one_before(
-    served: Served, bench: LedgerBench, tables: Tables
+    served: Served, bench: LedgerBench, tables: FileTables
 ) -> None:
     first = await served.sql("k/accounts/alice/terms")
     await served.sql("k/accounts/alice")
@@ -134,7 +134,7 @@ async def test_without_tables_it_says_so_and_recovers(tmp_path: Path, bench: Led
     status = await served.get("/admin/v1/status")
     assert status.body["breaker"] == "open"
     assert str(path) not in json.dumps(got.body)
-    tables = Tables(path)
+    tables = FileTables(path)
     await tables.open()
     small(bench, "default")
     await tables.follow(bench)
@@ -146,17 +146,15 @@ async def test_without_tables_it_says_so_and_recovers(tmp_path: Path, bench: Led
     await served.end()
 
 
-async def test_tables_of_another_version_are_not_read(served: Served, tables: Tables) -> None:
-    tables.target._store.db.execute(  # type: ignore[union-attr]
-        "UPDATE ultra_projection_set SET version = 7"
-    )
+async def test_tables_of_another_version_are_not_read(served: Served, tables: FileTables) -> None:
+    tables.execute("UPDATE ultra_projection_set SET version = 7")
     got = await served.sql("k/accounts")
     assert (got.status, got.code) == (503, "PROJECTION_UNAVAILABLE")
     assert "version 7" in got.body["detail"]
 
 
 async def test_reads_beyond_the_limit_are_refused_and_say_when_to_come_back(
-    bench: LedgerBench, tables: Tables
+    bench: LedgerBench, tables: FileTables
 ) -> None:
     small(bench, "default")
     await tables.follow(bench)
@@ -173,7 +171,9 @@ async def test_reads_beyond_the_limit_are_refused_and_say_when_to_come_back(
     await served.end()
 
 
-async def test_a_statement_that_takes_too_long_is_ended(bench: LedgerBench, tables: Tables) -> None:
+async def test_a_statement_that_takes_too_long_is_ended(
+    bench: LedgerBench, tables: FileTables
+) -> None:
     small(bench, "default")
     items = [{"id": f"n{n}", "from": "bank", "to": "bob", "amount": 1} for n in range(900)]
     bench.run("ledger.create_transfers", {"transfers": items}, tenant="default")
@@ -187,7 +187,7 @@ async def test_a_statement_that_takes_too_long_is_ended(bench: LedgerBench, tabl
 
 
 async def test_a_drain_answers_what_is_in_flight_and_takes_nothing_new(
-    served: Served, bench: LedgerBench, tables: Tables
+    served: Served, bench: LedgerBench, tables: FileTables
 ) -> None:
     offset = pay(bench, "mine", 1_000)
     waiting = asyncio.create_task(served.sql("k/accounts", {"min_offset": str(offset)}))
@@ -216,7 +216,7 @@ async def test_metrics_tell_reads_caches_waits_and_positions(served: Served) -> 
 
 
 async def test_patterns_are_reported_and_kept_in_a_file_without_values(
-    served: Served, tables: Tables
+    served: Served, tables: FileTables
 ) -> None:
     for code in ("c0", "c1", "secret-value"):
         await served.sql("k/transfers", {"code": code, "amount.gte": "1"})
@@ -239,7 +239,7 @@ async def test_patterns_are_reported_and_kept_in_a_file_without_values(
 
 
 async def test_the_projection_ledger_says_which_log_the_tables_followed(
-    served: Served, bench: LedgerBench, tables: Tables
+    served: Served, bench: LedgerBench, tables: FileTables
 ) -> None:
     pay(bench, "more", 1)
     await tables.follow(bench)

@@ -76,10 +76,10 @@ def moments(bench: LedgerBench) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_accounts_are_those_in_memory(
-    bench: LedgerBench, tables: Tables, get: Asking, seed: int
+    bench: LedgerBench, every: Tables, get: Asking, seed: int
 ) -> None:
     live(bench, seed)
-    await tables.follow(bench)
+    await every.follow(bench)
     listed = await get.all("k/accounts", limit="2")
     wanted = {view.id: view for view in bench.get("accounts", limit="1000").accounts}
     assert [row["account"] for row in listed] == sorted(wanted)
@@ -99,10 +99,10 @@ async def test_accounts_are_those_in_memory(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_entries_are_those_in_memory(
-    bench: LedgerBench, tables: Tables, get: Asking, seed: int
+    bench: LedgerBench, every: Tables, get: Asking, seed: int
 ) -> None:
     live(bench, seed)
-    await tables.follow(bench)
+    await every.follow(bench)
     for account in ("bank", "a.1", "deeper"):
         wanted = bench.get("accounts/{id}/entries", id=account, limit="1000").entries
         found = await get.all(f"k/accounts/{account}/entries", limit="7")
@@ -122,10 +122,10 @@ async def test_entries_are_those_in_memory(
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("by", ["effective", "recorded"])
 async def test_a_statement_is_the_one_in_memory(
-    bench: LedgerBench, tables: Tables, get: Asking, seed: int, by: str
+    bench: LedgerBench, every: Tables, get: Asking, seed: int, by: str
 ) -> None:
     live(bench, seed)
-    await tables.follow(bench)
+    await every.follow(bench)
     times = [format_instant(Instant(moment)) for moment in moments(bench)]
     periods = [
         (None, None),
@@ -164,10 +164,10 @@ async def test_a_statement_is_the_one_in_memory(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_trial_balance_is_the_one_in_memory_now_and_then(
-    bench: LedgerBench, tables: Tables, get: Asking, seed: int
+    bench: LedgerBench, every: Tables, get: Asking, seed: int
 ) -> None:
     live(bench, seed)
-    await tables.follow(bench)
+    await every.follow(bench)
     points: list[dict[str, str]] = [{}]
     for moment in moments(bench):
         text = format_instant(Instant(moment))
@@ -189,10 +189,10 @@ async def test_a_trial_balance_is_the_one_in_memory_now_and_then(
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_holds_that_are_open_are_those_in_memory(
-    bench: LedgerBench, tables: Tables, get: Asking, seed: int
+    bench: LedgerBench, every: Tables, get: Asking, seed: int
 ) -> None:
     live(bench, seed)
-    await tables.follow(bench)
+    await every.follow(bench)
     wanted = {one.id: one for one in bench.get("holds", limit="1000").holds}
     found = await get.all("k/holds", status="pending", limit="3")
     assert [row["transfer"] for row in found] == sorted(wanted)
@@ -208,10 +208,10 @@ async def test_holds_that_are_open_are_those_in_memory(
 
 @pytest.mark.parametrize("refresh", [True, False])
 async def test_turnover_is_the_sum_of_all_entries_whether_days_are_summed_up_or_not(
-    bench: LedgerBench, tables: Tables, get: Asking, *, refresh: bool
+    bench: LedgerBench, every: Tables, get: Asking, *, refresh: bool
 ) -> None:
     live(bench, 0)
-    await tables.follow(bench, refresh=refresh)
+    await every.follow(bench, refresh=refresh)
     by_asset: dict[str, list[int]] = {}
     for view in bench.get("accounts", limit="1000").accounts:
         row = by_asset.setdefault(view.asset, [0, 0, 0])
@@ -225,9 +225,9 @@ async def test_turnover_is_the_sum_of_all_entries_whether_days_are_summed_up_or_
         for one in found["assets"]
     } == {asset: row for asset, row in by_asset.items() if row[2]}
     # A day apart in two: what it had before, and what came after the days were summed up.
-    await tables.follow(bench)
+    await every.follow(bench)
     bench.move("late", "bank", "b", 77, effective_time=format_instant(START))
-    await tables.follow(bench, refresh=False)
+    await every.follow(bench, refresh=False)
     again = await get("k/turnover", to="2026-01-02")
     before = await get("k/turnover", **{"from": "2026-01-02"})
     assert int(again["assets"][0]["paid_in"]) + int(before["assets"][0]["paid_in"]) == (
@@ -236,10 +236,10 @@ async def test_turnover_is_the_sum_of_all_entries_whether_days_are_summed_up_or_
 
 
 async def test_what_is_not_there_is_not_found(
-    bench: LedgerBench, tables: Tables, get: Asking
+    bench: LedgerBench, every: Tables, get: Asking
 ) -> None:
     live(bench, 0)
-    await tables.follow(bench)
+    await every.follow(bench)
     for path in ("k/accounts/nobody", "k/accounts/nobody/statement", "nowhere/trial-balance",
                  "k/transfers/none", "k2/accounts/bank/terms"):  # fmt: skip
         with pytest.raises(EngineError) as caught:

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 from tests.unit.domains.ledger.conftest import LedgerBench
 from tests.unit.query.serving import Served, serve, write_keys
-from tests.unit.query.world import Tables, small
-
-from ultraengine.projection.sqlite.driver import SqliteTarget
+from tests.unit.query.world import FileTables, small
 
 NASTY = (
     "x' OR '1'='1",
@@ -53,7 +51,7 @@ class Keyed:
 
 
 @pytest.fixture
-async def keyed(tmp_path: Path, bench: LedgerBench, tables: Tables) -> AsyncIterator[Keyed]:
+async def keyed(tmp_path: Path, bench: LedgerBench, tables: FileTables) -> AsyncIterator[Keyed]:
     small(bench, "acme", "other")
     await tables.follow(bench)
     keys = write_keys(tmp_path / "keys.toml", ("acme", ["ledger:read"]), ("other", ["ledger:read"]))
@@ -67,16 +65,16 @@ def is_harmless(text: str) -> bool:
     return text.startswith(("SELECT ", "BEGIN", "ROLLBACK", "PRAGMA query_only", "PRAGMA cache"))
 
 
-async def content(target: SqliteTarget, tables: Tables) -> Any:
+async def content(tables: FileTables) -> Any:
     """Checksums of everything."""
     from ultraengine.domains.ledger.tables import TABLES  # noqa: PLC0415
 
-    return await target.checksums(tables.set, TABLES.tables)
+    return await tables.target.checksums(tables.set, TABLES.tables)
 
 
 @pytest.mark.parametrize("text", NASTY)
-async def test_sql_in_a_value_is_text(keyed: Keyed, tables: Tables, text: str) -> None:
-    before = await content(tables.target, tables)
+async def test_sql_in_a_value_is_text(keyed: Keyed, tables: FileTables, text: str) -> None:
+    before = await content(tables)
     for name in TEXT_FILTERS:
         got = await keyed.sql(0, "k/transfers", {name: text})
         assert got.status == 200, got.body
@@ -87,7 +85,7 @@ async def test_sql_in_a_value_is_text(keyed: Keyed, tables: Tables, text: str) -
     ran = keyed.ran()
     assert len([one for one in ran if "ledger_transfer__" in one]) == len(TEXT_FILTERS)
     assert all(map(is_harmless, ran))
-    assert await content(tables.target, tables) == before
+    assert await content(tables) == before
 
 
 @pytest.mark.parametrize(
@@ -227,7 +225,7 @@ async def test_a_tenant_reads_its_own_rows_and_every_statement_names_it(
 
 
 async def test_what_only_another_tenant_has_is_not_there(keyed: Keyed, bench: LedgerBench,
-                                                         tables: Tables) -> None:  # fmt: skip
+                                                         tables: FileTables) -> None:  # fmt: skip
     bench.run("ledger.open_accounts", {"accounts": [{"id": "own", "asset": "EUR/2"}]},
               tenant="acme", key="b2")  # fmt: skip
     await tables.follow(bench)
@@ -239,7 +237,7 @@ async def test_what_only_another_tenant_has_is_not_there(keyed: Keyed, bench: Le
     assert (await keyed.sql(1, "b2/accounts")).body["items"] == []
 
 
-async def test_a_problem_tells_nothing_of_the_database(keyed: Keyed, tables: Tables) -> None:
+async def test_a_problem_tells_nothing_of_the_database(keyed: Keyed, tables: FileTables) -> None:
     texts = []
     for path, query in (
         ("k/accounts/none", {}),
@@ -248,9 +246,7 @@ async def test_a_problem_tells_nothing_of_the_database(keyed: Keyed, tables: Tab
         ("k/transfers", {"cursor": "x"}),
     ):
         texts.append(json.dumps((await keyed.sql(0, path, query)).body))
-    tables.target._store.db.execute(  # type: ignore[union-attr]
-        "ALTER TABLE ledger_account__v1_b1 RENAME TO gone"
-    )
+    tables.execute("ALTER TABLE ledger_account__v1_b1 RENAME TO gone")
     broken = await keyed.sql(0, "k/accounts")
     assert (broken.status, broken.code) == (500, "INTERNAL")
     texts.append(json.dumps(broken.body))

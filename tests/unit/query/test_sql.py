@@ -418,13 +418,13 @@ def test_tables_that_cannot_be_read_now_are_unavailable(answers: Any, why: str) 
 
 def test_a_conversation_that_is_behind_reads_nothing() -> None:
     query = asked("k/transfers", min_offset="9")
-    found = told(ask(query, ReadDialect()), [(1, 3, 0, 9, 50)], [])
-    assert found == Behind(MOMENT.__class__(1, 3, MOMENT.position, Instant(50)))
+    found = told(ask(query, ReadDialect()), [(1, 3, 0, 9, 50)])
+    assert found == Behind(Moment(1, 3, MOMENT.position, Instant(50)))
 
 
 def test_a_required_part_without_a_row_ends_the_conversation() -> None:
     query = asked("k/accounts/nobody/statement")
-    found = told(ask(query, ReadDialect()), [(1, 3, 0, 9, 50)], [], [])
+    found = told(ask(query, ReadDialect()), [(1, 3, 0, 9, 50)], [])
     assert [one.name for one in found.ran] == ["account"]
 
 

@@ -1,5 +1,6 @@
 """One ledger twice: in the engine's memory, and in SQLite as a worker would have written it."""
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,13 @@ from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.projection.fold import Batch
-from ultraengine.projection.sqlite.driver import SqliteTarget
 from ultraengine.projection.target import START, Checkpoint, Moved, ProjectionSet
+from ultraengine.projection.targets import open_target
 from ultraengine.query.answer import answer
 from ultraengine.query.cursor import Cursors
 from ultraengine.query.main import routes_of
 from ultraengine.query.plan import Asked, plan
 from ultraengine.query.reader import Found, Reader, ask
-from ultraengine.query.readers.sqlite.driver import SqliteReader
 from ultraengine.query.routes import SqlRoutes
 from ultraengine.testing.memory import Bench
 
@@ -89,11 +89,11 @@ def pay(bench: Bench, name: str, amount: int, tenant: str = "default", **more: A
 
 
 class Tables:
-    """The SQLite side of a bench."""
+    """The SQL side of a bench."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.target = SqliteTarget("test", f"sqlite:///{path}")
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.target = open_target(url, "test")
         self.set: ProjectionSet
         self.at: Checkpoint = START
 
@@ -123,7 +123,7 @@ class Tables:
             assert await self.target.refresh(self.set, TABLES, 10_000) == 0
 
     async def close(self) -> None:
-        """Let go of the file."""
+        """Disconnect."""
         await self.target.close()
 
 
@@ -173,7 +173,15 @@ class Asking:
         return items
 
 
-def sqlite_reader(path: Path, statements: list[str] | None = None) -> SqliteReader:
-    """A reader of a test's file that keeps the statements it runs."""
-    on_statement = None if statements is None else statements.append
-    return SqliteReader(path, threads=2, on_statement=on_statement)
+class FileTables(Tables):
+    """In SQLite, where a test may look."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"sqlite:///{path}")
+        self.path = path
+
+    def execute(self, statement: str) -> None:
+        """Behind everybody's back."""
+        with sqlite3.connect(self.path) as held:
+            held.execute(statement)
+        held.close()

@@ -9,8 +9,9 @@ from msgspec import field
 from ultraengine.domains.ledger.sql_shared import (
     ASSET,
     BOOK,
-    TIME_END,
     TIME_FIRST,
+    TIME_LAST,
+    bounds,
     day_of,
     sum_column,
 )
@@ -85,12 +86,11 @@ _STATEMENT_SELECT: Final = (
 def prepare_statement(values: Values) -> Values:
     """A period, whose ends may be absent.  Raises `Malformed` when it ends before it begins."""
     start, end = values["from"], values["to"]
-    first = TIME_FIRST if start is None else start
-    last = TIME_END if end is None else end
-    if last < first:  # type: ignore[operator]  # Both are times.
+    if start is not None and end is not None and end < start:  # type: ignore[operator]  # Times.
         raise Malformed("'to' is before 'from'", pointer="/query/to")
+    first, last = bounds(start, end, TIME_FIRST, TIME_LAST)
     day, day_start = day_of(first)
-    return {**values, "first": first, "end": last, "day": day, "day_start": day_start}
+    return {**values, "first": first, "last": last, "day": day, "day_start": day_start}
 
 
 def finish_statement(rows: Rowed, values: Values) -> SqlStatement:
@@ -161,7 +161,7 @@ STATEMENT: Final = Computed(
             summary="Which time decides: of the business, or of the log",
         ),
         Parameter(name="first", type=ColumnType.TIME, derived=True),
-        Parameter(name="end", type=ColumnType.TIME, derived=True),
+        Parameter(name="last", type=ColumnType.TIME, derived=True),
         Parameter(name="day", type=ColumnType.DATE, derived=True),
         Parameter(name="day_start", type=ColumnType.TIME, derived=True),
     ),
@@ -200,7 +200,7 @@ STATEMENT: Final = Computed(
         Part(
             name="effective",
             select=_STATEMENT_SELECT
-            + "AND e.{effective_at} >= {:first} AND e.{effective_at} < {:end} "
+            + "AND e.{effective_at} >= {:first} AND e.{effective_at} <= {:last} "
             "ORDER BY e.{effective_at}, e.{version}",
             columns=_STATEMENT_COLUMNS,
             when=_BY,
@@ -219,7 +219,7 @@ STATEMENT: Final = Computed(
         Part(
             name="recorded",
             select=_STATEMENT_SELECT
-            + "AND e.{booked_at} >= {:first} AND e.{booked_at} < {:end} ORDER BY e.{version}",
+            + "AND e.{booked_at} >= {:first} AND e.{booked_at} <= {:last} ORDER BY e.{version}",
             columns=_STATEMENT_COLUMNS,
             when=_BY_RECORDED,
         ),

@@ -10,8 +10,9 @@ from ultraengine.domains.ledger.sql_shared import (
     ASSET,
     BOOK,
     COUNT,
-    TIME_END,
     TIME_FIRST,
+    TIME_LAST,
+    bounds,
     day_of,
     total_column,
 )
@@ -206,12 +207,8 @@ class Turnover(msgspec.Struct, frozen=True, kw_only=True):
 
 def prepare_turnover(values: Values) -> Values:
     """Days, whose ends may be absent."""
-    first, end = values["from"], values["to"]
-    return {
-        **values,
-        "first": TIME_FIRST // DAY_US if first is None else first,
-        "end": TIME_END // DAY_US if end is None else end,
-    }
+    first, last = bounds(values["from"], values["to"], TIME_FIRST // DAY_US, TIME_LAST // DAY_US)
+    return {**values, "first": first, "last": last}
 
 
 def finish_turnover(rows: Rowed, _values: Values) -> Turnover:
@@ -239,7 +236,7 @@ TURNOVER: Final = Computed(
         Parameter(name="from", type=ColumnType.DATE, optional=True, summary="First business day"),
         Parameter(name="to", type=ColumnType.DATE, optional=True, summary="Excluded"),
         Parameter(name="first", type=ColumnType.DATE, derived=True),
-        Parameter(name="end", type=ColumnType.DATE, derived=True),
+        Parameter(name="last", type=ColumnType.DATE, derived=True),
     ),
     parts=(
         Part(
@@ -247,7 +244,7 @@ TURNOVER: Final = Computed(
             select=(
                 "SELECT d.{asset}, TOTAL(d.{paid_in}), TOTAL(d.{paid_out}), SUM(d.{entries}) "
                 "FROM {table:asset_day} d WHERE d.{book} = {:book} "
-                "AND d.{day} >= {:first} AND d.{day} < {:end} "
+                "AND d.{day} >= {:first} AND d.{day} <= {:last} "
                 "GROUP BY d.{asset} ORDER BY d.{asset}"
             ),
             columns=(

@@ -11,12 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 
 from ultraengine.model.projection import Row
-from ultraengine.projection.sqlite.driver import UNAVAILABLE
+from ultraengine.projection.sqlite.driver import UNAVAILABLE, path_of
 from ultraengine.projection.sqlite.exact import AGGREGATES, FUNCTIONS
 from ultraengine.query.reader import SERVING, ReadEnded, ReaderUnavailable, Talk
 from ultraengine.query.readers.sqlite.dialect import SqliteReadDialect, credit, debit
@@ -34,12 +33,15 @@ class SqliteReader:
     """Implements `query.reader.Reader`."""
 
     def __init__(
-        self, path: Path, *, threads: int, on_statement: Callable[[str], None] | None = None
+        self, url: str, *, connections: int, on_statement: Callable[[str], None] | None = None
     ) -> None:
-        """`on_statement` is told each statement as SQLite runs it, values in their places."""
+        """`on_statement` is told each statement as SQLite runs it, values in their places.
+
+        Raises `InvariantBroken` for a URL of another shape.
+        """
         self.dialect = SqliteReadDialect()
-        self._path = path
-        self._threads = threads
+        self._path = path_of(url)
+        self._threads = connections
         self._on_statement = on_statement
         self._pool: ThreadPoolExecutor | None = None
         self._local = threading.local()
@@ -73,7 +75,7 @@ class SqliteReader:
         held: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if held is not None:
             return held
-        url = f"file:{quote(str(self._path))}?mode=ro"
+        url = f"file:{quote(self._path)}?mode=ro"
         connection = sqlite3.connect(
             url, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )

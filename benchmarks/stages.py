@@ -17,11 +17,11 @@ import load
 import msgspec
 
 from ultraengine.domains.ledger import DOMAIN as LEDGER
+from ultraengine.edge.codec import MSGPACK
 from ultraengine.execution.dedup import DedupIndex, DedupOptions
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
 from ultraengine.gateway.admission import admit_all, merge
-from ultraengine.gateway.codec import MSGPACK
 from ultraengine.gateway.envelope import decode_batch
 from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.ids import Epoch, Instant, ShardId

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ultraengine.domains.ledger.codes import codes_markdown
 from ultraengine.domains.ledger.tables import TABLES
-from ultraengine.gateway.problems import errors_page
+from ultraengine.edge.problems import errors_page
 from ultraengine.projection.documents import tables_markdown
 
 ROOT = Path(__file__).parents[1]

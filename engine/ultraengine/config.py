@@ -199,6 +199,15 @@ def _table() -> dict[str, tuple[str, Callable[[str], Any]]]:
     }
 
 
+def limits_from_env(environ: Mapping[str, str]) -> Limits:
+    """The limits alone, for processes without a shard.  Raises `ConfigErrors`."""
+    mistakes: list[str] = []
+    limits = _limits(environ, mistakes)
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    return limits
+
+
 def _limits(environ: Mapping[str, str], mistakes: list[str]) -> Limits:
     hints = get_type_hints(Limits)
     values: dict[str, Any] = {}

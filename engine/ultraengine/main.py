@@ -28,14 +28,15 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from ultraengine import __version__
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
 from ultraengine.config import Config, ConfigErrors
+from ultraengine.edge.auth import ApiKeys, KeyFileError, Loopback
+from ultraengine.edge.server import KeyFile
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
 from ultraengine.extensions import NONE as NO_EXTENSIONS
 from ultraengine.extensions import Extensions
 from ultraengine.feed.driver import Feed
-from ultraengine.gateway.auth import ApiKeys, KeyFileError, Loopback
-from ultraengine.gateway.driver import Gateway, GatewayOptions, KeyFile
+from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.hop import HopIdentity
@@ -160,7 +161,7 @@ def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity,
     table = KeyFile.read(config.api_keys)
     keys = ApiKeys(table, clock)
     quotas.replace(table.quotas)
-    return keys, KeyFile(config.api_keys, keys, quotas)
+    return keys, KeyFile(config.api_keys, keys, quotas.replace)
 
 
 class Process:

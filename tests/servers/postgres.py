@@ -173,15 +173,22 @@ def own_postgres() -> Iterator[PostgresServer]:
         server.remove()
 
 
+@contextlib.asynccontextmanager
+async def fresh_database(server: PostgresServer) -> AsyncIterator[str]:
+    """A database that is dropped at the end."""
+    name = f"test_{next(_databases)}"
+    async with connection(server.url()) as admin:
+        await admin.execute(f'CREATE DATABASE "{name}"')
+    yield server.url(name)
+    async with connection(server.url()) as admin:
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
 @pytest.fixture
 async def postgres_url(postgres_server: PostgresServer) -> AsyncIterator[str]:
     """A fresh database."""
-    name = f"test_{next(_databases)}"
-    async with connection(postgres_server.url()) as admin:
-        await admin.execute(f'CREATE DATABASE "{name}"')
-    yield postgres_server.url(name)
-    async with connection(postgres_server.url()) as admin:
-        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    async with fresh_database(postgres_server) as url:
+        yield url
 
 
 @contextlib.asynccontextmanager

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.output import print_json, print_table, say
-from ultraengine.gateway.auth import KeyEntry, KeyFileError, read_keys
-from ultraengine.gateway.driver import KEY_FILE_BYTES_MAX
+from ultraengine.edge.auth import KeyEntry, KeyFileError, read_keys
+from ultraengine.edge.server import KEY_FILE_BYTES_MAX
 from ultraengine.gateway.key_edits import with_new_key, without_key
 from ultraengine_adapters.local.random import SystemRandom
 

@@ -1,9 +1,9 @@
-"""The edge: HTTP, WebSocket, authentication, quotas, documents, metrics (requirement 001 §2.6).
+"""The edge: HTTP, WebSocket, quotas, metrics (requirement 001 §2.6).
 
 A request walks through these modules in this order:
 
     http.py       finds the route, bounds the body, writes the answer
-    auth.py       who is it: API key or loopback
+    auth.py       who is it: API key or loopback (`ultraengine.edge`, like problems.py)
     envelope.py   bytes -> envelopes, headers merged in, server-made ids
     admission.py  quota, then the registry: envelope -> admitted command, or a refusal
     engine.py     what the edge needs from the engine behind it

@@ -12,12 +12,12 @@ import msgspec
 import structlog
 from aiohttp.web import BaseRequest
 
-from ultraengine.gateway.auth import require_admin
-from ultraengine.gateway.codec import JSON, answer_codec, body_codec
+from ultraengine.edge.auth import require_admin
+from ultraengine.edge.codec import JSON, answer_codec, body_codec
+from ultraengine.edge.problems import Answer
+from ultraengine.edge.routes import Route, Surface, is_loopback, read_body
 from ultraengine.gateway.edge import Edge
 from ultraengine.gateway.envelope import DECODE_ERRORS, malformed
-from ultraengine.gateway.http import Route, Surface, is_loopback, read_body
-from ultraengine.gateway.problems import Answer
 from ultraengine.gateway.reads import limits_answer
 from ultraengine.model.errors import EngineError
 

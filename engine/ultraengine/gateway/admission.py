@@ -11,8 +11,8 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
+from ultraengine.edge.codec import CodecName
 from ultraengine.execution.registry import Admitted, Handler, Registry
-from ultraengine.gateway.codec import CodecName
 from ultraengine.gateway.envelope import Envelope, Parsed, Refusal, issued_micros
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.reply import Reply

@@ -10,8 +10,9 @@ Header names are lower-case; `headers` may be any mapping that finds them so.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from ultraengine.edge.codec import Codec, answer_codec, body_codec
+from ultraengine.edge.problems import Answer, Headers, reply_problem
 from ultraengine.gateway.admission import admit, merge, unknown
-from ultraengine.gateway.codec import Codec, answer_codec, body_codec
 from ultraengine.gateway.edge import Edge
 from ultraengine.gateway.envelope import (
     ID_RANDOM_BYTES,
@@ -23,16 +24,12 @@ from ultraengine.gateway.envelope import (
     uuid7,
     wants_async,
 )
-from ultraengine.gateway.problems import Answer, reply_problem
 from ultraengine.model.errors import EngineError
 from ultraengine.model.reply import Reply
 from ultraengine.model.trace import is_traceparent
 from ultraengine.ports import Caller
 from ultraengine.reply import compose
 from ultraengine.reply.waiters import Ticket
-
-Headers = tuple[tuple[str, str], ...]
-
 
 _SINGLE_HEADERS: Final = frozenset({"idempotency-key", "if-match", "traceparent", "prefer"})
 

@@ -15,36 +15,29 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import structlog
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 
+from ultraengine.edge.documents import Documents
+from ultraengine.edge.door import Door, Doorkeeper, listen, listen_at
+from ultraengine.edge.health import BEAT_S, Heartbeat
+from ultraengine.edge.metrics import Exposition
+from ultraengine.edge.routes import Surface
+from ultraengine.edge.server import KeyFile, Server
 from ultraengine.gateway.admin import Admin
-from ultraengine.gateway.auth import ApiKeys, KeyFileError, KeyTable
 from ultraengine.gateway.commands import Commands
-from ultraengine.gateway.documents import Documents
-from ultraengine.gateway.door import Door, Doorkeeper, listen, listen_at
 from ultraengine.gateway.edge import Edge, Parts
 from ultraengine.gateway.feeds import Feeds
-from ultraengine.gateway.health import BEAT_S, Heartbeat
-from ultraengine.gateway.http import Http, Surface, to_response
-from ultraengine.gateway.metrics import Exposition
-from ultraengine.gateway.problems import problem_answer
+from ultraengine.gateway.http import Http
+from ultraengine.gateway.openapi import document
 from ultraengine.gateway.quick import QuickServer
-from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.stream import Stream
 from ultraengine.gateway.streams import RECHECK_S, Streams
-from ultraengine.model.errors import EngineError
 
-KEEP_ALIVE_S: Final = 75.0
-LINGER_S: Final = 1.0
-"""Longest time for which the rest of a refused body is read, so that the answer arrives."""
-KEY_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 _log = structlog.get_logger("ultraengine.gateway")
 
 
@@ -63,88 +56,6 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Whether plain command requests are served by `quick.py`, or all by the general server."""
     connections_max: int = 8_192
     """Open connections per listener; beyond it new ones wait in the kernel's queue."""
-
-
-class _Protocol(RequestHandler):
-    """aiohttp's connection, with problem documents for what is not even a request."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """The answer to bytes that are no HTTP, or to a failure outside all handlers."""
-        if status < 500:
-            error = EngineError((message or "not an HTTP request")[:300], code="MALFORMED")
-        else:
-            _log.error("connection.failed", error=repr(exc))
-            error = EngineError("the edge failed")
-        return to_response(request, problem_answer(error), close=True)
-
-
-class _Server(web.Server):
-    """aiohttp's low-level server, counting its connections for the door."""
-
-    def __call__(self) -> RequestHandler:
-        return _Protocol(
-            self,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=KEEP_ALIVE_S,
-            lingering_time=LINGER_S,
-            auto_decompress=False,
-            access_log=None,  # type: ignore[arg-type]  # aiohttp's way to say: none.
-        )
-
-    @property
-    def open_count(self) -> int:
-        """Connections that are open."""
-        return len(self._connections)
-
-
-class KeyFile:
-    """API keys from a file that may change while the process runs."""
-
-    def __init__(self, path: Path, identity: ApiKeys, quotas: Quotas) -> None:
-        self.path = path
-        self._identity = identity
-        self._quotas = quotas
-        self._seen = _stamp(path)
-
-    @staticmethod
-    def read(path: Path) -> KeyTable:
-        """Parse the file.  Raises `KeyFileError`, OSError."""
-        with path.open("rb") as file:
-            content = file.read(KEY_FILE_BYTES_MAX + 1)
-        if len(content) > KEY_FILE_BYTES_MAX:
-            raise KeyFileError(f"the key file is larger than {KEY_FILE_BYTES_MAX} bytes")
-        return KeyTable.parse(content)
-
-    def reload(self) -> bool | None:
-        """Take the file if it changed: True; False when it cannot be used (the old keys stay
-        in force, and it is tried again at its next change); None when it is as it was."""
-        stamp = _stamp(self.path)
-        if stamp == self._seen:
-            return None
-        self._seen = stamp
-        try:
-            table = self.read(self.path)
-        except (KeyFileError, OSError) as error:
-            _log.error("keys.unusable", path=str(self.path), error=str(error))
-            return False
-        self._identity.table = table
-        self._quotas.replace(table.quotas)
-        _log.info("keys.loaded", path=str(self.path), keys=len(table.known))
-        return True
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class Gateway:
@@ -170,7 +81,7 @@ class Gateway:
         self._streams = Streams(self.edge, self._stream_kind)
         self._feeds = self._make_feeds()
         self._admin = Admin(self.edge)
-        self._servers: list[_Server] = []
+        self._servers: list[Server] = []
         self._quick: list[QuickServer] = []
         self._doorkeeper: Doorkeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -231,11 +142,19 @@ class Gateway:
 
     def _documents(self, *, data: bool, admin: bool) -> Documents:
         registry = self.edge.engine.registry
-        feed = self._feeds.offered
-        return Documents(registry, self._admin.offered, data=data, admin=admin, feed=feed)
+        version = metadata.version("ultraengine")
+        made = document(
+            registry,
+            self._admin.offered,
+            version,
+            data=data,
+            admin=admin,
+            feed=self._feeds.offered,
+        )
+        return Documents(made)
 
     def _door(self, listener: socket.socket, surface: Surface) -> Door:
-        general = _Server(self._http.handler(surface))
+        general = Server(self._http.handler(surface))
         self._servers.append(general)
         quick = QuickServer(self.edge, general, self._commands)
         self._quick.append(quick)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from ultraengine.gateway.codec import CodecName
+from ultraengine.edge.codec import CodecName
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.limits import Limits
 from ultraengine.model.pointer import split_place

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ultraengine.gateway.codec import CodecName
+from ultraengine.edge.codec import CodecName
 from ultraengine.model.instant import format_instant
 from ultraengine.model.outcome import CommittedOutcome, Status
 from ultraengine.ports import Caller

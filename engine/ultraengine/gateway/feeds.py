@@ -20,14 +20,14 @@ import msgspec
 import structlog
 from aiohttp.web import BaseRequest, StreamResponse
 
+from ultraengine.edge.auth import require_feed
+from ultraengine.edge.codec import JSON, answer_codec, body_codec
+from ultraengine.edge.problems import Answer
+from ultraengine.edge.routes import Route, Surface, is_loopback, query_pairs, read_body
 from ultraengine.feed.source import FeedPage, FeedSource
 from ultraengine.feed.wire import MEDIA_TYPE, encode_end, encode_page
-from ultraengine.gateway.auth import require_feed
-from ultraengine.gateway.codec import JSON, answer_codec, body_codec
 from ultraengine.gateway.edge import DRAIN_RETRY_AFTER_S, Edge
 from ultraengine.gateway.envelope import DECODE_ERRORS, malformed
-from ultraengine.gateway.http import Route, Surface, is_loopback, query_pairs, read_body
-from ultraengine.gateway.problems import Answer
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.ids import Offset, ShardId, is_name
 from ultraengine.ports import Caller

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ultraengine.gateway.codec import Codec
+from ultraengine.edge.codec import Codec
 from ultraengine.gateway.envelope import DECODE_ERRORS, Envelope
 from ultraengine.model.errors import PROBLEMS, EngineError
 from ultraengine.model.ids import ShardId

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from ultraengine.gateway.codec import CodecName
+from ultraengine.edge.codec import CodecName
 from ultraengine.gateway.envelope import (
     DECODE_ERRORS,
     Parsed,

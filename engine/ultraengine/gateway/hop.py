@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from ultraengine.gateway.auth import KnownCaller
+from ultraengine.edge.auth import KnownCaller
 from ultraengine.model.errors import EngineError
 from ultraengine.ports import Caller
 

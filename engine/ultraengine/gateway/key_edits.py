@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
-from ultraengine.gateway.auth import (
+from ultraengine.edge.auth import (
     KeyEntry,
     KeyFileContent,
     KeyFileError,

@@ -1,14 +1,8 @@
-"""Counters of the edge, as plain integers, turned into Prometheus text when asked.
+"""What the gateway counts beside its HTTP requests (`edge.metrics`): commands and streams."""
 
-Counting one request costs about 0.5 us; the locks of a general metrics library would cost
-ten times that on the hot path.  Only the thread of the event loop counts; a scrape reads.
-"""
-
-from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -16,66 +10,23 @@ from prometheus_client.core import (
     Metric,
 )
 
-LATENCY_BOUNDS_S: Final = (
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01,
-    0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-)  # fmt: skip  # A table reads better in rows.
+from ultraengine.edge.metrics import Histogram, RequestMetrics
+
 SIZE_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 
 
-class Histogram:
-    """Counts of values at or below each bound."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Buckets as Prometheus wants them."""
-        seen = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            seen += count
-            buckets.append((bound, seen))
-        return buckets
-
-
-class EdgeMetrics:
+class EdgeMetrics(RequestMetrics):
     """Everything the edge counts."""
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[str, int], int] = {}
-        """(route, status) -> requests."""
-        self.durations: dict[str, Histogram] = {}
-        """Route -> seconds."""
+        super().__init__()
         self.outcomes: dict[tuple[str, str], int] = {}
         """(outcome, code or '') -> commands; accepted ones are counted per request."""
         self.batch_sizes = Histogram(SIZE_BOUNDS)
-        self.requests_in_flight = 0
         self.streams_open = 0
         self.feeds_open = 0
         self.streams_closed: dict[int, int] = {}
         """Close code -> streams closed by the engine."""
-        self.key_file_reloads: dict[str, int] = {"ok": 0, "failed": 0}
-        self.loop_gap_max_s = 0.0
-        """Longest gap between two beats of the event loop since the start."""
-
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
-        place = (route, status)
-        self.requests[place] = self.requests.get(place, 0) + 1
-        histogram = self.durations.get(route)
-        if histogram is None:
-            histogram = self.durations[route] = Histogram(LATENCY_BOUNDS_S)
-        histogram.observe(seconds)
 
     def commands(self, outcome: str, code: str, count: int) -> None:
         """Count `count` commands that ended alike."""
@@ -86,75 +37,23 @@ class EdgeMetrics:
         """Count one stream that the engine closed."""
         self.streams_closed[code] = self.streams_closed.get(code, 0) + 1
 
-
-class EdgeCollector:
-    """Prometheus collector over `EdgeMetrics`."""
-
-    def __init__(self, metrics: EdgeMetrics) -> None:
-        self._metrics = metrics
-
     def collect(self) -> Iterable[Metric]:
-        """All families of the edge."""
-        edge = self._metrics
-        requests = CounterMetricFamily(
-            "ultra_edge_http_requests", "Answered HTTP requests.", labels=("route", "status")
-        )
-        for (route, status), count in edge.requests.items():
-            requests.add_metric((route, str(status)), count)
-        yield requests
-        durations = HistogramMetricFamily(
-            "ultra_edge_http_request_seconds", "Seconds from request to answer.", labels=("route",)
-        )
-        for route, histogram in edge.durations.items():
-            durations.add_metric((route,), histogram.cumulative(), histogram.total)
-        yield durations
+        """All families of the edge (a Prometheus collector)."""
+        yield from super().collect()
         commands = CounterMetricFamily(
-            "ultra_edge_commands", "Commands answered at the edge.", labels=("outcome", "code")
+            "ultra_edge_commands", "Commands answered at the self.", labels=("outcome", "code")
         )
-        for (outcome, code), count in edge.outcomes.items():
+        for (outcome, code), count in self.outcomes.items():
             commands.add_metric((outcome, code), count)
         yield commands
         sizes = HistogramMetricFamily("ultra_edge_batch_commands", "Commands per batch or frame.")
-        sizes.add_metric((), edge.batch_sizes.cumulative(), edge.batch_sizes.total)
+        sizes.add_metric((), self.batch_sizes.cumulative(), self.batch_sizes.total)
         yield sizes
         closed = CounterMetricFamily(
             "ultra_edge_streams_closed", "Streams closed by the engine.", labels=("code",)
         )
-        for close_code, count in edge.streams_closed.items():
+        for close_code, count in self.streams_closed.items():
             closed.add_metric((str(close_code),), count)
         yield closed
-        reloads = CounterMetricFamily(
-            "ultra_edge_key_file_reloads", "Readings of the key file.", labels=("result",)
-        )
-        for result, count in edge.key_file_reloads.items():
-            reloads.add_metric((result,), count)
-        yield reloads
-        for name, text, value in (
-            (
-                "ultra_edge_http_requests_in_flight",
-                "Requests being answered.",
-                edge.requests_in_flight,
-            ),
-            ("ultra_edge_streams_open", "Open streams.", edge.streams_open),
-            ("ultra_edge_feeds_open", "Open feeds.", edge.feeds_open),
-            (
-                "ultra_edge_loop_gap_max_seconds",
-                "Longest gap of the event loop.",
-                edge.loop_gap_max_s,
-            ),
-        ):
-            yield GaugeMetricFamily(name, text, value=value)
-
-
-class Exposition:
-    """The text of ``/metrics``: the edge's families and those of the parts behind it."""
-
-    content_type: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-    def __init__(self, registry: CollectorRegistry, edge: EdgeMetrics) -> None:
-        self._registry = registry
-        registry.register(EdgeCollector(edge))
-
-    def text(self) -> bytes:
-        """All metrics now."""
-        return generate_latest(self._registry)
+        yield GaugeMetricFamily("ultra_edge_streams_open", "Open streams.", value=self.streams_open)
+        yield GaugeMetricFamily("ultra_edge_feeds_open", "Open feeds.", value=self.feeds_open)

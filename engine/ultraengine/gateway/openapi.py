@@ -5,27 +5,22 @@ problems from the model, statuses from the table of problem codes.  A pure funct
 registry: the same domains give the same bytes.
 """
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from ultraengine.edge.openapi import REFERENCE, Schema, both, clean, parameter, problems
+from ultraengine.edge.problems import CommandProblem, ProblemDocument
 from ultraengine.execution.registry import Handler, Registry
 from ultraengine.gateway.admin import Done, Operation
 from ultraengine.gateway.openapi_service import (
     PLAIN_CODES,
-    REFERENCE,
-    Schema,
     admin_paths,
-    both,
     data_paths,
     health_paths,
-    parameter,
-    problems,
 )
-from ultraengine.gateway.problems import CommandProblem, ProblemDocument
 from ultraengine.gateway.reads import ReadRoutes, Route
 from ultraengine.gateway.samples import example_data
 from ultraengine.model.domain import QuerySpec
@@ -62,18 +57,6 @@ reply with `"duplicate": true`.
 Every answer outside 2xx is a problem document (RFC 9457); branch on its `code`."""
 
 
-def _clean(node: Any) -> Any:
-    """Descriptions as Markdown: docstrings without their indentation and double backquotes."""
-    if isinstance(node, dict):
-        return {
-            name: inspect.cleandoc(member).replace("``", "`")
-            if name == "description" and isinstance(member, str)
-            else _clean(member)
-            for name, member in node.items()
-        }
-    return [_clean(member) for member in node] if isinstance(node, list) else node
-
-
 class _Document:
     """Builds one document."""
 
@@ -90,7 +73,7 @@ class _Document:
         names = {name: re.sub(r"[^A-Za-z0-9._-]+", "_", name) for name in components}
         self._names = names
         self.components: Schema = {
-            names[name]: self._rename(_clean(schema)) for name, schema in components.items()
+            names[name]: self._rename(clean(schema)) for name, schema in components.items()
         }
         renamed = [self._rename(schema) for schema in schemas]
         self._of_type: dict[int, Schema] = {
@@ -366,13 +349,13 @@ class _Document:
             parameter(
                 name,
                 "path",
-                _NAME if name == "key" else _clean(members.pop(name)),
+                _NAME if name == "key" else clean(members.pop(name)),
                 example="book-1" if name == "key" else "example-1",
             )
             for name in in_path
         ]
         return listed + [
-            {**parameter(name, "query", _clean(member)), "required": "default" not in member}
+            {**parameter(name, "query", clean(member)), "required": "default" not in member}
             for name, member in members.items()
         ]
 

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ultraengine.edge.codec import JSON_TYPE, MSGPACK_TYPE
+from ultraengine.edge.openapi import Schema, both, parameter, problems, public
 from ultraengine.feed.wire import MEDIA_TYPE as FEED_TYPE
 from ultraengine.gateway.admin import Done, Operation
-from ultraengine.gateway.codec import JSON_TYPE, MSGPACK_TYPE, PROBLEM_TYPE
-from ultraengine.model.errors import PROBLEMS
 from ultraengine.model.ids import NAME_PATTERN
 
-Schema = dict[str, Any]
-REFERENCE: Final = "#/components/schemas/{name}"
 PLAIN_CODES: Final = (
     "MALFORMED", "UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "NOT_ACCEPTABLE", "OVERLOADED",
     "SHARD_UNAVAILABLE",
@@ -36,30 +34,6 @@ commands, one or an array per frame; replies carry their ids and come in order. 
 `op` are protocol: `hello`, `credit`, `subscribe`, `subscribed`, `event`, `position`, `error`,
 `goaway`. The engine's `hello` says how many commands may be unanswered; one more closes the
 stream with 4008."""
-
-
-def parameter(name: str, where: str, schema: Schema, **more: Any) -> Schema:
-    return {"name": name, "in": where, "required": where == "path", "schema": schema, **more}
-
-
-def problems(codes: Sequence[str], schema: str) -> dict[str, Schema]:
-    """Problem responses by status, each naming its codes."""
-    by_status: dict[int, list[str]] = {}
-    for code in codes:
-        by_status.setdefault(PROBLEMS[code].status, []).append(code)
-    content = {PROBLEM_TYPE: {"schema": {"$ref": REFERENCE.format(name=schema)}}}
-    return {
-        str(status): {
-            "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in listed),
-            "content": content,
-        }
-        for status, listed in sorted(by_status.items())
-    }
-
-
-def both(schema: Schema, **more: Any) -> Schema:
-    """A body in either codec; only JSON carries examples."""
-    return {JSON_TYPE: {"schema": schema, **more}, MSGPACK_TYPE: {"schema": schema}}
 
 
 def data_paths(*, feed: bool) -> Schema:
@@ -91,13 +65,13 @@ def health_paths() -> Schema:
     }
     return {
         "/healthz": {
-            "get": _public("getHealth", "Is the process alive", {JSON_TYPE: {"schema": health}})
+            "get": public("getHealth", "Is the process alive", {JSON_TYPE: {"schema": health}})
         },
         "/readyz": {
-            "get": _public("getReady", "Does the engine serve", {JSON_TYPE: {"schema": ready}})
+            "get": public("getReady", "Does the engine serve", {JSON_TYPE: {"schema": ready}})
         },
         "/openapi.json": {
-            "get": _public(
+            "get": public(
                 "getOpenApi", "This document", {JSON_TYPE: {"schema": {"type": "object"}}}
             )
         },
@@ -116,25 +90,12 @@ def _plain(name: str, summary: str, content: Schema, tag: str = "Engine") -> Sch
     }
 
 
-def _public(name: str, summary: str, content: Schema) -> Schema:
-    return {
-        "operationId": name,
-        "tags": ["Engine"],
-        "summary": summary,
-        "security": [],
-        "responses": {
-            "200": {"description": summary, "content": content},
-            **problems(("MALFORMED", "OVERLOADED", "SHARD_UNAVAILABLE"), "ProblemDocument"),
-        },
-    }
-
-
 def admin_paths(operations: Sequence[Operation], schema: Callable[[Any], Schema]) -> Schema:
     """The admin API, as far as the engine offers it."""
     any_object = {JSON_TYPE: {"schema": {"type": "object"}}, MSGPACK_TYPE: {"schema": {}}}
     paths: Schema = {
         "/metrics": {
-            "get": _public(
+            "get": public(
                 "getMetrics",
                 "Prometheus metrics",
                 {"text/plain": {"schema": {"type": "string"}}},

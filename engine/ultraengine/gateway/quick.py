@@ -24,9 +24,10 @@ from typing import Final, NamedTuple, cast
 
 import structlog
 
+from ultraengine.edge.problems import Answer, problem_answer
+from ultraengine.edge.routes import is_loopback_address
 from ultraengine.gateway.commands import Begun, Commands, Heading
 from ultraengine.gateway.edge import Edge
-from ultraengine.gateway.problems import Answer, problem_answer
 from ultraengine.model.errors import EngineError
 from ultraengine.reply.waiters import Ticket
 
@@ -381,8 +382,3 @@ class QuickConnection(asyncio.Protocol):
         self._since = self._loop.time()
         if close:
             transport.close()
-
-
-def is_loopback_address(address: str) -> bool:
-    """Whether an address is of this machine."""
-    return address.startswith(("127.", "::1", "::ffff:127."))

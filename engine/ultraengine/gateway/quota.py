@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from ultraengine.gateway.auth import TenantQuota
+from ultraengine.edge.auth import TenantQuota
 from ultraengine.model.errors import EngineError
 
 POLICY: Final = "tenant"

@@ -157,13 +157,6 @@ def entity_tag(spec: QuerySpec, value: Any, epoch: int, offset: int) -> str:
     return f'"{epoch}.{offset}"'
 
 
-def matches(header: str, tag: str) -> bool:
-    """Whether ``If-None-Match`` names the tag (weak comparison, RFC 9110 §13.1.2)."""
-    if header.strip() == "*":
-        return True
-    return any(item.strip().removeprefix("W/") == tag for item in header.split(","))
-
-
 def limits_answer(limits: Limits, status: EngineStatus) -> dict[str, Any]:
     """The body of ``GET /v1/limits``: every limit by name, and the dedupe floor."""
     return {**msgspec.structs.asdict(limits), "dedup_floor_time": status.dedup_floor_time}

@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from ultraengine.gateway.codec import Codec
+from ultraengine.edge.codec import Codec
 from ultraengine.gateway.envelope import DECODE_ERRORS
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ultraengine.edge.codec import JSON, MSGPACK, Codec, CodecName
 from ultraengine.execution.registry import Registry
 from ultraengine.gateway.admission import Intake
-from ultraengine.gateway.codec import JSON, MSGPACK, Codec, CodecName
 from ultraengine.gateway.commands import Commands
 from ultraengine.gateway.edge import Edge, Parts
 from ultraengine.gateway.envelope import Envelope, Parsed

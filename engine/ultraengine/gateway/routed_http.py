@@ -7,14 +7,14 @@ from typing import Final
 import msgspec
 from aiohttp.web import BaseRequest
 
-from ultraengine.gateway.auth import require_scope
-from ultraengine.gateway.codec import answer_codec
-from ultraengine.gateway.commands import Headers
+from ultraengine.edge.auth import require_scope
+from ultraengine.edge.codec import answer_codec
+from ultraengine.edge.health import Heartbeat
+from ultraengine.edge.metrics import Exposition
+from ultraengine.edge.problems import Answer, Headers
+from ultraengine.edge.routes import Endpoint, is_loopback, query_pairs
 from ultraengine.gateway.envelope import DECODE_ERRORS
-from ultraengine.gateway.health import Heartbeat
-from ultraengine.gateway.http import Endpoint, Http, is_loopback, query_pairs
-from ultraengine.gateway.metrics import Exposition
-from ultraengine.gateway.problems import Answer
+from ultraengine.gateway.http import Http
 from ultraengine.gateway.routed import RoutedCommands, RoutedEdge, notice
 from ultraengine.gateway.watch import Watch, shard_name
 from ultraengine.model.errors import EngineError, Malformed

@@ -21,8 +21,8 @@ import structlog
 from aiohttp import WSMsgType
 from aiohttp.web import BaseRequest, WebSocketResponse
 
+from ultraengine.edge.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway.admission import Intake, merge, refuse_all
-from ultraengine.gateway.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway.edge import Edge
 from ultraengine.gateway.engine import Feed
 from ultraengine.gateway.envelope import Parsed

@@ -7,9 +7,9 @@ import structlog
 from aiohttp.web import BaseRequest, StreamResponse, WebSocketResponse
 from aiohttp.web_exceptions import HTTPException
 
+from ultraengine.edge.problems import Answer
+from ultraengine.edge.routes import Route, Surface, is_loopback
 from ultraengine.gateway.edge import DRAIN_RETRY_AFTER_S, Edge
-from ultraengine.gateway.http import Route, Surface, is_loopback
-from ultraengine.gateway.problems import Answer
 from ultraengine.gateway.stream import CLOSE_WAIT_S, HEARTBEAT_S, KEY_REVOKED, SUBPROTOCOLS, Stream
 from ultraengine.model.errors import EngineError, Malformed
 

@@ -9,8 +9,8 @@ import msgspec
 import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from ultraengine.gateway.auth import ADMIN_SCOPE, KnownCaller
-from ultraengine.gateway.codec import JSON_TYPE
+from ultraengine.edge.auth import ADMIN_SCOPE, KnownCaller
+from ultraengine.edge.codec import JSON_TYPE
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.envelope import DECODE_ERRORS
 from ultraengine.gateway.forwarded import problem_of

@@ -155,10 +155,10 @@ def leads_to(
     while at >= 0:
         try:
             if (position + at) % frames.ALIGNMENT == 0:
-                found, chain = frames.decode(tail, at, keys)
+                found = frames.decode(tail, at, keys)
                 belongs(found.header, segment)
                 if at + found.header.frame_bytes == len(tail):
-                    return _stands_at(found.header, chain, following)
+                    return _stands_at(found.header, found.chain, following)
         except FrameDamaged:
             pass  # It only looked like a frame: content may, and so may the end of one.
         at = tail.rfind(frames.MAGIC, 0, at)

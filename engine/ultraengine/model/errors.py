@@ -44,6 +44,20 @@ _ROWS: Final = (
         "Correct the member named by 'pointer' and send it again.",
     ),
     Problem(
+        "UNKNOWN_FILTER",
+        400,
+        _CALLER,
+        "The list has no such filter",
+        "Use the filters and operators that 'detail' names; see /openapi.json.",
+    ),
+    Problem(
+        "BAD_CURSOR",
+        400,
+        _CALLER,
+        "The cursor does not belong to this list",
+        "Send next_cursor with the same filters and order, or begin at the first page.",
+    ),
+    Problem(
         "UNAUTHENTICATED",
         401,
         _CALLER,
@@ -160,6 +174,13 @@ _ROWS: Final = (
         "Free space on the volume; the same id may be sent again later.",
     ),
     Problem(
+        "PROJECTION_UNAVAILABLE",
+        503,
+        _RETRY,
+        "The tables cannot be read now",
+        "Wait for Retry-After and read again; the engine answers meanwhile.",
+    ),
+    Problem(
         "PAUSED",
         503,
         _RETRY,
@@ -179,6 +200,13 @@ _ROWS: Final = (
         _RETRY,
         "The outcome is not known yet",
         "Ask for it at 'location', or send the same id again.",
+    ),
+    Problem(
+        "READ_TIMEOUT",
+        504,
+        _RETRY,
+        "The read took longer than is allowed",
+        "Ask for less: a shorter period, more filters, a smaller page.",
     ),
     Problem(
         "WAIT_TIMEOUT",

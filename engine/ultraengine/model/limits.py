@@ -56,6 +56,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ``clock.leaped``): logged time cannot be taken back."""
     page_items_max: int = 1_000
     """Items per page of a list; more asked: 400 MALFORMED."""
+    filter_values_max: int = 100
+    """Values of one ``in`` filter of a read over SQL; more: 400 MALFORMED."""
+    sql_statement_s: float = 5.0
+    """Longest statement of a read over SQL; then it is ended, 504 READ_TIMEOUT."""
+    sql_reads_max: int = 256
+    """Reads over SQL being answered, those that wait for ``min_offset`` included; more: 429
+    OVERLOADED."""
+    sql_connections: int = 8
+    """Connections that an `ultra query` holds to its database."""
     stream_credit: int = 4_096
     """Unanswered commands per stream; overdraft closes it with 4008."""
     stream_buffer_bytes_max: int = 4 * MIB

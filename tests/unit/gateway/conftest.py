@@ -16,9 +16,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ultraengine.domains.counter import DOMAIN
+from ultraengine.edge.auth import Loopback
 from ultraengine.execution.context import CommandContext, EventPlace
 from ultraengine.execution.registry import Admitted, Registry
-from ultraengine.gateway.auth import Loopback
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.model.domain import Domain, QuerySpec

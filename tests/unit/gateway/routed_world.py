@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from tests.unit.gateway.conftest import CountingRandom, Served, SmallEngine, SmallFeed, StillClock
 
 from ultraengine.domains.counter import DOMAIN
+from ultraengine.edge.auth import Loopback
 from ultraengine.execution.registry import Registry
 from ultraengine.feed.source import FeedSource
-from ultraengine.gateway.auth import Loopback
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Engine, Operations

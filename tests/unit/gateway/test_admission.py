@@ -8,11 +8,11 @@ import structlog
 from tests.unit.gateway.conftest import add
 
 from ultraengine.domains.counter import DOMAIN
+from ultraengine.edge.auth import KnownCaller
+from ultraengine.edge.codec import JSON
 from ultraengine.execution.pipeline import Hooks
 from ultraengine.execution.registry import Registry
 from ultraengine.gateway.admission import Intake, admit, admit_all, merge, name_of, refuse_all
-from ultraengine.gateway.auth import KnownCaller
-from ultraengine.gateway.codec import JSON
 from ultraengine.gateway.envelope import Envelope, Parsed, Refusal, decode_batch
 from ultraengine.gateway.samples import sample
 from ultraengine.model.command import Command

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests.unit.gateway.conftest import START, CountingRandom, StillClock
 
-from ultraengine.gateway.auth import (
+from ultraengine.edge.auth import (
     ApiKeys,
     KeyEntry,
     KeyFileError,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ultraengine.gateway.codec import JSON, MSGPACK, Codec, answer_codec, body_codec
+from ultraengine.edge.codec import JSON, MSGPACK, Codec, answer_codec, body_codec
 from ultraengine.model.errors import EngineError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from ultraengine.gateway.codec import JSON, MSGPACK, Codec
+from ultraengine.edge.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway.envelope import (
     ID_RANDOM_BYTES,
     Envelope,

@@ -10,11 +10,11 @@ import pytest
 from tests.unit.gateway.conftest import Served, Serving, StillClock
 from tests.unit.gateway.routed_world import RoutedServed, RoutedServing
 
+from ultraengine.edge.auth import ApiKeys, KeyTable, KnownCaller, issue_key
 from ultraengine.feed.driver import Feed
 from ultraengine.feed.remote.driver import HttpFeed
 from ultraengine.feed.source import FeedPage
 from ultraengine.feed.wire import MEDIA_TYPE, FeedReader
-from ultraengine.gateway.auth import ApiKeys, KeyTable, KnownCaller, issue_key
 from ultraengine.gateway.routed import RoutedEdge
 from ultraengine.gateway.routed_feeds import RoutedSource
 from ultraengine.model.errors import EngineError

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ultraengine.gateway.codec import JSON, MSGPACK, Codec
+from ultraengine.edge.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway.envelope import Envelope
 from ultraengine.gateway.forwarded import (
     Heard,

@@ -11,7 +11,7 @@ from tests.unit.gateway.routed_world import SECRET, RoutedServed, RoutedServing
 from tests.unit.gateway.test_http import batch
 from tests.unit.gateway.test_stream import connect, opened
 
-from ultraengine.gateway.auth import KnownCaller
+from ultraengine.edge.auth import KnownCaller
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.hop import HopIdentity, hop_headers
 from ultraengine.model.errors import EngineError, InvariantBroken

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.unit.gateway.conftest import CountingRandom, Served, Serving, StillClock, add
 
-from ultraengine.gateway.auth import ApiKeys, KeyTable, entry_text, issue_key
+from ultraengine.edge.auth import ApiKeys, KeyTable, entry_text, issue_key
 from ultraengine.gateway.driver import GatewayOptions
 from ultraengine.model.errors import PROBLEMS, EngineError
 from ultraengine.model.limits import Limits

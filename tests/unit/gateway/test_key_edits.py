@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.unit.gateway.conftest import CountingRandom, StillClock
 
-from ultraengine.gateway.auth import ApiKeys, KeyFileError, KeyTable, read_keys
+from ultraengine.edge.auth import ApiKeys, KeyFileError, KeyTable, read_keys
 from ultraengine.gateway.key_edits import with_new_key, without_key
 from ultraengine.model.errors import EngineError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ultraengine.gateway.codec import PROBLEM_TYPE
-from ultraengine.gateway.problems import errors_page, problem_answer, reply_problem
+from ultraengine.edge.codec import PROBLEM_TYPE
+from ultraengine.edge.problems import errors_page, problem_answer, reply_problem
 from ultraengine.model.errors import PROBLEMS, EngineError
 from ultraengine.model.reply import Durable, Reply, ReplyError
 
@@ -77,7 +77,7 @@ def test_a_reply_that_names_no_error_is_our_fault() -> None:
 def test_the_page_of_errors_is_current() -> None:
     page = DOCS / "errors.md"
     assert page.read_text() == errors_page(), (
-        f"write it anew: python -c 'from ultraengine.gateway.problems import errors_page; "
+        f"write it anew: python -c 'from ultraengine.edge.problems import errors_page; "
         f'print(errors_page(), end="")\' > {page}'
     )
 

@@ -22,8 +22,8 @@ from tests.unit.gateway.conftest import (
 )
 
 from ultraengine.domains.counter import DOMAIN
-from ultraengine.gateway import door
-from ultraengine.gateway.auth import (
+from ultraengine.edge import door
+from ultraengine.edge.auth import (
     ApiKeys,
     KeyFileError,
     KeyTable,
@@ -31,12 +31,13 @@ from ultraengine.gateway.auth import (
     entry_text,
     issue_key,
 )
-from ultraengine.gateway.door import Door, Doorkeeper, listen
-from ultraengine.gateway.driver import KEY_FILE_BYTES_MAX, Gateway, GatewayOptions, KeyFile
+from ultraengine.edge.door import Door, Doorkeeper, listen
+from ultraengine.edge.health import LOOP_AGE_MAX_S, Heartbeat, health_bytes
+from ultraengine.edge.metrics import Histogram
+from ultraengine.edge.server import KEY_FILE_BYTES_MAX, KeyFile
+from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
-from ultraengine.gateway.health import LOOP_AGE_MAX_S, Heartbeat, health_bytes
-from ultraengine.gateway.metrics import Histogram
 from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.waits import Waits
 from ultraengine.model.errors import EngineError
@@ -250,7 +251,7 @@ async def test_a_changed_key_file_is_taken_while_requests_go_on(
     keys = Keys(tmp_path / "keys.toml")
     (old,) = keys.write("till-1")
     identity = ApiKeys(KeyFile.read(keys.path), StillClock())
-    file = KeyFile(keys.path, identity, keys.quotas)
+    file = KeyFile(keys.path, identity, keys.quotas.replace)
     served = await serving(identity=identity, key_file=file)
     assert (await served.send(add(), Authorization=f"Bearer {old}"))[0] == 200
     (new,) = keys.write("till-2")
@@ -268,7 +269,7 @@ def test_a_key_file_that_cannot_be_used_leaves_the_old_keys_in_force(tmp_path: P
     keys = Keys(tmp_path / "keys.toml")
     (key,) = keys.write("till-1")
     identity = ApiKeys(KeyFile.read(keys.path), StillClock())
-    file = KeyFile(keys.path, identity, keys.quotas)
+    file = KeyFile(keys.path, identity, keys.quotas.replace)
     assert file.reload() is None
     for damage in (lambda: keys.path.write_text("["), keys.path.unlink):
         damage()

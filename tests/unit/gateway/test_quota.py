@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultraengine.gateway.auth import TenantQuota
+from ultraengine.edge.auth import TenantQuota
 from ultraengine.gateway.quota import Quotas, TokenBucket
 from ultraengine.model.errors import EngineError
 

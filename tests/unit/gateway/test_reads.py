@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from ultraengine.gateway.reads import ReadRoutes, entity_tag, matches, read_request
+from ultraengine.edge.routes import matches
+from ultraengine.gateway.reads import ReadRoutes, entity_tag, read_request
 from ultraengine.model.domain import QuerySpec
 from ultraengine.model.errors import EngineError, InvariantBroken, Malformed
 

@@ -16,9 +16,9 @@ from tests.unit.gateway.conftest import CountingRandom, Served, Serving, add
 
 from ultraengine.domains.counter import DOMAIN
 from ultraengine.domains.ledger import DOMAIN as LEDGER
+from ultraengine.edge.auth import ApiKeys, KeyTable, entry_text, issue_key
+from ultraengine.edge.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway import stream
-from ultraengine.gateway.auth import ApiKeys, KeyTable, entry_text, issue_key
-from ultraengine.gateway.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway.frames import CommandFrame, Subscribe, read_frame
 from ultraengine.gateway.stream import SUBPROTOCOLS
 from ultraengine.model.errors import EngineError

@@ -13,6 +13,7 @@ from tests.unit.shard.test_hunt_halt import FullFiles
 from tests.unit.shard.test_shard import LIMITS, Fragile, Rig, SmallDisk, code_of
 
 from ultraengine.execution.registry import Admitted
+from ultraengine.execution.system import RaiseFloor
 from ultraengine.log.driver import Written
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.ports import Disk, File
@@ -150,8 +151,8 @@ async def test_what_wants_a_group_in_one_turn_is_given_one_turn_of_the_loop(tmp_
 
     shard._scheduled_pump = counted  # type: ignore[method-assign]
     end = shard.executor.applied_end
-    shard.raise_floor(1)
-    shard.raise_floor(1)
+    shard.log_own(RaiseFloor(1))
+    shard.log_own(RaiseFloor(1))
     await asyncio.sleep(0)
     assert len(turns) == 1
     await shard.rest()
@@ -219,7 +220,7 @@ async def test_space_is_looked_for_once_however_often_there_is_none(
     await full.send(full.admit("a"))
     assert shard.status().state == "read_only"
     for _ in range(3):  # The engine's own commands are tried whatever the state.
-        shard.raise_floor(1)
+        shard.log_own(RaiseFloor(1))
         await asyncio.wait_for(shard.rest(), 20)
     assert looks == [3600.0]
 

@@ -14,6 +14,7 @@ from ultraengine.domains.ledger.lane import LANE, Lane
 from ultraengine.domains.ledger.overlay import overlay
 from ultraengine.domains.ledger.queries import QUERIES
 from ultraengine.domains.ledger.reversals import decide_reversal
+from ultraengine.domains.ledger.sql_reads import SQL_READS
 from ultraengine.domains.ledger.state import Book, LedgerSlot
 from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.domains.ledger.transfers import decide_transfer
@@ -147,6 +148,7 @@ class Ledger:
     queries: Final[Sequence[QuerySpec]] = QUERIES
     examples: Final = EXAMPLES
     projections: Final = (TABLES,)
+    sql_reads: Final = SQL_READS
     # As they are: a method around them would cost a call per command.
     evolve = staticmethod(evolve)
     due = staticmethod(holds.due)

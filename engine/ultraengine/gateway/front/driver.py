@@ -12,10 +12,11 @@ from typing import Final, cast
 
 from prometheus_client import CollectorRegistry
 
-from ultraengine.gateway.driver import Gateway, GatewayOptions, KeyFile
+from ultraengine.edge.metrics import Exposition
+from ultraengine.edge.server import KeyFile
+from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.http import Http
-from ultraengine.gateway.metrics import Exposition
 from ultraengine.gateway.routed import RoutedCommands, RoutedEdge
 from ultraengine.gateway.routed_feeds import RoutedFeeds
 from ultraengine.gateway.routed_http import RoutedHttp

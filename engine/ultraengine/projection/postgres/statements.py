@@ -21,7 +21,7 @@ VERSION_MIN: Final = 15
 
 SET, POSITION, LEDGER = SETS.name, POSITIONS.name, engine_tables.LEDGER.name
 REQUEST, SLICE = REQUESTS.name, SLICES.name
-READABLE: Final = (SET, POSITION, LEDGER)
+READABLE: Final = (SET, POSITION, LEDGER, SLICE)
 """What a reader may see besides the projections."""
 _ID: Final = "projection = $1 AND build = $2"
 

@@ -25,11 +25,12 @@ from ultraengine.projection.target import (
 T = TypeVar("T")
 
 SCHEME: Final = "sqlite:///"
-_UNAVAILABLE: Final = frozenset({
+UNAVAILABLE: Final = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOTADB,
 })  # fmt: skip
+"""Primary error codes that say something of the file, not of the statement."""
 
 
 def path_of(url: str) -> str:
@@ -139,6 +140,6 @@ class SqliteTarget:
 def _translated(error: sqlite3.Error, where: str) -> Exception:
     """What an error of SQLite means to a worker; others are bugs and stay as they are."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in _UNAVAILABLE:
+    if code is not None and code & 0xFF in UNAVAILABLE:
         return TargetUnavailable(f"{where}: {error}")
     return error

@@ -215,7 +215,7 @@ async def test_a_reader_sees_its_tenant_alone_and_changes_nothing(postgres_url: 
         await database.execute("SET ROLE ultra_reader")
 
         async def seen(relation: str) -> list[str]:
-            found = await database.fetch(f"SELECT tenant, n FROM {relation} ORDER BY n")  # noqa: S608
+            found = await database.fetch(f"SELECT tenant, n FROM {relation} ORDER BY n")
             return [row["tenant"] for row in found]
 
         for relation in ("probe_fact", "probe_fact__v1_b1"):

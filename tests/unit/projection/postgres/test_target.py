@@ -34,7 +34,7 @@ class TestPostgresTarget(TargetContract):
             if await database.fetchval("SELECT to_regclass($1)", relation) is None:
                 raise LookupError(relation)
             rows = await database.fetch(
-                f"SELECT {dialect.names(table.names)} FROM {dialect.quote(relation)}"  # noqa: S608
+                f"SELECT {dialect.names(table.names)} FROM {dialect.quote(relation)}"
             )
         kinds = [column.type for column in table.columns]
         return [tuple(map(plain, kinds, row)) for row in rows]

@@ -15,13 +15,16 @@ from typing import Any, Final
 
 import msgspec
 
-from ultraengine.gateway.codec import PROBLEM_TYPE
+from ultraengine.edge.codec import PROBLEM_TYPE
 from ultraengine.model.errors import PROBLEMS, EngineError, Family, Problem
 from ultraengine.model.reply import Durable, OutcomeName, Reply, ReplyError
 
 RETRY_AFTER_DEFAULT_S: Final = 1.0
 """``Retry-After`` of retryable problems that name no time of their own."""
 _STATUS_RETRY_AFTER: Final = frozenset({429, 503})
+
+
+Headers = tuple[tuple[str, str], ...]
 
 
 class ProblemDocument(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from ultraengine.gateway.health import Heartbeat, health_bytes
+from ultraengine.edge.health import Heartbeat, health_bytes
 
 BACKLOG: Final = 1_024
 FIRST_BYTES_S: Final = 10.0

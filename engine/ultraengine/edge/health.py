@@ -7,8 +7,8 @@ age of the last beat.  A loop that is late is alive; one that has not come back 
 
 from typing import Final
 
-from ultraengine.gateway.codec import JSON
-from ultraengine.gateway.problems import Answer, problem_answer
+from ultraengine.edge.codec import JSON
+from ultraengine.edge.problems import Answer, problem_answer
 from ultraengine.model.errors import EngineError
 
 BEAT_S: Final = 0.1

@@ -5,19 +5,15 @@ style sheet, all beside this module.
 """
 
 import hashlib
-from collections.abc import Sequence
-from importlib import metadata, resources
-from typing import Final
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Final
 
 from aiohttp.web import BaseRequest
 
-from ultraengine.execution.registry import Registry
-from ultraengine.gateway.admin import Operation
-from ultraengine.gateway.codec import JSON, JSON_TYPE
-from ultraengine.gateway.http import Endpoint, Route, Surface
-from ultraengine.gateway.openapi import document
-from ultraengine.gateway.problems import Answer
-from ultraengine.gateway.reads import matches
+from ultraengine.edge.codec import JSON, JSON_TYPE
+from ultraengine.edge.problems import Answer
+from ultraengine.edge.routes import Endpoint, Route, Surface, matches
 
 _PAGES: Final = (
     ("/docs", "docs.html", "text/html; charset=utf-8"),
@@ -37,23 +33,13 @@ _SECURITY: Final = (
 class Documents:
     """The documents of one listener."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        operations: Sequence[Operation],
-        *,
-        data: bool,
-        admin: bool,
-        feed: bool,
-    ) -> None:
-        version = metadata.version("ultraengine")
-        made = document(registry, operations, version, data=data, admin=admin, feed=feed)
-        self.openapi = JSON.encode(made)
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.openapi = JSON.encode(document)
 
     def add_to(self, surface: Surface) -> None:
         """Serve the documents; they hold nothing secret and need no key."""
         surface["/openapi.json"] = Route("/openapi.json", GET=_static(self.openapi, JSON_TYPE))
-        files = resources.files("ultraengine.gateway") / "static"
+        files = resources.files("ultraengine.edge") / "static"
         for path, name, kind in _PAGES:
             surface[path] = Route("/docs", GET=_static((files / name).read_bytes(), kind))
         surface["/"] = Route("/", GET=_to_docs)

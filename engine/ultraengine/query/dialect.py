@@ -1,0 +1,65 @@
+"""How statements of reads differ between databases: names, parameters, values.
+
+A database is one subclass beside its reader (`readers/sqlite/dialect.py`, …).  It knows how the
+target of the same name stores each `ColumnType`, and must give back what was put in.
+"""
+
+from typing import Any, ClassVar
+
+from ultraengine.model.projection import Aggregate, Column, ColumnType, Value
+
+
+class ReadDialect:
+    """Standard SQL.  Subclasses say what is different."""
+
+    name: ClassVar[str] = "sql"
+    quotes: ClassVar[tuple[str, str]] = ('"', '"')
+    row_values: ClassVar[bool] = True
+    """Whether ``(a, b) > (x, y)`` is understood and finds its rows by an index."""
+
+    def quote(self, name: str) -> str:
+        """A declared name.  Quoted always: a column may be called like a keyword."""
+        return f"{self.quotes[0]}{name}{self.quotes[1]}"
+
+    def parameter(self, number: int, kind: ColumnType) -> str:  # noqa: ARG002  (others need them)
+        """The place of the parameter with this number, from 1."""
+        return "?"
+
+    def bind(self, value: Value, kind: ColumnType) -> Any:  # noqa: ARG002  (others need it)
+        """A value as the driver takes it."""
+        return value
+
+    def load(self, raw: Any, column: Column) -> Value:  # noqa: ARG002  (others need it)
+        """The value that the driver gives for one of this column; null is None."""
+        found: Value = raw
+        return found
+
+    def compare(self, column: str, sign: str, place: str, value: Value, kind: ColumnType) -> str:  # noqa: ARG002
+        """A comparison of a column with the parameter at `place`, whose value is `value`."""
+        return f"{column} {sign} {place}"
+
+    def aggregate_select(self, of: Aggregate) -> str:
+        """The declared SELECT of an aggregate as its target computes it."""
+        return of.select
+
+    # --- exact arithmetic (`model.reads.MACROS`) ------------------------------------------
+
+    def total(self, x: str) -> str:
+        """Sum of amounts."""
+        return f"SUM({x})"
+
+    def plus(self, x: str, y: str) -> str:
+        """Of two amounts."""
+        return f"({x} + {y})"
+
+    def minus(self, x: str, y: str) -> str:
+        """Of two amounts."""
+        return f"({x} - {y})"
+
+    def debit(self, x: str) -> str:
+        """How far an amount is below zero."""
+        return f"CASE WHEN {x} < 0 THEN 0 - {x} ELSE 0 END"
+
+    def credit(self, x: str) -> str:
+        """How far it is above."""
+        return f"CASE WHEN {x} > 0 THEN {x} ELSE 0 END"

@@ -80,7 +80,7 @@ def test_a_lookup_goes_on_where_damage_that_is_mended_now_has_stopped_the_one_be
     frames = list(world.log.reader().frames(0, 21))
     world.log.close(clean=True)
     first, second = world.segments()[:2]
-    world.restart(world.disk.kill(), verify_from=int(second[8:28]))
+    world.restart(world.disk.kill(), verify_from=lambda: int(second[8:28]))
     position = 4096 + sum(one.header.frame_bytes for one in frames[:20])
     reader = world.log.reader()
     good = world.read(first)[position : position + 64]

@@ -123,11 +123,11 @@ def test_sums_and_extremes_are_exact(
         "INSERT INTO numbers VALUES (?)",
         [(None if value is None else stored(value),) for value in values],
     )
-    query = f"SELECT {sum_of('x')}, ultra_min(x), ultra_max(x) FROM numbers"  # noqa: S608
+    query = f"SELECT {sum_of('x')}, ultra_sum(x), ultra_min(x), ultra_max(x) FROM numbers"  # noqa: S608
     found = tuple(map(loaded, database.execute(query).fetchone()))
     numbers = [value for value in values if value is not None]
-    expected = (sum(numbers), min(numbers), max(numbers)) if numbers else (None, None, None)
-    assert found == expected
+    expected = [function(numbers) if numbers else None for function in (sum, sum, min, max)]
+    assert list(found) == expected
 
 
 def test_a_sum_of_texts_without_words_is_their_sum(database: sqlite3.Connection) -> None:

@@ -358,6 +358,15 @@ class TargetContract(AnyTargetContract):
         same(await target.refresh(other, PROBE, 0), 0)
         same(await target.refresh(of, PROBE, 0), 1)
 
+    async def test_dropping_a_set_forgets_its_slices(self, target: Target) -> None:
+        """A set that takes its number later has none."""
+        of = await target.create(PROBE, 1, NOW)
+        await target.write(of, PROBE, batch_of(_paid("a", DAY, 5, 5)), moved(0, 1))
+        names = [*(table.name for table in PROBE.tables), DAY_TOTAL.table.name]
+        await target.drop(of, names, NOW)
+        again = await target.create(PROBE, 1, NOW)
+        same(await target.refresh(again, PROBE, 0), 0)
+
     # --- checksums -----------------------------------------------------------------------
 
     async def test_checksums_do_not_depend_on_the_order_of_the_rows(self, target: Target) -> None:

@@ -106,7 +106,7 @@ async def test_two_projections_are_fed_from_one_reading() -> None:
     worker, _ = make_worker(database, feed, ShopTables(), AuditTables())
     async with working(worker) as task:
         await until(lambda: holds(database, [log]) and holds(database, [log], "audit"), task)
-        assert len(worker._lanes) == 1
+        assert len(worker._readings) == 1
     assert shown(database) == await undisturbed([log], ShopTables(), AuditTables())
 
 
@@ -282,13 +282,14 @@ async def test_a_refused_batch_that_passes_in_parts_goes_on() -> None:
     assert shown(database) == await undisturbed([log])
 
 
-async def test_poison_behind_a_refused_row_waits_for_its_turn() -> None:
+@pytest.mark.parametrize("next_event", [Poisoned("apple"), Sold("a", 1)])
+async def test_what_is_behind_a_refused_row_waits_for_its_turn(next_event: Any) -> None:
     log, database = busy_log(0, 3), MemoryDatabase()
     at = log.end
     log.add(T0, [(command(2), [Sold("gold", 5_000)])])
-    log.add(T0, [(command(3), [Poisoned("apple")])])
-    # No look comes between the two groups.
-    limits = msgspec.structs.replace(QUICK, batch_rows_max=1, poll_s=0.3)
+    log.add(T0, [(command(3), [next_event])])
+    # Neither a look nor a refresh comes between the two groups.
+    limits = msgspec.structs.replace(QUICK, batch_rows_max=1, poll_s=0.3, refresh_s=60.0)
     worker, _ = make_worker(database, MemoryFeed([log]), limits=limits)
     async with working(worker) as task:
         await until(lambda: is_parked(database), task)

@@ -8,8 +8,8 @@ from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.ports import Clock
 from ultraengine.projection.decode import WHOLE
-from ultraengine.projection.lane import SetKey, key_of
 from ultraengine.projection.projector import REASON_CHARS_MAX, Declared
+from ultraengine.projection.readings import SetKey, key_of
 from ultraengine.projection.sets import (
     Action,
     Create,

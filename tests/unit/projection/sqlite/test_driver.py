@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ultraengine.model.errors import InvariantBroken
@@ -151,6 +152,8 @@ async def test_a_set_that_is_gone_is_served_by_nobody(target: SqliteTarget) -> N
     await target.drop(of, [], NOW)
     with pytest.raises(Fenced, match="gone"):
         await target.serve(of, PROBE, NOW)
+    # All its tables went, although nobody named them.
+    assert await target.create(PROBE, 1, NOW) == of
 
 
 async def test_any_program_reads_the_views(target: SqliteTarget, other: sqlite3.Connection) -> None:
@@ -174,6 +177,17 @@ async def test_slices_are_computed_so_many_at_a_time(
     await target.write(of, PROBE, batch_of(*days), moved(0, 1))
     assert [await target.refresh(of, PROBE, 9) for _ in range(3)] == [3, 1, 0]
     assert (await target.checksums(of, [DAY_TOTAL.table]))["day_total"].rows == 5
+
+
+async def test_aggregates_share_what_may_be_computed_at_once(target: SqliteTarget) -> None:
+    other = msgspec.structs.replace(
+        DAY_TOTAL, table=msgspec.structs.replace(DAY_TOTAL.table, name="again")
+    )
+    projection = ProbeTables("two", 1, PROBE.tables, (DAY_TOTAL, other))
+    of = await target.create(projection, 1, NOW)
+    days = [("put", "daily", ("t", "a", DAY + day, 1, 1), None) for day in range(3)]
+    await target.write(of, projection, batch_of(*days), moved(0, 1))
+    assert [await target.refresh(of, projection, 4) for _ in range(2)] == [2, 0]
 
 
 async def test_days_are_kept_as_days(target: SqliteTarget) -> None:

@@ -10,7 +10,8 @@ PATH=$PATH:/usr/sbin:/sbin
 case ${1:-} in
   test) wanted=(make:make gcc:gcc strace:strace fusermount3:fuse3 mkfs.ext4:e2fsprogs losetup:mount
     mariadbd:mariadb-server) ;;
-  bench) wanted=(psql:postgresql pg_lsclusters:postgresql redis-server:redis-server taskset:util-linux) ;;
+  bench) wanted=(psql:postgresql pg_lsclusters:postgresql redis-server:redis-server taskset:util-linux
+    mariadbd:mariadb-server mariadb:mariadb-client) ;;
   *) echo "usage: hack/packages.sh test|bench" >&2; exit 2 ;;
 esac
 

@@ -65,7 +65,7 @@ def test_an_address_is_shown_without_its_password() -> None:
     ],
 )
 def test_a_url_that_is_none_is_refused_with_what_is_wrong(url: str, wrong: str) -> None:
-    with pytest.raises(ValueError, match=wrong):
+    with pytest.raises(InvariantBroken, match=wrong):
         parse(url)
 
 

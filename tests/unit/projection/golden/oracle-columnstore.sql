@@ -89,7 +89,7 @@ CREATE TABLE "ledger_transfer__v1_b1" (
   CONSTRAINT "ledger_transfer__v1_b1_sides" CHECK ("source" <> "target"),
   CONSTRAINT "ledger_transfer__v1_b1_status" CHECK ("status" IN ('posted', 'pending', 'reversal')),
   CONSTRAINT "ledger_transfer__v1_b1_reversal" CHECK (("status" = 'reversal' AND "reverses" IS NOT NULL) OR ("status" <> 'reversal' AND "reverses" IS NULL)),
-  CONSTRAINT "ledger_transfer__v1_b1_hold" CHECK (("status" = 'pending' AND "hold_timeout_s" >= 0) OR ("status" <> 'pending' AND "hold_timeout_s" IS NULL)),
+  CONSTRAINT "ledger_transfer__v1_b1_hold" CHECK (("status" = 'pending' AND "hold_timeout_s" IS NOT NULL AND "hold_timeout_s" >= 0) OR ("status" <> 'pending' AND "hold_timeout_s" IS NULL)),
   CONSTRAINT "ledger_transfer__v1_b1_hold_timeout_s_range" CHECK ("hold_timeout_s" BETWEEN -9223372036854775808 AND 9223372036854775807),
   CONSTRAINT "ledger_transfer__v1_b1_shard_range" CHECK ("shard" BETWEEN -9223372036854775808 AND 9223372036854775807),
   CONSTRAINT "ledger_transfer__v1_b1_log_offset_range" CHECK ("log_offset" BETWEEN -9223372036854775808 AND 9223372036854775807),

@@ -56,7 +56,7 @@ CREATE TABLE [ledger_transfer__v1_b1] (
   CONSTRAINT [ledger_transfer__v1_b1_sides] CHECK ([source] <> [target]),
   CONSTRAINT [ledger_transfer__v1_b1_status] CHECK ([status] IN ('posted', 'pending', 'reversal')),
   CONSTRAINT [ledger_transfer__v1_b1_reversal] CHECK (([status] = 'reversal' AND [reverses] IS NOT NULL) OR ([status] <> 'reversal' AND [reverses] IS NULL)),
-  CONSTRAINT [ledger_transfer__v1_b1_hold] CHECK (([status] = 'pending' AND [hold_timeout_s] >= 0) OR ([status] <> 'pending' AND [hold_timeout_s] IS NULL)),
+  CONSTRAINT [ledger_transfer__v1_b1_hold] CHECK (([status] = 'pending' AND [hold_timeout_s] IS NOT NULL AND [hold_timeout_s] >= 0) OR ([status] <> 'pending' AND [hold_timeout_s] IS NULL)),
   CONSTRAINT [ledger_transfer__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_transfer__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
   CONSTRAINT [ledger_transfer__v1_b1_transfer_end] CHECK ([transfer] NOT LIKE N'% ')

@@ -53,9 +53,10 @@ Try a first transfer (in another terminal):
 
 """
 FIRST_QUERY = """\
-What it made of the tables, a moment later:
+What it made of the tables, a moment later, for any program, or over HTTP at port 8082:
 
   sqlite3 '{database}' 'SELECT account, asset, balance FROM ledger_account'
+  ultra query --target 'sqlite:///{database}'
 
 """
 NO_KEY = f"none: with --auth it needs a key of the scope feed in {KEY_VARIABLE}"

@@ -3,16 +3,26 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
+import structlog
 from tests.unit.domains.ledger.conftest import LedgerBench
 from tests.unit.query.world import FileTables, small
 
 from ultraengine.advice.recorder import Report
 from ultraengine.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """The verb configures the logging of its process, which here is that of all tests."""
+    yield
+    structlog.reset_defaults()
+
 
 PROGRAM = [sys.executable, "-m", "ultraengine.cli.main", "query"]
 

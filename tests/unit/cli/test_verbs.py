@@ -1,8 +1,8 @@
-"""`ultra` import re
-from the outside: what is printed, where, and with which exit code."""
+"""`ultra` from the outside: what is printed, where, and with which exit code."""
 
 import http.client
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -30,7 +30,7 @@ test: lint unit ## Lint, types, layers and unit tests with their coverage gate
 .PHONY: unit
 unit: ## Unit tests with branch coverage of the core modules
 	@hack/venv.sh dev
-	@$(BIN)/coverage erase
+	@rm -f .coverage .coverage.*
 	@$(BIN)/pytest tests/unit --quiet --numprocesses 2 --cov --cov-branch --cov-report= $(ARGS)
 	@echo "the same without compiled parts, where there are any:"
 	@ULTRA_PURE=1 $(BIN)/pytest $(COMPILED_TESTS) --quiet --numprocesses 2 --cov --cov-branch --cov-append --cov-report= $(ARGS)
@@ -89,4 +89,4 @@ lock: ## Resolve pyproject.toml into requirements/*.txt with hashes (ARGS="--upg
 
 .PHONY: clean
 clean: ## Remove .venv and everything that is made from the sources
-	@rm -rf .venv build *.egg-info .coverage .mypy_cache .ruff_cache .import_linter_cache .hypothesis mutants
+	@rm -rf .venv build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .hypothesis mutants

@@ -57,7 +57,7 @@ class Machine:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ultraengine.cli.main", "dev", "--data", str(data),
-                 "--port", "0", *more],
+                 "--port", "0", "--no-sql", *more],
                 stdout=subprocess.PIPE, stderr=log, env=environment,
             )  # fmt: skip
         self.url = self._url()
@@ -217,10 +217,12 @@ async def test_a_killed_shard_loses_nothing_and_stops_nobody_else(machine: Machi
     async with asyncio.timeout(START_S):
         while not all(load.acknowledged.values()):  # noqa: ASYNC110  (it has no event)
             await asyncio.sleep(0.02)
-    probes = [Probe(machine, ShardId(shard)) for shard in range(SHARDS)]
+    victim, killed = 1, 0
+    # One that was under way at the kill waits for the restart, so several ask the victim in turn.
+    asked = [*range(SHARDS), *[victim] * 5]
+    probes = [Probe(machine, ShardId(shard)) for shard in asked]
     probing = [asyncio.create_task(probe.run(load.stopping)) for probe in probes]
     chance = random.Random(20261121)
-    victim, killed = 1, 0
     end = time.monotonic() + LOAD_S
     while time.monotonic() < end:
         await asyncio.sleep(chance.uniform(0.05, 1.0))
@@ -238,7 +240,7 @@ async def test_a_killed_shard_loses_nothing_and_stops_nobody_else(machine: Machi
     for probe in probes:
         allowed = {200, 503, 504} if probe.shard == victim else {200}
         assert set(probe.statuses) <= allowed, f"shard {probe.shard}: {probe.statuses}"
-    assert 503 in probes[victim].statuses
+    assert any(503 in probe.statuses for probe in probes)
     await asyncio.to_thread(check_books, machine, load)
     processes = [shard["process"] for shard in machine.status()]
     assert [process["restarts"] for process in processes] == [0, killed, 0]

@@ -376,7 +376,7 @@ def measured(
 def table(rounds: Sequence[dict[str, Figure]], transfers: int) -> list[str]:
     """The report's lines."""
     lines = [
-        "| contender | transfers/s | rows/s | lowest to highest | of COPY | client us | server us |",
+        "| contender | transfers/s | rows/s | low to high | of COPY | client us | server us |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     limit = [one[LIMIT]["transfers_per_s"] for one in rounds]

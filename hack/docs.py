@@ -1,6 +1,7 @@
 """`make docs`: write the generated pages anew and check every link between the documents.
 
-Generated from the code: `docs/errors.md` and the table of result codes in `docs/ledger.md`.
+Generated from the code: `docs/errors.md`, the table of result codes in `docs/ledger.md` and the
+tables of `docs/ledger-tables.md`.
 Links to other sites are not looked at: the check needs no network and gives the same answer
 every time.
 """
@@ -10,12 +11,15 @@ import sys
 from pathlib import Path
 
 from ultraengine.domains.ledger.codes import codes_markdown
+from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.edge.problems import errors_page
+from ultraengine.projection.documents import tables_markdown
 
 ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"^\| `status` \|.*?(?=^$|\Z)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+GENERATED = re.compile(r"(<!-- generated: tables -->\n).*(<!-- end -->)", re.DOTALL)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -54,6 +58,9 @@ def main() -> int:
     ledger = ROOT / "docs" / "ledger.md"
     table = f"{codes_markdown()}\n"
     write(ledger, TABLE.sub(lambda _: table, ledger.read_text(), count=1))
+    page = ROOT / "docs" / "ledger-tables.md"
+    text = GENERATED.sub(lambda m: f"{m[1]}{tables_markdown(TABLES)}{m[2]}", page.read_text())
+    write(page, text)
     broken = broken_links()
     for link in broken:
         print(f"docs: broken link: {link}", file=sys.stderr)

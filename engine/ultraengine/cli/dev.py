@@ -21,6 +21,8 @@ from ultraengine.supervisor.driver import Machine, open_directory, run_dev_shard
 from ultraengine.supervisor.layout import LayoutRefused
 from ultraengine.supervisor.projecting.driver import DATABASE, projecting
 
+ARCHIVE = "archive"
+"""Directory in the data where removed segments are kept for ever."""
 BANNER = """\
 UltraEngine is running for development (not for production: one machine, {access}).
 
@@ -83,6 +85,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what an answer waits for (%(default)s)",
     )
     parser.add_argument(
+        "--no-archive",
+        action="store_true",
+        help="do not keep the whole history in DATA/archive, from which projections are rebuilt",
+    )
+    parser.add_argument(
         "--shards",
         type=int,
         metavar="N",
@@ -142,6 +149,8 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
         extensions=options.extensions,
         durability=options.durability,
         api_keys=options.auth,
+        archive=None if options.no_archive else data / ARCHIVE,
+        compaction="none" if options.no_archive else "time",
         dev=True,
     )
     try:

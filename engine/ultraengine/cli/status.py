@@ -34,11 +34,15 @@ def run(options: argparse.Namespace) -> int:
     if options.output == "json":
         print_json(status)
     elif shards is None:
-        print_facts(status)
+        print_facts({name: value for name, value in status.items() if name != "consumers"})
     else:
         print_facts({name: value for name, value in status.items() if name != "shards"})
         print()
         print_table(_rows(shards))
+    consumers = _consumers(status)
+    if len(consumers) > 1 and options.output != "json":
+        print()
+        print_table(consumers, right=frozenset({2, 3}))
     states = [status.get("state"), *(shard["state"] for shard in shards or ())]
     return Exit.OK if all(state == SERVING for state in states) else Exit.FINDINGS
 
@@ -62,4 +66,15 @@ def _rows(shards: list[Mapping[str, Any]]) -> list[list[str]]:
             process.get("last_exit"),
         ]  # fmt: skip
         rows.append(["-" if fact is None else str(fact) for fact in facts])
+    return rows
+
+
+def _consumers(status: Mapping[str, Any]) -> list[list[str]]:
+    """One line for each consumer slot of the feed, and how far it is behind."""
+    rows = [["consumer", "shard", "confirmed", "behind"]]
+    for one in shard_statuses(status):
+        rows += [
+            [slot["name"], str(one["shard"]), str(slot["offset"]), str(slot["lag"])]
+            for slot in one.get("consumers", ())
+        ]
     return rows

@@ -28,6 +28,8 @@ IDLE_PAGE_S: Final = 1.0
 READERS: Final = 2
 """Threads that read for all subscribers."""
 
+DECODED_BYTES_MAX: Final = 128 * 1024
+"""Payload that is decoded at a time for a subscriber, or one group: what a slow one holds."""
 READS_MAX: Final = 3
 """Attempts to read what retention moves meanwhile."""
 
@@ -54,14 +56,10 @@ class Feed:
         self._idle_s = idle_s
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="feed")
         self._end = 0
+        """First offset whose outcome is not known to be durable."""
         self._end_time = Instant(0)
         self._changed = asyncio.Event()
         self._closed = False
-
-    @property
-    def end(self) -> int:
-        """First offset whose outcome is not known to be durable."""
-        return self._end
 
     def publish(self, end: int, time: int) -> None:
         """Outcomes below `end` are durable; the log's time is `time`."""
@@ -90,9 +88,12 @@ class Feed:
 
     async def outcomes(self, from_offset: int) -> AsyncGenerator[list[CommittedOutcome], None]:
         """Outcomes from exactly `from_offset` on, decoded, group by group; ends when the feed
-        closes.  Raises as ``pages`` does."""
+        closes.  The first list comes at once, even when it is empty.  Raises as ``pages`` does.
+        """
         self._require(self._shard, from_offset)
         position, wanted = from_offset, from_offset + 1
+        if self._end < wanted and not self._closed:
+            yield []
         while True:
             await self._reached(wanted)
             if self._closed:
@@ -134,14 +135,22 @@ class Feed:
                 # It was archived, or removed there, while it was read: the next look knows.
         raise too_old(position, first)
 
-    def _read_groups(self, position: int, end: int) -> list[RecordedGroup]:
-        return take(self._reader.groups(position, end), self._limits)
-
     def _read_page(self, position: int, end: int) -> list[CommittedGroup]:
-        return [committed(group) for group in self._read_groups(position, end)]
+        limits = self._limits
+        found = take(
+            self._reader.groups(position, end),
+            bytes_max=limits.feed_page_bytes_max,
+            groups_max=limits.feed_page_groups_max,
+        )
+        return [committed(group) for group in found]
 
     def _read_outcomes(self, position: int, end: int) -> list[list[CommittedOutcome]]:
-        return [_outcomes(group) for group in self._read_groups(position, end)]
+        found = take(
+            self._reader.groups(position, end),
+            bytes_max=DECODED_BYTES_MAX,
+            groups_max=self._limits.feed_page_groups_max,
+        )
+        return [_outcomes(group) for group in found]
 
     # --- who has read it -------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, FrameSequence, Instant, Offset, ShardId
-from ultraengine.model.limits import Limits
 from ultraengine.model.outcome import CommittedGroup
 
 
-def take(groups: Iterable[RecordedGroup], limits: Limits) -> list[RecordedGroup]:
+def take(
+    groups: Iterable[RecordedGroup], *, bytes_max: int, groups_max: int
+) -> list[RecordedGroup]:
     """The groups of one page: at least one when one is recorded, then as many as fit."""
     taken: list[RecordedGroup] = []
     size = 0
@@ -21,10 +22,10 @@ def take(groups: Iterable[RecordedGroup], limits: Limits) -> list[RecordedGroup]
         if outcomes is None:
             break
         size += len(group.commands_payload) + len(outcomes)
-        if taken and size > limits.feed_page_bytes_max:
+        if taken and size > bytes_max:
             break
         taken.append(group)
-        if len(taken) == limits.feed_page_groups_max or size >= limits.feed_page_bytes_max:
+        if len(taken) == groups_max or size >= bytes_max:
             break
     return taken
 

@@ -1,37 +1,7 @@
-"""Pages of the feed as bytes, version 1: `application/vnd.ultra.feed`.
+"""Pages of the feed as bytes, version 1: `application/vnd.ultra.feed` (`FORMAT.md`).
 
-A feed is a sequence of messages without an end; all integers are little-endian and unsigned.
-
-    message    48 bytes of header, then `length` bytes
-       0   4   magic ``UEFP``
-       4   2   version, 1
-       6   1   kind: 1 page, 2 end
-       7   1   zero
-       8   4   shard
-      12   4   page: count of groups; end: zero
-      16   8   page: end of the feed, first offset whose outcome was not durable; end: zero
-      24   8   page: stamped time of the newest durable group, µs since the Unix epoch; end: zero
-      32   8   length of what follows the header
-      40   4   crc of what follows
-      44   4   crc of bytes 0-43
-
-    group      64 bytes, then the payloads; as many as the header says, one behind the other
-       0   8   epoch
-       8   8   sequence of the COMMANDS frame
-      16   8   base offset
-      24   8   stamped time
-      32   4   count of commands
-      36   1   codec of the payloads
-      37   3   zero
-      40   4   length of the commands' payload
-      44   4   length of the outcomes' payload
-      48  16   log chain after the COMMANDS frame
-      64   …   both payloads, plain: what `log/FORMAT.md` says of COMMANDS and OUTCOMES frames
-
-    end        msgpack array [code, detail, retry_after_s or nil]: why the feed ends here
-
-`crc` is CRC-32C.  A message never exceeds `MESSAGE_BYTES_MAX`.  A feed that stops without an
-`end` was cut: ask again from the offset behind the last group.
+A feed is a sequence of messages: pages of stored groups, and at its end the reason for it.
+Payloads are neither decoded nor looked into.  Pure: bytes in, pages out.
 """
 
 import struct

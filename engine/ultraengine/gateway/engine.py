@@ -111,7 +111,8 @@ class Feed(Protocol):
     def outcomes(self, from_offset: int) -> AsyncIterator[Sequence[CommittedOutcome]]:
         """All outcomes from `from_offset`, in order, group by group, for ever.
 
-        Raises `EngineError` TOO_OLD on the first step when the log no longer has them.
+        The first list comes at once, even when it is empty.  Raises `EngineError` TOO_OLD on
+        the first step when they are no longer kept.
         """
 
 

@@ -4,7 +4,7 @@ A subscriber sees the commands of its own tenant, and of those only the domains 
 read.  What is recorded as msgpack goes into a msgpack stream as it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,22 +21,29 @@ def _as_is(recorded: msgspec.Raw) -> Any:
     return recorded
 
 
-def may_see(caller: Caller, outcome: CommittedOutcome) -> bool:
-    """Whether the caller may read this command's domain, in its own tenant."""
+def may_see(
+    caller: Caller, outcome: CommittedOutcome, domains: Container[str] | None = None
+) -> bool:
+    """Whether the caller may read this command's domain, in its own tenant, and asked for it."""
     command = outcome.command
     if command.tenant != caller.tenant:
         return False
     domain = command.type.partition(".")[0]
+    if domains is not None and domain not in domains:
+        return False
     return f"{domain}:read" in caller.scopes or "*:read" in caller.scopes
 
 
 def event_objects(
-    outcomes: Sequence[CommittedOutcome], caller: Caller, codec: CodecName
+    outcomes: Sequence[CommittedOutcome],
+    caller: Caller,
+    codec: CodecName,
+    domains: Container[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One object per command that the caller may see, in order."""
+    """One object per command that the caller may see and asked for, in order."""
     raw = _as_is if codec == "msgpack" else _DECODE
     for item in outcomes:
-        if not may_see(caller, item):
+        if not may_see(caller, item, domains):
             continue
         command, outcome = item.command, item.outcome
         yield {

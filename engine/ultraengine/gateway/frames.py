@@ -20,7 +20,11 @@ from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.limits import Limits
 
 OFFSET_MAX: Final = 2**63 - 1
-_ENGINE_OPS: Final = frozenset({"hello", "credit", "event", "error", "goaway"})
+_ENGINE_OPS: Final = frozenset(
+    {"hello", "credit", "subscribed", "event", "position", "error", "goaway"}
+)
+DOMAINS_MAX: Final = 64
+"""Domains that one subscription may name."""
 _JSON_SPACE: Final = b" \t\r\n"
 
 
@@ -30,6 +34,9 @@ class CommandFrame(msgspec.Struct, frozen=True, gc=False):
     parsed: list[Parsed]
 
 
+DomainName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+
+
 class Subscribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Ask for the events of a shard from an offset on."""
 
@@ -37,6 +44,8 @@ class Subscribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     from_: Annotated[int, msgspec.Meta(ge=0, le=OFFSET_MAX)] = msgspec.field(name="from")
     shard: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """Of a front's shards: whose events; None where there is one."""
+    domains: Annotated[tuple[DomainName, ...], msgspec.Meta(max_length=DOMAINS_MAX)] | None = None
+    """Only the events of these domains; None: of all that the key may read."""
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False):

@@ -31,8 +31,9 @@ When it is cut, ask again from the offset behind the last group. See `docs/feed.
 _STREAM_ABOUT: Final = """\
 WebSocket with the subprotocol `ultra.v1.json` or `ultra.v1.msgpack`. Objects with `type` are
 commands, one or an array per frame; replies carry their ids and come in order. Objects with
-`op` are protocol: `hello`, `credit`, `subscribe`, `event`, `error`, `goaway`. The engine's
-`hello` says how many commands may be unanswered; one more closes the stream with 4008."""
+`op` are protocol: `hello`, `credit`, `subscribe`, `subscribed`, `event`, `position`, `error`,
+`goaway`. The engine's `hello` says how many commands may be unanswered; one more closes the
+stream with 4008."""
 
 
 def data_paths(*, feed: bool) -> Schema:

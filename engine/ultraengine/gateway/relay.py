@@ -5,7 +5,7 @@ subscriber sees every event once and in order, whatever happens to the shard's p
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import aiohttp
@@ -14,6 +14,7 @@ import msgspec
 from ultraengine.edge.codec import Codec
 from ultraengine.gateway.envelope import DECODE_ERRORS
 from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import ShardId
 from ultraengine.router.driver import Address
 
 FIRST_DELAY_S: Final = 0.1
@@ -39,9 +40,15 @@ class Relay:
     """One subscription at one shard."""
 
     def __init__(
-        self, address: Address, headers: Mapping[str, str], codec: Codec, subprotocol: str
+        self,
+        shard: ShardId,
+        address: Address,
+        headers: Mapping[str, str],
+        codec: Codec,
+        subprotocol: str,
     ) -> None:
         """`headers` name the caller to the shard."""
+        self._shard = shard
         self._address = address
         at = "shard" if address.path is not None else f"{address.host}:{address.port}"
         self._url = f"http://{at}/v1/stream"
@@ -49,12 +56,15 @@ class Relay:
         self._codec = codec
         self._subprotocol = subprotocol
 
-    async def events(self, from_offset: int) -> AsyncIterator[bytes]:
-        """Every event from an offset on, as its frame, for ever.
+    async def frames(
+        self, from_offset: int, domains: Sequence[str] | None = None
+    ) -> AsyncIterator[bytes]:
+        """Every event from an offset on, as it came, for ever; ``subscribed`` once before them, and
+        ``position`` between them, with the shard's number.
 
         Raises `EngineError`: what the shard says of the subscription, as TOO_OLD.
         """
-        at, delay_s = from_offset, FIRST_DELAY_S
+        at, delay_s, subscribed = from_offset, FIRST_DELAY_S, False
         while True:
             try:
                 async with (
@@ -63,7 +73,7 @@ class Relay:
                         self._url, protocols=(self._subprotocol,), max_msg_size=0
                     ) as socket,
                 ):
-                    await self._ask(socket, at)
+                    await self._ask(socket, at, domains)
                     async for message in socket:
                         if message.type not in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
                             break
@@ -75,6 +85,12 @@ class Relay:
                             delay_s = FIRST_DELAY_S
                             at = seen.offset + 1
                             yield frame
+                        elif seen.op == "position":
+                            at = seen.offset
+                            yield self._own("position", offset=at)
+                        elif seen.op == "subscribed" and not subscribed:
+                            subscribed = True
+                            yield self._own("subscribed", **{"from": from_offset})
                         elif seen.op == "error":
                             raise EngineError(seen.detail, code=seen.code)
             except (aiohttp.ClientError, OSError, *DECODE_ERRORS):
@@ -82,13 +98,22 @@ class Relay:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, DELAY_MAX_S)
 
+    def _own(self, op: str, **members: int) -> bytes:
+        return self._codec.encode({"op": op, "shard": self._shard, **members})
+
     def _session(self) -> aiohttp.ClientSession:
         address = self._address
         unix = None if address.path is None else aiohttp.UnixConnector(address.path)
         return aiohttp.ClientSession(connector=unix, headers=self._headers)
 
-    async def _ask(self, socket: aiohttp.ClientWebSocketResponse, from_offset: int) -> None:
-        asked = self._codec.encode({"op": "subscribe", "from": from_offset})
+    async def _ask(
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        from_offset: int,
+        domains: Sequence[str] | None,
+    ) -> None:
+        more = {} if domains is None else {"domains": domains}
+        asked = self._codec.encode({"op": "subscribe", "from": from_offset, **more})
         if self._codec.name == "json":
             await socket.send_str(asked.decode())
         else:

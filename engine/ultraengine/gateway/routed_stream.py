@@ -55,19 +55,19 @@ class RoutedStream(Stream):
             error = Malformed("a stream has one subscription to a shard", pointer="/shard")
             self._send(problem_object(error))
         else:
-            relayed = self._relay(ShardId(shard), request.from_)
+            relayed = self._relay(ShardId(shard), request)
             self._relays[ShardId(shard)] = self._loop.create_task(relayed)
 
-    async def _relay(self, shard: ShardId, from_offset: int) -> None:
+    async def _relay(self, shard: ShardId, request: Subscribe) -> None:
         """Pass the events of a shard on, as fast as the client reads."""
         edge, codec = self._routed, self._codec
         headers = dict(edge.hop_headers(self.caller))
         subprotocol = next(name for name, one in SUBPROTOCOLS.items() if one is codec)
-        relay = Relay(edge.links.address_of(shard), headers, codec, subprotocol)
+        relay = Relay(shard, edge.links.address_of(shard), headers, codec, subprotocol)
         try:
-            async for event in relay.events(from_offset):
+            async for frame in relay.frames(request.from_, request.domains):
                 await self._space.wait()
-                self._push(event)
+                self._push(frame)
         except EngineError as error:
             self._send(problem_object(error))
             del self._relays[shard]

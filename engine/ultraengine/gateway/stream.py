@@ -24,6 +24,7 @@ from aiohttp.web import BaseRequest, WebSocketResponse
 from ultraengine.edge.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway.admission import Intake, merge, refuse_all
 from ultraengine.gateway.edge import Edge
+from ultraengine.gateway.engine import Feed
 from ultraengine.gateway.envelope import Parsed
 from ultraengine.gateway.events import event_objects
 from ultraengine.gateway.frames import CommandFrame, Subscribe, read_frame
@@ -37,6 +38,8 @@ HEARTBEAT_S: Final = 20.0
 """A ping is sent after this long without traffic; no answer within half of it: closed."""
 SEND_STALL_S: Final = 20.0
 """A send that waits longer for the client to read closes the stream with 4008."""
+POSITION_EVERY_S: Final = 1.0
+"""A subscriber to whom nothing is sent is told where it stands, as often as this."""
 CLOSE_WAIT_S: Final = 2.0
 """Longest wait for the client's side of a close; twice that for it to read what is left."""
 REPLIES_PER_FRAME: Final = 256
@@ -354,20 +357,29 @@ class Stream:
             self._send(problem_object(Malformed("a stream has one subscription", pointer="/op")))
         else:
             self._next_offset = request.from_
-            self._subscription = self._loop.create_task(self._follow(request.from_))
+            self._subscription = self._loop.create_task(self._follow(edge.feed, request))
 
-    async def _follow(self, from_offset: int) -> None:
-        """Send events for ever, as fast as the client reads."""
-        feed = self._edge.feed
-        if feed is None:
-            return
+    async def _follow(self, feed: Feed, request: Subscribe) -> None:
+        """Send events for ever, as fast as the client reads: what is not sent yet is left in the
+        log, but for one small batch."""
+        caller, codec, domains = self.caller, self._codec.name, request.domains
+        said_at: float | None = None
         try:
-            async for outcomes in feed.outcomes(from_offset):
-                for event in event_objects(outcomes, self.caller, self._codec.name):
+            async for outcomes in feed.outcomes(request.from_):
+                if said_at is None:
+                    self._send({"op": "subscribed", "from": request.from_})
+                    said_at = self._loop.time()
+                for event in event_objects(outcomes, caller, codec, domains):
                     await self._space.wait()
                     self._send(event)
+                    said_at = self._loop.time()
                 if outcomes:
                     self._next_offset = outcomes[-1].offset + 1
+                    if self._loop.time() - said_at >= POSITION_EVERY_S:
+                        # Where others are busy, it would fall behind without having missed a thing.
+                        await self._space.wait()
+                        self._send({"op": "position", "offset": self._next_offset})
+                        said_at = self._loop.time()
         except Exception as error:  # noqa: BLE001  (whatever it was, silence would look like rest)
             if isinstance(error, EngineError):
                 problem = error

@@ -242,6 +242,9 @@ class Rows(Protocol):
     def put(self, table: str, row: Row) -> None:
         """A whole row of a CURRENT table: new, or folded into the one of the same key."""
 
+    def putter(self, table: str) -> Callable[[Row], None]:
+        """``put`` for one table, to be kept for the length of one call of ``project``."""
+
     def change(self, table: str, key: Key, values: Mapping[str, Value]) -> None:
         """Some columns of a row of a CURRENT table that is there already, by their folds.
 

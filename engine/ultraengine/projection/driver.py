@@ -1,7 +1,7 @@
 """The loop of one target: groups in, transactions out, and nothing is lost or written twice.
 
-    look   requests and sets -> `sets.plan` -> deeds; lanes for what is to be followed
-    turn   each lane: groups that wait -> `Former` -> one transaction per set
+    look   requests and sets -> `sets.plan` -> deeds; readings for what is to be followed
+    turn   each reading: groups that wait -> `Former` -> one transaction per set
     idle   aggregates, partitions; then wait for groups or for the next look
 
 While one batch is being written the next one is formed.  A batch is as large as what waits, up to
@@ -31,7 +31,6 @@ from ultraengine.projection.breaker import Breaker, BreakerState
 from ultraengine.projection.confirming.driver import Slots, lowest
 from ultraengine.projection.decode import WHOLE, Decoder
 from ultraengine.projection.keeping.driver import Keeper
-from ultraengine.projection.lane import Lane, Member, SetKey, group_by_position, key_of
 from ultraengine.projection.projector import (
     REASON_CHARS_MAX,
     Declared,
@@ -43,6 +42,7 @@ from ultraengine.projection.projector import (
     told,
 )
 from ultraengine.projection.reading.driver import Reader
+from ultraengine.projection.readings import Member, Reading, SetKey, group_by_position, key_of
 from ultraengine.projection.target import (
     START,
     Checkpoint,
@@ -65,7 +65,7 @@ _log = structlog.get_logger("projection")
 class _Writing(msgspec.Struct, frozen=True):
     """A batch under way."""
 
-    lane: Lane
+    reading: Reading
     formed: Formed
     task: "asyncio.Task[tuple[Member, str] | None]"
 
@@ -98,9 +98,9 @@ class TargetWorker:
         self._watch = Watch(limits)
         self._slots = Slots(source, target.name, limits.confirm_s)
         self._shards: tuple[ShardId, ...] = ()
-        self._lanes: list[Lane] = []
+        self._readings: list[Reading] = []
         self._readers: dict[int, dict[ShardId, tuple[Reader, asyncio.Task[None]]]] = {}
-        """By the identity of the lane."""
+        """By the identity of the reading."""
         self._standing: dict[SetKey, Mapping[ShardId, Checkpoint]] = {}
         """Positions of sets that hold the log and are not followed."""
         self._apart: dict[SetKey, dict[ShardId, Offset]] = {}
@@ -110,7 +110,7 @@ class TargetWorker:
         self._unsure = True
         """Whether the target may hold other positions than it is believed to."""
         self._upset = False
-        """Whether lanes are not what they should be, so that only a look may follow."""
+        """Whether readings are not what they should be, so that only a look may follow."""
         self._kept_at: dict[SetKey, float] = {}
         self._writing: _Writing | None = None
         self._arrived = asyncio.Event()
@@ -146,8 +146,8 @@ class TargetWorker:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._begin_anew()
-            for lane in tuple(self._lanes):
-                await self._close_lane(lane)
+            for reading in tuple(self._readings):
+                await self._close_reading(reading)
 
     # --- the database and the engine come and go ---------------------------------------------
 
@@ -173,17 +173,17 @@ class TargetWorker:
     async def _begin_anew(self) -> None:
         """Disconnect, and forget what was under way: what the target holds is read again.
 
-        Lanes read on from what is known to be written, so the lag of a database that is away
+        Readings read on from what is known to be written, so the lag of a database that is away
         can be told.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.task.cancel()
             await asyncio.gather(writing.task, return_exceptions=True)
-        for old in tuple(self._lanes):
-            await self._close_lane(old)
-            lane = Lane(old.members, old.positions, old.shards, one_by_one=old.one_by_one)
-            self._open_lane(lane)
+        for old in tuple(self._readings):
+            await self._close_reading(old)
+            reading = Reading(old.members, old.positions, old.shards, one_by_one=old.one_by_one)
+            self._open_reading(reading)
         self._unsure = True
         self._look_at = NOW
         with contextlib.suppress(TargetUnavailable):
@@ -203,8 +203,7 @@ class TargetWorker:
                 if shards != self._shards:
                     self._shards = shards
                     self._look_soon()
-            known = bool(self._shards)
-            await asyncio.sleep(SHARDS_EVERY_S if known else self._limits.poll_s)
+            await asyncio.sleep(SHARDS_EVERY_S if self._shards else self._limits.poll_s)
 
     def _look_soon(self) -> None:
         self._look_at = NOW
@@ -215,7 +214,7 @@ class TargetWorker:
         """Look at the figures, however long the target takes."""
         while True:
             facts = self._watch.observe(
-                self._keeper.sets, self._lanes, self._standing,
+                self._keeper.sets, self._readings, self._standing,
                 self._clock.now(), self._clock.monotonic(),
             )  # fmt: skip
             for level, event, more in facts:
@@ -229,10 +228,10 @@ class TargetWorker:
             await self._settle()
             await self._look()
         wrote = False
-        for lane in tuple(self._lanes):
+        for reading in tuple(self._readings):
             if self._upset:
                 return
-            if await self._advance(lane):
+            if await self._advance(reading):
                 wrote = True
         if not wrote:
             await self._settle()
@@ -245,7 +244,7 @@ class TargetWorker:
         """Until something arrives, or it is time to look."""
         wait = self._look_at - self._clock.monotonic()
         if wait > 0 and not any(
-            inbox.groups for one in self._lanes for inbox in one.inboxes.values()
+            inbox.groups for one in self._readings for inbox in one.inboxes.values()
         ):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
@@ -258,53 +257,55 @@ class TargetWorker:
         self._upset = False
         ready = [
             member.of
-            for lane in self._lanes
-            if lane.is_caught_up
-            for member in lane.members
+            for reading in self._readings
+            if reading.is_caught_up
+            for member in reading.members
             if member.of.state is SetState.BUILDING
         ]
         plan = await self._keeper.look(ready)
         self._reached()
         await self._arrange(plan.follow)
-        if self._keeper.unfinished:
+        if plan.actions:
             self._look_at = NOW
 
     async def _arrange(self, follow: Sequence[ProjectionSet]) -> None:
-        """Lanes for the sets to follow; those that are as they should be stay as they are."""
-        known = {key_of(member.of): lane for lane in self._lanes for member in lane.members}
+        """Readings for the sets to follow; those that are as they should be stay as they are."""
+        known = {
+            key_of(member.of): reading for reading in self._readings for member in reading.members
+        }
         positions: dict[SetKey, Mapping[ShardId, Checkpoint]] = {}
         for of in follow:
-            lane = None if self._unsure else known.get(key_of(of))
+            reading = None if self._unsure else known.get(key_of(of))
             positions[key_of(of)] = (
-                await self._target.positions(of) if lane is None else lane.positions
+                await self._target.positions(of) if reading is None else reading.positions
             )
         self._unsure = False
         members = [Member(of, self._keeper.declared(of)) for of in follow]
         groups = group_by_position(members, positions, self._apart) if self._shards else []
-        lanes: list[Lane] = []
+        readings: list[Reading] = []
         for group in groups:
             keys = {key_of(member.of) for member in group}
             old = known.get(key_of(group[0].of))
             narrow = bool(keys & self._apart.keys())
             if (
                 old is not None
-                and {key_of(member.of) for member in old.members} == keys
+                and old.keys == keys
                 and old.shards == self._shards
                 and old.one_by_one is narrow
                 and old.positions == positions[key_of(group[0].of)]
             ):
                 old.members = group
-                lanes.append(old)
+                readings.append(old)
             else:
                 at = positions[key_of(group[0].of)]
-                lanes.append(Lane(group, at, self._shards, one_by_one=narrow))
-        for lane in tuple(self._lanes):
-            if lane not in lanes:
-                await self._close_lane(lane)
-        for lane in lanes:
-            if lane not in self._lanes:
-                self._open_lane(lane)
-        self._lanes = lanes
+                readings.append(Reading(group, at, self._shards, one_by_one=narrow))
+        for reading in tuple(self._readings):
+            if reading not in readings:
+                await self._close_reading(reading)
+        for reading in readings:
+            if reading not in self._readings:
+                self._open_reading(reading)
+        self._readings = readings
         await self._stand(set(positions))
 
     async def _stand(self, followed: set[SetKey]) -> None:
@@ -317,7 +318,7 @@ class TargetWorker:
         self._confirm()
 
     def _confirm(self) -> None:
-        held: list[Mapping[ShardId, Checkpoint]] = [lane.positions for lane in self._lanes]
+        held: list[Mapping[ShardId, Checkpoint]] = [reading.positions for reading in self._readings]
         declared = self._keeper.wanted
         held += [
             self._standing[key_of(of)]
@@ -326,70 +327,70 @@ class TargetWorker:
         ]
         self._slots.wanted = lowest(self._shards, held)
 
-    def _open_lane(self, lane: Lane) -> None:
-        self._lanes.append(lane)
-        self._stale.update(key_of(member.of) for member in lane.members)
-        readers = self._readers[id(lane)] = {}
-        for shard, inbox in lane.inboxes.items():
+    def _open_reading(self, reading: Reading) -> None:
+        self._readings.append(reading)
+        self._stale |= reading.keys
+        readers = self._readers[id(reading)] = {}
+        for shard, inbox in reading.inboxes.items():
             reader = Reader(
                 self._source, shard, inbox, self._arrived,
                 ahead_bytes_max=self._limits.ahead_bytes_max,
                 wait_s_max=self._limits.feed_wait_s_max,
                 chance=self._chance,
             )  # fmt: skip
-            start = lane.positions.get(shard, START).offset
+            start = reading.positions.get(shard, START).offset
             readers[shard] = reader, asyncio.create_task(reader.run(start))
 
-    async def _close_lane(self, lane: Lane) -> None:
-        self._lanes.remove(lane)
-        tasks = [task for _, task in self._readers.pop(id(lane)).values()]
+    async def _close_reading(self, reading: Reading) -> None:
+        self._readings.remove(reading)
+        tasks = [task for _, task in self._readers.pop(id(reading)).values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- write -------------------------------------------------------------------------------
 
-    async def _advance(self, lane: Lane) -> bool:
+    async def _advance(self, reading: Reading) -> bool:
         """Form a batch of what waits and begin to write it; False when nothing waits."""
-        former, first_times, poison = await self._form(lane)
+        former, first_times, poison = await self._form(reading)
         if former.groups:
             await self._settle()
-            if lane in self._lanes:
-                await self._begin(lane, former.finish(), first_times)
-        elif poison is None and (lost := lane.lost(self._clock.now())) is not None:
+            if reading in self._readings:
+                await self._begin(reading, former.finish(), first_times)
+        elif poison is None and (lost := reading.lost(self._clock.now())) is not None:
             poison = Poison(None, lost)
         if poison is not None:
             await self._settle()
-            if lane in self._lanes:
-                await self._park(lane, poison)
+            if reading in self._readings:
+                await self._park(reading, poison)
         return bool(former.groups) or poison is not None
 
-    async def _park(self, lane: Lane, poison: Poison) -> None:
+    async def _park(self, reading: Reading, poison: Poison) -> None:
         """What came before is written; nothing goes past it."""
-        for member in lane.members:
+        for member in reading.members:
             if poison.projection in (None, member.declared.projection.name):
                 await self._keeper.park(member.of, poison.parked)
-        await self._close_lane(lane)
+        await self._close_reading(reading)
         self._look_soon()
 
-    async def _form(self, lane: Lane) -> tuple[Former, dict[ShardId, Instant], Poison | None]:
+    async def _form(self, reading: Reading) -> tuple[Former, dict[ShardId, Instant], Poison | None]:
         """Project what waits, up to the limits.  Ends before an event that is poison."""
-        limits, readers = self._limits, self._readers[id(lane)]
-        former, taken = self._former(lane), list[CommittedGroup]()
+        limits, readers = self._limits, self._readers[id(reading)]
+        former, taken = self._former(reading), list[CommittedGroup]()
         first_times: dict[ShardId, Instant] = {}
-        groups_max = 1 if lane.one_by_one else None
+        groups_max = 1 if reading.one_by_one else None
         while (
             len(taken) != groups_max
             and former.rows < limits.batch_rows_max
             and former.bytes < limits.batch_bytes_max
         ):
-            group = lane.next_group()
+            group = reading.next_group()
             if group is None:
                 break
             poison = former.take(group, self._clock.now())
             if poison is not None:
-                lane.inboxes[group.shard].put_back(group)
-                former = self._former(lane)
+                reading.inboxes[group.shard].put_back(group)
+                former = self._former(reading)
                 for group in taken:
                     former.take(group, self._clock.now())
                 return former, first_times, poison
@@ -399,26 +400,26 @@ class TargetWorker:
             await asyncio.sleep(0)  # One group at a time: health and metrics are answered too.
         return former, first_times, None
 
-    def _former(self, lane: Lane) -> Former:
-        members = [member.declared for member in lane.members]
-        return Former(members, self._decoder, lane.taken, self._hooks)
+    def _former(self, reading: Reading) -> Former:
+        members = [member.declared for member in reading.members]
+        return Former(members, self._decoder, reading.taken, self._hooks)
 
     async def _begin(
-        self, lane: Lane, formed: Formed, first_times: Mapping[ShardId, Instant]
+        self, reading: Reading, formed: Formed, first_times: Mapping[ShardId, Instant]
     ) -> None:
         if formed.overridden:
             _log.warning("projection.overridden", target=self._target.name, at=formed.overridden)
             await self._keeper.restart_builds()
             self._look_soon()
-            if any(member.of.state is SetState.BUILDING for member in lane.members):
-                await self._close_lane(lane)
+            if reading.is_building:
+                await self._close_reading(reading)
                 return
-        lane.formed(formed, first_times)
-        self._writing = _Writing(lane, formed, asyncio.create_task(self._write(lane, formed)))
+        reading.formed(formed, first_times)
+        self._writing = _Writing(reading, formed, asyncio.create_task(self._write(reading, formed)))
 
-    async def _write(self, lane: Lane, formed: Formed) -> tuple[Member, str] | None:
+    async def _write(self, reading: Reading, formed: Formed) -> tuple[Member, str] | None:
         """Write a batch into each set; the member that refused it and why."""
-        for member, batch in zip(lane.members, formed.batches, strict=True):
+        for member, batch in zip(reading.members, formed.batches, strict=True):
             try:
                 await self._target.write(member.of, member.declared.projection, batch, formed.moved)
             except RowRefused as error:
@@ -443,20 +444,19 @@ class TargetWorker:
         self._writing = None
         refusal = writing.task.result()
         if refusal is not None:
-            await self._refused(writing.lane, writing.formed, *refusal)
+            await self._refused(writing.reading, writing.formed, *refusal)
             return
         self._reached()
-        writing.lane.written(writing.formed)
-        for member in writing.lane.members:
-            until = self._apart.get(key_of(member.of), {})
-            if until and all(
-                writing.lane.positions.get(shard, START).offset >= offset
-                for shard, offset in until.items()
-            ):
-                del self._apart[key_of(member.of)]
+        reading = writing.reading
+        reading.written(writing.formed)
+        if reading.is_building and reading.is_caught_up:
+            self._look_at = NOW
+        for key in reading.keys & self._apart.keys():
+            if reading.has_reached(self._apart[key]):
+                del self._apart[key]
         self._confirm()
 
-    async def _refused(self, lane: Lane, formed: Formed, member: Member, reason: str) -> None:
+    async def _refused(self, reading: Reading, formed: Formed, member: Member, reason: str) -> None:
         """A batch was refused: find the group that is the cause, and park there."""
         first = formed.moved[0]
         if sum(moved.groups for moved in formed.moved) == 1:
@@ -467,7 +467,7 @@ class TargetWorker:
             ends = {moved.shard: moved.after.offset for moved in formed.moved}
             self._apart[key_of(member.of)] = ends
             _log.warning("projection.refused", projection=member.of.projection, reason=reason)
-        await self._close_lane(lane)
+        await self._close_reading(reading)
         self._look_soon()
 
     # --- upkeep ------------------------------------------------------------------------------
@@ -478,21 +478,22 @@ class TargetWorker:
         now = self._clock.monotonic()
         self._refresh_at = now + self._limits.refresh_s
         unfinished = False
-        for member in [member for lane in self._lanes for member in lane.members]:
+        for member in [member for reading in self._readings for member in reading.members]:
             key = key_of(member.of)
             # A build's aggregates are computed once, before it serves.
             if key in self._stale and member.of.state is SetState.SERVING:
-                if await self._keeper.refresh(member.of):
+                left = await self._keeper.refresh(member.of)
+                if left is None:
+                    self._look_soon()
+                elif left:
                     unfinished = True
                 else:
                     self._stale.discard(key)
-        for lane in self._lanes:
-            for member in lane.members:
+        for reading in self._readings:
+            for member in reading.members:
                 key = key_of(member.of)
                 if now >= self._kept_at.get(key, NOW):
                     self._kept_at[key] = now + self._limits.keep_s
                     projection = member.declared.projection
                     await self._target.keep(member.of, projection, self._clock.now())
-        if self._keeper.unfinished:
-            self._look_soon()
         return unfinished

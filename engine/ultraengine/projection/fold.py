@@ -45,6 +45,11 @@ class CurrentRows:
             if column.fold is not Fold.LAST
         ]
         """Only what is not simply replaced: most columns are."""
+        self._replaced = [
+            position
+            for position, column in enumerate(table.columns)
+            if column.fold is Fold.LAST and position >= self._width
+        ]
         self._changers: dict[tuple[str, ...], Change] = {}
 
     def take(self, row: Row) -> None:
@@ -52,19 +57,21 @@ class CurrentRows:
         if len(row) != self._columns:
             raise _wrong_width(self.table, row)
         key = row[: self._width]
-        new = list(row)
-        old: Any = self.put.get(key)
+        old = self.put.get(key)
         if old is not None:
             for position, combine in self._folds:
-                new[position] = combine(old[position], new[position])
-        elif self.changed:
+                old[position] = combine(old[position], row[position])
+            for position in self._replaced:
+                old[position] = row[position]
+            return
+        self.put[key] = new = list(row)
+        if self.changed:
             # What was said of the row before applies to what the target holds: only folds
             # that keep it (a sum, a highest value) still matter.
-            old = self.changed.pop(key, ())
+            changed = self.changed.pop(key, {})
             for position, combine in self._folds:
-                if position in old:
-                    new[position] = combine(old[position], new[position])
-        self.put[key] = new
+                if position in changed:
+                    new[position] = combine(changed[position], new[position])
 
     def changer(self, names: tuple[str, ...]) -> Change:
         """Folds values of these columns into a row.  Raises KeyError for an unknown column."""
@@ -76,24 +83,44 @@ class CurrentRows:
     def _make_changer(self, names: tuple[str, ...]) -> Change:
         positions = [self._names[name] for name in names]
         folds = [fold for fold in self._folds if fold[0] in positions]
+        return self._folding(positions, folds) if folds else self._replacing(positions)
+
+    def _replacing(self, positions: list[int]) -> Change:
+        """The common case: the new values are the values."""
+        put, changed = self.put, self.changed
+
+        def change(key: Key, values: Sequence[Value]) -> None:
+            pairs = zip(positions, values, strict=True)
+            row = put.get(key) if put else None
+            if row is not None:
+                for position, value in pairs:
+                    row[position] = value
+                return
+            old = changed.get(key)
+            if old is None:
+                changed[key] = dict(pairs)
+            else:
+                old.update(pairs)
+
+        return change
+
+    def _folding(self, positions: list[int], folds: list[tuple[int, Combine]]) -> Change:
         put, changed = self.put, self.changed
 
         def change(key: Key, values: Sequence[Value]) -> None:
             new = dict(zip(positions, values, strict=True))
-            old: Any = put.get(key)
-            if old is None:
-                old = changed.get(key)
-                if old is None:
-                    changed[key] = new
-                    return
-            for position, combine in folds:
-                if type(old) is list or position in old:
-                    new[position] = combine(old[position], new[position])
-            if type(old) is list:
+            row = put.get(key)
+            if row is not None:
+                for position, combine in folds:
+                    new[position] = combine(row[position], new[position])
                 for position, value in new.items():
-                    old[position] = value
-            else:
-                old.update(new)
+                    row[position] = value
+                return
+            old = changed.setdefault(key, {})
+            for position, combine in folds:
+                if position in old:
+                    new[position] = combine(old[position], new[position])
+            old.update(new)
 
         return change
 
@@ -121,6 +148,10 @@ class Batch:
     def put(self, table: str, row: Row) -> None:
         """A whole row of a CURRENT table.  Raises `InvariantBroken` for another width."""
         self.current[table].take(row)
+
+    def putter(self, table: str) -> Callable[[Row], None]:
+        """``put`` for one table."""
+        return self.current[table].take
 
     def change(self, table: str, key: Key, values: Mapping[str, Value]) -> None:
         """Some columns of a row of a CURRENT table.  Raises KeyError for an unknown column."""

@@ -10,8 +10,8 @@ from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.projection.breaker import Breaker
 from ultraengine.projection.lag import Alert, LagAlerts, worst
-from ultraengine.projection.lane import Lane, SetKey, key_of
 from ultraengine.projection.progress import Progress, Speedometer, commands_done
+from ultraengine.projection.readings import Reading, SetKey, key_of
 from ultraengine.projection.target import Checkpoint, ProjectionSet, SetState, Target
 from ultraengine.projection.view import SetView, TargetView
 
@@ -47,7 +47,7 @@ class Watch:
     def observe(
         self,
         sets: Sequence[ProjectionSet],
-        lanes: Iterable[Lane],
+        readings: Iterable[Reading],
         standing: Mapping[SetKey, Mapping[ShardId, Checkpoint]],
         now: Instant,
         monotonic: float,
@@ -55,27 +55,29 @@ class Watch:
         """Look at everything; what is worth a line."""
         self._rows_speed.observe(monotonic, self._rows_total)
         self._rows_per_s = self._rows_speed.rate(monotonic, self._rows_total)
-        followed = {key_of(member.of): lane for lane in lanes for member in lane.members}
+        followed = {
+            key_of(member.of): reading for reading in readings for member in reading.members
+        }
         facts: list[Fact] = []
         views: list[SetView] = []
         for of in sets:
             key = key_of(of)
-            lane = followed.get(key)
-            positions = standing.get(key, {}) if lane is None else lane.positions
-            lags = {} if lane is None else lane.lags(now)
+            reading = followed.get(key)
+            positions = standing.get(key, {}) if reading is None else reading.positions
+            lags = {} if reading is None else reading.lags(now)
             alerts = self._alerts.setdefault(
                 key, LagAlerts(self._limits.lag_warn_s, self._limits.lag_alarm_s)
             )
-            if lane is not None and of.state is SetState.SERVING:
+            if reading is not None and of.state is SetState.SERVING:
                 facts += _alert_facts(of, alerts, worst(list(lags.values())).seconds)
             progress = None
-            if lane is not None and of.state is SetState.BUILDING:
-                progress = self._progress(key, lane, monotonic)
+            if reading is not None and of.state is SetState.BUILDING:
+                progress = self._progress(key, reading, monotonic)
                 facts += self._progress_facts(of, progress, monotonic)
             views.append(
                 SetView(
                     of.projection, of.version, of.build, of.state, of.paused, of.parked,
-                    lane is not None,
+                    reading is not None,
                     {shard: int(one.offset) for shard, one in positions.items()},
                     lags, alerts.level, progress,
                 )
@@ -83,11 +85,11 @@ class Watch:
         self._sets = tuple(views)
         return facts
 
-    def _progress(self, key: SetKey, lane: Lane, monotonic: float) -> Progress:
+    def _progress(self, key: SetKey, reading: Reading, monotonic: float) -> Progress:
         speed = self._speeds.setdefault(key, Speedometer())
-        done = commands_done(lane.positions)
+        done = commands_done(reading.positions)
         speed.observe(monotonic, done)
-        return Progress(done, lane.total, speed.rate(monotonic, done))
+        return Progress(done, reading.total, speed.rate(monotonic, done))
 
     def _progress_facts(
         self, of: ProjectionSet, progress: Progress, monotonic: float

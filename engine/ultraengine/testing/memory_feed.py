@@ -90,13 +90,15 @@ class MemoryFeed:
         """Raised instead of an answer."""
         self.confirmed: dict[tuple[ShardId, str], Offset] = {}
         self.pages_given = 0
+        self.refused = 0
+        """Calls that came to nothing."""
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)
-        if self.away:
-            raise Unavailable("the engine is away")
-        if self.refusal is not None:
-            raise self.refusal
+        error = Unavailable("the engine is away") if self.away else self.refusal
+        if error is not None:
+            self.refused += 1
+            raise error
 
     async def shards(self) -> Sequence[ShardId]:
         """The shards there are."""

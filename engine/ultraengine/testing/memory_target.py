@@ -39,7 +39,8 @@ from ultraengine.model.projection import (
 )
 from ultraengine.projection.engine_tables import LEDGER
 from ultraengine.projection.fold import COMBINE, Batch, CurrentRows
-from ultraengine.projection.sqlite.dialect import DAY_US, EXACT, SqliteDialect, kept_from
+from ultraengine.projection.partitions import DAY_US, kept_from
+from ultraengine.projection.sqlite.dialect import EXACT, SqliteDialect
 from ultraengine.projection.sqlite.exact import loaded, stored
 from ultraengine.projection.sqlite.store.driver import connect
 from ultraengine.projection.target import (

@@ -28,13 +28,10 @@ from ultraengine.projection.target import (
 )
 from ultraengine.testing.projection_tables import (
     DAY_TOTAL,
-    DAY_US,
     EXTREME_FACTS,
     FACT,
-    KEEP_DAYS,
     KNOWN,
     PROBE,
-    VISIT,
     ProbeTables,
     Step,
     fact,
@@ -302,21 +299,3 @@ class AnyTargetContract:
         await target.ask("probe", Request.PAUSE, NOW)
         same(await other.requests(), [("probe", Request.PAUSE)])
         await other.close()
-
-    async def test_retention_drops_whole_partitions_and_no_more(self, target: Target) -> None:
-        """A month whose end is within the keep stays whole; so does what has no retention."""
-        of = await target.create(PROBE, 1, NOW)
-        await target.keep(of, PROBE, NOW)
-        day = DAY_US
-        # Thirty days before 2026-01-01 is 2025-12-02: November goes, December stays.
-        times = [NOW - 32 * day, NOW - 31 * day - 1, NOW - 31 * day, NOW - 1, NOW, NOW + day]
-        rows = [("t", number, time, 0) for number, time in enumerate(times)]
-        await target.write(
-            of, PROBE, batch_of(*(("append", "visit", row, None) for row in rows)), moved(0, 1)
-        )
-        await target.write(of, PROBE, facts(fact(1, time=0)), moved(1, 2))
-        same(KEEP_DAYS, 30)
-        for _ in range(2):
-            await target.keep(of, PROBE, NOW)
-            same(ordered(await self.held(of, VISIT)), rows[2:])
-        same(await self.held(of, FACT), [fact(1, time=0)])

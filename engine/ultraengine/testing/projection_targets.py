@@ -36,12 +36,15 @@ from ultraengine.testing.projection_tables import (
     ALIKE,
     DAILY,
     DAY_TOTAL,
+    DAY_US,
     EXTREME_FACTS,
     FACT,
+    KEEP_DAYS,
     KNOWN,
     PROBE,
     STATE,
     UNHOLDABLE,
+    VISIT,
     MemoryTables,
     ProbeTables,
     fact,
@@ -272,6 +275,24 @@ class TargetContract(AnyTargetContract):
         same([rows for rows in seen if rows not in shown], [])
         same(sorted(await self.read(view("probe", "known"), KNOWN)), shown[swaps % 2])
 
+    async def test_retention_drops_whole_partitions_and_no_more(self, target: Target) -> None:
+        """A month whose end is within the keep stays whole; so does what has no retention."""
+        of = await target.create(PROBE, 1, NOW)
+        await target.keep(of, PROBE, NOW)
+        day = DAY_US
+        # Thirty days before 2026-01-01 is 2025-12-02: November goes, December stays.
+        times = [NOW - 32 * day, NOW - 31 * day - 1, NOW - 31 * day, NOW - 1, NOW, NOW + day]
+        rows = [("t", number, time, 0) for number, time in enumerate(times)]
+        await target.write(
+            of, PROBE, batch_of(*(("append", "visit", row, None) for row in rows)), moved(0, 1)
+        )
+        await target.write(of, PROBE, facts(fact(1, time=0)), moved(1, 2))
+        same(KEEP_DAYS, 30)
+        for _ in range(2):
+            await target.keep(of, PROBE, NOW)
+            same(ordered(await self.held(of, VISIT)), rows[2:])
+        same(await self.held(of, FACT), [fact(1, time=0)])
+
     # --- aggregates ----------------------------------------------------------------------
 
     async def test_aggregates_are_computed_from_the_slices_that_were_touched(
@@ -336,6 +357,15 @@ class TargetContract(AnyTargetContract):
         await target.write(of, PROBE, batch_of(_paid("a", DAY, 5, 5)), moved(0, 1))
         same(await target.refresh(other, PROBE, 0), 0)
         same(await target.refresh(of, PROBE, 0), 1)
+
+    async def test_dropping_a_set_forgets_its_slices(self, target: Target) -> None:
+        """A set that takes its number later has none."""
+        of = await target.create(PROBE, 1, NOW)
+        await target.write(of, PROBE, batch_of(_paid("a", DAY, 5, 5)), moved(0, 1))
+        names = [*(table.name for table in PROBE.tables), DAY_TOTAL.table.name]
+        await target.drop(of, names, NOW)
+        again = await target.create(PROBE, 1, NOW)
+        same(await target.refresh(again, PROBE, 0), 0)
 
     # --- checksums -----------------------------------------------------------------------
 

@@ -182,6 +182,10 @@ class TypedRows(Batch):
         self._look(table, self._tables[table].names, row)
         super().put(table, row)
 
+    def putter(self, table: str) -> Any:
+        """Likewise."""
+        return lambda row: self.put(table, row)
+
     def changer(self, table: str, columns: tuple[str, ...]) -> Any:
         """Likewise."""
         fold = super().changer(table, columns)

@@ -11,6 +11,7 @@ import random
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def free_port() -> int:
 class Engine:
     """One `ultra serve` process."""
 
+    environment: Mapping[str, str] = ENVIRONMENT
+
     def __init__(self, data: Path, log: Path) -> None:
         self.data, self.log = data, log
         self.port = free_port()
@@ -55,7 +58,7 @@ class Engine:
     async def start(self) -> None:
         environment = {
             **os.environ,
-            **ENVIRONMENT,
+            **self.environment,
             "ULTRA_DATA": str(self.data),
             "ULTRA_PORT": str(self.port),
             "ULTRA_ADMIN_PORT": str(self.port),

@@ -1,5 +1,6 @@
 """`ultra` from the outside: what is printed, where, and with which exit code."""
 
+import http.client
 import io
 import sys
 from collections.abc import Callable
@@ -214,6 +215,31 @@ def test_status_is_for_people_and_for_programs(ultra: Ultra, dev: "Dev") -> None
     assert "state " in out
     code, out, _ = ultra("status", "-o", "json", "--url", dev.url)
     assert msgspec.json.decode(out)["state"] == "serving"
+
+
+def test_the_status_lists_the_consumers_of_the_feed_with_their_lag(
+    ultra: Ultra, dev: "Dev"
+) -> None:
+    code, out, _ = ultra("status", "--url", dev.url)
+    assert (code, "consumer " in out) == (Exit.OK, False)
+    host, _, port = dev.url.removeprefix("http://").partition(":")
+    connection = http.client.HTTPConnection(host, int(port))
+    kind = {"Content-Type": "application/json"}
+    connection.request("PUT", "/v1/feed/consumers/mail", b'{"offset": 1}', kind)
+    answer = msgspec.json.decode(connection.getresponse().read())
+    assert answer == {"shard": 0, "name": "mail", "offset": 1}
+    connection.close()
+    for _ in range(200):
+        _, out, _ = ultra("status", "-o", "json", "--url", dev.url)
+        status = msgspec.json.decode(out)
+        if status["consumers"]:
+            break
+    (slot,) = status["consumers"]
+    lag = status["applied_end"] - 1
+    assert slot == {"name": "mail", "offset": 1, "lag": lag}
+    _, out, _ = ultra("status", "--url", dev.url)
+    assert ["mail", "0", "1"] in [line.split()[:3] for line in out.splitlines()]
+    assert (dev.data / "archive").is_dir()
 
 
 def test_an_unknown_path_is_refused(ultra: Ultra, dev: "Dev") -> None:

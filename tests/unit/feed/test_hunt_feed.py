@@ -59,6 +59,16 @@ async def test_outcomes_begin_exactly_at_the_offset_and_wait_for_whole_groups() 
     assert [batch async for batch in found] == []
 
 
+async def test_a_subscriber_at_the_end_is_told_at_once_that_it_may_wait() -> None:
+    stored = StoredFeed()
+    stored.write()
+    found = stored.feed.outcomes(2)
+    assert await anext(found) == []
+    stored.write()
+    assert [one.offset for one in await anext(found)] == [2, 3]
+    await stored.feed.close()
+
+
 async def test_a_feed_that_closes_while_it_reads_says_nothing_false() -> None:
     stored = StoredFeed()
     stored.write()

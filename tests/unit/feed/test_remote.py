@@ -219,6 +219,13 @@ async def test_what_can_be_tried_again_is_and_the_rest_is_said_at_once(
         assert told.asked == ["/v1/feed?shard=3&from=7"] * asked
 
 
+async def test_a_feed_that_ends_between_two_messages_is_asked_for_again() -> None:
+    told = Told(lambda: web.Response(body=page_bytes(), content_type=MEDIA_TYPE))
+    async with told as source, aclosing(source.pages(SHARD, Offset(7))) as pages:
+        assert [(await anext(pages)).groups for _ in range(5)] == [()] * 5
+    assert told.asked == ["/v1/feed?shard=3&from=7"] * 5
+
+
 async def test_the_key_is_sent_along(serving: Serving) -> None:
     seen: list[str | None] = []
 

@@ -1,6 +1,7 @@
 """Pages as bytes: whole, in pieces, changed on their way, and from nowhere."""
 
 import struct
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -40,6 +41,7 @@ def group(base: int, count: int = 3, commands: bytes = b"commands") -> Committed
 
 PAGE = FeedPage((group(40), group(43, 1, b""), group(44, 7)), Offset(60), Instant(99))
 BYTES = b"".join(encode_page(SHARD, PAGE))
+EMPTY = FeedPage((), Offset(0), Instant(0))
 
 
 def resealed(data: bytes) -> bytes:
@@ -54,8 +56,7 @@ def read(data: bytes) -> list[FeedPage]:
 
 
 def test_a_page_comes_back_as_it_was() -> None:
-    empty = FeedPage((), Offset(0), Instant(0))
-    assert read(BYTES + b"".join(encode_page(SHARD, empty)) + BYTES) == [PAGE, empty, PAGE]
+    assert read(BYTES + b"".join(encode_page(SHARD, EMPTY)) + BYTES) == [PAGE, EMPTY, PAGE]
 
 
 def test_the_layout_is_the_one_that_is_described() -> None:
@@ -70,6 +71,16 @@ def test_the_layout_is_the_one_that_is_described() -> None:
     assert struct.unpack("<II", data[88:96]) == (3, 15)
     assert data[96:112] == bytes(range(16))
     assert data[112:] == b"abcoutcomes of abc"
+
+
+def test_the_golden_file_is_read_and_written_again_byte_for_byte() -> None:
+    data = (Path(__file__).parent / "golden" / "feed-v1.bin").read_bytes()
+    reader = FeedReader(SHARD)
+    pages = reader.feed(data)
+    assert (next(pages), next(pages)) == (PAGE, EMPTY)
+    with pytest.raises(EngineError) as caught:
+        next(pages)
+    assert BYTES + b"".join(encode_page(SHARD, EMPTY)) + encode_end(SHARD, caught.value) == data
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=40))

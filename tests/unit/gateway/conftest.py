@@ -225,6 +225,8 @@ class SmallFeed:
         if from_offset < self.floor:
             raise EngineError("the log starts later", code="TOO_OLD")
         at = from_offset
+        if not self._engine.outcomes[at:]:
+            yield []
         while True:
             group = self._engine.outcomes[at:]
             if group:

@@ -10,11 +10,13 @@ import pytest
 from tests.unit.gateway.conftest import Served, Serving, StillClock
 from tests.unit.gateway.routed_world import RoutedServed, RoutedServing
 
-from ultraengine.edge.auth import ApiKeys, KeyTable, issue_key
+from ultraengine.edge.auth import ApiKeys, KeyTable, KnownCaller, issue_key
 from ultraengine.feed.driver import Feed
 from ultraengine.feed.remote.driver import HttpFeed
 from ultraengine.feed.source import FeedPage
 from ultraengine.feed.wire import MEDIA_TYPE, FeedReader
+from ultraengine.gateway.routed import RoutedEdge
+from ultraengine.gateway.routed_feeds import RoutedSource
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Offset, ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS
@@ -55,11 +57,11 @@ class Keys(ApiKeys):
             self.issued[scope], self.entries[scope] = key, entry
         super().__init__(self.table_of(*self.entries), clock)
 
-    def table_of(self, *scopes: str) -> KeyTable:
+    def table_of(self, *names: str, scopes: str = "") -> KeyTable:
         content = "".join(
             f'[[keys]]\nprefix = "{one.prefix}"\nsha256 = "{one.sha256}"\ntenant = "acme"\n'
-            f'principal = "{one.principal}"\nscopes = ["{one.scopes[0]}"]\n'
-            for one in (self.entries[scope] for scope in scopes)
+            f'principal = "{one.principal}"\nscopes = {scopes or one.scopes}\n'
+            for one in (self.entries[name] for name in names)
         )
         return KeyTable.parse(content.encode())
 
@@ -103,6 +105,50 @@ async def test_a_feed_whose_key_is_removed_ends(serving: Serving, stored: Stored
             await exhaust(pages)
     assert caught.value.code == "UNAUTHENTICATED"
     await source.close()
+
+
+async def test_a_feed_whose_key_becomes_another_callers_ends(
+    serving: Serving, stored: StoredFeed
+) -> None:
+    served = await serving(source=stored.feed, identity=Keys)
+    keys = cast("Keys", served.gateway.edge.identity)
+    source = HttpFeed(served.url, keys.issued["feed"])
+    async with aclosing(source.pages(SHARD, Offset(0))) as pages:
+        await anext(pages)
+        keys.table = keys.table_of("feed", scopes='["feed", "counter:read"]')
+        with pytest.raises(EngineError) as caught:
+            await exhaust(pages)
+    assert caught.value.code == "FORBIDDEN"
+    await source.close()
+
+
+async def test_who_does_not_read_is_cut_off_and_holds_no_more_than_a_page(
+    serving: Serving, stored: StoredFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ultraengine.gateway.feeds.STALL_S", 0.2)
+    stored.write(4_000, count=1, size=2_000)
+    reads: list[int] = []
+
+    class Counted(Feed):
+        def _read_page(self, position: int, end: int) -> Any:
+            reads.append(position)
+            return super()._read_page(position, end)
+
+    feed = Counted(stored.log.reader(), SHARD)
+    feed.publish(stored.end, 0)
+    served = await serving(source=feed)
+    reader, writer = await asyncio.open_connection(*served.gateway.addresses[0], limit=1)
+    writer.write(b"GET /v1/feed HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    edge = served.gateway.edge
+    for _ in range(1_000):
+        await asyncio.sleep(0.01)
+        if reads and not edge.metrics.feeds_open:
+            break
+    assert edge.metrics.feeds_open == 0
+    assert len(reads) < 8, "the rest was left in the log"
+    writer.close()
+    del reader
+    await feed.close()
 
 
 @pytest.mark.parametrize(
@@ -331,6 +377,20 @@ async def test_a_shard_that_starts_again_is_gone_on_with_behind_the_front(
             found += (await anext(pages)).groups
     assert commands_of(found) == stored.written[5:]
     await pages.aclose()
+    await source.close()
+
+
+async def test_the_source_of_a_front_knows_its_shards_and_no_others(
+    routed: tuple[RoutedServed, dict[int, StoredFeed]],
+) -> None:
+    served, _ = routed
+    edge = cast("RoutedEdge", served.gateway.edge)
+    source = RoutedSource(edge, KnownCaller("acme", "p", frozenset({"feed"})))
+    for _ in range(2):
+        assert list(await source.consumers(ShardId(0))) == []
+    with pytest.raises(EngineError) as caught:
+        await source.consumers(ShardId(2))
+    assert caught.value.code == "NOT_FOUND"
     await source.close()
 
 

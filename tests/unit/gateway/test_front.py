@@ -156,7 +156,7 @@ async def test_events_of_each_shard_come_once_and_in_order_even_if_it_goes_away(
     for n in range(6):
         await served.send(add(f"c-{n}", keys[n % 2], n))
     client = await opened(served, name)
-    await client.say({"op": "subscribe", "shard": 1, "from": 1})
+    await client.subscribe(1, shard=1)
     first = [await client.next() for _ in range(2)]
     assert [(one["op"], one["id"], one["offset"]) for one in first] == [
         ("event", "c-3", 1),
@@ -166,8 +166,24 @@ async def test_events_of_each_shard_come_once_and_in_order_even_if_it_goes_away(
     await served.start_shard(1)
     await served.send(add("c-6", keys[1]))
     assert (await client.next())["id"] == "c-6"
-    await client.say({"op": "subscribe", "shard": 0, "from": 0})
+    await client.subscribe(0, shard=0)
     assert [(await client.next())["id"] for _ in range(3)] == ["c-0", "c-2", "c-4"]
+
+
+async def test_a_subscription_to_some_domains_is_passed_on_with_where_it_stands(
+    serving: RoutedServing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ultraengine.gateway.stream.POSITION_EVERY_S", 0.0)
+    served = await serving(apart=True)
+    key = served.key_of(1)
+    await served.send(add("1", key))
+    client = await opened(served)
+    await client.subscribe(0, shard=1, domains=["ledger"])
+    assert await client.next() == {"op": "position", "shard": 1, "offset": 1}
+    await served.stop_shard(1)
+    await served.start_shard(1)
+    await served.send(add("2", key))
+    assert await client.next() == {"op": "position", "shard": 1, "offset": 2}
 
 
 async def test_a_subscription_names_a_shard_and_is_told_what_the_shard_says(
@@ -183,7 +199,7 @@ async def test_a_subscription_names_a_shard_and_is_told_what_the_shard_says(
     await client.say({"op": "subscribe", "from": 4, "shard": 0})
     assert (await client.next())["code"] == "TOO_OLD"
     served.feeds[0].floor = 0
-    await client.say({"op": "subscribe", "from": 0, "shard": 0})
+    await client.subscribe(0, shard=0)
     await client.say({"op": "subscribe", "from": 0, "shard": 0})
     assert (await client.next())["code"] == "MALFORMED"
     await served.send(add("1", served.key_of(0)))
@@ -196,6 +212,7 @@ async def test_a_front_of_one_shard_needs_no_name_of_it(serving: RoutedServing) 
     await served.send(add("1"))
     client = await opened(served)
     await client.say({"op": "subscribe", "from": 0})
+    assert await client.next() == {"op": "subscribed", "shard": 0, "from": 0}
     assert (await client.next())["id"] == "1"
 
 

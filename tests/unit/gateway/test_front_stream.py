@@ -24,6 +24,12 @@ del test_events_come_from_the_offset_asked_for_and_go_on  # noqa: F821
 del test_a_subscription_below_the_log_is_told_so_and_may_try_again  # noqa: F821
 # A front's events are of one shard, which is named (test_front.py).
 del test_a_subscriber_sees_its_own_tenant_and_what_it_may_read  # noqa: F821
+# A front's events are of one shard, which is named (test_front.py).
+del test_a_subscriber_to_whom_nothing_is_sent_is_told_where_it_stands  # noqa: F821
+# A front's events are of one shard, which is named (test_front.py).
+del test_a_subscription_may_be_to_some_domains_alone  # noqa: F821
+# A front's events are of one shard, which is named (test_front.py).
+del test_a_stream_has_one_subscription  # noqa: F821
 # It subscribes without a shard (test_front.py drains).
 del test_a_draining_gateway_answers_what_it_took_then_says_goodbye  # noqa: F821
 # A front has.

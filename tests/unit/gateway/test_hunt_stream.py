@@ -27,5 +27,5 @@ async def test_a_subscription_that_breaks_says_so_and_the_stream_goes_on(serving
     served.gateway.edge.feed = feed
     await client.say(add("a"))
     assert (await client.next())["outcome"] == "accepted"
-    await client.say({"op": "subscribe", "from": 0})
+    await client.subscribe(0)
     assert (await client.next())["op"] == "event"

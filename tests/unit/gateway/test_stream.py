@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.gateway.conftest import CountingRandom, Served, Serving, add
 
+from ultraengine.domains.counter import DOMAIN
+from ultraengine.domains.ledger import DOMAIN as LEDGER
 from ultraengine.edge.auth import ApiKeys, KeyTable, entry_text, issue_key
 from ultraengine.edge.codec import JSON, MSGPACK, Codec
 from ultraengine.gateway import stream
@@ -63,6 +65,12 @@ class Client:
             if item.get("op") != "credit":
                 found.append(item)
         return found
+
+    async def subscribe(self, from_offset: int, **more: Any) -> None:
+        """Ask for events, and read that they will come."""
+        await self.say({"op": "subscribe", "from": from_offset, **more})
+        shard = {"shard": more["shard"]} if "shard" in more else {}
+        assert await self.next() == {"op": "subscribed", "from": from_offset, **shard}
 
     async def closed(self) -> int | None:
         """The code with which the engine closes, whatever comes before."""
@@ -328,7 +336,7 @@ async def test_events_come_from_the_offset_asked_for_and_go_on(serving: Serving,
         await served.send(add(f"old-{n}", correlation_id="c-1"))
     client = await connect(served, name)
     assert (await client.next())["capabilities"] == ["commands", "subscribe"]
-    await client.say({"op": "subscribe", "from": 1})
+    await client.subscribe(1)
     event = await client.next()
     assert event == {
         "op": "event",
@@ -358,7 +366,7 @@ async def test_events_come_from_the_offset_asked_for_and_go_on(serving: Serving,
 async def test_a_stream_has_one_subscription(serving: Serving) -> None:
     served = await serving(feed=True)
     client = await opened(served)
-    await client.say({"op": "subscribe", "from": 0})
+    await client.subscribe(0)
     await client.say({"op": "subscribe", "from": 0})
     assert (await client.next())["code"] == "MALFORMED"
 
@@ -374,8 +382,48 @@ async def test_a_subscription_below_the_log_is_told_so_and_may_try_again(
     assert (await client.next())["code"] == "TOO_OLD"
     served.gateway.edge.feed.floor = 0  # type: ignore[attr-defined]
     await served.send(add())
-    await client.say({"op": "subscribe", "from": 0})
+    await client.subscribe(0)
     assert (await client.next())["offset"] == 0
+
+
+async def test_a_subscription_may_be_to_some_domains_alone(serving: Serving) -> None:
+    served = await serving(feed=True, domains=(DOMAIN, LEDGER))
+    opening = {"accounts": [{"id": "a", "asset": "USD/2"}]}
+    await served.send(add("1"))
+    await served.send(add("2", type="ledger.open_accounts", data=opening))
+    await served.send(add("3"))
+    client = await opened(served)
+    await client.subscribe(0, domains=["ledger", "trading"])
+    assert (await client.next())["id"] == "2"
+    other = await opened(served)
+    await other.subscribe(0, domains=["counter"])
+    assert [(await other.next())["id"] for _ in range(2)] == ["1", "3"]
+    nothing = await opened(served)
+    await nothing.subscribe(0, domains=[])
+    await served.send(add("4"))
+    with pytest.raises(TimeoutError):
+        await nothing.socket.receive(0.1)
+
+
+@pytest.mark.parametrize("domains", ["ledger", ["Ledger"], [""], ["a"] * 65, [1], {"a": 1}])
+async def test_domains_that_are_none_are_refused(serving: Serving, domains: Any) -> None:
+    client = await opened(await serving(feed=True))
+    await client.say({"op": "subscribe", "from": 0, "domains": domains})
+    error = await client.next()
+    assert (error["op"], error["code"]) == ("error", "MALFORMED")
+
+
+async def test_a_subscriber_to_whom_nothing_is_sent_is_told_where_it_stands(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ultraengine.gateway.stream.POSITION_EVERY_S", 0.0)
+    served = await serving(feed=True)
+    await served.send(add("1"))
+    client = await opened(served)
+    await client.subscribe(0, domains=["ledger"])
+    assert await client.next() == {"op": "position", "offset": 1}
+    await served.send(add("2"))
+    assert await client.next() == {"op": "position", "offset": 2}
 
 
 def two_tenants() -> tuple[dict[str, str], bytes]:
@@ -399,7 +447,7 @@ async def test_a_subscriber_sees_its_own_tenant_and_what_it_may_read(serving: Se
         tenant: await opened(served, Authorization=f"Bearer {key}") for tenant, key in keys.items()
     }
     for client in clients.values():
-        await client.say({"op": "subscribe", "from": 0})
+        await client.subscribe(0)
     for tenant, client in clients.items():
         await client.say(add(f"{tenant}-1"))
         await client.say(add(f"{tenant}-2"))
@@ -520,7 +568,7 @@ async def test_a_draining_gateway_answers_what_it_took_then_says_goodbye(
     served = await serving(feed=True)
     await served.send(add("0"))
     client = await opened(served)
-    await client.say({"op": "subscribe", "from": 0})
+    await client.subscribe(0)
     assert (await client.next())["offset"] == 0
     served.engine.held = []
     await client.say(add("1"))
@@ -581,6 +629,8 @@ def test_frames_are_told_apart_by_their_op() -> None:
         assert isinstance(read(add()), CommandFrame)
         assert len(read([add("1"), add("2"), 3]).parsed) == 3
         assert read({"op": "subscribe", "from": 7}) == Subscribe("subscribe", 7)
+        some = read({"op": "subscribe", "from": 7, "domains": ["a", "b"]})
+        assert some == Subscribe("subscribe", 7, domains=("a", "b"))
         assert isinstance(read({"op": "goaway"}), EngineError)
         assert isinstance(read({"op": "subscribe", "from": 7, "more": 1}), EngineError)
     assert len(read_frame(b" \n[ ]", "json", DEFAULT_LIMITS).parsed) == 0  # type: ignore[union-attr]

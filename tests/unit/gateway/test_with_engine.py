@@ -125,6 +125,7 @@ async def test_a_stream_takes_commands_and_follows_their_events(running: Running
         hello = await socket.receive_json(timeout=5)
         assert "subscribe" in hello["capabilities"]
         await socket.send_json({"op": "subscribe", "from": 0})
+        assert await socket.receive_json(timeout=5) == {"op": "subscribed", "from": 0}
         await socket.send_json([add(str(n)) for n in range(100)])
         ids: dict[str, list[str]] = {"reply": [], "event": []}
         while min(len(seen) for seen in ids.values()) < 100:

@@ -1,4 +1,4 @@
-"""Lag, alerts, progress, lanes and what is shown of them."""
+"""Lag, alerts, progress, readings and what is shown of them."""
 
 from typing import Any
 
@@ -10,7 +10,6 @@ from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.projection.breaker import Breaker
 from ultraengine.projection.lag import NONE, Alert, Lag, LagAlerts, lag, worst
-from ultraengine.projection.lane import Lane, Member, group_by_position
 from ultraengine.projection.progress import (
     SAMPLES_MAX,
     WINDOW_S,
@@ -20,6 +19,7 @@ from ultraengine.projection.progress import (
     is_caught_up,
 )
 from ultraengine.projection.projector import Formed
+from ultraengine.projection.readings import Member, Reading, group_by_position
 from ultraengine.projection.target import (
     START,
     Checkpoint,
@@ -119,21 +119,21 @@ def test_a_set_has_caught_up_when_it_holds_what_every_shard_had() -> None:
     assert commands_done(held) == 8
 
 
-# --- lanes -------------------------------------------------------------------------------------
+# --- readings -------------------------------------------------------------------------------------
 
 
 def building(build: int = 1, name: str = "shop", **more: Any) -> ProjectionSet:
     return ProjectionSet(name, 1, build, SetState.BUILDING, T0, T0, **more)
 
 
-def lane(*sets: ProjectionSet, positions: dict[ShardId, Checkpoint] | None = None) -> Lane:
+def reading(*sets: ProjectionSet, positions: dict[ShardId, Checkpoint] | None = None) -> Reading:
     known = {one.projection.name: one for one in members(ShopTables(), AuditTables())}
     found = [Member(of, known[of.projection]) for of in sets or (building(),)]
-    return Lane(found, positions or {}, (ZERO, ONE))
+    return Reading(found, positions or {}, (ZERO, ONE))
 
 
 def test_shards_give_their_groups_in_turn() -> None:
-    one = lane()
+    one = reading()
     first, second = busy_log(0, 3), busy_log(1, 1)
     one.inboxes[ZERO].receive(FeedPage(tuple(first.groups), first.end, T0))
     one.inboxes[ONE].receive(FeedPage(tuple(second.groups), second.end, T0))
@@ -146,7 +146,7 @@ def test_shards_give_their_groups_in_turn() -> None:
 
 
 def test_a_group_that_is_put_back_comes_first_again() -> None:
-    one, log = lane(), busy_log(0, 2)
+    one, log = reading(), busy_log(0, 2)
     inbox = one.inboxes[ZERO]
     inbox.receive(FeedPage(tuple(log.groups), log.end, T0))
     size = inbox.bytes
@@ -157,7 +157,7 @@ def test_a_group_that_is_put_back_comes_first_again() -> None:
 
 
 def test_a_batch_counts_as_written_when_it_is_and_not_before() -> None:
-    one = lane()
+    one = reading()
     inbox = one.inboxes[ZERO]
     inbox.receive(FeedPage((), Offset(4), Instant(T0 + SECOND)))
     one.inboxes[ONE].receive(FeedPage((), Offset(0), Instant(0)))
@@ -173,16 +173,16 @@ def test_a_batch_counts_as_written_when_it_is_and_not_before() -> None:
 
 
 def test_a_shard_of_which_nothing_was_read_has_no_lag_yet() -> None:
-    assert lane().lags(T0) == {}
+    assert reading().lags(T0) == {}
 
 
 def test_what_was_read_and_waits_makes_the_lag() -> None:
-    one, log = lane(), busy_log(0, 2)
+    one, log = reading(), busy_log(0, 2)
     one.inboxes[ZERO].receive(FeedPage(tuple(log.groups), log.end, T0))
     assert one.lags(Instant(T0 + SECOND))[ZERO].seconds == 1.0
 
 
-def test_sets_at_the_same_positions_share_a_lane_unless_they_must_not() -> None:
+def test_sets_at_the_same_positions_share_a_reading_unless_they_must_not() -> None:
     known = {one.projection.name: one for one in members(ShopTables(), AuditTables())}
     sets = [building(1), building(2), building(1, "audit"), building(2, "audit")]
     found = [Member(of, known[of.projection]) for of in sets]
@@ -201,9 +201,11 @@ def test_sets_at_the_same_positions_share_a_lane_unless_they_must_not() -> None:
 # --- what is shown -----------------------------------------------------------------------------
 
 
-def watched(watch: Watch, *lanes: Lane, sets: list[ProjectionSet], seconds: float = 0.0) -> Any:
+def watched(
+    watch: Watch, *readings: Reading, sets: list[ProjectionSet], seconds: float = 0.0
+) -> Any:
     now = Instant(T0 + int(seconds * SECOND))
-    return watch.observe(sets, lanes, {("shop", 9): {ZERO: at(2)}}, now, seconds)
+    return watch.observe(sets, readings, {("shop", 9): {ZERO: at(2)}}, now, seconds)
 
 
 def view_of(watch: Watch) -> TargetView:
@@ -212,7 +214,7 @@ def view_of(watch: Watch) -> TargetView:
 
 def test_a_build_tells_its_progress_every_few_seconds() -> None:
     watch, of = Watch(ProjectionLimits()), building()
-    one = lane(of)
+    one = reading(of)
     one.inboxes[ZERO].receive(FeedPage((), Offset(100), T0))
     assert watched(watch, one, sets=[of]) == []
     one.positions[ZERO] = at(25)
@@ -232,7 +234,7 @@ def test_a_build_tells_its_progress_every_few_seconds() -> None:
 
 def test_a_build_that_stands_still_has_no_end_in_sight() -> None:
     watch, of = Watch(ProjectionLimits()), building()
-    one = lane(of)
+    one = reading(of)
     one.inboxes[ZERO].receive(FeedPage((), Offset(100), T0))
     watched(watch, one, sets=[of])
     [(_, _, facts)] = watched(watch, one, sets=[of], seconds=TELL_EVERY_S)
@@ -242,7 +244,7 @@ def test_a_build_that_stands_still_has_no_end_in_sight() -> None:
 def test_a_serving_set_that_falls_behind_is_told_when_its_level_changes() -> None:
     watch = Watch(ProjectionLimits(lag_warn_s=10, lag_alarm_s=20))
     of = ProjectionSet("shop", 1, 1, SetState.SERVING, T0, T0)
-    one = lane(of, positions={ZERO: at(1, T0)})
+    one = reading(of, positions={ZERO: at(1, T0)})
     one.inboxes[ZERO].receive(FeedPage((), Offset(2), T0))
     told = [
         [(level, event) for level, event, _ in watched(watch, one, sets=[of], seconds=seconds)]
@@ -264,7 +266,7 @@ def test_the_figures_of_a_worker_are_metrics() -> None:
     parked = Parked(ZERO, Offset(7), 0, "poison", T0)
     build = building(2)
     stuck = building(9, parked=parked, paused=True)
-    one = lane(build, positions={ZERO: at(1, T0)})
+    one = reading(build, positions={ZERO: at(1, T0)})
     one.inboxes[ZERO].receive(FeedPage((), Offset(4), T0))
     watch.wrote("shop", 40)
     watch.wrote("shop", 2)
@@ -299,5 +301,5 @@ def test_the_figures_of_a_worker_are_metrics() -> None:
 
 def test_a_worker_without_trouble_is_well() -> None:
     watch = Watch(ProjectionLimits())
-    watched(watch, lane(building()), sets=[building()])
+    watched(watch, reading(building()), sets=[building()])
     assert view_of(watch).is_well

@@ -101,3 +101,27 @@ def test_appended_rows_keep_their_order_and_are_counted_with_the_keys() -> None:
 def test_a_row_of_another_width_is_named() -> None:
     with pytest.raises(InvariantBroken, match="one value per column"):
         Batch([TOTALS]).put("totals", ("t", 1))
+
+
+def test_a_key_whose_values_are_replaced_is_written_once_with_the_last_of_them() -> None:
+    batch = Batch([TOTALS])
+    change = batch.changer("totals", ("note",))
+    for value in ("a", "b", "c"):
+        change(("t", 1), (value,))
+    batch.putter("totals")(("t", 2, 1, 1, 1, "x"))
+    change(("t", 2), ("y",))
+    assert batch.current["totals"].changed == {("t", 1): {5: "c"}}
+    assert batch.current["totals"].put == {("t", 2): ["t", 2, 1, 1, 1, "y"]}
+
+
+def test_a_changer_is_made_once_and_wants_one_value_per_column() -> None:
+    batch = Batch([TOTALS])
+    change = batch.changer("totals", ("note", "paid"))
+    assert batch.changer("totals", ("note", "paid")) is change
+    change(("t", 1), ("a", 1))
+    change(("t", 1), ("b", 2))
+    assert batch.current["totals"].changed == {("t", 1): {5: "b", 2: 3}}
+    with pytest.raises(ValueError, match="shorter"):
+        change(("t", 1), ("a",))
+    with pytest.raises(KeyError):
+        batch.changer("totals", ("nothing",))

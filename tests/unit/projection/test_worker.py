@@ -106,7 +106,7 @@ async def test_two_projections_are_fed_from_one_reading() -> None:
     worker, _ = make_worker(database, feed, ShopTables(), AuditTables())
     async with working(worker) as task:
         await until(lambda: holds(database, [log]) and holds(database, [log], "audit"), task)
-        assert len(worker._lanes) == 1
+        assert len(worker._readings) == 1
     assert shown(database) == await undisturbed([log], ShopTables(), AuditTables())
 
 
@@ -282,6 +282,41 @@ async def test_a_refused_batch_that_passes_in_parts_goes_on() -> None:
     assert shown(database) == await undisturbed([log])
 
 
+@pytest.mark.parametrize("next_event", [Poisoned("apple"), Sold("a", 1)])
+async def test_what_is_behind_a_refused_row_waits_for_its_turn(next_event: Any) -> None:
+    log, database = busy_log(0, 3), MemoryDatabase()
+    at = log.end
+    log.add(T0, [(command(2), [Sold("gold", 5_000)])])
+    log.add(T0, [(command(3), [next_event])])
+    # No look comes between the two groups.
+    limits = msgspec.structs.replace(QUICK, batch_rows_max=1, poll_s=0.3)
+    worker, _ = make_worker(database, MemoryFeed([log]), limits=limits)
+    async with working(worker) as task:
+        await until(lambda: is_parked(database), task)
+    parked = database.sets["shop", 1].parked
+    assert parked is not None
+    assert (parked.offset, "bounded" in parked.reason) == (at, True)
+
+
+async def test_an_aggregate_that_is_refused_while_it_serves_parks() -> None:
+    class Growing(ShopTables):
+        def project(self, event: Any, at: Any, rows: Any) -> None:
+            rows.put("total", (at.tenant, event.item, 1, event.amount, 1, at.offset))
+
+    log, database = busy_log(0, 3), MemoryDatabase()
+    feed = MemoryFeed([log])
+    worker, _ = make_worker(database, feed, Growing())
+    async with working(worker) as task:
+        await until(lambda: holds(database, [log]), task)
+        log.add(T0, [(command(1), [Sold("gold", 2_000_000)])])
+        await until(lambda: is_parked(database), task)
+        # Its other sets and readers see what was there before; nothing is refreshed any more.
+        log.add(T0, [sale(1)])
+        await asyncio.sleep(0.02)
+        assert database.positions["shop", 1][ShardId(0)].offset == log.end - 1
+    assert states(database) == {1: SetState.SERVING}
+
+
 async def test_an_aggregate_that_is_refused_parks() -> None:
     class Heavy(ShopTables):
         def project(self, event: Any, at: Any, rows: Any) -> None:
@@ -325,6 +360,7 @@ async def test_a_database_that_goes_away_is_waited_for_and_holds_the_log() -> No
             task,
         )
         assert worker.view().last_error == "the database is away"
+        await until(lambda: worker.breaker.failures >= 3, task)
         assert feed.confirmed[ShardId(0), SLOT] == confirmed
         database.away = False
         await until(lambda: holds(database, [log]), task)
@@ -353,6 +389,18 @@ async def test_reading_stops_when_enough_waits_for_a_database_that_is_away() -> 
         await until(lambda: holds(database, [log]), task)
 
 
+async def test_a_stale_aggregate_is_computed_bit_by_bit() -> None:
+    log, database = busy_log(0, 60), MemoryDatabase()
+    limits = msgspec.structs.replace(QUICK, slices_per_refresh_max=1, batch_rows_max=1_000)
+    feed = MemoryFeed([log])
+    await run_until(None, database, feed, limits=limits)
+    # Rows of many days come at once to a set that serves.
+    for number in range(30):
+        log.add(Instant(T0 + number * 86_400_000_000), [sale(50_000 + number)])
+    await run_until(None, database, feed, limits=limits)
+    assert shown(database) == await undisturbed([log])
+
+
 async def test_a_forced_breaker_keeps_away_from_the_database() -> None:
     log, database = busy_log(0, 5), MemoryDatabase()
     worker, target = make_worker(database, MemoryFeed([log]))
@@ -369,19 +417,25 @@ async def test_an_engine_that_is_away_is_waited_for() -> None:
     feed = MemoryFeed([log])
     feed.away = True
     worker, _ = make_worker(database, feed)
+
+    async def refuses(task: "asyncio.Task[None]", times: int = 20) -> None:
+        refused = feed.refused
+        await until(lambda: feed.refused >= refused + times, task)
+
     async with working(worker) as task:
         await until(lambda: 1 in states(database), task)
+        await refuses(task)
         feed.away = False
         await until(lambda: holds(database, [log]), task)
         feed.away = True
         log.add(T0, [sale(1)])
-        await asyncio.sleep(0.02)
+        await refuses(task)
         feed.away = False
         await until(lambda: holds(database, [log]), task)
         # A key that was revoked may be replaced: nothing parks for that.
         feed.refusal = EngineError("no such key", code="UNAUTHENTICATED")
         log.add(T0, [sale(2)])
-        await asyncio.sleep(0.02)
+        await refuses(task)
         feed.refusal = None
         await until(lambda: holds(database, [log]), task)
     assert database.sets["shop", 1].parked is None

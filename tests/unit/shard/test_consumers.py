@@ -11,6 +11,7 @@ from tests.unit.shard.test_shard import LIMITS, SHARD, Rig
 
 from ultraengine.execution.system import DropConsumer, MoveConsumer, system_data
 from ultraengine.feed.driver import Feed
+from ultraengine.feed.source import Consumer
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Offset
 from ultraengine.model.limits import MIB
@@ -92,6 +93,17 @@ async def test_many_confirmations_are_few_commands_and_the_last_one_is_kept(
     assert dict(rig.slots.offsets()) == {"mail": 30}
     await rig.until_logged("mail", 30)
     assert [one.offset for one in rig.own_commands()] == [0, 30]
+
+
+async def test_at_a_stop_what_waits_is_left_to_who_goes_on(rig: ConsumingRig) -> None:
+    await rig.add()
+    await rig.confirm("mail", 1)
+    await rig.confirm("mail", 2)
+    assert rig.slots.consumers() == [Consumer("mail", Offset(2))]
+    rig.slots.close()
+    rig.slots.close()
+    await asyncio.sleep(1.2)
+    assert rig.logged == {"mail": 1}
 
 
 async def test_slots_outlive_a_kill_and_a_snapshot(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ TRANSFER: Final = Table(
         ),
         Check(
             "hold",
-            "({status} = 'pending' AND {hold_timeout_s} >= 0)"
+            "({status} = 'pending' AND {hold_timeout_s} IS NOT NULL AND {hold_timeout_s} >= 0)"
             " OR ({status} <> 'pending' AND {hold_timeout_s} IS NULL)",
         ),
     ),
@@ -330,8 +330,9 @@ def _transferred(event: Transferred, at: Source, rows: Rows) -> None:
     change((tenant, book, source), (source_balance, source_version, time, shard, offset))
     change((tenant, book, target), (target_balance, target_version, time, shard, offset))
     day = effective // DAY_US
-    rows.put("daily_balance", (tenant, book, source, day, 0, amount, 1))
-    rows.put("daily_balance", (tenant, book, target, day, amount, 0, 1))
+    put = rows.putter("daily_balance")
+    put((tenant, book, source, day, 0, amount, 1))
+    put((tenant, book, target, day, amount, 0, 1))
 
 
 def _change(link: Link, time: int, at: Source, rows: Rows, **more: bool) -> None:

@@ -1,7 +1,6 @@
 """Observe, plan, apply, report: the sets of one target become what they should be."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import structlog
 
@@ -9,8 +8,8 @@ from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.ports import Clock
 from ultraengine.projection.decode import WHOLE
-from ultraengine.projection.lane import SetKey, key_of
 from ultraengine.projection.projector import REASON_CHARS_MAX, Declared
+from ultraengine.projection.readings import SetKey, key_of
 from ultraengine.projection.sets import (
     Action,
     Create,
@@ -18,7 +17,6 @@ from ultraengine.projection.sets import (
     Pause,
     Plan,
     Serve,
-    Unpark,
     Wanted,
     plan,
 )
@@ -31,8 +29,6 @@ from ultraengine.projection.target import (
     all_tables,
 )
 
-ROUNDS_MAX: Final = 8
-"""Plans carried out at one look; a set is created, parked, served in fewer."""
 _log = structlog.get_logger("projection")
 
 
@@ -51,35 +47,27 @@ class Keeper:
         self._told: set[SetKey] = set()
         self.sets: tuple[ProjectionSet, ...] = ()
         """As they were seen last."""
-        self.unfinished = False
-        """Whether a look should follow at once."""
 
     def declared(self, of: ProjectionSet) -> Declared:
         """How a followed set is filled."""
         return self._declared[of.projection]
 
     async def look(self, caught_up: Iterable[ProjectionSet]) -> Plan:
-        """Bring the sets to where they should be, as far as that goes now."""
+        """Bring the sets a step nearer to where they should be.
+
+        After a plan with actions another look should follow.
+        """
         requests: Sequence[tuple[str, Request]] = await self._target.requests()
         for projection, request in requests:
             _log.info("projection.asked", **self._where(projection), request=str(request))
-        ready = tuple(caught_up)
-        self.unfinished = False
         wanted = [Wanted(name, version) for name, version in self.wanted.items()]
-        for _ in range(ROUNDS_MAX):
-            self.sets = tuple(await self._target.sets())
-            found = plan(
-                wanted, self.sets, requests, ready, self._clock.now(), self._limits.grace_s
-            )
-            self._tell(found)
-            if not found.actions:
-                return found
-            for action in found.actions:
-                await self._do(action)
-            requests = ()
-            if self.unfinished:
-                break
-        self.unfinished = True
+        self.sets = tuple(await self._target.sets())
+        found = plan(
+            wanted, self.sets, requests, caught_up, self._clock.now(), self._limits.grace_s
+        )
+        self._tell(found)
+        for action in found.actions:
+            await self._do(action)
         return found
 
     async def restart_builds(self) -> None:
@@ -98,8 +86,8 @@ class Keeper:
             offset=parked.offset, index=parked.index, reason=parked.reason,
         )  # fmt: skip
 
-    async def refresh(self, of: ProjectionSet) -> int:
-        """Compute some touched slices anew; how many are left.  Parks when a CHECK fails."""
+    async def refresh(self, of: ProjectionSet) -> int | None:
+        """Compute some touched slices anew; how many are left, None when it had to park."""
         projection = self.declared(of).projection
         if not projection.aggregates:
             return 0
@@ -107,10 +95,8 @@ class Keeper:
             return await self._target.refresh(of, projection, self._limits.slices_per_refresh_max)
         except RowRefused as error:
             reason = f"an aggregate was refused: {error}"[:REASON_CHARS_MAX]
-            now = self._clock.now()
-            await self.park(of, Parked(ShardId(0), Offset(0), WHOLE, reason, now))
-            self.unfinished = True
-            return 0
+            await self.park(of, Parked(ShardId(0), Offset(0), WHOLE, reason, self._clock.now()))
+            return None
 
     async def _do(self, action: Action) -> None:
         now, where = self._clock.now(), self._where
@@ -128,16 +114,15 @@ class Keeper:
                 await self._target.pause(of, paused=paused)
                 event = "projection.paused" if paused else "projection.resumed"
                 _log.info(event, **where(of.projection), build=of.build)
-            case Unpark(of):
+            case _:
+                of = action.of
                 await self._target.park(of, None)
                 _log.info("projection.unparked", **where(of.projection), build=of.build)
 
     async def _serve(self, of: ProjectionSet, now: Instant) -> None:
         """Change the views over once the aggregates say what the tables say."""
-        parks_before = self.unfinished
-        if await self.refresh(of) or self.unfinished is not parks_before:
-            self.unfinished = True
-            return
+        if await self.refresh(of) != 0:
+            return  # The next look goes on.
         await self._target.serve(of, self._declared[of.projection].projection, now)
         _log.info("projection.serves", **self._where(of.projection), build=of.build)
 

@@ -155,8 +155,6 @@ class PostgresTarget:
         """Say goodbye."""
         await self._session.close()
 
-    # --- sets ----------------------------------------------------------------------------
-
     async def sets(self) -> Sequence[ProjectionSet]:
         """All sets."""
         async with self._session.use() as database:
@@ -199,15 +197,20 @@ class PostgresTarget:
                     await database.execute(self._sql.drop_view(of.projection, table))
             for table in all_tables(projection):
                 first, *rest = self._sql.create_view(of.projection, table, of.suffix)
-                try:
-                    async with database.transaction():  # A savepoint.
-                        await database.execute(first)
-                except asyncpg.InvalidTableDefinitionError:
-                    # Other columns than before: what was granted on the view goes with it.
+                if not await self._replaced(database, first):
                     await database.execute(self._sql.drop_view(of.projection, table.name))
                     await database.execute(first)
                 for statement in rest:
                     await database.execute(statement)
+
+    async def _replaced(self, database: Connection, create: str) -> bool:
+        """False for other columns than before: what was granted on the view goes with it."""
+        try:
+            async with database.transaction():  # A savepoint.
+                await database.execute(create)
+        except asyncpg.InvalidTableDefinitionError:
+            return False
+        return True
 
     async def drop(self, of: ProjectionSet, tables: Sequence[str], now: Instant) -> None:  # noqa: ARG002
         """Tables and memory in one transaction."""
@@ -246,8 +249,6 @@ class PostgresTarget:
         async with self._session.use() as database:
             taken = await database.fetch(sql.TAKE_REQUESTS)
             return [(row["projection"], Request(row["request"])) for row in taken]
-
-    # --- writing -------------------------------------------------------------------------
 
     async def write(
         self, of: ProjectionSet, projection: Projection, batch: Batch, moved: Sequence[Moved]
@@ -383,8 +384,6 @@ class PostgresTarget:
                 name = aggregate.table.name
                 await database.execute(sql.TOUCH, of.projection, of.build, name, list(days))
 
-    # --- aggregates, partitions, checksums -----------------------------------------------
-
     async def _scanning(self, database: Connection) -> None:
         """Within a transaction: statements may take longer."""
         await database.execute(f"SET LOCAL statement_timeout = {round(self._scan_timeout_s * 1e3)}")
@@ -455,6 +454,11 @@ class PostgresTarget:
                 if native:
                     ahead = slices_ahead(table.partition, today, shards, PARTITIONS_AHEAD)
                     await self._make_partitions(database, name, table, ahead)
+                    async with database.transaction():
+                        # The server itself only ever looks at partitions, not at the whole.
+                        await self._scanning(database)
+                        statement = self._sql.analyze(name)
+                        await database.execute(statement, timeout=self._scan_timeout_s)
                 if days is not None and native:
                     await self._drop_partitions(database, name, today - days)
                 elif days is not None:

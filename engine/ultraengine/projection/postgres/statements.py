@@ -71,7 +71,8 @@ AUDIT: Final = (
 TOUCH: Final = (
     # DO UPDATE waits for a refresh that has just taken the slice, DO NOTHING would lose it.
     f"INSERT INTO {SLICE} (projection, build, aggregate, slice)"
-    " SELECT $1::varchar, $2, $3::varchar, DATE '1970-01-01' + day FROM unnest($4::int[]) AS day ORDER BY day"
+    " SELECT $1::varchar, $2, $3::varchar, DATE '1970-01-01' + day FROM unnest($4::int[]) AS day"
+    " ORDER BY day"
     " ON CONFLICT (projection, build, aggregate, slice) DO UPDATE SET slice = excluded.slice"
 )
 TAKE_SLICES: Final = (

@@ -1,4 +1,4 @@
-"""One task for each shard of a lane: takes pages from the feed, keeps them, stops when full.
+"""One task for each shard of a reading: takes pages from the feed, keeps them, stops when full.
 
 An engine that is away is asked again, ever later; a log that no longer has the position is a
 problem that the worker parks at.
@@ -14,7 +14,7 @@ import structlog
 from ultraengine.feed.source import FeedPage, FeedSource
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Offset, ShardId
-from ultraengine.projection.lane import Inbox
+from ultraengine.projection.readings import Inbox
 
 FIRST_WAIT_S: Final = 0.1
 LOST: Final = frozenset({"TOO_OLD", "INTERNAL"})

@@ -6,21 +6,17 @@ is the order of their UTF-8 bytes.
 """
 
 import re
-from datetime import date
 from typing import Final
 
 import msgspec
 
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.ids import Instant
 from ultraengine.model.projection import (
     Aggregate,
     Check,
     Column,
     ColumnType,
     Fold,
-    Interval,
-    Partition,
     Table,
 )
 from ultraengine.projection.dialect import AMOUNT_DIGITS, TOTAL_DIGITS, Dialect
@@ -33,11 +29,9 @@ _HALF: Final = WORD_END // 2 - 1
 """Two words up to this in size add up to a word."""
 _WORD_DIGITS: Final = 19
 _SELECT: Final = re.compile(r"SELECT (?P<list>.*?) FROM ", re.DOTALL)
-_FUNCTION: Final = re.compile(r"(?P<function>SUM|MIN|MAX)\((?P<of>[^()]*)\)")
+_FUNCTION: Final = re.compile(r"(?P<function>SUM|MIN|MAX)\((?P<of>[\w.{}]+)\)")
 _BARE: Final = re.compile(r"[\w.{}]+")
 _COMMA: Final = re.compile(r",(?![^()]*\))")
-DAY_US: Final = 86_400_000_000
-_EPOCH: Final = date(1970, 1, 1).toordinal()
 
 
 class SqliteDialect(Dialect):
@@ -137,17 +131,3 @@ def _exact_output(output: str, of: Aggregate) -> str:
             output=output,
         )
     return output
-
-
-def kept_from(partition: Partition, keep_days: int, now: Instant) -> int:
-    """Where the oldest kept partition starts, in days since 1970.
-
-    Partitions are kept whole: the one that holds the last moment to keep is the oldest.
-    """
-    day = (now - keep_days * DAY_US) // DAY_US
-    return month_start(day) if partition.interval is Interval.MONTH else day
-
-
-def month_start(day: int) -> int:
-    """First day of the month of a day since 1970."""
-    return date.fromordinal(_EPOCH + day).replace(day=1).toordinal() - _EPOCH

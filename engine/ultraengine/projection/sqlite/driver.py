@@ -1,9 +1,7 @@
 """A target in one SQLite file, on a thread of its own (`store/driver.py` has the statements)."""
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import msgspec
@@ -12,6 +10,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.projection import Projection, Table
 from ultraengine.projection.fold import Batch
+from ultraengine.projection.own_thread.driver import OwnThread
 from ultraengine.projection.sqlite.store.driver import Store
 from ultraengine.projection.target import (
     Checkpoint,
@@ -55,15 +54,12 @@ class SqliteTarget:
         self.name = name
         self._path = path_of(url)
         self._store: Store | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = OwnThread(f"sqlite {name}")
 
-    async def _run(self, step: Callable[["Store"], T]) -> T:
-        """One step on the thread.  A cancelled one is finished there before the next begins."""
-        if self._thread is None:
-            raise TargetUnavailable(f"{self._path} is not open")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._step, step)
+    async def _run(self, step: Callable[[Store], T]) -> T:
+        return await self._thread.run(lambda: self._step(step))
 
-    def _step(self, step: Callable[["Store"], T]) -> T:
+    def _step(self, step: Callable[[Store], T]) -> T:
         try:
             if self._store is None:
                 self._store = Store(self._path)
@@ -73,16 +69,12 @@ class SqliteTarget:
 
     async def open(self) -> None:
         """`Target.open`."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{self.name}")
+        self._thread.start()
         await self._run(Store.prepare)
 
     async def close(self) -> None:
         """`Target.close`."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await asyncio.get_running_loop().run_in_executor(thread, self._close)
-            thread.shutdown()
+        await self._thread.stop(self._close)
 
     def _close(self) -> None:
         store, self._store = self._store, None

@@ -112,20 +112,19 @@ class Session:
             yield await self._connected()
         except (RowRefused, Fenced):
             raise
-        except asyncpg.PostgresError as error:
-            raise self._judged(error) from error
-        except _LOST as error:
-            self.give_up()
-            raise TargetUnavailable(f"{self._name}: {error or type(error).__name__}") from error
+        except (asyncpg.PostgresError, *_LOST) as error:
+            first = _first(error)
+            if first is not error or not isinstance(first, asyncpg.PostgresError):
+                self.give_up()
+            raise self._judged(first) from error
         except BaseException:
             # Cancelled, or a fault of our own: a transaction must not stay open.
             self.give_up()
             raise
 
-    def _judged(self, error: asyncpg.PostgresError) -> Exception:
-        state = error.sqlstate or ""
-        detail = getattr(error, "detail", None) or ""
-        said = f"{self._name}: {error} {detail}".rstrip() + f" [{state}]"
+    def _judged(self, error: BaseException) -> Exception:
+        state = getattr(error, "sqlstate", None) or ""
+        said = f"{self._name}: {str(error) or type(error).__name__} [{state}]"
         what = sql.verdict(state)
         if what is sql.Verdict.REFUSED:
             return RowRefused(said)
@@ -140,3 +139,10 @@ class Session:
             with contextlib.suppress(asyncpg.PostgresError, *_LOST):
                 await self._connection.close(timeout=self._connect_timeout_s)
         self.give_up()
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong before everything else did: to undo a transaction fails too, then."""
+    while isinstance(error.__context__, (asyncpg.PostgresError, *_LOST)):
+        error = error.__context__
+    return error

@@ -25,7 +25,8 @@ from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.projection import ColumnType, Projection, Row, Table
 from ultraengine.projection import engine_tables
 from ultraengine.projection.fold import Batch, CurrentRows
-from ultraengine.projection.sqlite.dialect import DAY_US, EXACT, SqliteDialect, kept_from
+from ultraengine.projection.partitions import DAY_US, kept_from
+from ultraengine.projection.sqlite.dialect import EXACT, SqliteDialect
 from ultraengine.projection.sqlite.exact import AGGREGATES, FUNCTIONS, stored
 from ultraengine.projection.target import (
     START,

@@ -1,7 +1,7 @@
 """One reading of the feed and the sets that it feeds: values that the driver moves along.
 
-Sets that stand at the same positions share a lane: their groups are read and decoded once.  A
-build from offset 0 has a lane of its own beside the set that serves.
+Sets that stand at the same positions share a reading: their groups are read and decoded once.  A
+build from offset 0 has a reading of its own beside the set that serves.
 """
 
 from collections import deque
@@ -17,7 +17,7 @@ from ultraengine.projection.decode import WHOLE
 from ultraengine.projection.lag import Lag, lag
 from ultraengine.projection.progress import is_caught_up
 from ultraengine.projection.projector import Declared, Formed
-from ultraengine.projection.target import START, Checkpoint, Parked, ProjectionSet
+from ultraengine.projection.target import START, Checkpoint, Parked, ProjectionSet, SetState
 
 SetKey = tuple[str, int]
 """(projection, build): names a set in its target."""
@@ -71,7 +71,7 @@ def _size(group: CommittedGroup) -> int:
     return len(group.commands) + len(group.outcomes)
 
 
-class Lane:
+class Reading:
     """Sets at the same positions."""
 
     def __init__(
@@ -94,6 +94,20 @@ class Lane:
         self.in_flight: dict[ShardId, Instant] = {}
         """Stamped time of the first group of the batch being written, by shard."""
         self._turn = 0
+
+    @property
+    def keys(self) -> frozenset[SetKey]:
+        """Names of its sets."""
+        return frozenset(key_of(member.of) for member in self.members)
+
+    @property
+    def is_building(self) -> bool:
+        """Whether one of its sets does not serve yet."""
+        return any(member.of.state is SetState.BUILDING for member in self.members)
+
+    def has_reached(self, ends: Mapping[ShardId, Offset]) -> bool:
+        """Whether the tables hold all below some offsets."""
+        return all(self.positions.get(shard, START).offset >= end for shard, end in ends.items())
 
     def next_group(self) -> CommittedGroup | None:
         """The next group to project, shards in turn; None when nothing waits."""
@@ -154,7 +168,7 @@ def group_by_position(
     positions: Mapping[SetKey, Mapping[ShardId, Checkpoint]],
     apart: Mapping[SetKey, object],
 ) -> list[tuple[Member, ...]]:
-    """Members that may share a lane, in order; those in `apart` are alone."""
+    """Members that may share a reading, in order; those in `apart` are alone."""
     groups: dict[object, list[Member]] = {}
     for member in members:
         key = key_of(member.of)

@@ -1,0 +1,179 @@
+"""Processes of these stories: an engine, a projection worker, and what a plain reader sees."""
+
+import contextlib
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+ROOT = Path(__file__).parents[3]
+ULTRA = Path(sys.executable).with_name("ultra")
+PATIENCE_S = 120.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], what: str, *running: "Program") -> Any:
+    """Wait until something is so, and give it; fails when a process ends before."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        for program in running:
+            assert program.is_running, f"{program.name} has ended:\n{program.said()}"
+        time.sleep(0.02)
+    raise AssertionError(
+        f"waited in vain until {what}\n" + "\n".join(one.said() for one in running)
+    )
+
+
+class Program:
+    """One `ultra …`, stopped or killed by the test."""
+
+    def __init__(self, name: str, directory: Path, *arguments: object) -> None:
+        self.name = name
+        self._log = directory / f"{name}.log"
+        with self._log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [ULTRA, *map(str, arguments)], stdout=output, stderr=output, cwd=directory
+            )
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def kill(self) -> None:
+        """kill -9: nothing of the process's own may help it."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        if self.is_running:
+            self.process.terminate()
+        return self.process.wait(timeout=PATIENCE_S)
+
+
+class Story:
+    """A directory with an engine, and workers of its one SQLite database."""
+
+    def __init__(self, directory: Path, *engine: object) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.database = directory / "sql.db"
+        self.target = f"sqlite:///{self.database}"
+        self._programs: list[Program] = []
+        self.engine = self.run(
+            "engine", "dev", "--data", directory / "data", "--port", self.port, *engine
+        )
+        until(lambda: self.answers("/readyz"), "the engine serves", self.engine)
+
+    def run(self, name: str, *arguments: object) -> Program:
+        program = Program(name, self.directory, *arguments)
+        self._programs.append(program)
+        return program
+
+    def worker(self, *more: object, name: str = "worker") -> Program:
+        return self.run(
+            name, "project", "--target", self.target, "--engine", self.url, "--no-http", *more
+        )
+
+    def ultra(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a verb to its end."""
+        return subprocess.run(
+            [ULTRA, *map(str, arguments)],
+            cwd=self.directory, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def projection(self, verb: str, *more: object) -> subprocess.CompletedProcess[str]:
+        return self.ultra("projection", verb, "--target", self.target, *more)
+
+    def sets(self) -> list[Any]:
+        """What `ultra projection status` says; empty while there is nothing."""
+        done = self.projection("status", "--engine", self.url, "-o", "json")
+        return list(msgspec.json.decode(done.stdout)["sets"]) if done.stdout else []
+
+    def answers(self, path: str) -> bool:
+        with contextlib.suppress(OSError, HTTPException):
+            self.get(path)
+            return True
+        return False
+
+    def get(self, path: str, port: int | None = None) -> Any:
+        """A read over HTTP, without our client."""
+        connection = HTTPConnection("127.0.0.1", port or self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+            if answer.status != 200:
+                raise HTTPException(f"{path}: {answer.status} {body!r}")
+            return msgspec.json.decode(body)
+
+    def transfer(self, number: int) -> float:
+        """Book one transfer between two accounts of the book `plain`; how long it took."""
+        body = {
+            "id": f"pay-{number}", "type": "ledger.create_transfers", "key": "plain",
+            "data": {"transfers": [
+                {"id": f"t{number}", "from": "alice", "to": "shop", "amount": "1"}]},
+        }  # fmt: skip
+        return self.send(body)
+
+    def open_accounts(self) -> None:
+        self.send(
+            {
+                "id": "open", "type": "ledger.open_accounts", "key": "plain",
+                "data": {"accounts": [
+                    {"id": "alice", "asset": "USD/2", "min_balance": None},
+                    {"id": "shop", "asset": "USD/2"}]},
+            }
+        )  # fmt: skip
+
+    def send(self, body: Any) -> float:
+        started = time.monotonic()
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/v1/commands", msgspec.json.encode(body), headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status == 200, text
+        return time.monotonic() - started
+
+    def read(self, statement: str, *parameters: Any) -> list[Any]:
+        """Rows, by a plain reader; none while there is no such table."""
+        if not self.database.exists():
+            return []
+        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)
+        with contextlib.closing(connection):
+            try:
+                return connection.execute(statement, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return []
+                raise
+
+    def count(self, table: str) -> int:
+        found = self.read(f"SELECT count(*) FROM {table}")  # noqa: S608
+        return int(found[0][0]) if found else 0
+
+    def end(self) -> None:
+        for program in reversed(self._programs):
+            if program.is_running:
+                program.kill()

@@ -53,7 +53,7 @@ CREATE TABLE `ledger_transfer__v1_b1` (
   CONSTRAINT `ledger_transfer__v1_b1_sides` CHECK (`source` <> `target`),
   CONSTRAINT `ledger_transfer__v1_b1_status` CHECK (`status` IN ('posted', 'pending', 'reversal')),
   CONSTRAINT `ledger_transfer__v1_b1_reversal` CHECK ((`status` = 'reversal' AND `reverses` IS NOT NULL) OR (`status` <> 'reversal' AND `reverses` IS NULL)),
-  CONSTRAINT `ledger_transfer__v1_b1_hold` CHECK ((`status` = 'pending' AND `hold_timeout_s` >= 0) OR (`status` <> 'pending' AND `hold_timeout_s` IS NULL))
+  CONSTRAINT `ledger_transfer__v1_b1_hold` CHECK ((`status` = 'pending' AND `hold_timeout_s` IS NOT NULL AND `hold_timeout_s` >= 0) OR (`status` <> 'pending' AND `hold_timeout_s` IS NULL))
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Transfers, holds and reversals as booked; what became of a hold is in `hold`.'
 ;
 CREATE TABLE `ledger_entry__v1_b1` (

@@ -89,7 +89,7 @@ CREATE TABLE "ledger_transfer__v1_b1" (
   CONSTRAINT "ledger_transfer__v1_b1_sides" CHECK ("source" <> "target"),
   CONSTRAINT "ledger_transfer__v1_b1_status" CHECK ("status" IN ('posted', 'pending', 'reversal')),
   CONSTRAINT "ledger_transfer__v1_b1_reversal" CHECK (("status" = 'reversal' AND "reverses" IS NOT NULL) OR ("status" <> 'reversal' AND "reverses" IS NULL)),
-  CONSTRAINT "ledger_transfer__v1_b1_hold" CHECK (("status" = 'pending' AND "hold_timeout_s" >= 0) OR ("status" <> 'pending' AND "hold_timeout_s" IS NULL)),
+  CONSTRAINT "ledger_transfer__v1_b1_hold" CHECK (("status" = 'pending' AND "hold_timeout_s" IS NOT NULL AND "hold_timeout_s" >= 0) OR ("status" <> 'pending' AND "hold_timeout_s" IS NULL)),
   CONSTRAINT "ledger_transfer__v1_b1_hold_timeout_s_range" CHECK ("hold_timeout_s" BETWEEN -9223372036854775808 AND 9223372036854775807),
   CONSTRAINT "ledger_transfer__v1_b1_shard_range" CHECK ("shard" BETWEEN -9223372036854775808 AND 9223372036854775807),
   CONSTRAINT "ledger_transfer__v1_b1_log_offset_range" CHECK ("log_offset" BETWEEN -9223372036854775808 AND 9223372036854775807),
@@ -614,6 +614,21 @@ CREATE TABLE "ultra_projection_slice" (
 )
 ;
 COMMENT ON TABLE "ultra_projection_slice" IS 'Slices of aggregates that are to be computed anew.'
+;
+CREATE TABLE "ultra_projection_index" (
+  "projection" VARCHAR2(24 CHAR) NOT NULL,
+  "name" VARCHAR2(24 CHAR) NOT NULL,
+  "indexed" VARCHAR2(24 CHAR) NOT NULL,
+  "members" VARCHAR2(4000 CHAR) NOT NULL,
+  "created_at" TIMESTAMP(6) NOT NULL,
+  CONSTRAINT "ultra_projection_index_key" PRIMARY KEY ("projection", "name")
+)
+;
+COMMENT ON TABLE "ultra_projection_index" IS 'Indexes that were added beyond the declared ones; new sets get them too.'
+;
+COMMENT ON COLUMN "ultra_projection_index"."indexed" IS 'The table.'
+;
+COMMENT ON COLUMN "ultra_projection_index"."members" IS 'The indexed columns in their order, with commas between.'
 ;
 CREATE TABLE "sharded" (
   "tenant" VARCHAR2(128 CHAR) NOT NULL,

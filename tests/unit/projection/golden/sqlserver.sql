@@ -56,7 +56,7 @@ CREATE TABLE [ledger_transfer__v1_b1] (
   CONSTRAINT [ledger_transfer__v1_b1_sides] CHECK ([source] <> [target]),
   CONSTRAINT [ledger_transfer__v1_b1_status] CHECK ([status] IN ('posted', 'pending', 'reversal')),
   CONSTRAINT [ledger_transfer__v1_b1_reversal] CHECK (([status] = 'reversal' AND [reverses] IS NOT NULL) OR ([status] <> 'reversal' AND [reverses] IS NULL)),
-  CONSTRAINT [ledger_transfer__v1_b1_hold] CHECK (([status] = 'pending' AND [hold_timeout_s] >= 0) OR ([status] <> 'pending' AND [hold_timeout_s] IS NULL)),
+  CONSTRAINT [ledger_transfer__v1_b1_hold] CHECK (([status] = 'pending' AND [hold_timeout_s] IS NOT NULL AND [hold_timeout_s] >= 0) OR ([status] <> 'pending' AND [hold_timeout_s] IS NULL)),
   CONSTRAINT [ledger_transfer__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_transfer__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
   CONSTRAINT [ledger_transfer__v1_b1_transfer_end] CHECK ([transfer] NOT LIKE N'% ')
@@ -439,6 +439,19 @@ CREATE TABLE [ultra_projection_slice] (
 )
 ;
 CREATE TYPE [ultra_projection_slice_rows] AS TABLE ([projection] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [build] bigint NOT NULL, [aggregate] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [slice] date NOT NULL)
+;
+CREATE TABLE [ultra_projection_index] (
+  [projection] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [name] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [indexed] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [members] nvarchar(4000) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [created_at] datetime2(6) NOT NULL,
+  CONSTRAINT [ultra_projection_index_key] PRIMARY KEY CLUSTERED ([projection], [name]),
+  CONSTRAINT [ultra_projection_index_projection_end] CHECK ([projection] NOT LIKE N'% '),
+  CONSTRAINT [ultra_projection_index_name_end] CHECK ([name] NOT LIKE N'% ')
+)
+;
+CREATE TYPE [ultra_projection_index_rows] AS TABLE ([projection] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [name] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [indexed] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [members] nvarchar(4000) COLLATE Latin1_General_100_BIN2 NOT NULL, [created_at] datetime2(6) NOT NULL)
 ;
 CREATE PARTITION FUNCTION [sharded_function] (datetime2(6)) AS RANGE RIGHT FOR VALUES ()
 ;

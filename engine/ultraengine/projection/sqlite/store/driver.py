@@ -24,6 +24,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.projection import ColumnType, Projection, Row, Table
 from ultraengine.projection import engine_tables
+from ultraengine.projection.added_indexes import added, create_whole, select
 from ultraengine.projection.fold import Batch, CurrentRows
 from ultraengine.projection.partitions import DAY_US, kept_from
 from ultraengine.projection.sqlite.dialect import EXACT, SqliteDialect
@@ -158,7 +159,8 @@ class Store:
             made = ProjectionSet(
                 projection.name, projection.version, build, SetState.BUILDING, now, now
             )
-            self._run(self._dialect.create_set(projection, made.suffix))
+            remembered = [added(*row) for row in self.db.execute(select(self._dialect))]
+            self._run(create_whole(self._dialect, projection, made.suffix, remembered))
             names = ",".join(table.name for table in all_tables(projection))
             self._insert(
                 engine_tables.SETS,

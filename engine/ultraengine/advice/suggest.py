@@ -213,11 +213,12 @@ def suggest(report: Report, facts: Mapping[Place, Facts], limits: AdviceLimits) 
         demands, reason = _demands(shape, facts.get(place), total, limits)
         if reason:
             left_out.append(LeftOut(shape.read, spelled(shape), shape.order, reason))
-        wanted.setdefault(place, []).extend((demand, shape) for demand in demands)
+        if demands:
+            wanted.setdefault(place, []).extend((demand, shape) for demand in demands)
     found = [
         _candidate(place, columns, shapes, total)
         for place, demanded in wanted.items()
-        for columns, shapes in _merged(demanded)
+        for columns, shapes in _merged(demanded, facts[place].table)
     ]
     found.sort(key=lambda one: (-one.seconds, one.projection, one.table, one.columns))
     for one in found[limits.candidates_max :]:
@@ -259,7 +260,7 @@ def _columns(shape: ShapeReport) -> set[str]:
 
 
 def _merged(
-    demanded: Sequence[tuple[Demand, ShapeReport]],
+    demanded: Sequence[tuple[Demand, ShapeReport]], table: Table
 ) -> list[tuple[tuple[str, ...], list[ShapeReport]]]:
     """Columns of as few indexes as serve all demands, each with its shapes."""
     used = [name for demand, _ in demanded for name in demand.equal]
@@ -272,7 +273,9 @@ def _merged(
     for demand, shape in longest:
         same = next((served for columns, served in made if demand.is_met_by(columns)), None)
         if same is None:
-            equal = sorted(demand.equal[1:], key=lambda name: (often[name], name))
+            equal = sorted(
+                demand.equal[1:], key=lambda name: (often[name], table.names.index(name))
+            )
             same = []
             made.append(((demand.equal[0], *equal, *demand.tail), same))
         same.append((demand, shape))

@@ -1,8 +1,8 @@
 """What a trial on a copy has measured, and what follows from it.  Pure.
 
-*Work* is what decides, since it is the same every time: pages that PostgreSQL touches, or
-hundreds of instructions that SQLite's machine executes.  Times are measured beside it, and only
-have to agree.
+*Work* is what decides, since it is the same every time: pages that PostgreSQL touches and rows
+that it looks at, or instructions that SQLite's machine executes.  Times are measured beside it,
+and only have to agree.
 """
 
 import enum
@@ -20,6 +20,8 @@ from ultraengine.model.reads import TENANT
 from ultraengine.projection.target import ProjectionSet
 
 PLAN_CHARS_MAX: Final = 2_000
+ROWS_PER_PAGE: Final = 10
+"""So many rows that are looked at count as much as a page that is touched in memory."""
 Example = Mapping[str, Any]
 """A row of the data, or some of its columns, as the database gives it."""
 
@@ -217,24 +219,32 @@ def sqlite_plan(rows: Sequence[Sequence[Any]]) -> tuple[str, tuple[str, ...]]:
     return "\n".join(lines), tuple(dict.fromkeys(used))
 
 
-def postgres_plan(document: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str, ...], int]:
-    """Text, used indexes and touched pages of EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)."""
+def postgres_plan(document: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str, ...], float]:
+    """Text, used indexes and work of EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)."""
     lines: list[str] = []
     used: list[str] = []
+    looked_at = 0.0
 
     def walk(node: Mapping[str, Any], depth: int) -> None:
+        nonlocal looked_at
         index = node.get("Index Name")
         place = index or node.get("Relation Name")
-        removed = node.get("Rows Removed by Filter", 0)
+        loops = node["Actual Loops"]
+        rows = node["Actual Rows"] * loops
+        removed = (
+            node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+        ) * loops
         lines.append(
             "  " * depth
             + node["Node Type"]
             + (f" {place}" if place else "")
-            + f" ({node['Actual Rows'] * node['Actual Loops']:.0f} rows"
-            + (f", {removed} removed by filter)" if removed else ")")
+            + f" ({rows:.0f} rows"
+            + (f", {removed:.0f} more looked at)" if removed else ")")
         )
         if index:
             used.append(index)
+        if place:
+            looked_at += rows + removed
         for child in node.get("Plans", ()):
             walk(child, depth + 1)
 
@@ -245,4 +255,4 @@ def postgres_plan(document: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str
         for kind in ("Shared", "Local")
         for how in ("Hit", "Read")
     )
-    return "\n".join(lines), tuple(dict.fromkeys(used)), pages
+    return "\n".join(lines), tuple(dict.fromkeys(used)), pages + looked_at / ROWS_PER_PAGE

@@ -5,7 +5,8 @@ statements of the query API find it instead.  Session and copy end together; the
 that when the process is killed.  It is no load on replicas (temporary tables are not logged), it
 is never read in parallel, and it has no partitions: all three are said in `docs/advice.md`.
 
-Work is counted in pages that EXPLAIN (ANALYZE, BUFFERS) says were touched.
+Work is counted in pages that EXPLAIN (ANALYZE, BUFFERS) says were touched, and the rows that were
+looked at in them.
 """
 
 import contextlib
@@ -20,9 +21,16 @@ import msgspec
 
 from ultraengine.advice.database import TRIED, Held, Refused, is_lasting
 from ultraengine.advice.postgres import statements
-from ultraengine.advice.postgres.statements import Copying, Maker, Piece
+from ultraengine.advice.postgres.statements import Copying, Maker, Piece, pieces_of
 from ultraengine.advice.suggest import Facts
-from ultraengine.advice.trial import Example, Measured, Question, TrialFailed, postgres_plan
+from ultraengine.advice.trial import (
+    ROWS_PER_PAGE,
+    Example,
+    Measured,
+    Question,
+    TrialFailed,
+    postgres_plan,
+)
 from ultraengine.model.limits import AdviceLimits
 from ultraengine.model.projection import Projection, Table
 from ultraengine.projection.added_indexes import AddedIndex
@@ -215,13 +223,12 @@ class PostgresDatabase:
                 if attach and not await builder.fetchval(statements.IS_ATTACHED, own):
                     await builder.execute(attach)
             state = await builder.fetchrow(statements.INDEX_STATE, maker.index(name))
-        else:
+        if state is None or not state["valid"]:
             raise Refused("partitions come faster than they can be indexed: try again")
         return len(await self._pieces(builder, name))
 
     async def _pieces(self, builder: Connection, name: str) -> list[Piece]:
-        rows = await builder.fetch(statements.TREE, name)
-        return [Piece(*row) for row in rows]
+        return pieces_of(name, await builder.fetch(statements.TREE, name))
 
     async def _build_piece(self, builder: Connection, maker: Maker, piece: Piece) -> None:
         own = maker.index(piece.name)
@@ -248,7 +255,7 @@ class PostgresDatabase:
                 pieces = await self._pieces(builder, name)
                 # A partitioned one cannot be dropped concurrently; its partitions' go with it,
                 # but for those that were never attached.
-                await builder.execute(maker.drop(concurrently=len(pieces) == 1))
+                await builder.execute(maker.drop(concurrently=pieces[0].is_leaf))
                 for piece in pieces[1:]:
                     await builder.execute(maker.drop(concurrently=False, table=piece.name))
         finally:
@@ -258,7 +265,7 @@ class PostgresDatabase:
 class PostgresCopy:
     """Implements `advice.database.Copy`."""
 
-    unit: Final = "pages"
+    unit: Final = f"pages, and {ROWS_PER_PAGE} rows as one more"
 
     def __init__(self, db: Connection, copying: Copying, limits: AdviceLimits, rows: int) -> None:
         self._db = db
@@ -297,14 +304,14 @@ class PostgresCopy:
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {question.text}"
         with _translating():
             document = msgspec.json.decode(await self._db.fetchval(explain, *question.values))
-            plan, used, pages = postgres_plan(document)
+            plan, used, work = postgres_plan(document)
             times = []
             for _ in range(self._limits.rounds + 1):
                 start = time.perf_counter()
                 await self._db.fetch(question.text, *question.values)
                 times.append(time.perf_counter() - start)
         # The first one has prepared the statement.
-        return Measured(work=pages, seconds=median(times[1:]), indexes=used, plan=plan)
+        return Measured(work=work, seconds=median(times[1:]), indexes=used, plan=plan)
 
     async def add(self, columns: Sequence[str]) -> tuple[float, int]:
         """`Copy.add`."""

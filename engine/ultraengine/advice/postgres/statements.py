@@ -8,7 +8,7 @@ meanwhile get theirs from the server.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -30,10 +30,12 @@ COLUMNS_OF: Final = (
     f"SELECT attname::text FROM pg_attribute WHERE attrelid = {_HERE}"
     " AND attnum > 0 AND NOT attisdropped"
 )
+_PIECES: Final = f"(SELECT relid FROM pg_partition_tree({_HERE}) UNION SELECT {_HERE})"
+"""The function knows nothing of what has no partitions."""
 ESTIMATE: Final = (
-    # Of a partitioned table, its leaves; -1 = never analyzed.
-    "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class c WHERE c.oid IN"
-    f" (SELECT relid FROM pg_partition_tree({_HERE}) WHERE isleaf)"
+    # -1 = never analyzed.  A parent counts its partitions' rows once more.
+    "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint FROM pg_class"
+    f" WHERE oid IN {_PIECES} AND relkind <> 'p'"
 )
 TREE: Final = (
     "SELECT c.relname::text AS name, p.relname::text AS parent, t.isleaf FROM"
@@ -45,7 +47,7 @@ INDEX_STATE: Final = (
     f" WHERE i.indexrelid = {_HERE}"
 )
 INDEX_BYTES: Final = (
-    f"SELECT coalesce(sum(pg_relation_size(relid)), 0)::bigint FROM pg_partition_tree({_HERE})"
+    f"SELECT coalesce(sum(pg_relation_size(relid)), 0)::bigint FROM {_PIECES} AS pieces(relid)"
 )
 IS_ATTACHED: Final = f"SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = {_HERE})"
 HAS_INDEXES: Final = f"SELECT to_regclass('{INDEXES.name}') IS NOT NULL"
@@ -65,6 +67,11 @@ class Piece(msgspec.Struct, frozen=True):
     parent: str | None
     """None: the table itself."""
     is_leaf: bool
+
+
+def pieces_of(table: str, rows: Sequence[Sequence[Any]]) -> list[Piece]:
+    """Of the rows of `TREE`, of which a table without partitions has none."""
+    return [Piece(*row) for row in rows] or [Piece(table, None, is_leaf=True)]
 
 
 class Maker:
@@ -118,7 +125,7 @@ class Copying:
 
     def bounded_count(self, rows_max: int) -> str:
         """How many rows there are, and no more than one beyond."""
-        return f"SELECT count(*) FROM (SELECT FROM {self.source} LIMIT {rows_max + 1}) AS some"
+        return f"SELECT count(*) FROM (SELECT FROM {self.source} LIMIT {rows_max + 1}) AS counted"
 
     def fill(self, percent: float | None, rows_max: int) -> str:
         """All rows, or a sample of the pages."""

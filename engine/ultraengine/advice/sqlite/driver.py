@@ -269,7 +269,7 @@ class SqliteCopy:
             row = self.db.execute(
                 f"SELECT rowid, {self._sql.names(columns)} FROM {self._held} WHERE rowid >= ?"
                 f" AND {there} ORDER BY rowid LIMIT 1",
-                (least + (most - least) * number // count,),
+                (least + (most - least + 1) * number // count,),
             ).fetchone()
             if row is not None:
                 found[row[0]] = dict(zip(columns, row[1:], strict=True))

@@ -33,6 +33,7 @@ VERBS: Final[dict[str, Verb]] = {
         "ultraengine.cli.projection_verbs", "state, rebuild, pause and proof of SQL tables"
     ),
     "query": Verb("ultraengine.cli.query", "answer reads from the database of a projection"),
+    "advise": Verb("ultraengine.cli.advise", "indexes that recorded queries ask for, tried first"),
     "send": Verb("ultraengine.cli.send", "send a command, or a file of them"),
     "get": Verb("ultraengine.cli.get", "read from the engine"),
     "repl": Verb("ultraengine.cli.repl", "type commands and reads, with completion"),

@@ -115,13 +115,13 @@ def read_limits(options: argparse.Namespace) -> ProjectionLimits:
 def read_targets(texts: list[str]) -> list[Target]:
     """The targets of the command line, not connected.  Raises `CommandFailed`."""
     try:
-        urls = named([_from_file(text) for text in texts])
+        urls = named([read_url(text) for text in texts])
         return [open_target(url, name) for name, url in urls.items()]
     except EngineError as error:
         raise CommandFailed(error.detail) from error
 
 
-def _from_file(text: str) -> str:
+def read_url(text: str) -> str:
     """``@FILE`` and ``NAME=@FILE`` with what the file says: a password is not for arguments."""
     head, separator, path = text.partition("@")
     if not separator or (head and not head.endswith("=")):

@@ -124,5 +124,48 @@ class ProjectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Longest wait for the batch under way at a stop; then its transaction is undone."""
 
 
+class AdviceLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of `ultra advise`.  ``--limit NAME=VALUE`` sets them."""
+
+    calls_min: int = 50
+    """Shapes that the database answered less often are left out."""
+    share_min: float = 0.01
+    """Shapes with a smaller share of all recorded time are left out."""
+    slow_s_min: float = 0.002
+    """Shapes of which 95 % took less are fast enough."""
+    table_rows_min: int = 1_000
+    """Smaller tables need no index."""
+    index_bytes_max: int = 2_600
+    """Longest row of an index, when all its texts are as long as they may be.  PostgreSQL refuses
+    rows beyond 2,704, and a refused row would park the projection."""
+    candidates_max: int = 12
+    """Indexes that are tried, those for the dearest shapes first."""
+    computed_slow_s_min: float = 0.01
+    """Computed reads of which 95 % took less need no table of their own."""
+    computed_rows_min: int = 100
+    """Rows looked at for each row of the answer, from which on a table of its own is proposed."""
+    copy_rows_max: int = 200_000
+    """Rows of the copy that a trial is made on; of larger tables, a sample."""
+    examples: int = 6
+    """Sets of values from the data with which a shape is asked."""
+    rounds: int = 3
+    """How often each is asked, and each write repeated, for the median."""
+    write_rows: int = 2_000
+    """Rows inserted to measure what an index costs a writer."""
+    statement_s: float = 30.0
+    """Longest single statement of a trial; then the trial ends without a verdict."""
+    gain_min: float = 2.0
+    """An index is kept when its shapes cost so many times less work with it."""
+    write_cost_max: float = 0.5
+    """An index is too dear when it makes inserts longer by more than this share."""
+    indexes_per_table_max: int = 3
+    """Added indexes of one table; more are not proposed for it."""
+    lock_s: float = 5.0
+    """Longest wait for a lock while an index is made or removed; then try again."""
+    build_s: float = 3600.0
+    """Longest time that making one index may take."""
+
+
 DEFAULT_LIMITS = Limits()
+DEFAULT_ADVICE_LIMITS = AdviceLimits()
 DEFAULT_PROJECTION_LIMITS = ProjectionLimits()

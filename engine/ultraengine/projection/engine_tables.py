@@ -104,5 +104,23 @@ SLICES: Final = Table(
     ),
     summary="Slices of aggregates that are to be computed anew.",
 )
-engine_tables: Final = (SETS, POSITIONS, LEDGER, REQUESTS, SLICES)
+INDEXES: Final = Table(
+    name="ultra_projection_index",
+    kind=TableKind.CURRENT,
+    key=("projection", "name"),
+    columns=(
+        _PROJECTION,
+        Column(name="name", type=_TEXT, length=NAME_CHARS_MAX),
+        Column(name="indexed", type=_TEXT, length=NAME_CHARS_MAX, summary="The table."),
+        Column(
+            name="members",
+            type=_TEXT,
+            length=TEXT_CHARS_MAX,
+            summary="The indexed columns in their order, with commas between.",
+        ),
+        Column(name="created_at", type=_TIME),
+    ),
+    summary="Indexes that were added beyond the declared ones; new sets get them too.",
+)
+engine_tables: Final = (SETS, POSITIONS, LEDGER, REQUESTS, SLICES, INDEXES)
 """All of them."""

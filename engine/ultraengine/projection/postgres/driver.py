@@ -22,6 +22,7 @@ import structlog
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.projection import Projection, Table
+from ultraengine.projection.added_indexes import create_whole
 from ultraengine.projection.engine_tables import engine_tables
 from ultraengine.projection.fold import Batch, CurrentRows
 from ultraengine.projection.postgres import statements as sql
@@ -173,7 +174,10 @@ class PostgresTarget:
                 sql.CREATE_SET, made.projection, build, made.version, sql.moment(now), names
             )
             if _count(done):
-                for statement in self._sql.create_set(projection, made.suffix):
+                # Who adds an index meanwhile waits, and finds this set.
+                await database.execute(sql.ENGINE_LOCK)
+                held = map(sql.added_of, await database.fetch(sql.ALL_ADDED))
+                for statement in create_whole(self._sql, projection, made.suffix, held):
                     await database.execute(statement)
                 return made
             return sql.set_of(await database.fetchrow(sql.LOCK_SET, projection.name, build))

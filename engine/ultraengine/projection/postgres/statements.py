@@ -13,7 +13,8 @@ import msgspec
 
 from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.projection import engine_tables
-from ultraengine.projection.engine_tables import POSITIONS, REQUESTS, SETS, SLICES
+from ultraengine.projection.added_indexes import AddedIndex, added
+from ultraengine.projection.engine_tables import INDEXES, POSITIONS, REQUESTS, SETS, SLICES
 from ultraengine.projection.target import Checkpoint, Parked, ProjectionSet, SetState
 
 VERSION_MIN: Final = 15
@@ -33,6 +34,7 @@ CREATE_SET: Final = (
     " (projection, build, version, state, created_at, changed_at, paused, tables)"
     " VALUES ($1, $2, $3, 'building', $4, $4, FALSE, $5) ON CONFLICT DO NOTHING"
 )
+ALL_ADDED: Final = f"SELECT * FROM {INDEXES.name} ORDER BY projection, name"
 LOCK_SET: Final = f"SELECT * FROM {SET} WHERE {_ID} FOR UPDATE"
 RETIRE: Final = (
     f"UPDATE {SET} SET state = 'retired', changed_at = $3"
@@ -143,6 +145,12 @@ def checkpoint_of(row: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(
         Offset(row["log_offset"]), Epoch(row["epoch"]), instant(row["booked_at"]), row["chain"]
     )
+
+
+def added_of(row: Mapping[str, Any]) -> AddedIndex:
+    """A row of `ALL_ADDED`."""
+    at = instant(row["created_at"])
+    return added(row["projection"], row["name"], row["indexed"], row["members"], at)
 
 
 class Verdict(enum.Enum):

@@ -615,6 +615,21 @@ CREATE TABLE "ultra_projection_slice" (
 ;
 COMMENT ON TABLE "ultra_projection_slice" IS 'Slices of aggregates that are to be computed anew.'
 ;
+CREATE TABLE "ultra_projection_index" (
+  "projection" VARCHAR2(24 CHAR) NOT NULL,
+  "name" VARCHAR2(24 CHAR) NOT NULL,
+  "indexed" VARCHAR2(24 CHAR) NOT NULL,
+  "members" VARCHAR2(4000 CHAR) NOT NULL,
+  "created_at" TIMESTAMP(6) NOT NULL,
+  CONSTRAINT "ultra_projection_index_key" PRIMARY KEY ("projection", "name")
+)
+;
+COMMENT ON TABLE "ultra_projection_index" IS 'Indexes that were added beyond the declared ones; new sets get them too.'
+;
+COMMENT ON COLUMN "ultra_projection_index"."indexed" IS 'The table.'
+;
+COMMENT ON COLUMN "ultra_projection_index"."members" IS 'The indexed columns in their order, with commas between.'
+;
 CREATE TABLE "sharded" (
   "tenant" VARCHAR2(128 CHAR) NOT NULL,
   "n" NUMBER(19) NOT NULL,

@@ -457,6 +457,19 @@ CREATE TABLE [ultra_projection_slice] (
 ;
 CREATE TYPE [ultra_projection_slice_rows] AS TABLE ([projection] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [build] bigint NOT NULL, [aggregate] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [slice] date NOT NULL)
 ;
+CREATE TABLE [ultra_projection_index] (
+  [projection] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [name] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [indexed] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [members] nvarchar(4000) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [created_at] datetime2(6) NOT NULL,
+  CONSTRAINT [ultra_projection_index_key] PRIMARY KEY NONCLUSTERED ([projection], [name]),
+  CONSTRAINT [ultra_projection_index_projection_end] CHECK ([projection] NOT LIKE N'% '),
+  CONSTRAINT [ultra_projection_index_name_end] CHECK ([name] NOT LIKE N'% ')
+) WITH (MEMORY_OPTIMIZED = ON, DURABILITY = SCHEMA_AND_DATA)
+;
+CREATE TYPE [ultra_projection_index_rows] AS TABLE ([projection] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [name] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [indexed] nvarchar(24) COLLATE Latin1_General_100_BIN2 NOT NULL, [members] nvarchar(4000) COLLATE Latin1_General_100_BIN2 NOT NULL, [created_at] datetime2(6) NOT NULL)
+;
 CREATE PARTITION FUNCTION [sharded_function] (datetime2(6)) AS RANGE RIGHT FOR VALUES ()
 ;
 CREATE PARTITION SCHEME [sharded_scheme] AS PARTITION [sharded_function] ALL TO ([PRIMARY])

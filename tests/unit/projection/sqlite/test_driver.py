@@ -228,6 +228,6 @@ def test_a_transaction_that_sqlite_has_undone_is_not_undone_again() -> None:
 
 
 def fail_after_rollback(one: store.Store) -> None:
-    with one._transaction():
+    with one.transaction():
         one.db.execute("ROLLBACK")
         raise ValueError("after it")

@@ -24,6 +24,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.projection import ColumnType, Projection, Row, Table
 from ultraengine.projection import engine_tables
+from ultraengine.projection.added_indexes import added, create_whole, select
 from ultraengine.projection.fold import Batch, CurrentRows
 from ultraengine.projection.partitions import DAY_US, kept_from
 from ultraengine.projection.sqlite.dialect import EXACT, SqliteDialect
@@ -102,14 +103,14 @@ class Store:
         self.db.execute("PRAGMA synchronous = FULL")
         self.db.execute("PRAGMA temp_store = MEMORY")
         self.db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        with self._transaction():
+        with self.transaction():
             there = {name for (name,) in self.db.execute("SELECT name FROM sqlite_schema")}
             for table in engine_tables.engine_tables:
                 if table.name not in there:
                     self._run(self._dialect.create_table(table.name, table))
 
     @contextmanager
-    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+    def transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
         self.db.execute(f"BEGIN {kind}")
         try:
             yield
@@ -151,14 +152,15 @@ class Store:
         return None
 
     def create(self, projection: Projection, build: int, now: Instant) -> ProjectionSet:
-        with self._transaction():
+        with self.transaction():
             found = self._find(projection.name, build)
             if found is not None:
                 return found
             made = ProjectionSet(
                 projection.name, projection.version, build, SetState.BUILDING, now, now
             )
-            self._run(self._dialect.create_set(projection, made.suffix))
+            remembered = [added(*row) for row in self.db.execute(select(self._dialect))]
+            self._run(create_whole(self._dialect, projection, made.suffix, remembered))
             names = ",".join(table.name for table in all_tables(projection))
             self._insert(
                 engine_tables.SETS,
@@ -179,7 +181,7 @@ class Store:
         return {name for (names,) in rows for name in names.split(",")}
 
     def serve(self, of: ProjectionSet, projection: Projection, now: Instant) -> None:
-        with self._transaction():
+        with self.transaction():
             found = self._find(of.projection, of.build)
             if found is None:
                 raise Fenced(f"{of.projection} {of.suffix} is gone")
@@ -200,7 +202,7 @@ class Store:
             self.db.execute(f"{change} AND build = ?", (SetState.SERVING, now, *_key(of)))
 
     def drop(self, of: ProjectionSet, tables: Sequence[str]) -> None:
-        with self._transaction():
+        with self.transaction():
             found = self._find(of.projection, of.build)
             if found is not None and found.state is SetState.SERVING:
                 raise InvariantBroken("a set that serves is not dropped", set=of.suffix)
@@ -215,14 +217,14 @@ class Store:
         )
 
     def ask(self, projection: str, request: Request, now: Instant) -> None:
-        with self._transaction():
+        with self.transaction():
             (last,) = self.db.execute(
                 "SELECT coalesce(max(id), 0) FROM ultra_projection_request"
             ).fetchone()
             self._insert(engine_tables.REQUESTS, (last + 1, projection, request, now))
 
     def requests(self) -> list[tuple[str, Request]]:
-        with self._transaction():
+        with self.transaction():
             rows = self.db.execute(
                 "SELECT projection, request FROM ultra_projection_request ORDER BY id"
             ).fetchall()
@@ -245,7 +247,7 @@ class Store:
     def write(
         self, of: ProjectionSet, projection: Projection, batch: Batch, moved: Sequence[Moved]
     ) -> None:
-        with self._transaction():
+        with self.transaction():
             if self._find(of.projection, of.build) is None:
                 raise Fenced(f"{of.projection} {of.suffix} is gone")
             for move in moved:
@@ -343,7 +345,7 @@ class Store:
     # --- what follows from rows ----------------------------------------------------------
 
     def refresh(self, of: ProjectionSet, projection: Projection, slices_max: int) -> int:
-        with self._transaction():
+        with self.transaction():
             for aggregate in projection.aggregates:
                 key = (*_key(of), aggregate.table.name)
                 slices = self.db.execute(
@@ -372,7 +374,7 @@ class Store:
             return int(left)
 
     def keep(self, of: ProjectionSet, projection: Projection, now: Instant) -> None:
-        with self._transaction():
+        with self.transaction():
             for table in projection.tables:
                 partition = table.partition
                 if partition is None or partition.keep_days is None:
@@ -386,7 +388,7 @@ class Store:
 
     def checksums(self, of: ProjectionSet, tables: Sequence[Table]) -> dict[str, Checksum]:
         found = {}
-        with self._transaction("DEFERRED"):
+        with self.transaction("DEFERRED"):
             for table in tables:
                 name = self._dialect.quote(physical(of.projection, table.name, of.suffix))
                 columns = self._dialect.names(table.names)

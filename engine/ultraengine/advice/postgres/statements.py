@@ -12,8 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.advice.database import Refused
+from ultraengine.advice.trial import TrialFailed
 from ultraengine.projection.engine_tables import INDEXES
 from ultraengine.projection.postgres.dialect import PostgresDialect
+from ultraengine.projection.target import TargetUnavailable
 
 _RELATION: Final = "(SELECT oid FROM pg_class WHERE relname = $1 AND relnamespace = {schema})"
 _HERE: Final = _RELATION.format(schema="current_schema()::regnamespace")
@@ -56,8 +59,26 @@ REMEMBER: Final = (
     " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
 )
 FORGET: Final = f"DELETE FROM {INDEXES.name} WHERE projection = $1 AND name = $2"
+TOO_LONG: Final = "57014"
+DENIED: Final = "42501"
+BUSY: Final = "55P03"
+AWAY_CLASSES: Final = ("08", "28", "3D", "53", "57P", "58", "XX")
 ASIDE: Final = "ultra_aside"
 """Rows taken out of a copy, to be written again."""
+
+
+def meaning(state: str, said: str) -> Exception:
+    """An error of the server as `Database` has it, by its SQLSTATE."""
+    said = f"{said} [{state}]"
+    if state == TOO_LONG:
+        return TrialFailed(f"it took too long: {said}")
+    if state == DENIED:
+        return Refused(f"the database does not let this user: {said}")
+    if state == BUSY:
+        return Refused(f"others use the table, try again: {said}")
+    if state.startswith(AWAY_CLASSES):
+        return TargetUnavailable(said)
+    return TrialFailed(said)
 
 
 class Piece(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from ultraengine.advice.postgres.statements import Maker, Piece
 from ultraengine.advice.sqlite import driver as sqlite_driver
 from ultraengine.advice.trial import TrialFailed
 from ultraengine.domains.ledger.tables import ENTRY, TABLES, TRANSFER
+from ultraengine.model.ids import Instant
 from ultraengine.model.limits import AdviceLimits
 from ultraengine.projection.added_indexes import AddedIndex
 from ultraengine.projection.postgres.dialect import PostgresDialect
@@ -67,8 +68,7 @@ def test_statements_for_pieces_of_a_tree() -> None:
         'CREATE INDEX "entry_p1_advised" ON ONLY "entry_p1" ("tenant", "day")',
         'CREATE INDEX CONCURRENTLY "entry_p1_s0_advised" ON "entry_p1_s0" ("tenant", "day")',
     ]
-    assert [maker.attach(one) for one in (root, middle, leaf)] == [
-        None,
+    assert [maker.attach(one, one.parent or "") for one in (middle, leaf)] == [
         'ALTER INDEX "entry_advised" ATTACH PARTITION "entry_p1_advised"',
         'ALTER INDEX "entry_p1_advised" ATTACH PARTITION "entry_p1_s0_advised"',
     ]
@@ -120,12 +120,16 @@ async def test_what_was_left_half_made_is_seen_and_finished(
     async with connection(world.url) as held:
         await held.execute(f'DROP INDEX "{table}_advised_amount"')
         # As an attempt leaves it that ended after the parent, and one within a partition.
-        await held.execute(f'CREATE INDEX "{table}_advised_amount" ON ONLY "{table}" (amount)')
+        made = f'CREATE INDEX "{table}_advised_amount" ON ONLY "{table}"'
+        await held.execute(f"{made} (tenant, book, amount)")
         part = f"{table}_p20260101"
         with pytest.raises(Exception, match="unique"):
             await held.execute(
                 f'CREATE UNIQUE INDEX CONCURRENTLY "{part}_advised_amount" ON "{part}" (tenant)'
             )
+    # The server itself indexes the partitions that come meanwhile.
+    (of,) = await database.sets()
+    await world.target.keep(of, TABLES, Instant(NOW + 365 * 86_400_000_000))
     (before,) = await database.held()
     assert (before.sets, before.missing) == ((), ("v1_b1",))
     await database.add(AMOUNT, TABLES, PLAIN)
@@ -133,6 +137,31 @@ async def test_what_was_left_half_made_is_seen_and_finished(
     assert (after.sets, after.missing) == (("v1_b1",), ())
     assert after.bytes is not None
     assert after.bytes > 0
+
+
+async def test_partitions_that_are_cut_by_shard_are_indexed_one_by_one(
+    world: World, database: PostgresDatabase
+) -> None:
+    table = "ledger_entry__v1_b9"
+    async with connection(world.url) as held:
+        await held.execute(f"""
+            CREATE TABLE "{table}" (tenant text, book text, amount int, day int, shard int)
+                PARTITION BY RANGE (day);
+            CREATE TABLE "{table}_p1" PARTITION OF "{table}" FOR VALUES FROM (0) TO (9)
+                PARTITION BY LIST (shard);
+            CREATE TABLE "{table}_p1_s0" PARTITION OF "{table}_p1" FOR VALUES IN (0);
+            CREATE TABLE "{table}_p1_s1" PARTITION OF "{table}_p1" FOR VALUES IN (1);
+            INSERT INTO ultra_projection_set SELECT projection, 9, version, 'building',
+                created_at, changed_at, paused, parked, tables FROM ultra_projection_set
+        """)
+    how = await database.add(AMOUNT, TABLES, PLAIN)
+    assert how.startswith("in 4 pieces")
+    (one,) = await database.held()
+    assert (one.sets, one.missing) == (("v1_b1", "v1_b9"), ())
+    await database.remove(AMOUNT, PLAIN)
+    async with connection(world.url) as held:
+        left = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE '%advised%'"
+        assert await held.fetchval(left) == 0
 
 
 async def test_a_table_that_others_hold_is_left_as_it_is(

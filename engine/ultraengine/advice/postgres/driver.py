@@ -195,15 +195,25 @@ class PostgresDatabase:
     async def _build(self, builder: Connection, maker: Maker, name: str) -> int:
         """On one set, where it is not there and whole; how many pieces it has."""
         pieces = await self._pieces(builder, name)
+        own, covered = [], set()
         for piece in pieces:
-            await self._build_piece(builder, maker, piece)
+            if piece.parent in covered or await self._is_covered(builder, maker, piece):
+                covered.add(piece.name)
+            else:
+                await self._build_piece(builder, maker, piece)
+                own.append(piece)
         # Deepest first: a parent's index is valid when all below it are attached.
-        for piece in reversed(pieces):
-            attach = maker.attach(piece)
-            own = maker.index(piece.name)
-            if attach and not await builder.fetchval(statements.IS_ATTACHED, own):
-                await builder.execute(attach)
+        for piece in reversed(own):
+            if piece.parent is not None:
+                await builder.execute(maker.attach(piece, piece.parent))
         return len(pieces)
+
+    async def _is_covered(self, builder: Connection, maker: Maker, piece: Piece) -> bool:
+        """Whether a part of the parent's index is there; a worker's new partitions get one."""
+        if piece.parent is None:
+            return False
+        whole = maker.index(piece.parent)
+        return bool(await builder.fetchval(statements.IS_COVERED, whole, piece.name))
 
     async def _pieces(self, builder: Connection, name: str) -> list[Piece]:
         return pieces_of(name, await builder.fetch(statements.TREE, name))

@@ -18,8 +18,10 @@ from ultraengine.projection.engine_tables import INDEXES
 from ultraengine.projection.postgres.dialect import PostgresDialect
 from ultraengine.projection.target import TargetUnavailable
 
-_RELATION: Final = "(SELECT oid FROM pg_class WHERE relname = $1 AND relnamespace = {schema})"
-_HERE: Final = _RELATION.format(schema="current_schema()::regnamespace")
+_HERE: Final = (
+    "(SELECT oid FROM pg_class"
+    " WHERE relname = $1 AND relnamespace = current_schema()::regnamespace)"
+)
 INDEXES_OF: Final = (
     # Whole ones over columns, without those that are not valid yet.
     "SELECT i.indexrelid::regclass::text AS name, array_agg(a.attname::text ORDER BY k.place)"
@@ -52,8 +54,13 @@ INDEX_STATE: Final = (
 INDEX_BYTES: Final = (
     f"SELECT coalesce(sum(pg_relation_size(relid)), 0)::bigint FROM {_PIECES} AS pieces(relid)"
 )
-IS_ATTACHED: Final = f"SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = {_HERE})"
-HAS_INDEXES: Final = f"SELECT to_regclass('{INDEXES.name}') IS NOT NULL"
+IS_COVERED: Final = (
+    # The table $2 by a part of the index $1, whatever its name.
+    "SELECT EXISTS (SELECT FROM pg_inherits h JOIN pg_index i ON i.indexrelid = h.inhrelid"
+    " JOIN pg_class c ON c.oid = i.indrelid"
+    f" WHERE h.inhparent = {_HERE} AND c.relname = $2 AND c.relnamespace ="
+    " current_schema()::regnamespace)"
+)
 REMEMBER: Final = (
     f"INSERT INTO {INDEXES.name} (projection, name, indexed, members, created_at)"
     " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
@@ -115,12 +122,10 @@ class Maker:
             return f"CREATE INDEX CONCURRENTLY {made} ON {held} ({self._columns})"
         return f"CREATE INDEX {made} ON ONLY {held} ({self._columns})"
 
-    def attach(self, piece: Piece) -> str | None:
-        """To the parent's; None for the table itself."""
-        if piece.parent is None:
-            return None
-        parent = self._sql.quote(self.index(piece.parent))
-        return f"ALTER INDEX {parent} ATTACH PARTITION {self._sql.quote(self.index(piece.name))}"
+    def attach(self, piece: Piece, parent: str) -> str:
+        """To the index of the parent."""
+        own, whole = (self._sql.quote(self.index(name)) for name in (piece.name, parent))
+        return f"ALTER INDEX {whole} ATTACH PARTITION {own}"
 
     def drop(self, *, concurrently: bool, table: str = "") -> str:
         """On the table, its partitions' with it, or on one of them."""

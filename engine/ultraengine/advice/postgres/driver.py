@@ -317,13 +317,13 @@ class PostgresCopy:
             await self._db.execute(f"DROP INDEX IF EXISTS pg_temp.{TRIED}")
 
     async def write_seconds(self) -> tuple[int, float]:
-        """`Copy.write_seconds`; the first one warms up."""
+        """`Copy.write_seconds`."""
         times = []
         with _translating(), contextlib.suppress(_Undone):
             async with self._db.transaction():
                 for statement in self._copying.aside(self.rows, self._limits.write_rows):
                     await self._db.execute(statement)
-                for _ in range(self._limits.rounds + 1):
+                for _ in range(self._limits.rounds):
                     with contextlib.suppress(_Undone):
                         async with self._db.transaction():
                             start = time.perf_counter()
@@ -331,7 +331,7 @@ class PostgresCopy:
                             times.append(time.perf_counter() - start)
                             raise _Undone
                 raise _Undone
-        return int(done.rpartition(" ")[2]), median(times[1:])
+        return int(done.rpartition(" ")[2]), min(times)
 
 
 class _Undone(Exception):

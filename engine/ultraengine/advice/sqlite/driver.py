@@ -318,7 +318,7 @@ class SqliteCopy:
         await self._run(lambda: self.db.execute(f"DROP INDEX IF EXISTS {TRIED}"))
 
     async def write_seconds(self) -> tuple[int, float]:
-        """`Copy.write_seconds`: one transaction, as a worker writes; the first one warms up."""
+        """`Copy.write_seconds`: one transaction, as a worker writes."""
         return await self._run(self._write)
 
     def _write(self) -> tuple[int, float]:
@@ -332,10 +332,10 @@ class SqliteCopy:
             self.db.execute(
                 f"DELETE FROM {self._held} WHERE rowid IN (SELECT rowid {where})", chosen
             )
-            times = [self._insert(rows) for _ in range(self._limits.rounds + 1)]
+            times = [self._insert(rows) for _ in range(self._limits.rounds)]
         finally:
             self.db.execute("ROLLBACK")
-        return len(rows), median(times[1:])
+        return len(rows), min(times)
 
     def _insert(self, rows: Sequence[Any]) -> float:
         """Seconds; the rows are taken out again."""

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,7 @@ class Plain:
 
 
 @contextlib.asynccontextmanager
-async def connection(server: MariadbServer, database: str | None = None) -> Any:
+async def connection(server: MariadbServer, database: str | None = None) -> AsyncIterator[Plain]:
     """Connect to a database, or to none."""
     held = await asyncmy.connect(
         unix_socket=str(server.socket), user=USER, database=database, charset="utf8mb4",
@@ -205,7 +205,7 @@ async def make_database(server: MariadbServer) -> str:
 
 
 @pytest.fixture
-async def mariadb_database(mariadb_server: MariadbServer) -> Any:
+async def mariadb_database(mariadb_server: MariadbServer) -> AsyncIterator[str]:
     """Name of a fresh database."""
     name = await make_database(mariadb_server)
     yield name

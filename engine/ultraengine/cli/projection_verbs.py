@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.cli import projection_ddl
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.output import Progress, plural, print_json, print_table, say
 from ultraengine.cli.projecting import (
@@ -80,6 +81,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     child = verb("verify", "Build the tables a second time and compare all of them.", _verify)
     add_engine(child, required=True)
     add_declarations(child)
+    ddl = "Print tables and views as SQL, for any database; nothing is run."
+    child = verbs.add_parser("ddl", help=ddl, description=ddl)
+    projection_ddl.configure(child)
+    child.set_defaults(action=projection_ddl.run)
     parser.epilog = (
         "rebuild, pause and resume are left in the database for its worker, which obeys within a "
         "second;\nwithout a worker they wait for one."

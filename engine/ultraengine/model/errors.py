@@ -104,8 +104,9 @@ _ROWS: Final = (
         "TOO_OLD",
         409,
         _CALLER,
-        "The id is older than the dedupe window",
-        "Ask for the outcome; if it is unknown, decide anew with a new id.",
+        "Older than what the engine keeps",
+        "An id: ask for the outcome; if it is unknown, decide anew with a new id. An offset: begin "
+        "with the first one that is kept, which 'detail' names.",
     ),
     Problem(
         "VERSION_MISMATCH",

@@ -1,6 +1,6 @@
 """From a URL to a target: the one place that knows which database is which class.
 
-    sqlite:///path   postgresql://…   mysql://…   lines:///directory
+    sqlite:///path   postgresql://…   mysql://… (mariadb://…)   lines:///directory
 
 Only the module that is asked for is imported: a driver of a database is an extra.
 """
@@ -11,20 +11,29 @@ from typing import Any, Final, cast
 
 from ultraengine.model.errors import InvariantBroken, Malformed
 from ultraengine.model.ids import is_name
+from ultraengine.projection.dialects import refusal
 from ultraengine.projection.target import Target
 
 CLASSES: Final[dict[str, str]] = {
     "sqlite": "ultraengine.projection.sqlite.driver:SqliteTarget",
     "postgresql": "ultraengine.projection.postgres.driver:PostgresTarget",
     "mysql": "ultraengine.projection.mysql.driver:MysqlTarget",
+    "mariadb": "ultraengine.projection.mysql.driver:MysqlTarget",
     "lines": "ultraengine.projection.lines.driver:LinesTarget",
 }
 """``module:class`` by the scheme of a URL; each is made with a name and the URL."""
 
 
 def scheme_of(url: str) -> str:
-    """``sqlite`` of ``sqlite:///path``.  Raises `Malformed` for a URL of no known target."""
+    """``sqlite`` of ``sqlite:///path``.
+
+    Raises `Malformed` for a URL of no known target, and says so of a database that has a dialect
+    and no driver.
+    """
     scheme, separator, _ = url.partition("://")
+    refused = refusal(scheme)
+    if separator and refused is not None:
+        raise Malformed(refused)
     if not separator or scheme not in CLASSES:
         known = ", ".join(f"{name}://" for name in CLASSES)
         raise Malformed(f"a target's URL begins with one of {known}")

@@ -26,7 +26,7 @@ class ReadDialect:
         return "?"
 
     def bind(self, value: Value, kind: ColumnType) -> Any:  # noqa: ARG002  (others need it)
-        """A value as the driver takes it."""
+        """A value as the driver takes it.  Never null: a comparison with null finds nothing."""
         return value
 
     def load(self, raw: Any, column: Column) -> Value:  # noqa: ARG002  (others need it)

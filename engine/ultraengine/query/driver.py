@@ -146,6 +146,11 @@ class SqlReads:
             for one in asked.conditions
             if one.column.name not in in_path
         }
+        if asked.values:
+            # Of a computed read: the parameters that the request gave.
+            hashes = {
+                place: self._hashes([asked.values[place[0]]]) for place in asked.shape.filters
+            }
         rows = sum(map(len, found.rows))
         usage = usage_of(asked)
         self.recorder.answered(usage, self._clock.now(), seconds, rows, hashes)

@@ -108,7 +108,7 @@ def test_verbs_say_what_is_wrong(story: Callable[..., Story], tmp_path: Path) ->
     assert nothing.returncode == 2
     assert "no set of any projection" in nothing.stderr
     for arguments, code, text in (
-        (("projection", "status", "--target", "oracle://x"), 2, "begins with one of"),
+        (("projection", "status", "--target", "db2://x"), 2, "begins with one of"),
         (("projection", "status", "--target", "sqlite:////no/such/place/x.db"), 3, "cannot be"),
         (("project", "--target", told.target, "--limit", "speed=9"), 2, "speed: no such limit"),
         (("project", "--target", told.target, "--target", told.target), 2, "two targets"),

@@ -9,7 +9,7 @@ from tests.unit.execution.test_executor import BoxDomain, Part, Stored, admit, d
 
 from ultraengine.execution.pipeline import EvolveFailed, _array_header
 from ultraengine.execution.registry import Registry, handlers_digest
-from ultraengine.execution.system import RaiseFloor, Tick
+from ultraengine.execution.system import DropConsumer, MoveConsumer, RaiseFloor, Tick
 from ultraengine.model.command import identity_hash
 from ultraengine.model.domain import CommandSpec
 from ultraengine.model.errors import EngineError, InvariantBroken
@@ -119,6 +119,26 @@ def test_a_raised_floor_reaches_the_idempotency_memory_in_execution_and_replay()
     command, outcome, time = bench.log[0]
     other.executor.replay(command, outcome, time=time, epoch=Epoch(2))
     assert executed.raised == replayed.raised == [7]
+
+
+def test_slots_of_consumers_move_on_and_go_alike_in_execution_and_replay() -> None:
+    bench, other = Bench(BoxDomain()), Bench(BoxDomain())
+    steps = (
+        (MoveConsumer("a", 5), {"a": 5}, (0, 1)),
+        (MoveConsumer("a", 4), {"a": 5}, (0, 2)),
+        (MoveConsumer("b", 0), {"a": 5, "b": 0}, (0, 3)),
+        (DropConsumer("c", "never was"), {"a": 5, "b": 0}, (0, 3)),
+        (MoveConsumer("a", 9), {"a": 9, "b": 0}, (4, 5)),
+        (DropConsumer("a", "gone"), {"b": 0}, (4, 5)),
+        (MoveConsumer("a", 1), {"a": 1, "b": 0}, (6, 7)),
+    )
+    for data, slots, moves_only in steps:
+        system(bench, data, START)
+        command, outcome, time = bench.log[-1]
+        other.executor.replay(command, outcome, time=time, epoch=Epoch(2))
+        for executor in (bench.executor, other.executor):
+            assert executor.consumers == slots
+            assert executor.moves_only == moves_only
 
 
 def test_a_timer_that_is_due_and_expires_nothing_halts_with_the_offset() -> None:

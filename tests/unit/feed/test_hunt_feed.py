@@ -13,6 +13,7 @@ from ultraengine.log.reader import LogReader, RecordedGroup
 from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import Offset, ShardId
+from ultraengine.model.outcome import CommittedGroup
 from ultraengine.testing.feed_sources import SHARD, StoredFeed, collect, commands_of
 
 
@@ -57,6 +58,35 @@ async def test_outcomes_begin_exactly_at_the_offset_and_wait_for_whole_groups() 
     assert [one.offset for one in await waiting] == [6, 7, 8, 9]
     await stored.feed.close()
     assert [batch async for batch in found] == []
+
+
+class CountingFeed(Feed):
+    """Counts how often the log is read."""
+
+    reads = 0
+
+    def _read_page(self, position: int, end: int) -> list[CommittedGroup]:
+        self.reads += 1
+        return super()._read_page(position, end)
+
+
+async def test_a_group_that_is_recorded_in_part_is_looked_at_once_for_each_part() -> None:
+    stored = StoredFeed()
+    stored.commands(count=4)
+    feed = CountingFeed(stored.log.reader(), SHARD, idle_s=0.001)
+    pages = feed.pages(SHARD, Offset(0))
+    for recorded in (1, 2, 3):
+        stored.outcomes(count=1)
+        feed.publish(recorded, 0)
+        assert [(await anext(pages)).groups for _ in range(20)] == [()] * 20
+        assert feed.reads == recorded
+    stored.outcomes()
+    feed.publish(4, 0)
+    assert len((await anext(pages)).groups) == 1
+    assert [(await anext(pages)).groups for _ in range(20)] == [()] * 20
+    assert feed.reads == 4, "nothing is read while nothing happens"
+    await feed.close()
+    await stored.feed.close()
 
 
 async def test_a_subscriber_at_the_end_is_told_at_once_that_it_may_wait() -> None:

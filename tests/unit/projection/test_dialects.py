@@ -44,7 +44,7 @@ _INTERVALS = (
     r"( SUBPARTITION BY HASH \(\"shard\"\) SUBPARTITIONS \d+)?"
     r" \(PARTITION \"p_first\" VALUES LESS THAN \((TIMESTAMP|DATE) '[\d :-]+'\)\)"
 )
-TAKEN_AWAY = {
+TAKEN_AWAY: dict[str, list[tuple[str, str, int]]] = {
     "mysql": [(r"\nPARTITION BY RANGE COLUMNS.*", "", re.DOTALL)],
     "sqlite": [(r"\?\d+", "?", 0), (r'" ANY\b', '" NUMERIC', 0)],
     "oracle": [(_INTERVALS, "", 0), (r"\nINMEMORY MEMCOMPRESS FOR QUERY LOW$", "", 0)],

@@ -102,7 +102,10 @@ def test_a_target_is_made_from_its_url() -> None:
 @pytest.mark.parametrize(
     ("url", "name", "text"),
     [
-        ("oracle://x", "x", "begins with one of sqlite://"),
+        ("db2://x", "x", "begins with one of sqlite://"),
+        ("oracle://x", "x", "Oracle is no target yet"),
+        ("mssql://x", "x", "SQL Server is no target yet"),
+        ("mysql://host", "x", "names its database"),
         ("x.db", "x", "begins with one of"),
         ("sqlite:///x.db", "not a name", "1-128 characters"),
         ("sqlite://", "x", "a URL of SQLite is"),

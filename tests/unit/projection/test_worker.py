@@ -288,8 +288,8 @@ async def test_what_is_behind_a_refused_row_waits_for_its_turn(next_event: Any) 
     at = log.end
     log.add(T0, [(command(2), [Sold("gold", 5_000)])])
     log.add(T0, [(command(3), [next_event])])
-    # No look comes between the two groups.
-    limits = msgspec.structs.replace(QUICK, batch_rows_max=1, poll_s=0.3)
+    # Neither a look nor a refresh comes between the two groups.
+    limits = msgspec.structs.replace(QUICK, batch_rows_max=1, poll_s=0.3, refresh_s=60.0)
     worker, _ = make_worker(database, MemoryFeed([log]), limits=limits)
     async with working(worker) as task:
         await until(lambda: is_parked(database), task)

@@ -220,9 +220,13 @@ async def test_patterns_are_reported_and_kept_in_a_file_without_values(
 ) -> None:
     for code in ("c0", "c1", "secret-value"):
         await served.sql("k/transfers", {"code": code, "amount.gte": "1"})
-    await served.sql("k/accounts/alice")
+    for day in ("2026-01-01", "2026-01-02"):
+        await served.sql("k/turnover", {"from": day})
     got = await served.get("/admin/v1/patterns")
     report = msgspec.convert(got.body, Report)
+    computed = next(one for one in report.shapes if one.read == "ledger.turnover")
+    assert [(one.column, one.distinct) for one in computed.filters] == [("from", 2)]
+    assert (computed.table, computed.order) == ("", ())
     shape = next(one for one in report.shapes if one.read == "ledger.transfers")
     assert (shape.table, shape.fixed, shape.calls, shape.rows) == ("transfer", ("book",), 3, 5)
     assert [(one.column, one.operator, one.distinct) for one in shape.filters] == [
@@ -234,7 +238,7 @@ async def test_patterns_are_reported_and_kept_in_a_file_without_values(
     assert 0 < shape.seconds_p50 <= shape.seconds_p99
     await served.process.stop()
     kept = tables.path.with_name("patterns.json").read_bytes()
-    assert msgspec.json.decode(kept, type=Report).calls == 4
+    assert msgspec.json.decode(kept, type=Report).calls == 5
     assert b"secret-value" not in kept
 
 

@@ -440,3 +440,9 @@ def test_all_types_are_in_the_document_with_and_without_nulls() -> None:
             assert row[column.name]["type"] == [schema["type"], "null"]
         else:
             assert row[column.name].get("type") == schema.get("type")
+
+
+def test_standard_sql_gives_values_back_as_the_driver_gave_them() -> None:
+    column = FACT.column("n")
+    assert ReadDialect().load(5, column) == 5
+    assert ReadDialect().bind(5, column.type) == 5

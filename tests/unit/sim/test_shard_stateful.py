@@ -157,12 +157,19 @@ class ShardAgainstModel(RuleBasedStateMachine):
         taken = self.shard.snapshot(kind)
         assert taken.entry.offset_end == self.shard.executor.applied_end
 
-    @rule(name=st.sampled_from(("mail", "books")), back=st.integers(0, 200))
-    def confirm(self, name: str, back: int) -> None:
-        """A consumer moves on; what it says of earlier offsets changes nothing."""
-        offset = max(0, self.shard.executor.applied_end - back)
-        self.shard.log_own(MoveConsumer(name, offset))
-        self.slots[name] = max(offset, self.slots.get(name, 0))
+    @rule(
+        confirmations=st.lists(
+            st.tuples(st.sampled_from(("mail", "books")), st.integers(0, 60)),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    def confirm(self, confirmations: list[tuple[str, int]]) -> None:
+        """Consumers move on; what they say of earlier offsets changes nothing."""
+        for name, back in confirmations:
+            offset = max(0, self.shard.executor.applied_end - back)
+            self.shard.log_own(MoveConsumer(name, offset))
+            self.slots[name] = max(offset, self.slots.get(name, 0))
 
     @rule(name=st.sampled_from(("mail", "books")))
     def forget(self, name: str) -> None:

@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
+from ultraengine.model.errors import InvariantBroken
+
 PORT: Final = 3306
 TLS: Final = ("off", "required", "verify")
 """``required`` encrypts and believes any certificate; ``verify`` wants one for this host."""
@@ -40,24 +42,24 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(url: str) -> Address:
-    """Raises ValueError with what is wrong; never with the password."""
+    """Raises `InvariantBroken` with what is wrong; never with the password."""
     parts = urlsplit(url)
     if parts.scheme not in {"mysql", "mariadb"}:
-        raise ValueError("a MySQL target begins with mysql:// or mariadb://")
+        raise InvariantBroken("a MySQL target begins with mysql:// or mariadb://")
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     unknown = options.keys() - _OPTIONS
     if unknown:
-        raise ValueError(f"a MySQL target has no option {', '.join(sorted(unknown))}")
+        raise InvariantBroken(f"a MySQL target has no option {', '.join(sorted(unknown))}")
     database = unquote(parts.path.removeprefix("/"))
     if not database or "/" in database:
-        raise ValueError("a MySQL target names its database: mysql://user@host/database")
+        raise InvariantBroken("a MySQL target names its database: mysql://user@host/database")
     tls = options.get("tls", "off")
     if tls not in TLS:
-        raise ValueError(f"tls is one of {', '.join(TLS)}")
+        raise InvariantBroken(f"tls is one of {', '.join(TLS)}")
     try:
         port = parts.port or PORT
     except ValueError:
-        raise ValueError("the port of a MySQL target is a number below 65,536") from None
+        raise InvariantBroken("the port of a MySQL target is a number below 65,536") from None
     return Address(
         host=parts.hostname or "localhost",
         port=port,

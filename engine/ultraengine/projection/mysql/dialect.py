@@ -69,15 +69,8 @@ class Flavor(enum.StrEnum):
     MYSQL = "utf8mb4_0900_bin"
 
 
-def literal(text: str) -> str:
-    """A text as a constant, whatever the session says about backslashes."""
-    if "\\" in text:
-        return f"_utf8mb4 x'{text.encode().hex()}'"
-    return "'" + text.replace("'", "''") + "'"
-
-
 def comment(text: str) -> str:
-    """A declared sentence as a comment: constants there may not be hexadecimal."""
+    """A declared sentence as a comment; a backslash would depend on the session."""
     return "'" + text.replace("\\", "/").replace("'", "''") + "'"
 
 

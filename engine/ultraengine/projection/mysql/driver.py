@@ -71,7 +71,7 @@ class MysqlTarget:
     exactly_once: Final = True
 
     def __init__(self, name: str, url: str, *, lock_wait_s: int = LOCK_WAIT_S) -> None:
-        """Raises ValueError for a URL that is none."""
+        """Raises `InvariantBroken` for a URL that is none."""
         self.name: Final = name
         self._address = parse(url)
         self._lock_wait_s = lock_wait_s

@@ -157,7 +157,7 @@ def bytes_max(columns: Sequence[Column], values: Sequence[Values], char_bytes: i
         size += FIXED_BYTES_MAX * len(given)
         if column.type in _SIZED:
             factor = 1 if column.type is ColumnType.BYTES else char_bytes
-            size += factor * sum(len(value) for value in given if value is not None)
+            size += factor * sum(map(len, filter(None, given)))
     return size
 
 
@@ -169,8 +169,7 @@ def is_too_large(columns: Sequence[Column], values: Sequence[Values], packet_byt
         value
         for column, given in zip(columns, values, strict=True)
         if column.type in _SIZED and column.type is not ColumnType.BYTES
-        for value in given
-        if value is not None
+        for value in filter(None, given)
     ]
     longer = sum(len(text.encode(errors="surrogatepass")) - len(text) for text in texts)
     return bytes_max(columns, values, 1) + longer > packet_bytes

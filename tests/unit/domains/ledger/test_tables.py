@@ -87,6 +87,16 @@ def test_a_timers_event_says_that_the_engine_sent_it(books: Any) -> None:
     assert row(held, "transfer", "h1")["principal"] == "tester"
 
 
+def test_a_transfer_counts_on_the_day_of_its_business_time(books: Any) -> None:
+    assert books.move("t1", "alice", "bob", 7, effective_time="2026-02-01") == "posted"
+    held = tables(books)
+    day, us = 20_485, 86_400 * SECOND
+    assert row(held, "transfer", "t1")["effective_at"] == day * us
+    assert row(held, "transfer", "t1")["booked_at"] == books.time
+    assert {entry[8] for entry in held.rows("entry") if entry[4] == "t1"} == {day * us}
+    assert row(held, "daily_balance", "bob", day)["paid_in"] == 7
+
+
 BROKEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "account_held": ("account", {"pending_in": -1}),
     "account_available": ("account", {"pending_out": 1_001}),

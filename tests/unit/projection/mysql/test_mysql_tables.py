@@ -50,12 +50,13 @@ async def target(
 
 async def partitions(server: MariadbServer, database: str, name: str) -> list[tuple[Any, ...]]:
     async with connection(server, database) as plain:
-        return await plain.run(
+        found: list[tuple[Any, ...]] = await plain.run(
             "SELECT partition_name, subpartition_name, table_rows"
             " FROM information_schema.partitions"
             f" WHERE table_schema = '{database}' AND table_name = '{name}'"
             " ORDER BY partition_ordinal_position, subpartition_ordinal_position"
         )
+    return found
 
 
 def visits(table: Table, *times: int) -> Batch:

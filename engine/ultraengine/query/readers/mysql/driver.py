@@ -18,6 +18,12 @@ from ultraengine.query.readers.mysql.dialect import MysqlReadDialect
 from ultraengine.query.sql import Statement
 
 LOCK_WAIT_S: Final = 2
+SESSION: Final = (
+    # A definition ends the transaction before it, and then only the session's word counts.
+    "SET SESSION TRANSACTION READ ONLY",
+    # A snapshot of other levels lasts for one statement.
+    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+)
 BEGIN: Final = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _ENDED: Final = frozenset({1969, 3024})
 """A statement ran into its timeout: MariaDB's and MySQL's number."""
@@ -90,9 +96,16 @@ class MysqlReader:
         if self._idle:
             return self._idle.pop()
         try:
-            return await connect(self._address, LOCK_WAIT_S)
+            session = await connect(self._address, LOCK_WAIT_S)
         except TargetUnavailable as error:
             raise ReaderUnavailable(str(error)) from error
+        try:
+            for statement in SESSION:
+                await session.run(statement)
+        except (ServerError, Lost) as error:
+            session.drop()
+            raise ReaderUnavailable(str(error)) from error
+        return session
 
     async def _converse(self, session: Session, talk: "Talk[T]", asked: list[str]) -> T:
         try:

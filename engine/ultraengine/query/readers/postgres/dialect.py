@@ -22,6 +22,7 @@ _TYPES: Final = {
     ColumnType.JSON: "text",
     ColumnType.BYTES: "bytea",
 }
+_AS_TEXT: Final = frozenset({ColumnType.TIME, ColumnType.DATE})
 _NUMBERS: Final = frozenset({ColumnType.INTEGER, ColumnType.AMOUNT, ColumnType.TOTAL})
 
 
@@ -38,19 +39,21 @@ class PostgresReadDialect(ReadDialect):
         return self._written.quote(name)
 
     def parameter(self, number: int, kind: ColumnType) -> str:
-        """Numbered, and with its type: the server need not guess from what is around it."""
-        return f"CAST(${number} AS {_TYPES[kind]})"
+        """Numbered, and with its type: the server need not guess from what is around it.
+
+        Times and dates travel as text: asyncpg takes the first and the last one for infinity.
+        """
+        place = f"CAST(${number} AS text)" if kind in _AS_TEXT else f"${number}"
+        return f"CAST({place} AS {_TYPES[kind]})"
 
     def bind(self, value: Value, kind: ColumnType) -> Any:
         """As asyncpg takes it."""
-        if value is None:
-            return None
         if kind in {ColumnType.AMOUNT, ColumnType.TOTAL}:
-            return Decimal(int(value))
+            return Decimal(int(value))  # type: ignore[arg-type]  # Never null.
         if kind is ColumnType.TIME:
-            return _START + timedelta(microseconds=int(value))
+            return (_START + timedelta(microseconds=int(value))).isoformat()  # type: ignore[arg-type]  # Never null.
         if kind is ColumnType.DATE:
-            return _DAY + timedelta(days=int(value))
+            return (_DAY + timedelta(days=int(value))).isoformat()  # type: ignore[arg-type]  # Never null.
         return value
 
     def load(self, raw: Any, column: Column) -> Value:

@@ -83,7 +83,7 @@ def snapshot(port: int) -> None:
         f"http://127.0.0.1:{port}/admin/v1/snapshot", data=b"{}", method="POST",
         headers={"Content-Type": "application/json"},
     )  # fmt: skip
-    urllib.request.urlopen(request, timeout=120).close()
+    urllib.request.urlopen(request, timeout=600).close()
 
 
 def book(port: int, done: int, goal: int, books: int) -> None:

@@ -290,6 +290,20 @@ async def fresh(url: str, name: str) -> str:
     return f"{url}/{name}"
 
 
+async def answering(url: str) -> None:
+    """Until the server takes connections: its port is open before it is ready."""
+    until = time.monotonic() + servers.START_S
+    while True:
+        try:
+            await (await asyncpg.connect(f"{url}/postgres")).close()
+        except (asyncpg.CannotConnectNowError, OSError):
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
 async def dropped(url: str, name: str) -> None:
     """Make room."""
     admin = await asyncpg.connect(f"{url}/postgres")
@@ -363,6 +377,7 @@ def measured(
         url = f"postgresql://bench@127.0.0.1:{port}"
         pid_file = work / "projection-postgres" / "pgdata" / "postmaster.pid"
         postmaster = int(pid_file.read_text().split()[0])
+        asyncio.run(answering(url))
         for number in range(rounds):
             print(f"projection: round {number + 1}/{rounds}", flush=True)
             figures = asyncio.run(round_of(number, work, url, postmaster, spool, batch_rows, only))

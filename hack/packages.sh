@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages whose programs are missing on this machine.
 # Usage: hack/packages.sh test|bench
-#   test    a compiler for the compiled parts, the database that tests start for themselves, and what
+#   test    a compiler for the compiled parts, the databases that tests start for themselves, and what
 #           tests/e2e calls: strace injects errors, FUSE and ext4 images are disks to hurt
 #   bench   the servers that `make bench` compares with
 set -euo pipefail
@@ -9,7 +9,7 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 case ${1:-} in
   test) wanted=(make:make gcc:gcc strace:strace fusermount3:fuse3 mkfs.ext4:e2fsprogs losetup:mount
-    mariadbd:mariadb-server) ;;
+    pg_lsclusters:postgresql mariadbd:mariadb-server) ;;
   bench) wanted=(psql:postgresql pg_lsclusters:postgresql redis-server:redis-server taskset:util-linux
     mariadbd:mariadb-server mariadb:mariadb-client) ;;
   *) echo "usage: hack/packages.sh test|bench" >&2; exit 2 ;;

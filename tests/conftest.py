@@ -1,5 +1,6 @@
 """What all tests share: no test fails because the machine was slow; databases to test with."""
 
+import structlog
 from hypothesis import settings
 from tests.servers.postgres import (  # noqa: F401  (fixtures, found by name)
     own_postgres,
@@ -9,5 +10,17 @@ from tests.servers.postgres import (  # noqa: F401  (fixtures, found by name)
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# The default draws every local variable of every frame around a logged exception, for seconds.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)
 
 pytest_plugins = ("tests.servers.mariadb",)

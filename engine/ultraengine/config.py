@@ -15,6 +15,7 @@ from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.model.reply import DurabilityName
 
 SnapshotMode = Literal["fork", "cooperative", "inline"]
+LogVerify = Literal["tail", "all"]
 CompactionName = Literal["none", "time", "key"]
 
 
@@ -56,6 +57,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """`group`: how long a group stays open, at most 5 ms; `async`: time between two flushes."""
     compress: bool = False
     """LZ4 for log frames."""
+    log_verify: LogVerify = "tail"
+    """What a start verifies of the log: ``tail``, all from the newest snapshot on, and that the
+    segments before lead there; ``all``, every frame, as `ultra log verify` does."""
     secrets: Path | None = None
     """Directory with key material, one file per name."""
     master_key: str | None = None
@@ -81,7 +85,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     archive_keep_s: float = 0.0
     """`time`: archived segments are removed at this age; 0 = never."""
     tracing: bool = False
-    """Record spans of sampled requests with the process's OpenTelemetry tracer provider; needs
+    """Record spans of sampled requests, and of the flush and execution of their groups, with the
+    process's OpenTelemetry tracer provider; needs
     the extra ``tracing``, and ``opentelemetry-instrument`` or code of one's own to export them."""
     dev: bool = False
     """Started as `ultra dev`: one port, loopback keyless, and it says so."""
@@ -180,6 +185,7 @@ _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
     int: _integer, float: _number, bool: _boolean, str: str, Path: Path, Path | None: Path,
     str | None: str, tuple[str, ...]: _names, DurabilityName: _one_of(DurabilityName),
     CompactionName: _one_of(CompactionName),
+    LogVerify: _one_of(LogVerify),
     SnapshotMode: _one_of(SnapshotMode),
 }  # fmt: skip
 

@@ -56,6 +56,7 @@ from ultraengine.shard.opening import ShardOptions, World, open_shard
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.shard.snapshotting.driver import Snapshots
+from ultraengine.shard.spans import GroupSpans
 from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import validate
 from ultraengine.snapshot.codec import BINARY, Codecs
@@ -170,6 +171,7 @@ class Process:
         """Import the domains.  Raises `ConfigErrors`, or `InvariantBroken` for a wrong domain."""
         self.config = config
         self.extensions = load_extensions(config.extensions)
+        self.telemetry = telemetry(config)
         self.registry = Registry(
             load_domains(config.domains), hooks=self.extensions.hooks, limits=config.limits
         )
@@ -200,6 +202,8 @@ class Process:
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
         image = memory.image
         shard.upkeep = memory.upkeep
+        shard.before_close = self.background.shutdown
+        shard.spans = GroupSpans(self.telemetry, self.world.clock, shard_id)
         slots = self.slots = ConsumerSlots(shard)
         metrics.consumers = slots.offsets
         reader = parts.log.reader(archived=True)
@@ -281,6 +285,7 @@ class Process:
             rule=flush_rule(config, own),
             limits=config.limits,
             compress=config.compress,
+            verify_all=config.log_verify == "all",
             master_key=config.master_key,
             chain_key=config.chain_key,
             scheduling=own.scheduling,
@@ -334,7 +339,7 @@ class Process:
                 operations=operations,
                 feed=self.feed,
                 source=self.feed,
-                telemetry=telemetry(config),
+                telemetry=self.telemetry,
                 quotas=quotas,
             ),
             GatewayOptions(
@@ -359,7 +364,6 @@ class Process:
         await self.shard.stop()
         await self.feed.close()
         await self.gateway.stop()
-        await asyncio.to_thread(self.background.shutdown)
 
 
 def exit_code_of(error: BaseException) -> ExitCode:

@@ -160,8 +160,12 @@ class Telemetry(Protocol):
         end: Instant,
         traceparent: str | None,
         attributes: Mapping[str, str | int | float],
+        links: Sequence[str] = (),
     ) -> None:
-        """Record one finished span; never raises, never blocks."""
+        """Record one finished span of the trace of `traceparent`, linked to other traces.
+
+        Never raises, never blocks.
+        """
 
 
 class Network(Protocol):

@@ -12,6 +12,7 @@ from pathlib import Path
 from ultraengine.cli.connection import KEY_VARIABLE
 from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import LEDGER, add_domains
+from ultraengine.cli.output import tell
 from ultraengine.cli.seeds import SEEDS, sow_beside
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.main import Process, load_domains, run_dev
@@ -52,9 +53,10 @@ Try a first transfer (in another terminal):
 
 """
 FIRST_QUERY = """\
-What it made of the tables, a moment later:
+What it made of the tables, a moment later, for any program, or over HTTP at port 8082:
 
   sqlite3 '{database}' 'SELECT account, asset, balance FROM ledger_account'
+  ultra query --target 'sqlite:///{database}'
 
 """
 NO_KEY = f"none: with --auth it needs a key of the scope feed in {KEY_VARIABLE}"
@@ -183,7 +185,7 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
             text += FIRST_STEPS.format(url=url)
             if has_sql:
                 text += FIRST_QUERY.format(database=database)
-        print(text + "Ctrl-C stops it.", flush=True)
+        tell(text + "Ctrl-C stops it.")
         if options.seed_data:
             sow_beside(url, options.seed_data)
 

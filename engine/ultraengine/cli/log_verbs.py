@@ -171,9 +171,12 @@ def _repair(options: argparse.Namespace) -> int:
         secrets=open_secrets(options.secrets),
     )
     for segment in report.segments:
+        kept = "there was no file"
+        if segment.kept_as is not None:
+            kept = f"the damaged file is {segment.kept_as}"
         print(
             f"{segment.path}: frames {segment.from_sequence} to {segment.to_sequence - 1} are from "
-            f"the good copy; the damaged file is {segment.kept_as}"
+            f"the good copy; {kept}"
         )
     if report.mark_kept_as is not None:
         print(f"MARK was written anew; the old one is {report.mark_kept_as}")

@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Final, NamedTuple
 
 from ultraengine.cli.exits import CommandFailed, Exit, epilog
-from ultraengine.cli.output import say
+from ultraengine.cli.output import hold_standard_descriptors, say
 
 
 class Verb(NamedTuple):
@@ -49,6 +49,7 @@ VERBS: Final[dict[str, Verb]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code (`docs/cli.md`)."""
+    hold_standard_descriptors()
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments)
     options = parser.parse_args(arguments)

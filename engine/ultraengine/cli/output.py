@@ -4,6 +4,7 @@ Results are text for people or JSON for programs (``--output json``).  Long work
 on a terminal and a plain line every few seconds elsewhere.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,24 @@ import msgspec
 BAR_WIDTH: Final = 28
 PLAIN_EVERY_S: Final = 5.0
 REDRAW_EVERY_S: Final = 0.1
+
+
+def hold_standard_descriptors() -> None:
+    """Where 0, 1 or 2 were closed at the start, keep them from becoming those of data files."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
+def tell(text: str) -> None:
+    """Print a line for whoever reads along: a serving engine outlives its reader."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        # What is left in the buffer would fail again at the end of the process.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def print_json(value: object, stream: TextIO | None = None) -> None:

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 import uvloop
@@ -24,6 +25,7 @@ from ultraengine.cli.projecting import (
     read_targets,
     read_world,
 )
+from ultraengine.feed.remote.driver import HttpFeed
 from ultraengine.main import ExitCode, configure_logging
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.projection.driver import TargetWorker
@@ -31,6 +33,7 @@ from ultraengine.projection.process.driver import ProjectionProcess
 from ultraengine.projection.target import Fenced, Target
 from ultraengine_adapters.local.clock import SystemClock
 
+PORT_END: Final = 1 << 16
 _log = structlog.get_logger("projection")
 
 
@@ -65,17 +68,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write until SIGTERM."""
+    world, limits, targets = read_world(options), read_limits(options), read_targets(options.target)
+    if not 0 <= options.port < PORT_END:
+        raise CommandFailed(f"{options.port} is no port")
+    feed = open_feed(options)
     configure_logging(dev=options.dev)
     if options.nice:
         os.nice(options.nice)
-    world, limits, targets = read_world(options), read_limits(options), read_targets(options.target)
-    return int(uvloop.run(_run(options, world, limits, targets)))
+    return int(uvloop.run(_run(options, world, limits, targets, feed)))
 
 
 async def _run(
-    options: argparse.Namespace, world: World, limits: ProjectionLimits, targets: list[Target]
+    options: argparse.Namespace,
+    world: World,
+    limits: ProjectionLimits,
+    targets: list[Target],
+    feed: HttpFeed,
 ) -> ExitCode:
-    feed = open_feed(options)
     registry = CollectorRegistry()
     for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
         registry.register(collector)

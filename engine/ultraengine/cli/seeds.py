@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from ultraengine.cli.connection import KEY_VARIABLE
+from ultraengine.cli.output import tell
 from ultraengine.client import ClientError, NewCommand, Reply, SyncClient
 
 
@@ -104,7 +105,7 @@ def sow_beside(url: str, name: str) -> threading.Thread:
         except ClientError as error:
             print(f"seed data {name}: {error}", file=sys.stderr, flush=True)
         else:
-            print(f"seed data {name}: {said}; see {url}/v1/{SEEDS[name].look}", flush=True)
+            tell(f"seed data {name}: {said}; see {url}/v1/{SEEDS[name].look}")
 
     thread = threading.Thread(target=work, name="seed-data", daemon=True)
     thread.start()

@@ -34,12 +34,12 @@ import msgspec
 
 from ultraengine.execution.dedup_runs import SPAN_MAX, merge_sorted
 from ultraengine.execution.packed import (
-    CHUNK_ENTRIES_MAX,
     MIRROR_END,
     Entry,
     PackedIndex,
+    block_of,
     decode_entries,
-    encode_entries,
+    encode_blocks,
     mirror,
 )
 from ultraengine.model.errors import InvariantBroken
@@ -382,20 +382,15 @@ class DedupIndex:
         low = self._low(slot)
         if not full:
             low = max(low, self._slot_marks.get(slot, self._mark))
-        streams: list[Iterator[Sequence[Entry]]] = []
-        if low < self._spilled_end:
-            streams += self._runs.blocks(slot, low)
         index = self._slots.get(slot)
-        if index is not None:
-            streams.append(index.scan(max(low, self._spilled_end), MIRROR_END))
-        pending: list[Entry] = []
-        for entries in merge_sorted(streams):
-            pending += entries
-            while len(pending) >= CHUNK_ENTRIES_MAX:
-                yield encode_entries(pending[:CHUNK_ENTRIES_MAX])
-                del pending[:CHUNK_ENTRIES_MAX]
-        if pending:
-            yield encode_entries(pending)
+        since = max(low, self._spilled_end)
+        if low < self._spilled_end:
+            streams = list(self._runs.blocks(slot, low))
+            if index is not None:
+                streams.append(index.scan(since, MIRROR_END))
+            yield from encode_blocks(map(block_of, merge_sorted(streams)))
+        elif index is not None:
+            yield from encode_blocks(index.blocks(since, MIRROR_END))
 
     def load_shard(self, chunk: bytes) -> None:
         """Take one ``dump_shard``: of the full image first, then of its increments.
@@ -443,7 +438,7 @@ class DedupIndex:
             self._runs.load(slot, [entry for entry in entries if entry[1] < below])
             kept = [entry for entry in entries if entry[1] >= below]
             hashes = pack(f">{len(kept)}Q", *[mirrored for mirrored, _ in kept])
-            offsets = tuple(offset for _, offset in kept)
+            offsets = array("Q", [offset for _, offset in kept])
         if offsets:
             index = self._slots.get(slot)
             if index is None:

@@ -16,7 +16,7 @@ import msgspec
 
 from ultraengine.execution import system
 from ultraengine.execution.context import CommandContext, EventPlace
-from ultraengine.execution.pipeline import NO_EVENTS, EvolveFailed, Verdict, internal
+from ultraengine.execution.pipeline import NO_EVENTS, AfterHook, EvolveFailed, Verdict, internal
 from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.execution.slots import SlotImage
 from ultraengine.model.command import Command, identity_hash
@@ -96,6 +96,9 @@ class Executor:
         """Handler versions as the last epoch start announced them."""
         self.skipped: set[int] = set()
         """Offsets that a person has overridden."""
+        self.after: tuple[AfterHook, ...] = ()
+        """Told of each command.  Nobody is where commands are decided again: at a start, to prove a
+        snapshot, to validate; who serves sets it (`shard.machine`)."""
         self.consumers: dict[str, int] = {}
         """Consumer slots of the feed: everything below the offset is confirmed."""
         self.moves_only = (0, 0)
@@ -105,7 +108,6 @@ class Executor:
         """Set while a cooperative snapshot needs slots as they are."""
         self._timers: list[tuple[int, int, int]] = []
         """Heap of (due, slot, domain index); entries that a slot no longer holds are stale."""
-        self._after = registry.after
         self._place = EventPlace()
         self._contexts = tuple(
             CommandContext(shard, history.view(domain.name, lambda: self.applied_end))
@@ -230,7 +232,7 @@ class Executor:
             verdict.failure,
             self._messages(verdict, context) if context.messages else NIL,
         )
-        for hook in self._after:
+        for hook in self.after:
             self._observe(hook, command, verdict)
         return verdict
 
@@ -241,9 +243,7 @@ class Executor:
             return NIL
         return msgspec.Raw(_ENCODER.encode(context.messages))
 
-    def _observe(
-        self, hook: Callable[[Command, Verdict], None], command: Command, verdict: Verdict
-    ) -> None:
+    def _observe(self, hook: AfterHook, command: Command, verdict: Verdict) -> None:
         try:
             hook(command, verdict)
         except Exception:  # noqa: BLE001  (an observer may not change what it observes)

@@ -21,21 +21,25 @@ index u64, floor u64, then a block of entries: count u32, ``count`` mirrored has
 each, ascending), ``count`` values u64 (ascending among equal hashes).  At most 1 MiB.
 
 Compiled: `PackedCore` (``_packed.c``) holds the same fields and does the two things that happen
-with every command, `add` and `candidates`.  `PlainCore` is the reference, and what is used where
-no compiler was or ``ULTRA_PURE=1`` asks for it.
+with every command, `add` and `candidates`, what loads are made of, `arrange`, and what dumps are
+made of, `gather`: in a forked child it reads buckets without touching their reference counts, so
+no page of them is copied.
+`PlainCore` is the reference, and what is used where no compiler was or ``ULTRA_PURE=1`` asks for
+it.
 
 Rules: values ascend strictly over all additions of one index, which makes "added since" and
 "older than" a comparison; hashes prove nothing, so a candidate is confirmed by its reader.
 """
 
+import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, islice
 from operator import gt
 from struct import Struct, pack, unpack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ultraengine.model.errors import InvariantBroken
 
@@ -50,6 +54,8 @@ MIRROR_END: Final = 1 << 64
 
 Entry = tuple[int, int]
 """(mirrored hash, value)."""
+Block = tuple[bytes, bytes]
+"""Entries as bytes: mirrored hashes of 8 big-endian bytes, values of 8 little-endian ones."""
 
 _SCAN_BUCKETS_LOG2: Final = 3
 """Buckets visited per step of a scan, as a power of two: 700 to 1,500 entries."""
@@ -124,6 +130,29 @@ class PlainCore:
                 found.append(self._values[number][at >> 3])
                 at = bucket.rfind(identity, 0, at)
         return tuple(found)
+
+    def gather(self, first: int, stride: int, low: int, high: int, cursor: int, /) -> Block:
+        """Entries of buckets `first`, `first` + `stride`, … in mirror order.
+
+        Only those with ``low <= value < high`` whose mirror is `cursor` or above.
+        """
+        entries: list[Entry] = []
+        for number in range(first, len(self._keys), stride):
+            values = self._values[number]
+            start = bisect_left(values, low)
+            end = max(start, bisect_left(values, high))
+            keys = self._keys[number][start * 8 : end * 8].translate(_REVERSED_BYTES)
+            entries += zip(unpack(f">{end - start}Q", keys), values[start:end], strict=True)
+        entries.sort()
+        return block_of(entries[bisect_left(entries, (cursor, 0)) :])
+
+    def arrange(self, keys: bytes, values: bytes, /) -> Block:
+        """Entries of one bucket in the order of their values, which are native integers."""
+        pairs = sorted(zip(array("Q", values), array("Q", keys), strict=True))
+        return (
+            array("Q", [token for _, token in pairs]).tobytes(),
+            array("Q", [value for value, _ in pairs]).tobytes(),
+        )
 
     def _refuse(self, value: int) -> None:
         """The index says what is wrong."""
@@ -213,22 +242,19 @@ class PackedIndex(PackedCore):
 
         Additions of values >= `high`, and cuts below `low`, may happen between the steps.
         """
+        for hashes, values in self.blocks(low, high):
+            count = len(values) // 8
+            yield list(zip(unpack(f">{count}Q", hashes), unpack(f"<{count}Q", values), strict=True))
+
+    def blocks(self, low: int, high: int) -> Iterator[Block]:
+        """``scan`` with its entries as bytes."""
         cursor = 0
         while cursor < MIRROR_END:
             depth = max(0, self._half.bit_length() - 1 - _SCAN_BUCKETS_LOG2)
             prefix = cursor >> (64 - depth)
-            entries: list[Entry] = []
             residue = int(f"{prefix:0{depth}b}"[::-1], 2) if depth else 0
-            for number in range(residue, len(self._keys), 1 << depth):
-                values = self._values[number]
-                if not values or values[-1] < low:
-                    continue
-                start, end = bisect_left(values, low), bisect_left(values, high)
-                keys = self._keys[number][start * 8 : end * 8].translate(_REVERSED_BYTES)
-                entries += zip(unpack(f">{end - start}Q", keys), values[start:end], strict=True)
-            entries.sort()
-            # Merges between two steps make partitions wider: skip what was yielded before.
-            yield entries[bisect_left(entries, (cursor, 0)) :]
+            # Merges between two steps make partitions wider: the cursor skips what was yielded.
+            yield self.gather(residue, 1 << depth, low, high, cursor)
             cursor = (prefix + 1) << (64 - depth)
 
     def dump(self) -> Iterator[bytes]:
@@ -264,7 +290,7 @@ class PackedIndex(PackedCore):
             self._split()
         self.load_sorted(hashes, values)
 
-    def load_sorted(self, hashes: bytes, values: Sequence[int]) -> None:
+    def load_sorted(self, hashes: bytes, values: "array[int]") -> None:
         """Add entries in mirror order: mirrored hashes of 8 big-endian bytes, and their values.
 
         Values may be lower than those that are there: they take their place among them.
@@ -272,13 +298,13 @@ class PackedIndex(PackedCore):
         while self._limit < self._count + len(values):
             self._split()
         plain = hashes.translate(_REVERSED_BYTES)
-        mirrored = unpack(f">{len(values)}Q", hashes)
+        mirrored = numbers_of(hashes, "big")
         start = 0
         while start < len(values):
             number, depth = self._bucket_of(plain[start * 8 : start * 8 + 8])
             shift = 64 - depth
             end = bisect_left(mirrored, ((mirrored[start] >> shift) + 1) << shift, start)
-            self._fill(number, plain[start * 8 : end * 8], values[start:end])
+            self._fill(number, plain[start * 8 : end * 8], values[start:end].tobytes())
             start = end
         self._count += len(values)
         self._last = max(self._last, max(values, default=-1))
@@ -318,19 +344,17 @@ class PackedIndex(PackedCore):
             self._wide >>= 1
         keys, values = self._keys.pop(), self._values.pop()
         self._limit -= BUCKET_ENTRIES
-        self._fill(len(self._keys) - self._half, bytes(keys), values)
+        self._fill(len(self._keys) - self._half, bytes(keys), values.tobytes())
 
-    def _fill(self, number: int, keys: bytes, values: Sequence[int]) -> None:
+    def _fill(self, number: int, keys: bytes, values: bytes) -> None:
         """Put entries that belong to one bucket there, in the order of their values."""
-        bucket = self._keys[number]
-        pairs = list(zip(values, array("Q", keys), strict=True))
-        before = self._values[number]
-        if before and before[-1] > min(values, default=MIRROR_END):
-            pairs += zip(before, array("Q", bytes(bucket)), strict=True)
+        bucket, before = self._keys[number], self._values[number]
+        keys, values = self.arrange(keys, values)
+        if before and values and before[-1] > _integer(values[:8], sys.byteorder):
+            keys, values = self.arrange(bytes(bucket) + keys, before.tobytes() + values)
             del before[:], bucket[:]
-        pairs.sort()
-        before.extend([value for value, _ in pairs])
-        bucket += array("Q", [token for _, token in pairs]).tobytes()
+        bucket += keys
+        before.frombytes(values)
 
     def _cut_bucket(self, number: int, value: int) -> Sequence[Entry]:
         values = self._values[number]
@@ -347,44 +371,57 @@ class PackedIndex(PackedCore):
         return removed
 
     def _chunks(self, low: int, *, always: bool) -> Iterator[bytes]:
-        pending: list[Entry] = []
+        header = _CHUNK_HEADER.pack(self._count, self._floor)
         if self._last >= low:
-            for entries in self.scan(low, MIRROR_END):
-                pending += entries
-                while len(pending) >= CHUNK_ENTRIES_MAX:
-                    yield self._chunk(pending[:CHUNK_ENTRIES_MAX])
-                    del pending[:CHUNK_ENTRIES_MAX]
-                    always = False
-        if pending or always:
-            yield self._chunk(pending)
-
-    def _chunk(self, entries: Sequence[Entry]) -> bytes:
-        return _CHUNK_HEADER.pack(self._count, self._floor) + encode_entries(entries)
+            for block in encode_blocks(self.blocks(low, MIRROR_END)):
+                yield header + block
+                always = False
+        if always:
+            yield header + _COUNT.pack(0)
 
 
-def encode_entries(entries: Sequence[Entry]) -> bytes:
-    """A block of entries in mirror order, at most `CHUNK_ENTRIES_MAX`."""
+def block_of(entries: Sequence[Entry]) -> Block:
+    """Entries as bytes."""
     count = len(entries)
-    return b"".join(
-        (
-            _COUNT.pack(count),
-            pack(f">{count}Q", *[mirrored for mirrored, _ in entries]),
-            pack(f"<{count}Q", *[value for _, value in entries]),
-        )
+    return (
+        pack(f">{count}Q", *[mirrored for mirrored, _ in entries]),
+        pack(f"<{count}Q", *[value for _, value in entries]),
     )
 
 
-def decode_entries(block: bytes) -> tuple[bytes, tuple[int, ...]]:
+def encode_blocks(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """Entries in mirror order as blocks of a dump: `CHUNK_ENTRIES_MAX` in each but the last."""
+    hashes, values = bytearray(), bytearray()
+    full = CHUNK_ENTRIES_MAX * HASH_BYTES
+    for more_hashes, more_values in blocks:
+        hashes += more_hashes
+        values += more_values
+        while len(hashes) >= full:
+            yield b"".join((_COUNT.pack(CHUNK_ENTRIES_MAX), hashes[:full], values[:full]))
+            del hashes[:full], values[:full]
+    if hashes:
+        yield b"".join((_COUNT.pack(len(hashes) // HASH_BYTES), hashes, values))
+
+
+def numbers_of(data: bytes, order: Literal["big", "little"]) -> "array[int]":
+    """Integers of 8 bytes, without an object for each."""
+    numbers = array("Q", data)
+    if order != sys.byteorder:
+        numbers.byteswap()
+    return numbers
+
+
+def decode_entries(block: bytes) -> "tuple[bytes, array[int]]":
     """(mirrored hashes, values) of a block of entries.
 
-    Raises ValueError on anything that `encode_entries` does not write.
+    Raises ValueError on anything that `encode_blocks` does not write.
     """
     count = _COUNT.unpack_from(block)[0] if len(block) >= _COUNT.size else 0
     split = _COUNT.size + count * 8
     if count > CHUNK_ENTRIES_MAX or len(block) != split + count * 8:
         raise ValueError(f"a packed index chunk of {len(block)} bytes names {count} entries")
     hashes = block[_COUNT.size : split]
-    mirrored = unpack(f">{count}Q", hashes)
-    if any(map(gt, mirrored, mirrored[1:])):
+    mirrored = numbers_of(hashes, "big")
+    if any(map(gt, mirrored, islice(mirrored, 1, None))):
         raise ValueError("the hashes of a packed index chunk do not ascend")
-    return hashes, unpack(f"<{count}Q", block[split:])
+    return hashes, numbers_of(block[split:], "little")

@@ -55,10 +55,17 @@ class BeforeHook(Protocol):
 
 
 class AfterHook(Protocol):
-    """Runs after the command was executed; sees all, changes nothing, may not fail."""
+    """Runs after the command was executed; sees all, changes nothing of the engine, never waits.
+
+    Called at most once for a command, by the shard that serves it.  Never where commands are
+    decided again (a start, a validation, the proof of a snapshot), nor for recorded outcomes: an
+    effect on the outside is not repeated there.  So a command may also go by unseen, when the
+    process ends between its flush and the call.  What may not be missed reads the feed or is a
+    message.
+    """
 
     def __call__(self, command: Command, verdict: "Verdict", /) -> None:
-        """Observe."""
+        """Observe.  What it raises is counted and otherwise ignored."""
 
 
 class Hooks(msgspec.Struct, frozen=True):

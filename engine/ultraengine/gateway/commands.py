@@ -24,9 +24,9 @@ from ultraengine.gateway.envelope import (
     uuid7,
     wants_async,
 )
-from ultraengine.gateway.tracing import is_traceparent
 from ultraengine.model.errors import EngineError
 from ultraengine.model.reply import Reply
+from ultraengine.model.trace import is_traceparent
 from ultraengine.ports import Caller
 from ultraengine.reply import compose
 from ultraengine.reply.waiters import Ticket

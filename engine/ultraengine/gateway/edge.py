@@ -17,12 +17,12 @@ from ultraengine.gateway.engine import Engine, Feed, Operations
 from ultraengine.gateway.envelope import ID_RANDOM_BYTES, Parsed, fill_ids, missing_ids
 from ultraengine.gateway.metrics import EdgeMetrics
 from ultraengine.gateway.quota import Quotas
-from ultraengine.gateway.tracing import is_sampled
 from ultraengine.gateway.waits import Waits
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Instant
 from ultraengine.model.limits import Limits
 from ultraengine.model.reply import Reply
+from ultraengine.model.trace import is_sampled
 from ultraengine.ports import Caller, Clock, Identity, Random, Telemetry
 from ultraengine.reply.waiters import Ticket
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from ultraengine.edge.codec import CodecName
-from ultraengine.gateway.tracing import is_traceparent
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.limits import Limits
 from ultraengine.model.pointer import split_place
+from ultraengine.model.trace import is_traceparent
 
 CORRELATION_ID_MAX: Final = 256
 """Characters of a correlation id; longer: 400 MALFORMED."""

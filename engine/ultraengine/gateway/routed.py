@@ -35,12 +35,24 @@ from ultraengine.reply.waiters import Ticket
 from ultraengine.router.driver import Links, Result
 from ultraengine.router.lane import Lane
 from ultraengine.router.partition import split
+from ultraengine.router.wire import Answered
 
 PARALLEL_MAX: Final = 4
 """Batches of single commands under way to one shard for one caller; the rest forms the next."""
 
+_WRONG_SHARD: Final = b"WRONG_SHARD"
+
 Place = tuple[Ticket, int, Routed]
 """A command, and where its reply belongs."""
+
+
+def notice(links: Links, result: Result) -> None:
+    """Ask for a newer map when a shard says that it does not own a key.
+
+    Answers are not decoded for it: content that looks like it costs a look at the map.
+    """
+    if isinstance(result, Answered) and (result.status == 421 or _WRONG_SHARD in result.body):
+        links.on_wrong_shard()
 
 
 class Lanes:
@@ -74,6 +86,7 @@ class Lanes:
         batch = [routed for _, _, routed in places]
 
         def done(result: Result, was_lost: bool) -> None:  # noqa: FBT001  (a callback's shape)
+            notice(self._links, result)
             replies = replies_of(batch, result, was_lost=was_lost)
             lane.answered()
             self._go_on(shard, lane)
@@ -124,6 +137,7 @@ class Pool:
         batch = [routed for _, _, routed in places]
 
         def done(result: Result, was_lost: bool) -> None:  # noqa: FBT001  (a callback's shape)
+            notice(self._links, result)
             replies = single_replies_of(batch, result, was_lost=was_lost)
             lane.answered()
             self._go_on(name, lane)

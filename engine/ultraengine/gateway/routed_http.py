@@ -15,7 +15,7 @@ from ultraengine.edge.problems import Answer, Headers
 from ultraengine.edge.routes import Endpoint, is_loopback, query_pairs
 from ultraengine.gateway.envelope import DECODE_ERRORS
 from ultraengine.gateway.http import Http
-from ultraengine.gateway.routed import RoutedCommands, RoutedEdge
+from ultraengine.gateway.routed import RoutedCommands, RoutedEdge, notice
 from ultraengine.gateway.watch import Watch, shard_name
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.ids import ShardId, is_name
@@ -67,7 +67,9 @@ class RoutedHttp(Http):
             sent = request("GET", path, (*headers, *edge.hop_headers(caller)))
         except ValueError as error:
             raise Malformed(str(error), pointer="/path") from error
-        return await edge.links.ask(shard, sent, deadline_s=edge.limits.reply_wait_s)
+        answered = await edge.links.ask(shard, sent, deadline_s=edge.limits.reply_wait_s)
+        notice(edge.links, answered)
+        return answered
 
     def _read(self, domain: str) -> Endpoint:
         async def read(request: BaseRequest, segments: list[str]) -> Answer:

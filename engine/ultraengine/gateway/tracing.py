@@ -1,29 +1,16 @@
 """W3C Trace Context at the edge, and OpenTelemetry behind the extra ``tracing``.
 
 A traceparent is carried unchanged from the command through log, execution and feed.  Spans
-are recorded per request or group, never per command, and only when the caller's sampled
-flag is set, so an engine without tracing pays one ``is not None`` per command.
+are recorded per request (`edge.py`) or group (`shard/spans.py`), never per command, and only when
+a caller's sampled flag is set, so an engine without tracing pays one ``is not None`` per request
+and group.
 """
 
-import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ultraengine.model.ids import Instant
-
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
-
-
-def is_traceparent(text: str) -> bool:
-    """Whether `text` is a traceparent of version 00 (later versions may be longer: refused)."""
-    return len(text) == 55 and _TRACEPARENT.fullmatch(text) is not None
-
-
-def is_sampled(traceparent: str | None) -> bool:
-    """Whether the caller records this trace."""
-    return traceparent is not None and int(traceparent[-2:], 16) & 1 == 1
+from ultraengine.model.trace import is_traceparent
 
 
 class OpenTelemetry:
@@ -40,16 +27,21 @@ class OpenTelemetry:
         self._trace = trace
         self._tracer = tracer
 
-    def _parent(self, traceparent: str | None) -> Any:
+    def _context(self, traceparent: str | None) -> Any:
         if traceparent is None or not is_traceparent(traceparent):
             return None
         _, trace_id, span_id, flags = traceparent.split("-")
-        context = self._trace.SpanContext(
+        return self._trace.SpanContext(
             trace_id=int(trace_id, 16),
             span_id=int(span_id, 16),
             is_remote=True,
             trace_flags=self._trace.TraceFlags(int(flags, 16)),
         )
+
+    def _parent(self, traceparent: str | None) -> Any:
+        context = self._context(traceparent)
+        if context is None:
+            return None
         return self._trace.set_span_in_context(self._trace.NonRecordingSpan(context))
 
     def span(
@@ -60,12 +52,14 @@ class OpenTelemetry:
         end: Instant,
         traceparent: str | None,
         attributes: Mapping[str, str | int | float],
+        links: Sequence[str] = (),
     ) -> None:
         """Record a finished span; times are microseconds since the Unix epoch."""
         span = self._tracer.start_span(
             name,
             context=self._parent(traceparent),
             attributes=dict(attributes),
+            links=[self._trace.Link(context) for context in map(self._context, links) if context],
             start_time=start * 1_000,
         )
         span.end(end_time=end * 1_000)

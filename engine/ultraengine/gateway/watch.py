@@ -18,15 +18,21 @@ from ultraengine.gateway.hop import hop_headers
 from ultraengine.model.command import SYSTEM_TENANT
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
-from ultraengine.router.driver import Links
+from ultraengine.router.driver import Address, Links
+from ultraengine.router.shard_map import ShardMap
 from ultraengine.router.wire import Answered, request
 
+REFRESH_S: Final = 1.0
+"""Seconds between two looks at the published map."""
 POLL_S: Final = 1.0
 """Seconds between two looks at the shards."""
 ASK_S: Final = 5.0
 """Longest wait for a status or a scrape."""
 OPERATION_S: Final = 600.0
 """Longest wait for an operation: a drain, a snapshot, a validation."""
+NewestMap = tuple[ShardMap, Mapping[ShardId, Address]]
+"""A map and where its shards listen."""
+
 _log = structlog.get_logger("ultraengine.gateway")
 
 
@@ -71,8 +77,13 @@ class Watch:
         links: Links,
         secret: str,
         processes: Callable[[], Mapping[ShardId, Any]] = dict,
+        newest: Callable[[], NewestMap | None] = lambda: None,
     ) -> None:
-        """`processes`: what is known of the shards' processes, by shard."""
+        """`processes`: what is known of the shards' processes, by shard; `newest`: the map as
+        published and where its shards listen, None when nobody publishes one; it may block.
+        """
+        self._newest = newest
+        self._refreshing: asyncio.Task[None] | None = None
         self._links = links
         self._processes = processes
         caller = KnownCaller(SYSTEM_TENANT, "router", frozenset({ADMIN_SCOPE}))
@@ -85,6 +96,29 @@ class Watch:
         while True:
             await self.look()
             await asyncio.sleep(POLL_S)
+
+    def refresh(self) -> None:
+        """See whether there is a newer map, and go by it; a shard has said WRONG_SHARD.
+
+        While one look is under way, and for `REFRESH_S` after it, there is no other.
+        """
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh())
+
+    async def _refresh(self) -> None:
+        try:
+            found = await asyncio.to_thread(self._newest)
+            if found is not None and self._links.adopt(*found):
+                _log.info("shard_map.adopted", version=found[0].version)
+        except (EngineError, OSError) as error:
+            _log.warning("shard_map.not_read", error=str(error))
+        await asyncio.sleep(REFRESH_S)
+
+    async def stop(self) -> None:
+        """End a look at the map."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
 
     async def look(self) -> None:
         """Look at every shard once."""

@@ -41,6 +41,7 @@ __all__ = [
     "Log",
     "LogOptions",
     "LogReader",
+    "OnDurable",
     "RecordedGroup",
     "Recovered",
     "RetentionReport",
@@ -53,8 +54,8 @@ SPACE_RETRY_S: Final = 1.0
 _STOP_SEGMENT_BYTES: Final = 64 * 1024
 """Length of a segment that is only needed for the last outcomes of a stop."""
 
-OnDurable = Callable[[Written], None]
-OnFailure = Callable[[BaseException], None]
+OnDurable = Callable[[Written], object]
+OnFailure = Callable[[BaseException], object]
 
 
 class _Queued(msgspec.Struct, frozen=True, gc=False):
@@ -231,6 +232,8 @@ class Log:
         """
         if not self.idle or self._closed or self._on_failure is None:
             raise InvariantBroken("write_now needs an idle log", idle=self.idle)
+        if self._failure is not None:
+            return None
         try:
             with self._flushing:
                 return self._append([Request(drafts, sync)])[0]

@@ -32,7 +32,10 @@ class SegmentIndex:
         """Sequence of that frame."""
 
     def note(self, sequence: int, offset: int, position: int, frame_bytes: int) -> None:
-        """The next frame: `offset` is the base offset of the next COMMANDS frame from it on."""
+        """The next frame: `offset` is the base offset of the next COMMANDS frame from it on.
+
+        Who begins again at the segment's start, after damage had stopped it, adds no place twice.
+        """
         if position - self._positions[-1] >= STRIDE_BYTES:
             self._positions.append(position)
             self._offsets.append(offset)

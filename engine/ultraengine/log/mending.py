@@ -51,8 +51,8 @@ class RepairedSegment(msgspec.Struct, frozen=True, kw_only=True):
     from_sequence: int
     to_sequence: int
     """Frames in this range were taken from the good copy."""
-    kept_as: str
-    """Where the damaged file is kept."""
+    kept_as: str | None
+    """Where the damaged file is kept; None where there was none any more."""
 
 
 class RepairReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +119,9 @@ def repair(
                 raise LogRefused(f"this cannot be repaired from the good copy: {found.damage}")
             mender = _Mender(damaged, good, ring, found, master_key)
             content, first_taken, end = mender.rebuild(finding, random)
-            kept_as = _keep(damaged, clock.now(), finding.path, "before-repair")
+            kept_as = None
+            if damaged.exists(finding.path):
+                kept_as = _keep(damaged, clock.now(), finding.path, "before-repair")
             write_file(damaged, finding.path, f"{finding.path}.tmp", content)
             done.append(
                 RepairedSegment(
@@ -159,7 +161,8 @@ class _Mender:
 
     def rebuild(self, finding: Finding, random: Random) -> tuple[bytes, int, int]:
         """The new file, the first frame from the good copy, and the segment's new end."""
-        data = read_all(self._damaged, finding.path)
+        lost = not self._damaged.exists(finding.path)
+        data = b"" if lost else read_all(self._damaged, finding.path)
         old, scan = finding.header, finding.scan
         if old is None or scan is None:
             template, own = self._template(finding), []

@@ -20,6 +20,7 @@ from ultraengine.log import recovery
 from ultraengine.log.appender import OpenSegment, Stamp, start_segment
 from ultraengine.log.catalog import LogSegment
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
+from ultraengine.log.first import write_first
 from ultraengine.log.frame import FrameDraft, Place
 from ultraengine.log.identity import (
     FORMAT,
@@ -71,9 +72,10 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
     cluster_uid: bytes | None = None
     """16 bytes; None accepts what IDENTITY says, or mints one."""
     replica: str = ""
-    verify_from: int = 0
-    """Frames from this sequence on are verified at the start, whatever lies before when it is
-    read.  A shard that replays from a snapshot may give the snapshot's sequence."""
+    verify_from: Callable[[], int] = lambda: 0
+    """Asked once this process owns the directory.  Frames from this sequence on are verified at the
+    start; what lies before, when it is read.  A shard that replays from a snapshot may give the
+    snapshot's sequence."""
 
 
 class TornTail(msgspec.Struct, frozen=True):
@@ -153,7 +155,7 @@ def open_log(
         undo.callback(lock.release)
         identity = _identity(disk, clock, random, options)
         found = survey(
-            disk, ring, verify_from=options.verify_from, cluster_uid=identity.cluster_uid
+            disk, ring, verify_from=options.verify_from(), cluster_uid=identity.cluster_uid
         )
         if found.damage is not None:
             raise found.damage
@@ -285,10 +287,12 @@ def _start(
     )
     if last is not None and last.path != current.segment.path:
         _cut(disk, last.path, start.byte_position)
+    first = (*segments, current.segment)[0].header.point
+    if found.first is None:
+        write_first(disk, first.sequence)
     with contextlib.suppress(DiskFull):
         # A witness more; on a full disk the proof of the new segment's name has to do.
         write_mark(disk, Mark(end.sequence, end.chain))
-    first = (*segments, current.segment)[0].header.point
     recovered = Recovered(
         end_sequence=end.sequence,
         end_offset=end.offset,

@@ -323,8 +323,7 @@ class _Opened:
                 _, header = self._header(position, expected)
             except FrameDamaged as error:
                 raise self._damage(str(error), position, expected, offset) from None
-            if expected >= index.covered_sequence:
-                index.note(expected, offset, position, header.frame_bytes)
+            index.note(expected, offset, position, header.frame_bytes)
             if header.kind == FrameKind.COMMANDS:
                 offset = header.offset_end
             position += header.frame_bytes

@@ -143,6 +143,40 @@ def scan(
     return Scan(stand, proved, tuple(unproved), reason)
 
 
+def leads_to(
+    tail: bytes, position: int, segment: SegmentHeader, keys: Keys, following: Point
+) -> bool:
+    """Whether a sealed segment ends with a good frame behind which the log stands at `following`.
+
+    `tail` is the segment from byte `position` on.  The chain behind that frame covers everything
+    before it: with the one that the next segment names, nothing is missing between the two.
+    """
+    at = tail.rfind(frames.MAGIC)
+    while at >= 0:
+        try:
+            if (position + at) % frames.ALIGNMENT == 0:
+                found = frames.decode(tail, at, keys)
+                belongs(found.header, segment)
+                if at + found.header.frame_bytes == len(tail):
+                    return _stands_at(found.header, found.chain, following)
+        except FrameDamaged:
+            pass  # It only looked like a frame: content may, and so may the end of one.
+        at = tail.rfind(frames.MAGIC, 0, at)
+    return False
+
+
+def _stands_at(header: FrameHeader, chain: bytes, point: Point) -> bool:
+    """Whether what a frame's header says of the point after it is true of `point`."""
+    end = point.offset if header.kind == FrameKind.COMMANDS else point.recorded_end
+    return (header.sequence + 1, header.epoch, header.time, header.handlers, chain) == (
+        point.sequence,
+        point.epoch,
+        point.time,
+        point.handlers,
+        point.chain,
+    ) and header.offset_end == end
+
+
 def later_headers(data: bytes, position: int, segment: SegmentHeader) -> list[FrameHeader]:
     """Headers of this segment at any 8-byte boundary from `position` on whose checksum holds.
 

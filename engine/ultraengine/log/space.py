@@ -114,15 +114,12 @@ class Space:
         return None
 
     def take(self, file_bytes: int) -> Prepared:
-        """A segment of at least `file_bytes`, made now if none is ready.  Raises `DiskFull`."""
-        found = self.take_ready(file_bytes)
-        if found is None:
-            try:
-                found = self.prepare(file_bytes)
-            except DiskFull:
-                self.full = True
-                raise
-        return found
+        """A segment of at least `file_bytes`, made now: none is ready.  Raises `DiskFull`."""
+        try:
+            return self.prepare(file_bytes)
+        except DiskFull:
+            self.full = True
+            raise
 
     def stop(self) -> None:
         """Give the reserve and what is ready back to the file system: a stop needs the room."""

@@ -4,13 +4,22 @@ The start of a process, and the tools for people, act on the same `Survey`.  Use
 port alone.  Memory: one segment at a time.
 """
 
+import contextlib
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
 from ultraengine.log import recovery
 from ultraengine.log.damage import LogDamaged, LogRefused
-from ultraengine.log.frame import Frame, FrameDamaged, FrameKind
+from ultraengine.log.first import FIRST_PATH, FirstDamaged, decode_first
+from ultraengine.log.frame import (
+    PAYLOAD_BYTES_MAX,
+    Frame,
+    FrameDamaged,
+    FrameKind,
+    frame_bytes_at_most,
+)
 from ultraengine.log.index import SegmentIndex
 from ultraengine.log.mark import MARK_PATH, Mark, MarkDamaged, decode_mark
 from ultraengine.log.recovery import Scan, Stand, Verdict
@@ -25,8 +34,17 @@ from ultraengine.log.segment import (
     decode_header,
     first_sequence_of,
     path_of,
+    segment_name,
 )
-from ultraengine.ports import Disk
+from ultraengine.ports import Disk, File
+
+LOST_FIRST: Final = (
+    "Nothing was changed. Repair it from a good copy with 'ultra log repair', or, where snapshots "
+    "and consumers no longer need these frames, remove log/FIRST to go on without them."
+)
+TAIL_BYTES: Final = 64 * 1024
+"""Of a segment that is passed over, read first to find its last frame."""
+FRAME_BYTES_MAX: Final = frame_bytes_at_most(PAYLOAD_BYTES_MAX)
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -42,7 +60,8 @@ class Finding(msgspec.Struct, kw_only=True):
     """None when it is damaged."""
     index: SegmentIndex | None = None
     scan: Scan | None = None
-    """None when the header is damaged or the segment was not asked for."""
+    """None when the header is damaged, or when the segment was not asked for and its end shows that
+    it leads to the next one."""
     verdict: Verdict | None = None
     used_end: int = 0
     """Byte position behind the last byte that is not zero, of a scanned segment."""
@@ -56,6 +75,10 @@ class Survey(msgspec.Struct, kw_only=True):
     mark: Mark | None
     mark_problem: str
     """Why MARK cannot be read; empty when it can, or when there is none."""
+    first: int | None
+    """What FIRST says; None when it is not there or cannot be read."""
+    first_problem: str
+    """Why FIRST cannot be read; empty when it can, or when there is none."""
     proved_end: int
     """Every frame with a lower sequence was durable once."""
     damage: LogDamaged | None
@@ -81,6 +104,16 @@ def read_mark(disk: Disk) -> tuple[Mark | None, str]:
         return None, str(error)
 
 
+def read_first(disk: Disk) -> tuple[int | None, str]:
+    """FIRST, or why it cannot be read (empty when there is none)."""
+    try:
+        return decode_first(read_all(disk, FIRST_PATH)), ""
+    except FileNotFoundError:
+        return None, ""
+    except FirstDamaged as error:
+        return None, str(error)
+
+
 def segment_paths(disk: Disk) -> list[tuple[int, str]]:
     """First sequence and path of each segment, ascending."""
     named = ((first_sequence_of(name), path_of(name)) for name in disk.list(LOG_DIRECTORY))
@@ -97,7 +130,9 @@ def survey(
     """Judge the log of `disk`.
 
     All segment headers are checked, and all frames from the segment that holds frame
-    `verify_from` on; the last segment is always scanned.
+    `verify_from` on (or the durable end that MARK names, if that is lower); the last segment is
+    always scanned.  Of older ones the last frame is: it must lead to the point that the next
+    header names, or the whole segment is scanned too.
     Raises `LogRefused` for missing keys, newer formats and logs of another cluster.
     """
     return _Surveyor(disk, ring, verify_from, cluster_uid).run()
@@ -115,9 +150,11 @@ class _Surveyor:
     ) -> None:
         self._disk = disk
         self._ring = ring
-        self._verify_from = verify_from
         self._cluster_uid = cluster_uid
         self._mark, self._mark_problem = read_mark(disk)
+        # What MARK says of the history is compared where MARK stands.
+        marked = verify_from if self._mark is None else int(self._mark.durable_end)
+        self._verify_from = 0 if self._mark_problem else min(verify_from, marked)
         self._mark_chain_differs = False
         self._proved_end = 0 if self._mark is None else int(self._mark.durable_end)
         self._point: Point | None = None
@@ -125,9 +162,15 @@ class _Surveyor:
 
     def run(self) -> Survey:
         paths = segment_paths(self._disk)
+        # After the names: where a process removes segments meanwhile, FIRST is ahead of them.
+        first, first_problem = read_first(self._disk)
         damage = None
+        findings = []
         if paths:
             self._proved_end = max(self._proved_end, paths[-1][0])
+            if first is not None and paths[0][0] > first:
+                findings.append(self._missing(first, paths[0][0]))
+                damage = findings[0].damage
         elif self._proved_end > 0:
             damage = LogDamaged(
                 "there is no segment, but MARK proves frames",
@@ -137,11 +180,10 @@ class _Surveyor:
                 offset=0,
                 proved_end=self._proved_end,
             )
-        findings = []
-        for number, (first, path) in enumerate(paths):
-            following = paths[number + 1][0] if number + 1 < len(paths) else None
-            finding = Finding(path=path, first_sequence=first, next_sequence=following)
-            self._examine(finding)
+        for number, (sequence, path) in enumerate(paths):
+            following, after = paths[number + 1] if number + 1 < len(paths) else (None, "")
+            finding = Finding(path=path, first_sequence=sequence, next_sequence=following)
+            self._examine(finding, after)
             findings.append(finding)
             if damage is None:
                 damage = finding.damage
@@ -149,19 +191,36 @@ class _Surveyor:
             findings=findings,
             mark=self._mark,
             mark_problem=self._mark_problem,
+            first=first,
+            first_problem=first_problem,
             proved_end=self._proved_end,
             damage=damage,
         )
 
-    def _examine(self, finding: Finding) -> None:
+    def _missing(self, first: int, following: int) -> Finding:
+        """The segment that should be the first one."""
+        finding = Finding(
+            path=path_of(segment_name(first)), first_sequence=first, next_sequence=following
+        )
+        finding.damage = LogDamaged(
+            f"FIRST says that the log begins there, but the first segment begins at {following}",
+            file=finding.path,
+            byte_position=0,
+            sequence=first,
+            offset=0,
+            proved_end=self._proved_end,
+            advice=LOST_FIRST,
+        )
+        return finding
+
+    def _examine(self, finding: Finding, after: str) -> None:
         following = finding.next_sequence
-        scanned = following is None or following > self._verify_from
-        file = self._disk.open(finding.path)
-        try:
+        with contextlib.closing(self._disk.open(finding.path)) as file:
             finding.file_bytes = file.size()
-            data = file.pread(finding.file_bytes if scanned else HEADER_BYTES, 0)
-        finally:
-            file.close()
+            skippable = following is not None and following <= self._verify_from
+            if skippable and self._pass_over(finding, file, after):
+                return
+            data = file.pread(finding.file_bytes, 0)
         try:
             header = decode_header(data[:HEADER_BYTES])
             self._check_header(header, finding)
@@ -172,10 +231,32 @@ class _Surveyor:
             return
         finding.header = header
         finding.index = SegmentIndex(header.point)
-        if scanned:
-            self._scan(finding, header, finding.index, data)
-        else:
-            self._point = None
+        self._scan(finding, header, finding.index, data)
+
+    def _pass_over(self, finding: Finding, file: File, after: str) -> bool:
+        """Take a segment as read if its header is good and its end leads to the next segment."""
+        try:
+            header = decode_header(file.pread(HEADER_BYTES, 0))
+            self._check_header(header, finding)
+            with contextlib.closing(self._disk.open(after)) as other:
+                following = decode_header(other.pread(HEADER_BYTES, 0)).point
+        except SegmentDamaged:
+            return False  # The scan finds it again, and says where.
+        keys = self._ring.open(header)
+        length = TAIL_BYTES
+        while True:
+            position = max(HEADER_BYTES, finding.file_bytes - length)
+            tail = file.pread(max(0, finding.file_bytes - position), position)
+            if recovery.leads_to(tail, position, header, keys, following):
+                break
+            if position == HEADER_BYTES or length >= FRAME_BYTES_MAX:
+                return False
+            length *= 8
+        finding.header = header
+        finding.index = SegmentIndex(header.point)
+        self._point = following
+        self._compare_mark(following.sequence, following.chain)
+        return True
 
     def _check_header(self, header: SegmentHeader, finding: Finding) -> None:
         if self._cluster_uid is not None and header.cluster_uid != self._cluster_uid:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ultraengine.log.first import FIRST_PATH
 from ultraengine.log.frame import Frame, FrameKind
 from ultraengine.log.identity import IDENTITY_PATH, IdentityDamaged, LogIdentity, decode_identity
 from ultraengine.log.mending import RepairReport, TruncateReport, repair, truncate
@@ -126,6 +127,17 @@ def verify(disk: Disk, secrets: Secrets, *, from_sequence: int = 0) -> VerifyRep
         )
         for damage in damages
     ]
+    if found.first_problem:
+        problems.append(
+            Problem(
+                file=FIRST_PATH,
+                byte_position=0,
+                sequence=0,
+                offset=0,
+                reason=found.first_problem,
+                message=f"{FIRST_PATH}: {found.first_problem}. The next start writes it anew.",
+            )
+        )
     scans = [one.scan for one in found.findings if one.scan is not None]
     end = scans[-1].end.point if scans else None
     torn = [one for one in found.findings if one.verdict is Verdict.TORN and one.scan is not None]

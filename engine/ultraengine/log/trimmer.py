@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ultraengine.log.archive import Archive, ArchiveFailed
 from ultraengine.log.catalog import Catalog
 from ultraengine.log.damage import LogError
+from ultraengine.log.first import write_first
 from ultraengine.log.reader import LogReader
 from ultraengine.log.retention import RetentionReport, SegmentSpan, alarms_of, plan
 from ultraengine.log.segment import LOG_DIRECTORY
@@ -95,6 +96,8 @@ class Trimmer:
             file.close()
 
     def _remove(self, spans: Sequence[SegmentSpan]) -> None:
+        if spans:
+            write_first(self._disk, spans[-1].end_sequence)
         self._catalog.drop({span.path for span in spans})
         for span in spans:
             self._disk.remove(span.path)

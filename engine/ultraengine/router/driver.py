@@ -269,6 +269,8 @@ class Links:
         self._links = {shard: Link(address) for shard, address in addresses.items()}
         self._map = shard_map
         self._require_addresses(shard_map)
+        self.on_wrong_shard: Callable[[], None] = lambda: None
+        """Called when a shard has answered that a key is not its own: the map may be old."""
 
     def _require_addresses(self, shard_map: ShardMap) -> None:
         missing = [shard for shard in shard_map.shards if shard not in self._links]

@@ -19,7 +19,7 @@ import structlog
 
 from ultraengine.execution.registry import Admitted
 from ultraengine.execution.system import Skip, SystemData
-from ultraengine.log.driver import Recovered, Written
+from ultraengine.log.driver import OnDurable, Recovered, Written
 from ultraengine.log.frame import FrameDraft
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.reply.waiters import Ticket
@@ -29,7 +29,8 @@ from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.reading.driver import Reads
 from ultraengine.shard.report import ShardStatus, report
 from ultraengine.shard.resting.driver import Resting
-from ultraengine.shard.status import ENDED, ShardState, refusal
+from ultraengine.shard.spans import GroupSpans
+from ultraengine.shard.status import ENDED, ShardState, refusal, unavailable
 from ultraengine.shard.undurable import Undurable
 
 UNITS_PER_TURN: Final = 256
@@ -67,8 +68,8 @@ class Shard:
         self._closed: EngineError | None = None
         self._writing: tuple[list[FrameDraft], Group | None, float] | None = None
         self._executing: deque[tuple[Group, float]] = deque()
-        self._pump_scheduled = False
-        self._slice_scheduled = False
+        # Whether these turns are scheduled, and whether space is looked for.
+        self._pump_scheduled, self._slice_scheduled, self._seeking = False, False, False
         self._held = 0
         """Reasons for which no group is formed: a snapshot's cut, a drain's end."""
         self._oldest: float | None = None
@@ -77,16 +78,21 @@ class Shard:
         self._idle: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._unsynced: asyncio.TimerHandle | None = None
-        self._seeking = False  # Whether space is looked for.
         self._at_rest = Resting()
         self._tasks: set[asyncio.Task[None]] = set()
         self._undurable = Undurable()
         self._flush_times, self._fast = FlushTimes(), InlineRule()
         self.stand: Written | Recovered = parts.log.recovered
         """The last write's end of the log, or where the log stood at the start."""
-        self._lags = False  # Whether something that was written is not synced.
-        self._may_inline, self._wrote = False, 0.0  # A turn of its own; when a write last began.
+        # Whether something written is not synced; a turn of its own; when a write last began.
+        self._lags, self._may_inline, self._wrote = False, False, 0.0
         self._alarms = 0
+        tell = self._loop.call_soon_threadsafe  # From the flush thread.
+        self._log_written: OnDurable = lambda written: tell(self._written, written)
+        self._log_synced: OnDurable = lambda written: tell(self._synced, written)
+        self.spans = GroupSpans(None, parts.clock, parts.executor.shard)
+        self.before_close: Callable[[], object] = lambda: None
+        """Ends background work on the directory, which is unlocked next; blocks, on a thread."""
         self.on_recorded: Callable[[int, int], None] = lambda _end, _time: None
         """Told below which offset outcomes are durable, and the log's time: wakes the feed."""
         self.upkeep: Callable[[], Sequence[object]] = tuple
@@ -96,22 +102,11 @@ class Shard:
 
     def start(self) -> None:
         """Begin to serve: log the epoch start and whatever recovery left to record."""
-        self.log.start(self._log_failed)
+        tell = self._loop.call_soon_threadsafe  # From any thread.
+        self.log.start(lambda error: tell(self._fatal, error))
         self.metrics.serving.set(1)
         self.metrics.applied.set(self.executor.applied_end)
         self._schedule_pump()
-
-    def _log_failed(self, error: BaseException) -> None:
-        """Called on any thread, once."""
-        self._loop.call_soon_threadsafe(self._fatal, error)
-
-    def _log_written(self, written: Written) -> None:
-        """Called on the flush thread, once per write."""
-        self._loop.call_soon_threadsafe(self._written, written)
-
-    def _log_synced(self, written: Written) -> None:
-        """Called on the flush thread, once per sync."""
-        self._loop.call_soon_threadsafe(self._synced, written)
 
     # --- submit --------------------------------------------------------------------------
 
@@ -225,6 +220,7 @@ class Shard:
         if self._rule.reply_before_flush and self._unsynced is None:
             self._unsynced = self._loop.call_later(self._rule.wait_s, self._sync)
         if group is not None:
+            self.spans.flushed(group, written, took)
             self.machine.committed(group)
             self._executing.append((group, 0.0))
         self._pump()  # The next flush starts before this group is executed.
@@ -254,12 +250,12 @@ class Shard:
         self.machine.give_back(outcomes)
         if self.state is ShardState.SERVING:  # Any other state outlives the lack of space.
             self._set_state(ShardState.READ_ONLY, str(error))
-        full = refusal(ShardState.READ_ONLY, str(error))
-        answers = [] if group is None or full is None else self.machine.undo(group, full)
+        full = unavailable(ShardState.READ_ONLY, str(error))
+        answers = [] if group is None else self.machine.undo(group, full)
         if self.state is ShardState.HALTED:
             self._at_rest.tell(full)
             return
-        if group is not None and full is not None:
+        if group is not None:
             self._deliver(answers)
             self._deliver(self.machine.refuse_waiting(full))
         self._oldest = None
@@ -286,24 +282,25 @@ class Shard:
 
     def _execute(self) -> None:
         """Execute one slice of the oldest durable group and answer its commands."""
-        if not self._executing or self._slice_scheduled or self.state is ShardState.HALTED:
+        if not self._executing or self._slice_scheduled or self.state in ENDED:
             return
         group, spent = self._executing[0]
         started = time.monotonic()
-        try:
-            effects = self.machine.execute(group, UNITS_PER_TURN)
-        except Exception as error:  # noqa: BLE001  (whatever it was, memory is void now)
-            self._halt(error)
-            return
-        spent += time.monotonic() - started
+        group.began = started if group.began is None else group.began
+        effects = self.machine.execute(group, UNITS_PER_TURN)
+        spent += (ended := time.monotonic()) - started
         for alarm in effects.alarms:
             self.alarm(alarm.name, offset=alarm.offset, detail=alarm.detail, error=alarm.error)
         if effects.done:
             self._executing.popleft()
             self.metrics.executed(len(group.pendings), spent)
+            self.spans.executed(group, ended - group.began, spent)
         else:
             self._executing[0] = (group, spent)
         self._deliver(effects.answers)
+        if effects.failed is not None:
+            self._halt(effects.failed)
+            return
         self.reads.reached(self.executor.applied_end)
         if effects.done:
             self._pump()
@@ -432,8 +429,11 @@ class Shard:
             log.warning("shard.not_drained", shard=self.executor.shard, why=str(error))
             clean = False
         self._set_state(ShardState.STOPPED, "")
+        if not clean:
+            self._answer_unknown("the shard stopped before it was executed")
         if self.log.read_only:
             await asyncio.to_thread(self.log.release_reserve)  # Room for the last outcomes.
+        await asyncio.to_thread(self.before_close)
         await asyncio.to_thread(lambda: self.log.close(clean=clean))
         self.reads.close()
 
@@ -480,10 +480,9 @@ class Shard:
 
     def _answer_unknown(self, why: str) -> None:
         """Tell everybody in flight that their command may or may not be durable."""
-        closed = self._closed
+        closed = unavailable(self.state, self._reason)
         self._at_rest.tell(closed)
-        if closed is not None:
-            self._deliver(self.machine.refuse_waiting(closed))
+        self._deliver(self.machine.refuse_waiting(closed))
         self._deliver(self.machine.give_up(why))
 
     def status(self) -> ShardStatus:

@@ -51,7 +51,16 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Group:
     """Commands that share one frame: one flush, one stamped time."""
 
-    __slots__ = ("base_offset", "commands", "draft", "executed", "next_index", "pendings", "time")
+    __slots__ = (
+        "base_offset",
+        "began",
+        "commands",
+        "draft",
+        "executed",
+        "next_index",
+        "pendings",
+        "time",
+    )
 
     def __init__(
         self,
@@ -66,6 +75,8 @@ class Group:
         self.pendings = pendings
         self.commands = commands
         self.draft = draft
+        self.began: float | None = None
+        """When the driver began to execute it, by its own clock."""
         self.next_index = 0
         """First pending that is not executed yet."""
         self.executed: list[Outcome] = []
@@ -109,6 +120,8 @@ class Executing(msgspec.Struct):
     alarms: list[Alarm] = []
     done: bool = False
     """Whether the group is executed to its end; its outcomes are then waiting to be written."""
+    failed: Exception | None = None
+    """What the command raised that ended the slice: the shard halts, and nobody may answer it."""
 
 
 Deliver = Callable[[Answer], None]

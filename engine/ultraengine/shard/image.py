@@ -156,11 +156,6 @@ class ExecutorImage:
                     domain.mark(state)
         self._dedupe.mark(slot)
 
-    @property
-    def executor(self) -> Executor:
-        """What this is an image of."""
-        return self._executor
-
     def resume(self, position: ImagePosition | None) -> Executor:
         """End loading: the executor stands at `position`, or is empty."""
         executor = self._executor

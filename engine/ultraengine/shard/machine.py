@@ -32,7 +32,7 @@ from ultraengine.reply.recorded import Name, Recorded, name_of
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.effects import Accepting, Answer, Executing, Group, Pending, handler_alarm
 from ultraengine.shard.ownership import Ownership
-from ultraengine.shard.unrecorded import Unrecorded
+from ultraengine.shard.unrecorded import Unrecorded, outcome_drafts
 
 BYTES_PER_UNIT: Final = 64
 """Command data of this length counts as one unit of work: about one transfer."""
@@ -57,6 +57,8 @@ class Machine:
         ownership: Ownership | None = None,
     ) -> None:
         self.executor = executor
+        # From here on commands are executed for the first time.
+        executor.after = executor.registry.after
         self.limits = limits
         self.epoch = epoch
         self.ownership = ownership
@@ -323,8 +325,6 @@ class Machine:
             return None
         own = self._own_commands(time)
         pendings = own + self._choose()
-        if not pendings:
-            return None
         base = self.log_end
         commands: list[Command] = []
         for offset, pending in enumerate(pendings, base):
@@ -410,7 +410,8 @@ class Machine:
     def execute(self, group: Group, units_max: int) -> Executing:
         """Execute the next part of a durable group: about `units_max` transfers' worth.
 
-        Raises `EvolveFailed`: the shard halts.
+        What fails is in ``failed`` of the effects, and the shard halts; the commands before it were
+        executed, and their answers are true.
         """
         if group.offset_end > self.durable_end:
             raise InvariantBroken(
@@ -419,6 +420,13 @@ class Machine:
                 durable_end=self.durable_end,
             )
         effects = Executing()
+        try:
+            self._execute_slice(group, units_max, effects)
+        except Exception as error:  # noqa: BLE001  (whatever it was, memory is void now)
+            effects.failed = error
+        return effects
+
+    def _execute_slice(self, group: Group, units_max: int, effects: Executing) -> None:
         frame = compose.reply_frame(
             shard=self.executor.shard, epoch=self.epoch, time=group.time, durable=self.durable
         )
@@ -440,8 +448,8 @@ class Machine:
                 effects.alarms.append(handler_alarm(command, done))
             ticket = pending.ticket
             if ticket is not None:
-                del in_flight[command.tenant, command.key, command.id]
                 reply = executed(command.id, outcome, done.result, frame)
+                del in_flight[command.tenant, command.key, command.id]
                 if pending.joined is None:
                     answers.append(Answer(ticket, pending.index, reply))
                 else:
@@ -454,18 +462,11 @@ class Machine:
             self.unwritten.extend(
                 self._outcome_drafts(group.executed, group.base_offset, group.time)
             )
-        return effects
 
     def _outcome_drafts(
-        self, outcomes: list[Outcome], base: Offset, time: Instant
+        self, outcomes: Sequence[Outcome], base: Offset, time: Instant
     ) -> list[FrameDraft]:
-        payload = self._serializer.encode_outcomes(outcomes)
-        if len(payload) <= self.limits.frame_bytes_max or len(outcomes) == 1:
-            return [FrameDraft(FrameKind.OUTCOMES, base, len(outcomes), time, payload)]
-        half = len(outcomes) // 2
-        return self._outcome_drafts(outcomes[:half], base, time) + self._outcome_drafts(
-            outcomes[half:], Offset(base + half), time
-        )
+        return outcome_drafts(self._serializer, outcomes, base, time, self.limits.frame_bytes_max)
 
     def adopt(self, redecided: Sequence[Recorded]) -> None:
         """Outcomes that recovery decided again: to be written first, and known to retries."""

@@ -22,6 +22,7 @@ from ultraengine.shard.image import ExecutorImage
 from ultraengine.shard.validation import NothingRemembered, ReadOnlyHistory
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.image import Image, ImagePosition
+from ultraengine.snapshot.store import newest_sequence
 
 
 class HistoryFiles(HistoryStore, Protocol):
@@ -109,6 +110,10 @@ class ShardMemory:
         # Ids leave by age all the time; leaving for want of room breaks a promise.
         return [fact for fact in dedupe.take_facts() if fact.reason != "window"]
 
+    def replay_from(self) -> int:
+        """Frame sequence at which the newest listed snapshot was cut; 0 without one."""
+        return newest_sequence(self._disk)
+
     def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
         """The newest good snapshot's state, or an empty one; the history is cut to it."""
 
@@ -131,11 +136,9 @@ class ShardMemory:
     def scratch(self, *, sequence_max: int) -> Executor:
         """A copy of the newest good snapshot's state below a frame sequence, for validation."""
         image, position = self._snapshots.load_copy(self.bare_image, sequence_max=sequence_max)
-        if not isinstance(image, ExecutorImage):
-            raise InvariantBroken("the loaded image is the one that was made")
         return image.resume(position)
 
-    def bare_image(self) -> Image:
+    def bare_image(self) -> ExecutorImage:
         """An empty image that remembers no ids and reads the shard's history."""
         nothing = NothingRemembered()
         history = ReadOnlyHistory(self.history)

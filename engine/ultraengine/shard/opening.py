@@ -43,6 +43,12 @@ from ultraengine.snapshot.image import ImagePosition
 class Memory(Protocol):
     """Where a shard's state comes from, again and again if recovery starts over."""
 
+    def replay_from(self) -> int:
+        """Frame sequence from which ``load`` lets replay begin, as far as is known without loading.
+
+        Changes nothing.  Where replay has to begin earlier after all, it finds damage itself.
+        """
+
     def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
         """An executor at the newest good snapshot below `sequence_max`, or an empty one."""
 
@@ -56,6 +62,8 @@ class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
     compress: bool = False
     master_key: str | None = None
     chain_key: str | None = None
+    verify_all: bool = False
+    """Verify every frame of the log at the start, not only those from the newest snapshot on."""
     any_handlers: bool = False
     """Decide unrecorded commands again with other handler versions: a person's risk."""
     scheduling: SchedulingPolicy | None = None
@@ -100,16 +108,7 @@ def open_shard(
         world.clock,
         world.random,
         world.secrets,
-        LogOptions(
-            shard=options.shard,
-            epoch=epoch,
-            handlers=registry.handlers_digest,
-            limits=options.limits,
-            compress=options.compress,
-            master_key=options.master_key,
-            chain_key=options.chain_key,
-            codec=serializer.codec,
-        ),
+        _log_options(options, memory, epoch, registry.handlers_digest, serializer.codec),
         codecs=options.serializers,
         compaction=options.compaction,
         store=world.archive,
@@ -149,6 +148,22 @@ def open_shard(
         epoch=epoch,
         replayed=recovery.replayed,
         replay_s=replay_s,
+    )
+
+
+def _log_options(
+    options: ShardOptions, memory: Memory, epoch: Epoch, handlers: bytes, codec: int
+) -> LogOptions:
+    return LogOptions(
+        shard=options.shard,
+        epoch=epoch,
+        handlers=handlers,
+        limits=options.limits,
+        compress=options.compress,
+        master_key=options.master_key,
+        chain_key=options.chain_key,
+        codec=codec,
+        verify_from=(lambda: 0) if options.verify_all else memory.replay_from,
     )
 
 

@@ -44,13 +44,16 @@ CLOSED: dict[ShardState, Closed] = {
 """Absent states serve."""
 
 
-def refusal(state: ShardState, reason: str) -> EngineError | None:
-    """The error for a new command in `state`; None when it is taken."""
-    closed = CLOSED.get(state)
-    if closed is None:
-        return None
+def unavailable(state: ShardState, reason: str) -> EngineError:
+    """The error for a new command in one of the states of `CLOSED`."""
+    closed = CLOSED[state]
     detail = f"{closed.detail}: {reason}" if reason else closed.detail
     return Unavailable(detail, code=closed.code, retry_after_s=closed.retry_after_s)
+
+
+def refusal(state: ShardState, reason: str) -> EngineError | None:
+    """The error for a new command in `state`; None when it is taken."""
+    return unavailable(state, reason) if state in CLOSED else None
 
 
 class ReadAnswer(msgspec.Struct, frozen=True):

@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ultraengine.log.frame import FrameDraft, FrameKind
 from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.ids import Epoch, Instant
+from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.model.outcome import Outcome
+from ultraengine.model.policy import LogSerializer
 from ultraengine.reply.recorded import Recorded
 
 
@@ -83,3 +85,23 @@ class Unrecorded(Mapping[int, Recorded]):
         return sum(
             part.base + len(part.outcomes) - max(part.base, self._low) for part in self._parts
         )
+
+
+def outcome_drafts(
+    serializer: LogSerializer,
+    outcomes: Sequence[Outcome],
+    base: Offset,
+    time: Instant,
+    frame_bytes_max: int,
+) -> list[FrameDraft]:
+    """OUTCOMES drafts of dense outcomes from `base` on, in halves where one would be too large.
+
+    One outcome alone may be larger: it was decided, and has to be recorded.
+    """
+    payload = serializer.encode_outcomes(outcomes)
+    if len(payload) <= frame_bytes_max or len(outcomes) == 1:
+        return [FrameDraft(FrameKind.OUTCOMES, base, len(outcomes), time, payload)]
+    half = len(outcomes) // 2
+    first = outcome_drafts(serializer, outcomes[:half], base, time, frame_bytes_max)
+    middle = Offset(base + half)
+    return first + outcome_drafts(serializer, outcomes[half:], middle, time, frame_bytes_max)

@@ -87,8 +87,8 @@ def _dump_again(
         image.load(section)
     for slot, sections in batch:
         if slot != SHARD_WIDE:
-            for section in sections:
-                image.load(section)
-            sections.clear()  # The image has it: a large slot is not held twice.
+            sections.reverse()
+            while sections:
+                image.load(sections.pop())  # One by one: a large slot is not held twice.
     for slot, _ in batch:
         yield from image.slot_sections(slot, full=True)

@@ -34,7 +34,7 @@ from ultraengine.snapshot.cut import Cut
 from ultraengine.snapshot.errors import SnapshotBusy, SnapshotError, SnapshotFailed, SnapshotRefused
 from ultraengine.snapshot.files import ChainFile, Draft, Written, no_pause
 from ultraengine.snapshot.forked.driver import Child, fork, fork_is_available, tidy_before
-from ultraengine.snapshot.image import Image, ImagePosition, Section
+from ultraengine.snapshot.image import AnyImage, Image, ImagePosition, Section
 from ultraengine.snapshot.maker import Maker
 from ultraengine.snapshot.manifest import SnapshotEntry, chain_at
 from ultraengine.snapshot.migrate import NO_MIGRATIONS, Migrations
@@ -197,8 +197,8 @@ class SnapshotDriver:
                 )
 
     def load_copy(
-        self, new_image: Callable[[], Image], *, sequence_max: int | None = None
-    ) -> tuple[Image, ImagePosition | None]:
+        self, new_image: Callable[[], AnyImage], *, sequence_max: int | None = None
+    ) -> tuple[AnyImage, ImagePosition | None]:
         """Like `load_newest`, for a second image: the one that is snapshotted stays as it is.
 
         With `sequence_max`, the newest one that is not beyond it.  Blocks; may be called on any

@@ -14,7 +14,7 @@ image and then its increments, oldest first, gives the state at the last one's p
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -97,6 +97,10 @@ class Image(Protocol):
 
     def slot_sections(self, slot: int, *, full: bool) -> Iterator[Section]:
         """The sections of one slot, in order."""
+
+
+AnyImage = TypeVar("AnyImage", bound=Image)
+"""The kind of image that a caller makes and gets back loaded."""
 
 
 def state_hash(sections: Iterable[Section]) -> bytes:

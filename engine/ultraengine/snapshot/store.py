@@ -21,7 +21,7 @@ from ultraengine.snapshot.compact import BATCH_BYTES
 from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotFailed, SnapshotRefused
 from ultraengine.snapshot.files import SYNC_BYTES, ChainFile, Draft, Schemas, Written, opened
 from ultraengine.snapshot.format import NO_UID, BasePosition, Header
-from ultraengine.snapshot.image import Image, ImagePosition, Section, state_hash
+from ultraengine.snapshot.image import AnyImage, Image, ImagePosition, Section, state_hash
 from ultraengine.snapshot.loader import SnapshotFile
 from ultraengine.snapshot.manifest import (
     TEMPORARY_SUFFIX,
@@ -41,6 +41,7 @@ from ultraengine.snapshot.writer import BLOCK_BYTES, header_with_key
 
 MANIFEST: Final = "MANIFEST"
 BROKEN: Final = "broken"
+DIRECTORY: Final = "snapshots"
 
 Alarm = Callable[[str, Mapping[str, object]], None]
 """Called with a stable event name and its facts; never raises."""
@@ -55,7 +56,7 @@ class SnapshotOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     shard: ShardId
     cluster_uid: bytes = NO_UID
-    directory: str = "snapshots"
+    directory: str = DIRECTORY
     codec: int = BINARY
     compress: bool = True
     master_key: str | None = None
@@ -96,6 +97,23 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     state_hash_checked: bool = False
     sections: int = 0
     chunk_bytes: int = 0
+
+
+def newest_sequence(disk: Disk, directory: str = DIRECTORY) -> int:
+    """Frame sequence at which the newest listed snapshot was cut, 0 when none can be told.
+
+    For whoever has not recovered a store yet: changes nothing, and believes the manifest.
+    """
+    names = disk.list(directory)
+    if MANIFEST not in names:
+        return 0
+    with contextlib.closing(disk.open(f"{directory}/{MANIFEST}")) as file:
+        try:
+            manifest = decode_manifest(file.pread(file.size(), 0), MANIFEST)
+        except SnapshotDamaged:
+            return 0
+    there = tuple(entry for entry in manifest.entries if entry.file in names)
+    return max((entry.sequence_end for entry in plan_load(there) or ()), default=0)
 
 
 class SnapshotStore:
@@ -342,12 +360,12 @@ class SnapshotStore:
 
     def load(
         self,
-        new_image: Callable[[], Image],
+        new_image: Callable[[], AnyImage],
         migrations: Migrations = NO_MIGRATIONS,
         *,
         sequence_max: int | None = None,
         check_state_hash: bool = False,
-    ) -> tuple[Image, ImagePosition | None, LoadReport]:
+    ) -> tuple[AnyImage, ImagePosition | None, LoadReport]:
         """The newest usable state; an empty image and no position when there is none.
 
         Damaged files are reported, set aside, and the next older chain is tried.  Raises

@@ -29,7 +29,7 @@ from ultraengine.gateway.engine import Engine
 from ultraengine.gateway.front.driver import Front
 from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.routed import RoutedEngine
-from ultraengine.gateway.watch import Watch, WatchCollector
+from ultraengine.gateway.watch import NewestMap, Watch, WatchCollector
 from ultraengine.log.identity import IDENTITY_PATH
 from ultraengine.main import (
     ExitCode,
@@ -51,6 +51,8 @@ from ultraengine.supervisor.layout import (
     PATH,
     Found,
     Layout,
+    LayoutRefused,
+    decode_layout,
     read_content,
     settle,
     shard_directory,
@@ -133,8 +135,10 @@ class Machine:
             )
             for shard, socket in self._sockets.items()
         }
-        addresses = {shard: Address(path=str(socket)) for shard, socket in self._sockets.items()}
-        self.links = Links(addresses, layout.shard_map)
+        self._addresses = {
+            shard: Address(path=str(socket)) for shard, socket in self._sockets.items()
+        }
+        self.links = Links(self._addresses, layout.shard_map)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -165,7 +169,7 @@ class Machine:
         clock = SystemClock()
         quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
         identity, key_file = identity_of(config, clock, quotas)
-        watch = Watch(self.links, self._secret, self._views)
+        watch = Watch(self.links, self._secret, self._views, self._newest_map)
         prometheus.register(WatchCollector(watch))
         # Reads do not come to this engine: a front forwards them as they are.
         engine = cast("Engine", RoutedEngine(self.links, self.registry, limits, watch.status))
@@ -188,6 +192,19 @@ class Machine:
             key_file=key_file,
         )
         await self.gateway.start()
+
+    def _newest_map(self) -> NewestMap | None:
+        """What SHARDS says now, with the addresses of the shards that run here.
+
+        Raises `LayoutRefused`, OSError.
+        """
+        content = read_content(LocalDisk(self.config.data))
+        if content is None:
+            return None
+        shard_map = decode_layout(content).shard_map
+        if not set(shard_map.shards) <= set(self._sockets):
+            raise LayoutRefused("SHARDS names shards that do not run here: start again")
+        return shard_map, self._addresses
 
     def _views(self) -> dict[ShardId, Any]:
         return {shard: process.view for shard, process in self.processes.items()}

@@ -41,6 +41,8 @@ class Form(msgspec.Struct, frozen=True):
     compress: bool = False
     encrypt: bool = False
     limits: Limits = LIMITS
+    verify_from: int = 0
+    """Frame from which a start verifies everything, as with a snapshot there."""
 
     def open(self, disk: Disk, seed: int = 0) -> Log:
         """Recover the log on a disk.  Raises what ``Log.open`` raises."""
@@ -52,6 +54,7 @@ class Form(msgspec.Struct, frozen=True):
             compress=self.compress,
             master_key="disk" if self.encrypt else None,
             chain_key="chain" if self.encrypt else None,
+            verify_from=lambda: self.verify_from,
         )
         return Log.open(disk, SimClock(), SimRandom(seed), SECRETS, options)
 

@@ -99,6 +99,7 @@ class Bench:
         self.executor = Executor(
             self.registry, ShardId(0), dedupe=self.dedupe, history=self.history
         )
+        self.executor.after = self.registry.after
         self.log: list[tuple[Command, Outcome, Instant]] = []
         self.time = START
         self.epoch = Epoch(1)

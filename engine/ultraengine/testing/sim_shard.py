@@ -11,6 +11,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from ultraengine.execution.history_files.driver import HistoryFile
+from ultraengine.execution.pipeline import Hooks
 from ultraengine.execution.registry import Admitted, Registry
 from ultraengine.execution.system import DropConsumer, SystemData
 from ultraengine.log.driver import Recovered, Written
@@ -63,11 +64,13 @@ class SimShard:
         *,
         seed: int = 0,
         limits: Limits = SIM_LIMITS,
+        verify_all: bool = False,
+        hooks: Hooks | None = None,
     ) -> None:
         """Recover from `disk`.  Raises what `shard.opening.open_shard` raises."""
         self.disk = disk
         self.clock = clock
-        self.registry = Registry(domains, limits=limits)
+        self.registry = Registry(domains, hooks=hooks, limits=limits)
         world = World(disk, clock, SimRandom(seed), SimSecrets({}))
         self.snapshots = SnapshotDriver(
             disk,
@@ -95,7 +98,7 @@ class SimShard:
             self.registry,
             self.memory,
             ShardMetrics(CollectorRegistry(), SHARD),
-            ShardOptions(shard=SHARD, rule=rule, limits=limits),
+            ShardOptions(shard=SHARD, rule=rule, limits=limits, verify_all=verify_all),
         )
         self.log, self.machine, self.executor = parts.log, parts.machine, parts.executor
         self.replayed = parts.replayed
@@ -175,6 +178,8 @@ class SimShard:
         while not done:
             effects = self.machine.execute(group, 64)
             _put(effects.answers)
+            if effects.failed is not None:
+                raise effects.failed
             done = effects.done
         self.memory.upkeep()
         return True

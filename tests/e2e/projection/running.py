@@ -170,7 +170,7 @@ class Story:
                 raise
 
     def count(self, table: str) -> int:
-        found = self.read(f"SELECT count(*) FROM {table}")  # noqa: S608
+        found = self.read(f"SELECT count(*) FROM {table}")
         return int(found[0][0]) if found else 0
 
     def end(self) -> None:

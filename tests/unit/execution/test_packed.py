@@ -4,9 +4,11 @@ import random
 import subprocess
 import sys
 import tracemalloc
+from array import array
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -15,6 +17,7 @@ from ultraengine.execution.packed import (
     CHUNK_ENTRIES_MAX,
     MIRROR_END,
     PackedIndex,
+    PlainCore,
     mirror,
     unmirror,
 )
@@ -288,6 +291,59 @@ def test_a_dump_has_the_same_bytes_under_every_hash_seed_compiled_or_not() -> No
     assert len(digests) == 1
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    count=st.integers(0, 900),
+    first=st.integers(0, 12),
+    stride=st.integers(1, 5),
+    low=st.integers(0, 1000),
+    high=st.one_of(st.integers(0, 1000), st.just(MIRROR_END)),
+    cursor=st.integers(0, MIRROR_END - 1),
+)
+def test_compiled_and_plain_gather_the_same_bytes(
+    seed: int, count: int, first: int, stride: int, low: int, high: int, cursor: int
+) -> None:
+    index = filled(hashes(count, seed))
+    plain: Any = PlainCore.gather
+    whole = (first, stride, low, high, cursor)
+    assert index.gather(*whole) == plain(index, *whole)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=120))
+def test_compiled_and_plain_arrange_a_bucket_alike(entries: list[tuple[int, int]]) -> None:
+    keys = b"".join(key.to_bytes(8, "little") for key, _ in entries)
+    values = array("Q", [value for _, value in entries]).tobytes()
+    plain: Any = PlainCore.arrange
+    index = PackedIndex()
+    assert index.arrange(keys, values) == plain(index, keys, values)
+    with pytest.raises(ValueError, match=r".+"):
+        index.arrange(keys, values + bytes(8))
+    with pytest.raises((TypeError, ValueError)):
+        index.arrange(keys, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(PlainCore in PackedIndex.__mro__, reason="there is no compiled part to compare")
+def test_what_is_gathered_is_in_buckets_of_the_right_kind() -> None:
+    index = filled(hashes(5))
+    whole = (0, 1, 0, MIRROR_END, 0)
+    good = index._values[0]
+    for bad in (array("B", bytes(40)), [0, 1, 2, 3, 4], array("q", good)):
+        index._values[0] = bad  # type: ignore[assignment]  # What the check is there for.
+        with pytest.raises(TypeError, match="an array of values"):
+            index.gather(*whole)
+    index._values[0] = good[:4]
+    with pytest.raises(ValueError, match="as many hashes as values"):
+        index.gather(*whole)
+    index._values = []
+    with pytest.raises(ValueError, match="two lists of the same buckets"):
+        index.gather(*whole)
+    with pytest.raises(TypeError):
+        index.gather(0, 1, 0, "all", 0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="two lists"):
+        index.gather(0, 0, 0, 1, 0)
+
+
 def test_chunks_stay_below_a_mebibyte_and_load_to_the_same_content() -> None:
     index = filled(hashes(CHUNK_ENTRIES_MAX + 5_000), start=7)
     chunks = list(index.dump())
@@ -319,7 +375,7 @@ def test_sorted_entries_load_beside_what_is_there() -> None:
     index = filled(identities[:1_000])
     later = sorted((mirror(identity), at) for at, identity in enumerate(identities[1_000:], 1_000))
     packed = b"".join(mirrored.to_bytes(8, "big") for mirrored, _ in later)
-    index.load_sorted(packed, [value for _, value in later])
+    index.load_sorted(packed, array("Q", [value for _, value in later]))
     assert list(index.dump()) == list(filled(identities).dump())
     assert index.last == 2_999
 

@@ -20,7 +20,7 @@ from ultraengine.gateway.engine import Engine, Operations
 from ultraengine.gateway.front.driver import Front
 from ultraengine.gateway.hop import HopIdentity
 from ultraengine.gateway.routed import RoutedEngine
-from ultraengine.gateway.watch import Watch, WatchCollector
+from ultraengine.gateway.watch import NewestMap, Watch, WatchCollector
 from ultraengine.model.domain import Domain
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
@@ -67,7 +67,8 @@ class RoutedServed(Served):
     async def start_front(self, options: GatewayOptions, limits: Limits, **more: Any) -> None:
         addresses = {ShardId(n): Address(path=str(self.socket(n))) for n in range(2)}
         self.links = Links(addresses, ShardMap.even(2, version=6))
-        self.watch = Watch(self.links, SECRET)
+        self.newest: NewestMap | None = None
+        self.watch = Watch(self.links, SECRET, newest=lambda: self.newest)
         self.registry.register(WatchCollector(self.watch))
         registry = Registry(self.engine.registry.domains, limits=limits)
         engine = RoutedEngine(self.links, registry, limits, self.watch.status)

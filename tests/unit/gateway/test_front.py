@@ -559,6 +559,58 @@ async def test_wrong_shard_comes_back_with_the_version_that_the_shard_goes_by(
     assert (status, body["code"], body["shard_map_version"]) == (421, "WRONG_SHARD", 9)
 
 
+@pytest.mark.parametrize("way", ["single", "batch", "read"])
+async def test_a_front_that_is_told_wrong_shard_looks_for_a_newer_map_by_itself(
+    serving: RoutedServing, way: str
+) -> None:
+    served = await serving(apart=True)
+    key = served.key_of(0)
+    turned = ShardMap.decode(b'{"version":7,"ranges":[[0,2048,1],[2048,4096,0]]}')
+    served.newest = turned, {}
+    moved = EngineError("moved", code="WRONG_SHARD", shard_map_version=7)
+    served.engines[0].closed = moved
+    if way == "single":
+        status, _ = await served.send(add("1", key))
+        assert status == 421
+    elif way == "batch":
+        async with served.http.post("/v1/commands:batch", json=[add("1", key)]) as answer:
+            (reply,) = await answer.json()
+            assert reply["error"]["code"] == "WRONG_SHARD"
+    else:
+
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise moved
+
+        served.engines[0].query = refuse  # type: ignore[method-assign]  # As an owner would.
+        async with served.http.get(f"/v1/counter/{key}") as answer:
+            assert answer.status == 421
+    await until(lambda: served.links.shard_map.version == 7)
+    status, _ = await served.send(add("2", key))
+    assert status == 200
+    assert len(served.engines[1].outcomes) == 1
+
+
+async def test_a_map_that_cannot_be_read_leaves_the_front_with_its_own(
+    serving: RoutedServing,
+) -> None:
+    served = await serving()
+    looks: list[int] = []
+
+    def broken() -> None:
+        looks.append(1)
+        raise OSError("gone")
+
+    served.watch._newest = broken
+    served.watch.refresh()
+    served.watch.refresh()
+    await until(lambda: bool(looks))
+    version = served.links.shard_map.version
+    served.engine.closed = EngineError("moved", code="WRONG_SHARD", shard_map_version=version)
+    assert (await served.send(add("1")))[0] == 421
+    assert served.links.shard_map.version == version
+    assert looks == [1]
+
+
 async def test_a_newer_map_is_gone_by_from_then_on_and_an_older_one_is_not(
     serving: RoutedServing,
 ) -> None:

@@ -3,8 +3,9 @@
 import pytest
 from tests.unit.gateway.conftest import START
 
-from ultraengine.gateway.tracing import OpenTelemetry, is_sampled, is_traceparent
+from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.model.ids import Instant
+from ultraengine.model.trace import is_sampled, is_traceparent
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -1,6 +1,7 @@
 """The gateway in front of a real, durable engine: one process, one data directory."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
@@ -85,6 +86,29 @@ class Running:
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
     async with Running(tmp_path) as running:
         yield running
+
+
+async def test_the_directory_is_locked_as_long_as_background_work_goes_on(tmp_path: Path) -> None:
+    async with Running(tmp_path) as running:
+        disk = running.process.world.disk
+        may_end, tried = threading.Event(), threading.Event()
+
+        def work() -> None:
+            tried.set()
+            may_end.wait(20)
+            with pytest.raises(BlockingIOError):
+                disk.lock("LOCK")
+
+        done = running.process.background.submit(work)
+        stopping = asyncio.create_task(running.process.shard.stop())
+        await asyncio.to_thread(tried.wait, 20)
+        # Long enough for a stop that would not wait.
+        done_first, _ = await asyncio.wait({stopping}, timeout=0.5)
+        assert not done_first
+        may_end.set()
+        await stopping
+        done.result(0)
+        disk.lock("LOCK").release()
 
 
 async def test_what_was_answered_is_there_after_a_restart_and_is_not_done_twice(

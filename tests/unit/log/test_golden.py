@@ -8,6 +8,7 @@ import pytest
 from tests.unit.log.golden import make
 
 from ultraengine.log import frame as frames
+from ultraengine.log.first import decode_first, encode_first
 from ultraengine.log.key_archive import decode_archive, encode_archive
 from ultraengine.log.recovery import scan
 from ultraengine.log.segment import KeyRing, decode_header, encode_header
@@ -25,7 +26,7 @@ NAMES = pytest.mark.parametrize("name", sorted(make.FORMS))
 
 def test_every_golden_file_is_tested() -> None:
     names = sorted(path.name for path in GOLDEN.glob("*.bin"))
-    assert names == sorted([*make.FORMS, make.ARCHIVE])
+    assert names == sorted([*make.FORMS, make.ARCHIVE, make.FIRST])
 
 
 def test_the_golden_archive_is_read_and_written_again_byte_for_byte() -> None:
@@ -36,6 +37,12 @@ def test_the_golden_archive_is_read_and_written_again_byte_for_byte() -> None:
     assert (header.point.offset, header.end_offset, header.end_sequence) == (5000, 5004, 1003)
     assert encode_archive(header, ring.open(header), entries, compress=False) == data
     assert make.archive_content() == data
+
+
+def test_the_golden_first_is_read_and_written_again_byte_for_byte() -> None:
+    data = (GOLDEN / make.FIRST).read_bytes()
+    assert decode_first(data) == make.FIRST_SEQUENCE
+    assert encode_first(make.FIRST_SEQUENCE) == data
 
 
 @NAMES

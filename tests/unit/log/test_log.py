@@ -124,7 +124,7 @@ def test_a_clean_stop_leaves_nothing_ahead_and_cuts_the_segment() -> None:
     world.log.close(clean=True)
     world.log.close(clean=True)
     world.disk = world.disk.kill()
-    assert world.disk.list("log") == ["MARK", "seg-00000000000000000000.log"]
+    assert world.disk.list("log") == ["FIRST", "MARK", "seg-00000000000000000000.log"]
     assert 4096 < len(world.read(world.segments()[0])) < 8192
 
 
@@ -366,7 +366,7 @@ def test_verify_from_leaves_older_segments_to_their_readers() -> None:
     world.disk = world.disk.kill()
     first, second = world.segments()[:2]
     world.disk.flip_bits(first, 4300)
-    world.restart(world.disk, verify_from=int(second[8:28]))
+    world.restart(world.disk, verify_from=lambda: int(second[8:28]))
     reader = world.log.reader()
     assert reader.find(150) is not None
     for offset in (100, 60, 150, 179):
@@ -679,7 +679,7 @@ def test_nothing_is_written_before_the_start_or_started_twice() -> None:
 
 
 def test_write_now_writes_on_the_callers_thread() -> None:
-    world = World()
+    world = World(SimDisk(record=True))
     drafts = [world.commands(2)]
     assert world.log.takes_now(drafts, 64 * 1024)
     written = world.log.write_now(drafts)
@@ -689,6 +689,11 @@ def test_write_now_writes_on_the_callers_thread() -> None:
     assert world.log.write_now([world.commands(2)]) is None
     assert [getattr(error, "errno", None) for error in world.failures] == [errno.EIO]
     assert not world.log.takes_now([world.commands(2)], 64 * 1024)
+    # Whoever had asked before the failure writes nothing behind it.
+    trace = len(world.disk.trace)
+    world.offset = 4
+    assert world.log.write_now([world.commands(2)]) is None
+    assert len(world.disk.trace) == trace
 
 
 def test_write_now_takes_only_what_is_small_and_fits_into_the_segment() -> None:
@@ -1089,12 +1094,15 @@ def test_a_segment_that_another_history_has_replaced_is_seen_by_a_reader() -> No
         world.disk = world.disk.kill()
     ours, theirs = worlds
     first, second = ours.segments()[:2]
+    ours.restart(ours.disk, verify_from=lambda: int(second[8:28]))
     ours.overwrite(first, 0, theirs.read(first))
-    # The start looks at the frames from the second segment on alone.
-    ours.restart(ours.disk, verify_from=int(second[8:28]))
     with pytest.raises(LogDamaged, match="the segments before have another chain") as caught:
         list(ours.log.reader().frames(0))
     assert caught.value.file == second
+    ours.disk = ours.disk.kill()
+    # The next start reads no more than the end of that segment, and sees it there.
+    with pytest.raises(LogDamaged, match="with another history"):
+        ours.restart(ours.disk)
 
 
 def test_segments_and_marks_are_durable_before_they_are_relied_on() -> None:
@@ -1176,7 +1184,7 @@ def test_a_damaged_header_in_a_segment_that_nobody_has_walked_is_found_by_a_look
     position = 4096 + sum(one.header.frame_bytes for one in frames[:3])
     first, second = world.segments()[:2]
     world.disk.flip_bits(first, position + 20)
-    world.restart(world.disk, verify_from=int(second[8:28]))
+    world.restart(world.disk, verify_from=lambda: int(second[8:28]))
     with pytest.raises(LogDamaged) as caught:
         world.log.reader().find(20)
     assert (caught.value.sequence, caught.value.byte_position) == (3, position)

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.log.log_world import LIMITS, SECRETS, World, command
 
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
+from ultraengine.log.first import write_first
 from ultraengine.log.tools import (
     RepairReport,
     TruncateReport,
@@ -146,6 +147,7 @@ class Overtaken(SimDisk):
         segments = [name for name in names if name.startswith("seg-")]
         if path == "log" and self.lists < self.overtakes and len(segments) > 1:
             self.lists += 1
+            write_first(self, int(segments[1][4:24]))
             self.remove(f"log/{segments[0]}")
         return names
 
@@ -316,6 +318,7 @@ def test_repair_takes_what_is_lost_from_a_good_copy(
     assert verify(world.disk, SECRETS).ok
     assert (report.end_sequence, report.end_offset) == (79, 120)
     for segment in report.segments:
+        assert segment.kept_as is not None
         assert world.read(segment.kept_as) == before[segment.path]
         assert segment.from_sequence <= segment.to_sequence
     if form is FORM:
@@ -335,6 +338,18 @@ def test_repair_of_an_unreadable_mark_writes_it_anew() -> None:
     assert world.read(report.mark_kept_as) == broken
     # Only what the frames themselves prove: the last write may have been under way.
     assert verify(world.disk, SECRETS).mark_end == 17
+
+
+def test_repair_needs_no_mark_to_mend_frames_and_writes_it_anew() -> None:
+    good = stopped(built(40, seed=1))
+    world = stopped(built(40, seed=2))
+    world.disk.flip_bits(world.segments()[1], 5000)
+    world.disk.flip_bits("log/MARK", 10)
+    report = mend(world.disk, good.disk)
+    assert [one.path for one in report.segments] == [world.segments()[1]]
+    assert report.mark_kept_as is not None
+    assert verify(world.disk, SECRETS).ok
+    assert report.end_sequence == 79
 
 
 def refused(damaged: World, good: World, reason: str) -> None:
@@ -455,6 +470,21 @@ def test_truncate_at_damage_counts_what_cannot_be_read() -> None:
     found = after.log.reader().find(0)
     assert found is not None
     assert found[1] == command(0, size=300)
+
+
+def test_truncate_does_not_count_a_stray_copy_of_an_earlier_frame_as_lost() -> None:
+    """A block that the disk put in the wrong place holds nothing that was behind the end."""
+    world = stopped(built(5))
+    path = world.segments()[-1]
+    data = world.read(path)
+    first = next(iter(World(copy(world.disk.image()), 5, cluster_uid=UID).log.reader().frames(0)))
+    stray = data[4096 : 4096 + first.header.frame_bytes]
+    world.overwrite(path, len(data) + -len(data) % 8 + 64, stray)
+    report = cut(world.disk, 8)
+    assert (report.end_sequence, report.lost_frames) == (9, 0)
+    assert report.last_sequence_seen is None
+    assert report.unreadable_bytes > 0
+    assert verify(world.disk, SECRETS).ok
 
 
 def test_truncate_may_keep_no_copy_and_can_be_run_again() -> None:

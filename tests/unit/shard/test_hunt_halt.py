@@ -1,13 +1,16 @@
 """What a halted shard says, and what may be done with it."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.shard.test_shard import Fragile, Rig, SmallDisk, code_of
 
+from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.errors import EngineError
+from ultraengine.model.outcome import Outcome
 from ultraengine.ports import DiskFull, File
 from ultraengine_adapters.local.disk import LocalDisk
 
@@ -21,6 +24,56 @@ async def test_an_answer_after_a_halt_says_unknown_and_not_refused(tmp_path: Pat
     assert reply.outcome == joined.outcome == "unknown"
     assert not joined.duplicate
     await rig.shard.stop()
+
+
+async def test_commands_before_the_one_that_halts_the_shard_get_their_true_answers_at_once(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, domains=(Fragile(),))
+    await rig.start()
+    deltas = {"a": 5, "b": 7, "c": 1, "d": 1}
+    first, second, third, fourth = await asyncio.wait_for(
+        rig.send(*(rig.admit(name, delta) for name, delta in deltas.items())), 5
+    )
+    assert [(one.outcome, one.version) for one in (first, second)] == [
+        ("accepted", 1),
+        ("accepted", 2),
+    ]
+    assert [code_of(one) for one in (third, fourth)] == ["OUTCOME_UNKNOWN"] * 2
+    assert rig.shard.status().state == "halted"
+    await rig.shard.stop()
+
+
+async def test_a_serializer_that_raises_halts_the_shard_after_the_answers(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+
+    class Broken(MsgpackSerializer):
+        def encode_outcomes(self, outcomes: Sequence[Outcome]) -> bytes:
+            raise LookupError(len(outcomes))
+
+    rig.shard.machine._serializer = Broken()
+    (reply,) = await asyncio.wait_for(rig.send(rig.admit("a", 1)), 5)
+    assert reply.outcome == "accepted"
+    assert rig.shard.status().state == "halted"
+    await rig.shard.stop()
+
+
+async def test_the_directory_stays_locked_until_background_work_has_ended(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+    await rig.add()
+    tried: list[str] = []
+
+    def work() -> None:
+        with pytest.raises(BlockingIOError):
+            rig.disk.lock("LOCK")
+        tried.append("locked")
+
+    rig.shard.before_close = work
+    await rig.shard.stop()
+    assert tried == ["locked"]
+    rig.disk.lock("LOCK").release()
 
 
 async def test_a_halted_shard_does_not_say_that_a_durable_command_was_never_logged(

@@ -210,6 +210,7 @@ FORMS = (
     (Form("plain"), 0.6),
     (Form("lz4", compress=True), 0.2),
     (Form("aes", encrypt=True), 0.2),
+    (Form("aes-from-a-snapshot", encrypt=True, verify_from=1 << 40), 0.2),
     (Form("lz4-aes-nothing-prepared", compress=True, encrypt=True, limits=BARE), 0.3),
 )
 """With the share of the states that is judged when time is short."""

@@ -103,6 +103,11 @@ class TestPlan:
         assert files(chain_at(entries[1], entries)) == [5]
         assert chain_at(entry(9, 9), entries) is None
 
+    def test_a_file_without_a_way_to_it_gives_way_to_another_of_the_same_state(self) -> None:
+        entries = [entry(1, 1), entry(2, 3, base=1), entry(3, 3, base=2)]
+        assert files(chain_at(entries[2], entries)) == [1, 2]
+        assert chain_at(entries[2], entries[2:]) is None
+
     def test_what_is_unusable_is_gone_round(self) -> None:
         entries = [entry(1, 1), entry(2, 2, base=1), entry(3, 3, base=2), entry(5, 2)]
         assert files(plan_load(entries, unusable=["2-5"])) == [1, 2, 3]

@@ -1,5 +1,6 @@
 """What a directory may be started as, what a shard's process is told, and when it starts again."""
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.supervisor.child.driver import exit_name
+from ultraengine.supervisor.child.driver import ChildProcess, ProcessView, exit_name
 from ultraengine.supervisor.driver import make_place, open_directory
 from ultraengine.supervisor.environment import environment, shard_config
 from ultraengine.supervisor.layout import (
@@ -23,6 +24,7 @@ from ultraengine.supervisor.layout import (
     encode_layout,
     settle,
 )
+from ultraengine.supervisor.projecting.driver import worker_arguments
 from ultraengine.supervisor.restarts import LONGEST_S, STABLE_S, delay_s, failures_after
 
 UID = "0f" * 16
@@ -32,6 +34,46 @@ def whole(count: int, *, has_log: bool = True) -> tuple[bytes, dict[ShardId, Fou
     layout = Layout(UID, ShardMap.even(count))
     shards = layout.shard_map.shards
     return encode_layout(layout), {s: Found(layout.ownership(s), has_log) for s in shards}
+
+
+# --- the projection worker beside an engine ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9000"),
+        ("0.0.0.0", "http://127.0.0.1:9000"),  # noqa: S104  (compared, not listened on)
+        ("::", "http://[::1]:9000"),
+        ("::1", "http://[::1]:9000"),
+    ],
+)
+def test_a_worker_is_told_where_its_engine_is_near(host: str, address: str, tmp_path: Path) -> None:
+    arguments = worker_arguments(Config(data=tmp_path, domains=("a.b:C",)), host, 9000)
+    assert arguments[arguments.index("--engine") + 1] == address
+    assert arguments[arguments.index("--target") + 1] == f"sqlite:///{tmp_path}/sql/projection.db"
+    assert arguments[arguments.index("--domain") + 1] == "a.b:C"
+    assert "--end-with-input" in arguments
+    assert "--extensions" not in arguments
+
+
+def test_a_worker_has_the_extensions_of_its_engine(tmp_path: Path) -> None:
+    arguments = worker_arguments(Config(data=tmp_path, extensions="a.b:E"), "127.0.0.1", 9000)
+    assert arguments[arguments.index("--extensions") + 1] == "a.b:E"
+
+
+async def test_a_process_that_ends_is_started_again_until_it_is_stopped() -> None:
+    child = ChildProcess("child", ["--version"], environment(Config(), {}, Path()), {})
+    assert child.view == ProcessView(None, 0, None)
+    task = asyncio.create_task(child.run())
+    async with asyncio.timeout(120):
+        while child.view.restarts < 2:  # noqa: ASYNC110  (a process ends by itself)
+            await asyncio.sleep(0.01)
+    assert child.view.last_exit == "exit code 0 (OK)"
+    await child.stop(10.0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert child.view.pid is None
 
 
 # --- directories ------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ class Front(Gateway):
         self._links = links
         self._secret = secret
         self._watch = watch
+        links.on_wrong_shard = watch.refresh
         self._watching: list[asyncio.Task[None]] = []
         super().__init__(parts, options, registry=registry, key_file=key_file)
 
@@ -85,5 +86,6 @@ class Front(Gateway):
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
         self._watching = []
+        await self._watch.stop()
         await super().stop()
         await self._links.close()

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from hashlib import blake2b
 from typing import Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -61,6 +62,27 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     compress_after_days: int | None = None
     """TimescaleDB compresses chunks older than this; None = never.  Compressed tables cannot
     have row-level security, so their views filter by tenant instead (`docs/targets.md`)."""
+
+
+def options_of(url: str) -> tuple[str, Options]:
+    """A URL without the options that are ours, and these: ``?reader=auditor&setting=app.tenant``.
+
+    The driver would send what it does not know to the server.  Raises ValueError.
+    """
+    base, _, query = url.partition("?")
+    own: dict[str, str] = {}
+    rest = []
+    for pair in filter(None, query.split("&")):
+        name, _, value = pair.partition("=")
+        if name in {"reader", "setting", "compress_after_days"}:
+            own[name] = unquote(value)
+        else:
+            rest.append(pair)
+    try:
+        options = msgspec.convert(own, Options, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"an option cannot be read: {error}") from error
+    return base + "?" * bool(rest) + "&".join(rest), options
 
 
 class Slice(msgspec.Struct, frozen=True, order=True):

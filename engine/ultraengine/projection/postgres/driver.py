@@ -34,6 +34,7 @@ from ultraengine.projection.postgres.dialect import (
     Slice,
     digest_of,
     end_of,
+    options_of,
     shapes_of,
     slices_ahead,
     slices_of,
@@ -85,7 +86,8 @@ class PostgresTarget:
     ) -> None:
         """`scan_timeout_s` is for checksums and aggregates, which read whole tables or days."""
         self._name = name
-        self._options = options or Options()
+        url, found = options_of(url)
+        self._options = options or found
         self._sql = PostgresDialect(self._options)
         self._scan_timeout_s = scan_timeout_s
         self._session = Session(

@@ -79,8 +79,8 @@ class Snapshots:
         history: DurableHistory,
         policy: SnapshotPolicy,
         mode: Mode,
+        spilled: SpilledIds,
         slots: HeldSlots | None = None,
-        spilled: SpilledIds | None = None,
     ) -> None:
         self._shard = shard
         self._driver = driver
@@ -191,8 +191,6 @@ class Snapshots:
 
     async def _take(self) -> SnapshotTaken:
         mode = self._mode
-        if self._spilled is None:
-            return await self._take_as(mode)
         if mode == "fork" and self._spilled.is_spilled:
             # A child has no descriptors but its own, and spilled ids are read from open files.
             mode = "cooperative"

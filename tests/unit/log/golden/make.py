@@ -13,6 +13,7 @@ import msgspec
 
 from ultraengine.log import frame as frames
 from ultraengine.log.digest import state_chain
+from ultraengine.log.first import encode_first
 from ultraengine.log.frame import FrameDraft, FrameKind, Keys, Place
 from ultraengine.log.key_archive import Entry, encode_archive
 from ultraengine.log.segment import GENESIS, KeyRing, SegmentHeader, advance, encode_header
@@ -145,7 +146,12 @@ def archive_content() -> bytes:
     return encode_archive(header, keys, ENTRIES, compress=False)
 
 
+FIRST = "v1-first.bin"
+FIRST_SEQUENCE = 70_000_001
+
+
 if __name__ == "__main__":
+    (HERE / FIRST).write_bytes(encode_first(FIRST_SEQUENCE))
     (HERE / ARCHIVE).write_bytes(archive_content())
     for name in FORMS:
         (HERE / name).write_bytes(content(name))

@@ -649,9 +649,9 @@ CREATE OR REPLACE VIEW "probe_state" AS SELECT "tenant", "name", "last", "note",
 ;
 CREATE OR REPLACE VIEW "probe_known" AS SELECT "tenant", "name" FROM "probe_known__v1_b1" WHERE EXISTS (SELECT 1 FROM "ultra_projection_set" WHERE "projection" = 'probe' AND "build" = 1 AND "state" = 'serving') UNION ALL SELECT "tenant", "name" FROM "probe_known__v2_b2" WHERE EXISTS (SELECT 1 FROM "ultra_projection_set" WHERE "projection" = 'probe' AND "build" = 2 AND "state" = 'serving')
 ;
-CREATE OR REPLACE VIEW "probe_daily" AS SELECT "tenant", "name", "day", "paid_in", "paid_out" FROM "probe_daily__v1_b1" WHERE EXISTS (SELECT 1 FROM "ultra_projection_set" WHERE "projection" = 'probe' AND "build" = 1 AND "state" = 'serving') UNION ALL SELECT "tenant", "name", "day", "paid_in", "paid_out" FROM "probe_daily__v2_b2" WHERE EXISTS (SELECT 1 FROM "ultra_projection_set" WHERE "projection" = 'probe' AND "build" = 2 AND "state" = 'serving')
+CREATE OR REPLACE VIEW "probe_daily" AS SELECT "tenant", "name", "day", "paid_in", "paid_out" FROM "probe_daily__v2_b2" WHERE EXISTS (SELECT 1 FROM "ultra_projection_set" WHERE "projection" = 'probe' AND "build" = 2 AND "state" = 'serving')
 ;
-CREATE OR REPLACE VIEW "probe_day_total" AS SELECT "tenant", "day", "paid_in", "paid_out", "names" FROM "probe_day_total__v1_b1" WHERE EXISTS (SELECT 1 FROM "ultra_projection_set" WHERE "projection" = 'probe' AND "build" = 1 AND "state" = 'serving') UNION ALL SELECT "tenant", "day", "paid_in", "paid_out", "names" FROM "probe_day_total__v2_b2" WHERE EXISTS (SELECT 1 FROM "ultra_projection_set" WHERE "projection" = 'probe' AND "build" = 2 AND "state" = 'serving')
+CREATE OR REPLACE VIEW "probe_day_total" AS SELECT "tenant", "day", "paid_in", "paid_out", "names" FROM "probe_day_total__v2_b2" WHERE EXISTS (SELECT 1 FROM "ultra_projection_set" WHERE "projection" = 'probe' AND "build" = 2 AND "state" = 'serving')
 ;
 UPDATE "ultra_projection_set" SET "state" = CASE "build" WHEN 2 THEN 'serving' ELSE 'retired' END WHERE "projection" = 'probe' AND "build" IN (1, 2)
 ;

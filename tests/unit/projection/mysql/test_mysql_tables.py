@@ -24,6 +24,7 @@ from ultraengine.model.projection import (
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.mysql.driver import MysqlTarget
 from ultraengine.projection.mysql.partitions import AHEAD
+from ultraengine.projection.mysql.session.driver import PREPARED_MAX
 from ultraengine.projection.target import (
     Fenced,
     RowRefused,
@@ -255,3 +256,21 @@ async def test_nothing_is_kept_open_by_a_connection_that_could_not_begin(
             "SELECT COUNT(*) FROM information_schema.processlist"
             f" WHERE db = '{mariadb_database}_none'"
         ) == [(0,)]
+
+
+async def test_statements_of_any_number_of_shapes_are_kept_by_the_server_within_a_bound(
+    mariadb_server: MariadbServer, mariadb_database: str
+) -> None:
+    target = MysqlTarget("probe", mariadb_server.url(mariadb_database, bulk="0"))
+    await target.open()
+    of = await target.create(PROBE, 1, NOW)
+    sizes = range(1, PREPARED_MAX + 8)
+    for size in sizes:
+        rows = [fact(size * 1_000 + number) for number in range(size)]
+        await target.write(of, PROBE, facts(*rows), moved(size - 1, size))
+    held = await read(mariadb_server, mariadb_database, physical("probe", "fact", of.suffix), FACT)
+    assert len(held) == sum(sizes)
+    async with connection(mariadb_server) as plain:
+        ((_, kept),) = await plain.run("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'")
+    assert int(kept) <= PREPARED_MAX
+    await target.close()

@@ -24,6 +24,7 @@ from ultraengine.projection.postgres.dialect import (
     digest_of,
     end_of,
     literal,
+    options_of,
     shapes_of,
     slice_of,
     slices_ahead,
@@ -192,6 +193,18 @@ def test_the_reader_and_the_setting_have_the_names_that_were_chosen() -> None:
     assert 'TO "auditor"' in made
     assert "current_setting('app.tenant', TRUE)" in made
     assert "ultra_reader" not in made
+
+
+def test_options_are_taken_out_of_the_url() -> None:
+    url = "postgresql://me@/db?host=/tmp/x&reader=the%20auditor&port=1&compress_after_days=30"
+    assert options_of(url + "&setting=app.tenant") == (
+        "postgresql://me@/db?host=/tmp/x&port=1",
+        Options(reader="the auditor", setting="app.tenant", compress_after_days=30),
+    )
+    assert options_of("postgresql://host/db") == ("postgresql://host/db", Options())
+    assert options_of("postgresql://host/db?reader=x")[0] == "postgresql://host/db"
+    with pytest.raises(ValueError, match="compress_after_days"):
+        options_of("postgresql://host/db?compress_after_days=soon")
 
 
 def test_changes_are_grouped_by_the_columns_that_they_change() -> None:

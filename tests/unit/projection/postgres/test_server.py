@@ -242,6 +242,17 @@ async def test_a_reader_sees_its_tenant_alone_and_changes_nothing(postgres_url: 
                 await database.execute(statement)
 
 
+async def test_the_url_names_the_reader_and_its_setting(postgres_url: str) -> None:
+    async with opened(f"{postgres_url}&reader=pg_monitor&setting=my.tenant") as target:
+        of = await target.create(PROBE, 1, NOW)
+        await target.write(of, PROBE, facts(fact(1)), moved(0, 1))
+    async with connection(postgres_url) as database:
+        await database.execute("SET ROLE pg_monitor")
+        assert await database.fetchval("SELECT count(*) FROM probe_fact__v1_b1") == 0
+        await database.execute("SET my.tenant = 't'")
+        assert await database.fetchval("SELECT count(*) FROM probe_fact__v1_b1") == 1
+
+
 async def test_a_partition_shows_a_reader_nothing(postgres_url: str) -> None:
     async with opened(postgres_url) as target:
         of = await target.create(PROBE, 1, NOW)

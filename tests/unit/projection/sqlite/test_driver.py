@@ -114,6 +114,13 @@ async def test_a_lone_surrogate_is_refused(target: SqliteTarget) -> None:
         await target.write(of, PROBE, facts(fact(1, text="\ud800")), moved(0, 1))
 
 
+@pytest.mark.parametrize("amount", ["5", "-9", "1e30", "1" * 39, 1.5])
+async def test_a_number_has_no_other_form(target: SqliteTarget, amount: object) -> None:
+    of = await target.create(PROBE, 1, NOW)
+    with pytest.raises(RowRefused, match="CHECK constraint failed"):
+        await target.write(of, PROBE, facts(fact(1, amount=amount)), moved(0, 1))
+
+
 async def test_a_refusal_names_the_table_and_what_it_breaks(target: SqliteTarget) -> None:
     of = await target.create(PROBE, 1, NOW)
     with pytest.raises(RowRefused, match=r"table fact: CHECK constraint failed: .*_word"):

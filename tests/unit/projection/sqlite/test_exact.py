@@ -68,6 +68,19 @@ def test_a_condition_says_what_integers_without_bounds_say(
 
 
 @settings(deadline=None)
+@given(a=NUMBERS, b=NUMBERS, d=NUMBERS, off=st.integers(-1, 1))
+def test_sums_that_leave_a_word_on_their_way_are_not_rounded(
+    database: sqlite3.Connection, a: int, b: int, d: int, off: int
+) -> None:
+    c = a + b - d + off
+    assert holds(database, "{a} + {b} - {d} = {c}", a=a, b=b, c=c, d=d) is (off == 0)
+    word = {"a": 2**63 - 1, "b": 2**62 + 1, "d": 2**62 + 2}
+    assert holds(database, "{a} + {b} - {d} = {c}", **word, c=2**63 - 2 + off) is (off == 0)
+    huge = 10**37
+    assert holds(database, f"{{a}} + {huge} - {huge} = {{c}}", a=a, c=a + off) is (off == 0)
+
+
+@settings(deadline=None)
 @given(a=NUMBERS)
 def test_nothing_compares_with_nothing(database: sqlite3.Connection, a: int) -> None:
     assert holds(database, "{a} - {b} >= 0", a=a, b=None) is None

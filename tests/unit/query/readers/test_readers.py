@@ -67,7 +67,7 @@ class TestPostgres(ReaderContract):
         of = await self.filled(target, tables)
         reader = open_reader(self.url, 1)
         table = f"probe_fact__{of.suffix}"
-        text = f'SELECT "n" FROM {table}'  # noqa: S608  (the rows that no statement narrows)
+        text = f'SELECT "n" FROM {table}'
         everything = Statement("all", text, (), (FACT.columns[1],), 9)
         for tenant, wanted in (("t", [(1,)]), ("other", [(2,)]), ("", [])):
             same(list(await reader.run(tenant, _one(everything), PATIENCE_S)), wanted)

@@ -1,0 +1,74 @@
+"""Promises: what a disk has sworn, and whose messages it takes (clause 2).
+
+A promise is synced before any answer in its epoch and before the first frame of one's own.  It
+outranks the record: a message, a swap or a restored record of a lower epoch changes nothing here.
+"""
+
+from typing import Final
+
+import msgspec
+
+from ultraengine.model.ids import ConfigVersion, Epoch
+from ultraengine.replication.record import Holder, Record
+
+
+class Promise(msgspec.Struct, frozen=True):
+    """The newest leadership that this disk has agreed to."""
+
+    epoch: Epoch
+    holder: Holder | None
+    """None: nobody yet; the epoch was promised to whoever is chosen for it (clause 11)."""
+    version: ConfigVersion
+    """Highest version of a record in that epoch that this disk has acted on."""
+    seated: bool = False
+    """Whether this disk has been in an ISR since it was found empty: it then knows, or its place
+    in the log shows, what was acknowledged while it was (clauses 5, 11)."""
+
+
+NO_PROMISE: Final = Promise(Epoch(0), None, ConfigVersion(0))
+
+
+def takes(promise: Promise, epoch: Epoch, leader: Holder) -> bool:
+    """Whether this leadership is obeyed: none of a lower epoch, no second one of the same."""
+    if epoch != promise.epoch:
+        return epoch > promise.epoch
+    return promise.holder is None or promise.holder == leader
+
+
+def promised(
+    promise: Promise, epoch: Epoch, leader: Holder, version: ConfigVersion, *, seated: bool = False
+) -> Promise:
+    """What to sync before the answer; the same object when it is sworn already."""
+    newest = version if epoch > promise.epoch else max(promise.version, version)
+    made = Promise(epoch, leader, ConfigVersion(newest), promise.seated or seated)
+    return promise if made == promise else made
+
+
+def reserved(promise: Promise, epoch: Epoch) -> Promise | None:
+    """Swear an epoch to whoever will be chosen for it (clause 11); None when it is too late."""
+    if epoch <= promise.epoch:
+        return None
+    return Promise(epoch, None, promise.version, promise.seated)
+
+
+def may_lead(promise: Promise, record: Record, me: Holder) -> bool:
+    """Whether this process, in this life, may enter the record's epoch.
+
+    Once: an epoch that this disk has promised already, to an earlier life or to another, is over
+    for it (clause 7).  The record must come from a quorum read, or from a push that was sent after
+    its swap was known won (clause 2).
+    """
+    if record.holder != me:
+        return False
+    return record.epoch > promise.epoch or (
+        record.epoch == promise.epoch and promise.holder is None
+    )
+
+
+def is_behind(record: Record | None, promise: Promise, cluster_uid: bytes) -> bool:
+    """Whether a disk knows better than the record (clause 11): it was rolled back or replaced."""
+    return (
+        record is None
+        or record.cluster_uid != cluster_uid
+        or record.order < (promise.epoch, promise.version)
+    )

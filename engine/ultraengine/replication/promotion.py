@@ -1,0 +1,124 @@
+"""Who leads next: the pure planner behind every change of the holder (clauses 1, 6, 7, 11).
+
+Whoever plans (the operator, or a restarted holder in its absence) has one quorum read of the
+record and the answers of replicas.  The plan is a swap; nothing follows from it until it is won.
+
+At least RF - min_isr + 1 disks that have been in an ISR must have answered: any such set meets the
+copies that hold what was acknowledged, so a record that has gone back is noticed here.
+"""
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+from ultraengine.model.ids import ConfigVersion, Epoch
+from ultraengine.replication.promise import Promise, is_behind
+from ultraengine.replication.record import Holder, Record, Seat, elected, recovered
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What one replica says of its disk."""
+
+    start: int
+    promise: Promise
+    last_epoch: Epoch
+    end: int
+
+    @property
+    def order(self) -> tuple[Epoch, int]:
+        """How much of the newest history it holds."""
+        return self.last_epoch, self.end
+
+
+class Refused(enum.Enum):
+    """Why there is no plan."""
+
+    TOO_FEW = "too few"
+    """Fewer disks answered than a failover needs: wait."""
+    NO_CANDIDATE = "no candidate"
+    """No member of the ISR answered: wait, or a person accepts the loss."""
+    ROLLED_BACK = "rolled back"
+    """A disk knows a newer record: `recovery_epoch`, promises, then `plan_recovery`."""
+
+
+def needed(replicas: int, min_isr: int) -> int:
+    """How many disks must be heard: every set of so many meets every set of ``min_isr``."""
+    return replicas - min_isr + 1
+
+
+def counts(record: Record, seat: Seat, answer: Answer) -> bool:
+    """Whether a disk can testify: it has been in an ISR, as the record or its own promise says."""
+    return seat in record.isr or answer.promise.seated
+
+
+def plan_failover(
+    record: Record,
+    answers: Mapping[Seat, Answer],
+    *,
+    replicas: int,
+    cluster_uid: bytes,
+    only: Seat | None = None,
+) -> Record | Refused:
+    """The swap that lets the best answering member of the ISR lead the next epoch.
+
+    `only`: a restarted holder plans for itself alone.  Members that did not answer leave the ISR
+    as long as ``min_isr`` stay.
+    """
+    if any(is_behind(record, answer.promise, cluster_uid) for answer in answers.values()):
+        return Refused.ROLLED_BACK
+    heard = [seat for seat, answer in answers.items() if counts(record, seat, answer)]
+    if len(heard) < needed(replicas, record.min_isr):
+        return Refused.TOO_FEW
+    candidates = [seat for seat in record.isr if seat in answers and only in {None, seat}]
+    if not candidates:
+        return Refused.NO_CANDIDATE
+    best = best_of(answers, candidates)
+    return elected(record, Holder(best, answers[best].start), _members(record, answers, best))
+
+
+def best_of(answers: Mapping[Seat, Answer], candidates: list[Seat]) -> Seat:
+    """The one with the newest history; the lowest replica among equals."""
+    return max(candidates, key=lambda seat: (*answers[seat].order, -seat.replica))
+
+
+def _members(record: Record, answers: Mapping[Seat, Answer], best: Seat) -> list[Seat]:
+    """The candidate, who answered, and of the others as many as ``min_isr`` asks for."""
+    present = [seat for seat in record.isr if seat in answers]
+    absent = [seat for seat in record.isr if seat not in answers]
+    missing = max(0, record.min_isr - len(present))
+    return [*present, *absent[:missing]] if best in present else [best]
+
+
+def recovery_epoch(record: Record | None, answers: Mapping[Seat, Answer]) -> Epoch:
+    """The epoch to collect promises for: above everything that anybody has heard of."""
+    epochs = [answer.promise.epoch for answer in answers.values()]
+    if record is not None:
+        epochs.append(record.epoch)
+    return Epoch(max(epochs, default=0) + 1)
+
+
+def plan_recovery(
+    record: Record,
+    epoch: Epoch,
+    sworn: Mapping[Seat, Answer],
+    *,
+    replicas: int,
+) -> Record | Refused:
+    """The swap after a roll-back: of the disks that have sworn `epoch` to nobody yet, the one with
+    the newest history leads, and they are the ISR.
+
+    `record` is what the manager holds now, or what it is to be made from when it is missing.
+    """
+    heard = {seat: answer for seat, answer in sworn.items() if answer.promise.seated}
+    if len(heard) < max(needed(replicas, record.min_isr), record.min_isr):
+        return Refused.TOO_FEW
+    best = best_of(heard, sorted(heard))
+    version = max(answer.promise.version for answer in heard.values())
+    return recovered(
+        record,
+        epoch,
+        ConfigVersion(max(version, record.version) + 1),
+        Holder(best, heard[best].start),
+        heard,
+    )

@@ -1,0 +1,54 @@
+"""Every state that the protocol can reach, within a budget of faults, keeps what it promises."""
+
+import pytest
+from tests.unit.replication.explorer import can_commit, explore, walk
+from tests.unit.replication.world import Budget, World, bootstrapped, moves
+
+LED = ("0 enters epoch 1", "1 copies 0 of epoch 1 as of 1", "0 hears 1", "0 begins epoch 1")
+WALKS = {
+    "a failover": (Budget(commands=1, epochs=2, changes=0), 3, 2, 0),
+    "changes of the ISR": (Budget(commands=1, epochs=1, changes=2), 3, 2, 1),
+    "two replicas, one needed": (Budget(commands=1, epochs=2, changes=1, crashes=1), 2, 1, 0),
+    "two replicas, a wiped disk": (Budget(commands=1, epochs=2, changes=0, wipes=1), 2, 2, 0),
+    "two replicas, a roll-back": (Budget(commands=1, epochs=2, changes=0, rollbacks=1), 2, 2, 0),
+    "an unsynced tail lost": (
+        Budget(commands=1, epochs=2, changes=0, crashes=1, unsynced=True), 2, 2, 0),
+    "what is exposed": (
+        Budget(commands=1, epochs=2, changes=0, crashes=1, commit_index=True), 2, 1, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_no_reachable_state_breaks_a_promise(name: str) -> None:
+    budget, replicas, min_isr, spare = WALKS[name]
+    found = explore(bootstrapped(budget, replicas, min_isr, spare))
+    assert found.trace is None, (found.violation, found.trace)
+    assert found.complete
+    assert found.states > 500
+
+
+def reachable(start: World, count: int) -> list[World]:
+    """Some states, spread over a walk."""
+    states, seen = [start], 0
+    while len(states) < count and seen < len(states):
+        following = [world for _, world in moves(states[seen])]
+        states.extend(following[:: max(1, len(following) // 3)])
+        seen += 1
+    return states[:: max(1, len(states) // 40)]
+
+
+def test_after_the_loss_of_any_one_replica_the_others_can_still_commit() -> None:
+    start = walk(bootstrapped(Budget(commands=1, epochs=2, changes=1)), *LED)
+    stuck = [
+        (number, away)
+        for number, world in enumerate(reachable(start, 400))
+        for away in range(3)
+        if not can_commit(world, away)
+    ]
+    assert not stuck
+
+
+def test_with_two_replicas_both_needed_any_loss_blocks_and_nothing_is_promised_falsely() -> None:
+    start = walk(bootstrapped(Budget(commands=1, epochs=2, changes=0), 2, 2), *LED)
+    assert not can_commit(start, 0)
+    assert not can_commit(start, 1)

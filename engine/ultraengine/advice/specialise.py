@@ -12,7 +12,7 @@ the read has to be written anew over it, and a person must know whether days are
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -153,11 +153,15 @@ def _sum(name: str, extra: str = "") -> str:
     return f"Column(name={name!r}, type=ColumnType.TOTAL{extra})"
 
 
+def _lines(members: Sequence[str], indent: int) -> str:
+    return "".join(f"{' ' * indent}{one},\n" for one in members)
+
+
 def _aggregate(
     name: str, groups: list[str], day: str, columns: list[str], table: Table
 ) -> tuple[str, str]:
     key = [*groups, day]
-    listed = ", ".join([*(_column(one, table) for one in key), *(_sum(one) for one in columns)])
+    listed = _lines([*(_column(one, table) for one in key), *(_sum(one) for one in columns)], 12)
     keyed = ", ".join(f"{{{one}}}" for one in key)
     summed = ", ".join(f"SUM({{{one}}})" for one in columns)
     declaration = (
@@ -166,7 +170,7 @@ def _aggregate(
         f"        name={name!r},\n"
         f"        kind=TableKind.AGGREGATE,\n"
         f"        key={tuple(key)!r},\n"
-        f"        columns=({listed},),\n"
+        f"        columns=(\n{listed}        ),\n"
         f"    ),\n"
         f"    source={table.name!r},\n"
         f"    slice_column={day!r},\n"
@@ -195,7 +199,7 @@ def _folded(
         f"    name={name!r},\n"
         f"    kind=TableKind.CURRENT,\n"
         f"    key={tuple(key)!r},\n"
-        f"    columns=({', '.join([*keyed, *summed])},),\n"
+        f"    columns=(\n{_lines([*keyed, *summed], 8)}    ),\n"
         f")\n"
     )
     values = ", ".join([*groups, f"{time} // DAY_US", *columns, "1"])

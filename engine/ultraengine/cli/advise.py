@@ -332,10 +332,10 @@ def _print(found: Advised, chosen: Admitted, *, plans: bool) -> None:
 
 
 def _row(one: Trial, chosen: Admitted) -> list[str]:
-    refused = {trial.candidate: why for trial, why in chosen.refused}
-    verdict = "held back" if one.candidate in refused else str(one.verdict)
+    refused = {trial.candidate.name: why for trial, why in chosen.refused}
+    verdict = "held back" if one.candidate.name in refused else str(one.verdict)
     columns = ", ".join(one.candidate.columns)
-    why = refused.get(one.candidate, one.reason)
+    why = refused.get(one.candidate.name, one.reason)
     if one.write is None:
         return [one.candidate.table, columns, verdict, "-", "-", "-", "-", why]
     return [
@@ -380,7 +380,7 @@ def _ms(seconds: float) -> str:
 
 def document(found: Advised, chosen: Admitted, applied: Sequence[Applied]) -> dict[str, Any]:
     """All of it for programs."""
-    refused = {trial.candidate: why for trial, why in chosen.refused}
+    refused = {trial.candidate.name: why for trial, why in chosen.refused}
     return {
         "indexes": [
             {
@@ -389,7 +389,7 @@ def document(found: Advised, chosen: Admitted, applied: Sequence[Applied]) -> di
                 "table": one.candidate.table,
                 "columns": one.candidate.columns,
                 "evidence": one.candidate.evidence,
-                "held_back": refused.get(one.candidate),
+                "held_back": refused.get(one.candidate.name),
                 "write_cost": None if one.write is None else round(one.write.share, 4),
                 **_without(one, "candidate"),
             }

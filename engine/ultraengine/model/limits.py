@@ -148,8 +148,8 @@ class AdviceLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of the copy that a trial is made on; of larger tables, a sample."""
     examples: int = 6
     """Sets of values from the data with which a shape is asked."""
-    rounds: int = 3
-    """How often each is asked, and each write repeated, for the median."""
+    rounds: int = 5
+    """How often each is asked, for the median, and each write repeated, for the fastest."""
     write_rows: int = 2_000
     """Rows inserted to measure what an index costs a writer."""
     statement_s: float = 30.0

@@ -19,7 +19,7 @@ from tests.unit.advice.worlds import (
 )
 
 from ultraengine.advice.database import TRIED, Database, Refused
-from ultraengine.advice.driver import look, open_database, serving, try_all
+from ultraengine.advice.driver import CLASSES, look, open_database, serving, try_all
 from ultraengine.advice.recorder import Usage
 from ultraengine.advice.suggest import suggest
 from ultraengine.advice.trial import Question, Trial, TrialFailed, Verdict
@@ -69,6 +69,19 @@ async def test_an_index_for_a_slow_shape_comes_to_be_used_and_saves_work(
         assert one.index_bytes > 100_000
         assert one.write is not None
         assert one.write.rows == PLAIN.write_rows
+
+
+async def test_of_an_order_and_bounds_what_gains_more_is_kept(
+    world: World, database: Database
+) -> None:
+    order = ("booked_at desc", "transfer desc")
+    filters = (("amount", "gte"), ("amount", "lt"), ("code", "eq"))
+    both = Usage("ledger", "ledger.transfers", "transfer", ("book",), filters, order)
+    trials = await advise(world, database, both)
+    assert {one.candidate.columns[3:] for one in trials} == {("booked_at", "transfer"), ("amount",)}
+    assert [one.verdict for one in trials].count(Verdict.KEEP) <= 1
+    (lesser,) = [one for one in trials if one.gain == min(other.gain for other in trials)]
+    assert lesser.verdict is Verdict.NO_GAIN
 
 
 async def test_a_trial_changes_nothing(world: World, database: Database) -> None:
@@ -279,3 +292,11 @@ async def test_a_target_from_before_there_were_added_indexes_gets_the_table(worl
 def test_a_url_that_no_advice_is_for_is_refused(url: str) -> None:
     with pytest.raises(Malformed):
         open_database(url)
+
+
+def test_a_database_whose_driver_is_not_installed_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CLASSES, "sqlite", "ultraengine.nowhere:Database")
+    with pytest.raises(Malformed, match="no driver for sqlite"):
+        open_database("sqlite:///here.db")

@@ -221,7 +221,7 @@ def test_candidates_are_well_formed_and_serve_every_shape_that_is_not_left_out(
             assert other is one or other.columns[: len(one.columns)] != one.columns
         assert list(one.shapes) == sorted(one.shapes, key=lambda shape: -shape.seconds)
     left = len(found.left_out)
-    served: dict[str, Any] = {id(shape) for one in found.candidates for shape in one.shapes}
+    kept = {id(shape) for one in found.candidates for shape in one.shapes}
     assert len(kept) + left == len(made.shapes)
     for shape in made.shapes:
         for demand in demands_of(shape, table):

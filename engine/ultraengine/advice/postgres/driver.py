@@ -28,7 +28,6 @@ from ultraengine.advice.trial import (
     Example,
     Measured,
     Question,
-    TrialFailed,
     postgres_plan,
 )
 from ultraengine.model.limits import AdviceLimits
@@ -43,14 +42,8 @@ from ultraengine.projection.target import ProjectionSet, TargetUnavailable, phys
 CONNECT_S: Final = 10.0
 TEMP_BUFFERS: Final = "256MB"
 """The copy is to stay in memory, as the real table's pages mostly do."""
-ATTACH_ROUNDS: Final = 5
-"""Looks for partitions that came while others were indexed."""
 _AWAY: Final = (OSError, TimeoutError, EOFError, asyncpg.InterfaceError,
                 asyncpg.InternalClientError)  # fmt: skip
-_AWAY_CLASSES: Final = ("08", "28", "3D", "53", "57P", "58", "XX")
-_DENIED: Final = "42501"
-_BUSY: Final = "55P03"
-_TOO_LONG: Final = "57014"
 Connection = Any
 """`asyncpg.Connection`, which publishes no types."""
 
@@ -61,17 +54,7 @@ def _translating() -> Any:
     try:
         yield
     except asyncpg.PostgresError as error:
-        state = error.sqlstate or ""
-        said = f"{error} [{state}]"
-        if state == _TOO_LONG:
-            raise TrialFailed(f"it took too long: {said}") from error
-        if state == _DENIED:
-            raise Refused(f"the database does not let this user: {said}") from error
-        if state == _BUSY:
-            raise Refused(f"others use the table, try again: {said}") from error
-        if state.startswith(_AWAY_CLASSES):
-            raise TargetUnavailable(said) from error
-        raise TrialFailed(said) from error
+        raise statements.meaning(error.sqlstate or "", str(error)) from error
     except _AWAY as error:
         raise TargetUnavailable(str(error) or type(error).__name__) from error
 
@@ -96,6 +79,8 @@ class PostgresDatabase:
                 "statement_timeout": str(round(statement_s * 1_000)),
                 "lock_timeout": str(round(lock_s * 1_000)),
                 "temp_buffers": TEMP_BUFFERS,
+                # Who may see some tenants' rows only is refused, rather than shown less.
+                "row_security": "off",
             },
         )
 
@@ -209,23 +194,26 @@ class PostgresDatabase:
 
     async def _build(self, builder: Connection, maker: Maker, name: str) -> int:
         """On one set, where it is not there and whole; how many pieces it has."""
-        state = await builder.fetchrow(statements.INDEX_STATE, maker.index(name))
-        for _ in range(ATTACH_ROUNDS):
-            if state is not None and state["valid"]:
-                break
-            pieces = await self._pieces(builder, name)
-            for piece in pieces:
+        pieces = await self._pieces(builder, name)
+        own, covered = [], set()
+        for piece in pieces:
+            if piece.parent in covered or await self._is_covered(builder, maker, piece):
+                covered.add(piece.name)
+            else:
                 await self._build_piece(builder, maker, piece)
-            # Deepest first: a parent's index is valid when all below it are attached.
-            for piece in reversed(pieces):
-                attach = maker.attach(piece)
-                own = maker.index(piece.name)
-                if attach and not await builder.fetchval(statements.IS_ATTACHED, own):
-                    await builder.execute(attach)
-            state = await builder.fetchrow(statements.INDEX_STATE, maker.index(name))
-        if state is None or not state["valid"]:
-            raise Refused("partitions come faster than they can be indexed: try again")
-        return len(await self._pieces(builder, name))
+                own.append(piece)
+        # Deepest first: a parent's index is valid when all below it are attached.
+        for piece in reversed(own):
+            if piece.parent is not None:
+                await builder.execute(maker.attach(piece, piece.parent))
+        return len(pieces)
+
+    async def _is_covered(self, builder: Connection, maker: Maker, piece: Piece) -> bool:
+        """Whether a part of the parent's index is there; a worker's new partitions get one."""
+        if piece.parent is None:
+            return False
+        whole = maker.index(piece.parent)
+        return bool(await builder.fetchval(statements.IS_COVERED, whole, piece.name))
 
     async def _pieces(self, builder: Connection, name: str) -> list[Piece]:
         return pieces_of(name, await builder.fetch(statements.TREE, name))
@@ -329,13 +317,13 @@ class PostgresCopy:
             await self._db.execute(f"DROP INDEX IF EXISTS pg_temp.{TRIED}")
 
     async def write_seconds(self) -> tuple[int, float]:
-        """`Copy.write_seconds`; the first one warms up."""
+        """`Copy.write_seconds`."""
         times = []
         with _translating(), contextlib.suppress(_Undone):
             async with self._db.transaction():
                 for statement in self._copying.aside(self.rows, self._limits.write_rows):
                     await self._db.execute(statement)
-                for _ in range(self._limits.rounds + 1):
+                for _ in range(self._limits.rounds):
                     with contextlib.suppress(_Undone):
                         async with self._db.transaction():
                             start = time.perf_counter()
@@ -343,7 +331,7 @@ class PostgresCopy:
                             times.append(time.perf_counter() - start)
                             raise _Undone
                 raise _Undone
-        return int(done.rpartition(" ")[2]), median(times[1:])
+        return int(done.rpartition(" ")[2]), min(times)
 
 
 class _Undone(Exception):

@@ -12,11 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.advice.database import Refused
+from ultraengine.advice.trial import TrialFailed
 from ultraengine.projection.engine_tables import INDEXES
 from ultraengine.projection.postgres.dialect import PostgresDialect
+from ultraengine.projection.target import TargetUnavailable
 
-_RELATION: Final = "(SELECT oid FROM pg_class WHERE relname = $1 AND relnamespace = {schema})"
-_HERE: Final = _RELATION.format(schema="current_schema()::regnamespace")
+_HERE: Final = (
+    "(SELECT oid FROM pg_class"
+    " WHERE relname = $1 AND relnamespace = current_schema()::regnamespace)"
+)
 INDEXES_OF: Final = (
     # Whole ones over columns, without those that are not valid yet.
     "SELECT i.indexrelid::regclass::text AS name, array_agg(a.attname::text ORDER BY k.place)"
@@ -49,15 +54,38 @@ INDEX_STATE: Final = (
 INDEX_BYTES: Final = (
     f"SELECT coalesce(sum(pg_relation_size(relid)), 0)::bigint FROM {_PIECES} AS pieces(relid)"
 )
-IS_ATTACHED: Final = f"SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = {_HERE})"
-HAS_INDEXES: Final = f"SELECT to_regclass('{INDEXES.name}') IS NOT NULL"
+IS_COVERED: Final = (
+    # The table $2 by a part of the index $1, whatever its name.
+    "SELECT EXISTS (SELECT FROM pg_inherits h JOIN pg_index i ON i.indexrelid = h.inhrelid"
+    " JOIN pg_class c ON c.oid = i.indrelid"
+    f" WHERE h.inhparent = {_HERE} AND c.relname = $2 AND c.relnamespace ="
+    " current_schema()::regnamespace)"
+)
 REMEMBER: Final = (
     f"INSERT INTO {INDEXES.name} (projection, name, indexed, members, created_at)"
     " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
 )
 FORGET: Final = f"DELETE FROM {INDEXES.name} WHERE projection = $1 AND name = $2"
+TOO_LONG: Final = "57014"
+DENIED: Final = "42501"
+BUSY: Final = "55P03"
+AWAY_CLASSES: Final = ("08", "28", "3D", "53", "57P", "58", "XX")
 ASIDE: Final = "ultra_aside"
 """Rows taken out of a copy, to be written again."""
+
+
+def meaning(state: str, said: str) -> Exception:
+    """An error of the server as `Database` has it, by its SQLSTATE."""
+    said = f"{said} [{state}]"
+    if state == TOO_LONG:
+        return TrialFailed(f"it took too long: {said}")
+    if state == DENIED:
+        return Refused(f"the database does not let this user: {said}")
+    if state == BUSY:
+        return Refused(f"others use the table, try again: {said}")
+    if state.startswith(AWAY_CLASSES):
+        return TargetUnavailable(said)
+    return TrialFailed(said)
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -94,12 +122,10 @@ class Maker:
             return f"CREATE INDEX CONCURRENTLY {made} ON {held} ({self._columns})"
         return f"CREATE INDEX {made} ON ONLY {held} ({self._columns})"
 
-    def attach(self, piece: Piece) -> str | None:
-        """To the parent's; None for the table itself."""
-        if piece.parent is None:
-            return None
-        parent = self._sql.quote(self.index(piece.parent))
-        return f"ALTER INDEX {parent} ATTACH PARTITION {self._sql.quote(self.index(piece.name))}"
+    def attach(self, piece: Piece, parent: str) -> str:
+        """To the index of the parent."""
+        own, whole = (self._sql.quote(self.index(name)) for name in (piece.name, parent))
+        return f"ALTER INDEX {whole} ATTACH PARTITION {own}"
 
     def drop(self, *, concurrently: bool, table: str = "") -> str:
         """On the table, its partitions' with it, or on one of them."""

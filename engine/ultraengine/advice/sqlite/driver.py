@@ -51,6 +51,18 @@ class Running(Protocol):
         """Its result; its errors as `Database` has them."""
 
 
+def meaning(error: sqlite3.Error, path: str) -> Exception:
+    """An error of SQLite as `Database` has it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return TrialFailed("a statement took longer than statement_s")
+    if code == sqlite3.SQLITE_READONLY:
+        return Refused(f"{path}: {error}")
+    if code in UNAVAILABLE:
+        return TargetUnavailable(f"{path}: {error}")
+    return TrialFailed(str(error))
+
+
 class SqliteDatabase:
     """Implements `advice.database.Database`."""
 
@@ -60,7 +72,7 @@ class SqliteDatabase:
         """Raises `InvariantBroken` for a URL that is none."""
         self._path = path_of(url)
         self._thread = OwnThread("advice")
-        self._opened: Store | None = None
+        self._store: Any = None
         self._sql = SqliteDialect()
 
     async def _run(self, step: Callable[[], T]) -> T:
@@ -70,14 +82,7 @@ class SqliteDatabase:
         try:
             return step()
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_INTERRUPT:
-                raise TrialFailed("a statement took longer than statement_s") from error
-            if code == sqlite3.SQLITE_READONLY:
-                raise Refused(f"{self._path}: {error}") from error
-            if code in UNAVAILABLE:
-                raise TargetUnavailable(f"{self._path}: {error}") from error
-            raise
+            raise meaning(error, self._path) from error
 
     async def open(self) -> None:
         """`Database.open`."""
@@ -87,30 +92,24 @@ class SqliteDatabase:
     def _open(self) -> None:
         if not Path(self._path).is_file():
             raise Refused(f"{self._path} is not there")
-        self._opened = store = Store(self._path)
+        self._store = store = Store(self._path)
         there = store.db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (SETS.name,))
         if there.fetchone() is None:
             raise Refused(f"{self._path} holds no tables of a projection: a worker makes them")
         store.prepare()
-
-    @property
-    def _store(self) -> Store:
-        if self._opened is None:
-            raise TargetUnavailable(f"{self._path} is not open")
-        return self._opened
 
     async def close(self) -> None:
         """`Database.close`."""
         await self._thread.stop(self._close)
 
     def _close(self) -> None:
-        store, self._opened = self._opened, None
+        store, self._store = self._store, None
         if store is not None:
             store.db.close()
 
     async def sets(self) -> Sequence[ProjectionSet]:
         """`Database.sets`."""
-        return await self._run(self._store.sets)
+        return await self._run(lambda: list(self._store.sets()))
 
     async def facts(self, of: ProjectionSet, table: Table) -> Facts:
         """`Database.facts`."""
@@ -319,7 +318,7 @@ class SqliteCopy:
         await self._run(lambda: self.db.execute(f"DROP INDEX IF EXISTS {TRIED}"))
 
     async def write_seconds(self) -> tuple[int, float]:
-        """`Copy.write_seconds`: one transaction, as a worker writes; the first one warms up."""
+        """`Copy.write_seconds`: one transaction, as a worker writes."""
         return await self._run(self._write)
 
     def _write(self) -> tuple[int, float]:
@@ -333,10 +332,10 @@ class SqliteCopy:
             self.db.execute(
                 f"DELETE FROM {self._held} WHERE rowid IN (SELECT rowid {where})", chosen
             )
-            times = [self._insert(rows) for _ in range(self._limits.rounds + 1)]
+            times = [self._insert(rows) for _ in range(self._limits.rounds)]
         finally:
             self.db.execute("ROLLBACK")
-        return len(rows), median(times[1:])
+        return len(rows), min(times)
 
     def _insert(self, rows: Sequence[Any]) -> float:
         """Seconds; the rows are taken out again."""

@@ -164,7 +164,7 @@ class PostgresTarget:
             return [sql.set_of(row) for row in await database.fetch(sql.ALL_SETS)]
 
     async def create(self, projection: Projection, build: int, now: Instant) -> ProjectionSet:
-        """Row and tables are one transaction, so a set that is there is whole."""
+        """Row and tables are one transaction; who adds an index meanwhile waits for it."""
         made = ProjectionSet(
             projection.name, projection.version, build, SetState.BUILDING, now, now
         )
@@ -174,7 +174,6 @@ class PostgresTarget:
                 sql.CREATE_SET, made.projection, build, made.version, sql.moment(now), names
             )
             if _count(done):
-                # Who adds an index meanwhile waits, and finds this set.
                 await database.execute(sql.ENGINE_LOCK)
                 held = map(sql.added_of, await database.fetch(sql.ALL_ADDED))
                 for statement in create_whole(self._sql, projection, made.suffix, held):

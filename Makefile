@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Arguments for the program behind a target: make run ARGS="--port 9000 --ephemeral"
 ARGS ?=
 # Modules that are pure (values in, values out) and must be covered branch by branch.
-CORE := engine/ultraengine/model/*,engine/ultraengine/log/*,engine/ultraengine/execution/*,engine/ultraengine/snapshot/*,engine/ultraengine/shard/*,engine/ultraengine/reply/*,engine/ultraengine/domains/*,engine/ultraengine/cache/*
+CORE := engine/ultraengine/model/*,engine/ultraengine/log/*,engine/ultraengine/execution/*,engine/ultraengine/snapshot/*,engine/ultraengine/shard/*,engine/ultraengine/reply/*,engine/ultraengine/domains/*,engine/ultraengine/cache/*,engine/ultraengine/feed/*,engine/ultraengine/replication/*
 # Suites of what has a compiled and a plain form.
 COMPILED_TESTS := tests/unit/execution tests/unit/domains tests/unit/shard tests/unit/projection/postgres/test_rows.py
 CORE_COVERED_MIN := 100

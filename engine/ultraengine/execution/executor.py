@@ -345,7 +345,7 @@ class Executor:
         verdict.outcome = Outcome(offset, verdict.status, 0, NIL, events)
         return verdict
 
-    def _evolve_system(self, data: system.SystemData, offset: int) -> None:
+    def _evolve_system(self, data: system.Lasting, offset: int) -> None:
         """What the engine has decided, by the command's own words: there are no events."""
         if isinstance(data, system.EpochStart):
             self.epoch = Epoch(data.epoch)
@@ -359,7 +359,7 @@ class Executor:
                 self.consumers[data.name] = data.offset
             first, end = self.moves_only
             self.moves_only = (first if end == offset else offset, offset + 1)
-        elif isinstance(data, system.DropConsumer):
+        else:
             self.consumers.pop(data.name, None)
 
     def _record_expiries(self, domain: str, triples: list[Any], offset: Offset) -> msgspec.Raw:

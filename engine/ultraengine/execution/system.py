@@ -64,7 +64,9 @@ class DropConsumer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
-SystemData = EpochStart | Tick | Skip | RaiseFloor | MoveConsumer | DropConsumer
+Lasting = EpochStart | Skip | RaiseFloor | MoveConsumer | DropConsumer
+"""What changes the engine's own state, by its words alone."""
+SystemData = Lasting | Tick
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TYPES: Final[dict[str, type[msgspec.Struct]]] = {

@@ -189,6 +189,10 @@ def test_a_slot_larger_than_a_chunk_is_dumped_in_several() -> None:
     assert copy.entries == copy.entries_in_memory == len(ids)
 
 
+def test_a_slot_without_ids_dumps_nothing() -> None:
+    assert list(in_memory().dump_slot(1)) == []
+
+
 def test_one_slot_can_be_marked_alone() -> None:
     index = in_memory()
     add_all(index, [(1, b"a" * 8), (2, b"b" * 8)])

@@ -58,6 +58,17 @@ async def test_the_whole_history_comes_from_the_archive_and_the_log(*, encrypted
     await stored.feed.close()
 
 
+async def test_a_long_archive_is_read_with_few_segments_open() -> None:
+    world = Archive()
+    while len(world.names) <= SEGMENTS_KEPT + 2:
+        world.grow()
+    reader = world.stored.log.reader(archived=True)
+    assert len(list(reader.groups(0))) == len(world.stored.written)
+    assert reader._archived is not None
+    assert len(reader._archived._kept) == SEGMENTS_KEPT
+    await world.stored.feed.close()
+
+
 async def test_after_a_restart_the_archive_is_read_as_before() -> None:
     world = Archive()
     world.grow()

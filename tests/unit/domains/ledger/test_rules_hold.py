@@ -407,16 +407,22 @@ def test_a_book_lives_by_its_rules(make_bench: Callable[[], Any]) -> None:
         make = staticmethod(make_bench)
         seen: ClassVar[Counter[str]] = Counter()
 
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=250,
-            stateful_step_count=40,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-    # A test that only ever hears refusals shows nothing.
-    missing = {code for code in EXPECTED if Machine.seen[code] < 2}
+    # Which lives are drawn depends on the modules that happen to be imported (their constants are
+    # drawn from too), so a run that has met too little is followed by others, as they come.
+    for attempt in range(4):
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=250,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=attempt == 0,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        # A test that only ever hears refusals shows nothing.
+        missing = {code for code in EXPECTED if Machine.seen[code] < 2}
+        if not missing:
+            break
     assert not missing, (sorted(missing), Machine.seen)

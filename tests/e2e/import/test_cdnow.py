@@ -48,9 +48,14 @@ class EngineProcess:
         with (self.directory / "engine.log").open("ab") as output:
             self._process = subprocess.Popen(
                 [
-                    ULTRA, "dev", "--data", self.directory / "data", "--port", str(self.port),
+                    ULTRA,
+                    "dev",
+                    "--data",
+                    self.directory / "data",
+                    "--port",
+                    str(self.port),
                     "--no-sql",  # Its worker confirms what it has written, and that is logged.
-                ],  # fmt: skip
+                ],
                 stdout=output,
                 stderr=output,
             )

@@ -51,25 +51,29 @@ class ArchivingEngine(Engine):
 
 
 async def send(engine: Engine, names: list[str], told: dict[str, int]) -> None:
-    """Send commands until each has a reply with an offset."""
-    waiting = names
+    """Send commands until each has a reply with an offset.
+
+    The engine's memory of ids is shorter here than a restart takes, so that the log can be cut.
+    What has no reply may have been carried out: it is left at that, and another is sent.
+    """
+    waiting, attempt = names, 0
     async with aiohttp.ClientSession() as session:
         while waiting:
+            attempt += 1
+            ids = {f"{name}.{attempt}": name for name in waiting}
             body = [
-                {"id": name, "type": "counter.add", "key": f"k{n % 7}" * 20, "data": {"delta": 1}}
-                for n, name in enumerate(waiting)
+                {"id": one, "type": "counter.add", "key": f"k{n % 7}" * 20, "data": {"delta": 1}}
+                for n, one in enumerate(ids)
             ]
             try:
                 async with session.post(f"{engine.url}/v1/commands:batch", json=body) as answer:
-                    replies = await answer.json()
+                    replies = await answer.json() if answer.status == 200 else []
             except (aiohttp.ClientError, OSError):
                 await asyncio.sleep(0.05)
                 continue
-            if answer.status == 200:
-                for reply in replies:
-                    if reply["outcome"] == "accepted":
-                        told[reply["id"]] = reply["offset"]
-            waiting = [name for name in waiting if name not in told]
+            done = {one["id"]: one["offset"] for one in replies if one["outcome"] == "accepted"}
+            told.update(done)
+            waiting = [name for one, name in ids.items() if one not in done]
 
 
 class GroupFollower:
@@ -152,17 +156,18 @@ async def test_followers_go_on_without_a_gap_or_a_repetition_however_often_the_e
         await asyncio.sleep(1.1)  # The window of ids passes, and the log may be cut.
     expected = sorted((offset, name) for name, offset in told.items())
     async with asyncio.timeout(120):
-        while len(events.seen) < len(expected) or groups.end <= expected[-1][0]:
+        while min(events.next_offset, groups.end) <= expected[-1][0]:
             assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
             await asyncio.sleep(0.1)
 
-    assert events.seen == expected
+    assert set(expected) <= set(events.seen)
+    assert len({name for _, name in events.seen}) == len(events.seen)
     assert events.connections > KILLS
     ends = [group.offset_end for group in groups.groups]
     assert [group.base_offset for group in groups.groups] == [0, *ends[:-1]]
     commands = [one for group in groups.groups for one in COMMANDS.decode(group.commands)]
     found = [(n, one.id) for n, one in enumerate(commands) if one.tenant == "default"]
-    assert found == expected
+    assert found == events.seen
 
     status = await engine.status()
     assert status["first_offset"] > 0, "the log was cut"

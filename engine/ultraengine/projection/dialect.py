@@ -17,7 +17,6 @@ from ultraengine.model.projection import (
     Fold,
     Projection,
     Table,
-    TableKind,
 )
 from ultraengine.projection.target import all_tables, physical, view
 
@@ -192,8 +191,3 @@ class Dialect:
             f"DELETE FROM {target} WHERE {within}",
             f"INSERT INTO {target} ({self.names(of.table.names)}) {select}",
         ]
-
-
-def is_written(table: Table) -> bool:
-    """Whether events write it; the worker computes the others."""
-    return table.kind is not TableKind.AGGREGATE

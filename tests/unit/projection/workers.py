@@ -12,6 +12,13 @@ from tests.unit.projection.shop import ShopTables, decoder, members
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.projection.driver import TargetWorker
 from ultraengine.projection.projector import ProjectionHooks
+from ultraengine.projection.target import (
+    Checksum,
+    SetState,
+    Target,
+    TargetUnavailable,
+    all_tables,
+)
 from ultraengine.testing.memory_feed import GroupLog, MemoryFeed
 from ultraengine.testing.memory_target import MemoryDatabase, MemoryTarget
 from ultraengine_adapters.local.clock import SystemClock
@@ -105,3 +112,32 @@ async def undisturbed(logs: Sequence[GroupLog], *projections: Any) -> dict[str, 
     limits = msgspec.structs.replace(QUICK, batch_rows_max=1_000_000)
     await run_until(None, database, MemoryFeed(logs), *projections, limits=limits)
     return shown(database)
+
+
+async def followed(target: Target) -> int:
+    """How many commands the newest set holds; 0 while nobody can say."""
+    try:
+        sets = await target.sets()
+        held = await target.positions(sets[-1]) if sets else {}
+    except TargetUnavailable:
+        return 0
+    return sum(checkpoint.offset for checkpoint in held.values())
+
+
+async def until_followed(target: Target, commands: int, patience_s: float) -> None:
+    """Wait until the newest set holds so many commands."""
+    async with asyncio.timeout(patience_s):
+        while await followed(target) < commands:  # noqa: ASYNC110  (nobody is told)
+            await asyncio.sleep(0.005)
+
+
+async def shop_sums(target: Target, patience_s: float) -> dict[str, Checksum]:
+    """Of the shop's set that serves, once its aggregates are computed."""
+    tables = all_tables(ShopTables())
+    async with asyncio.timeout(patience_s):
+        while True:
+            of = (await target.sets())[-1]
+            left = await target.refresh(of, ShopTables(), 1_000)
+            if of.state is SetState.SERVING and not left:
+                return dict(await target.checksums(of, tables))
+            await asyncio.sleep(0.005)

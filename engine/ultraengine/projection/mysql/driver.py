@@ -56,6 +56,8 @@ from ultraengine.projection.target import (
 LOCK_WAIT_S: Final = 5
 """For rows and definitions that others hold; a reader's long transaction delays a swap, and it is
 tried again."""
+SWAP_PAUSE_S: Final = 0.005
+"""Between two looks for a moment without readers."""
 WRITE_S: Final = 120.0
 """For one batch, and for all that is as short."""
 LONG_S: Final = 3_600.0
@@ -227,10 +229,25 @@ class MysqlTarget:
             for statement in prepared.values():
                 await session.run(statement)
             shown = sorted(await self._shown(session, projection.name, serving) & present)
-            await session.run(self._sql.rename_views(prepared, shown))
+            await self._swap(session, self._sql.rename_views(prepared, shown))
             await self._settle(session, projection.name)
             for name in shown:
                 await session.run(f"DROP VIEW {self._sql.quote(name + LAST)}")
+
+    async def _swap(self, session: Session, rename: str) -> None:
+        """Rename in a moment when nobody reads any of the views; look for one for a while.
+
+        Raises `ServerError` when there was none: the worker comes back to it.
+        """
+        for left in reversed(range(round(self._lock_wait_s / SWAP_PAUSE_S))):
+            try:
+                await session.run(rename)
+            except ServerError as error:
+                if error.code != statements.HELD or not left:
+                    raise
+                await asyncio.sleep(SWAP_PAUSE_S)
+            else:
+                return
 
     async def _shown(self, session: Session, projection: str, build: int | None) -> set[str]:
         """Views that show a set, by what it remembers of its tables."""

@@ -196,6 +196,8 @@ class Verdict(enum.Enum):
 
 
 NO_SUCH_TABLE: Final = 1146
+HELD: Final = 1205
+"""Somebody holds what was asked for, longer than we may wait."""
 _REFUSING: Final = frozenset({
     1048,  # null in a column without nulls
     1062, 1586,  # a duplicate

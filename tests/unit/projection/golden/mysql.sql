@@ -142,7 +142,7 @@ CREATE OR REPLACE VIEW `ledger_daily_balance__next` AS SELECT `tenant`, `book`, 
 ;
 CREATE OR REPLACE VIEW `ledger_asset_day__next` AS SELECT `tenant`, `book`, `asset`, `day`, `paid_in`, `paid_out`, `entries`, `accounts` FROM `ledger_asset_day__v1_b1`
 ;
-RENAME TABLE `ledger_account__next` TO `ledger_account`, `ledger_transfer__next` TO `ledger_transfer`, `ledger_entry__next` TO `ledger_entry`, `ledger_hold__next` TO `ledger_hold`, `ledger_daily_balance__next` TO `ledger_daily_balance`, `ledger_asset_day__next` TO `ledger_asset_day`
+RENAME TABLE `ledger_account__next` NOWAIT TO `ledger_account`, `ledger_transfer__next` TO `ledger_transfer`, `ledger_entry__next` TO `ledger_entry`, `ledger_hold__next` TO `ledger_hold`, `ledger_daily_balance__next` TO `ledger_daily_balance`, `ledger_asset_day__next` TO `ledger_asset_day`
 ;
 INSERT INTO `ledger_account__v1_b1` (`tenant`, `book`, `account`, `asset`, `min_balance`, `max_balance`, `metadata`, `balance`, `pending_in`, `pending_out`, `version`, `closed`, `opened_at`, `changed_at`, `shard`, `log_offset`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ;
@@ -275,7 +275,7 @@ CREATE OR REPLACE VIEW `probe_daily__next` AS SELECT `tenant`, `name`, `day`, `p
 ;
 CREATE OR REPLACE VIEW `probe_day_total__next` AS SELECT `tenant`, `day`, `paid_in`, `paid_out`, `names` FROM `probe_day_total__v1_b1`
 ;
-RENAME TABLE `probe_fact__next` TO `probe_fact`, `probe_visit__next` TO `probe_visit`, `probe_state__next` TO `probe_state`, `probe_known__next` TO `probe_known`, `probe_daily__next` TO `probe_daily`, `probe_day_total__next` TO `probe_day_total`
+RENAME TABLE `probe_fact__next` NOWAIT TO `probe_fact`, `probe_visit__next` TO `probe_visit`, `probe_state__next` TO `probe_state`, `probe_known__next` TO `probe_known`, `probe_daily__next` TO `probe_daily`, `probe_day_total__next` TO `probe_day_total`
 ;
 INSERT INTO `probe_fact__v1_b1` (`tenant`, `n`, `amount`, `total`, `text`, `time`, `day`, `flag`, `json`, `blob`, `maybe_integer`, `maybe_amount`, `maybe_text`, `maybe_time`, `maybe_day`, `maybe_flag`, `maybe_json`, `maybe_blob`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ;

@@ -144,8 +144,9 @@ def test_dev_fills_a_database_by_itself_and_the_worker_ends_with_it(
 ) -> None:
     told = story("--shards", 2)
     told.database = told.directory / "data" / "sql" / "projection.db"
+    # It serves first, and says where a moment later.
+    until(lambda: "SELECT account" in told.engine.said(), "it says how to ask", told.engine)
     assert str(told.database) in told.engine.said()
-    assert "SELECT account" in told.engine.said()
     told.open_accounts()
     for number in range(1, 6):
         told.transfer(number)

@@ -25,7 +25,7 @@ from ultraengine.ports import Disk, DiskFull, File
 
 RESERVE_PATH: Final = "RESERVE"
 _CHUNK: Final = bytes(1024 * 1024)
-_SYNC_EVERY_BYTES: Final = 8 * 1024 * 1024
+_SYNC_EVERY_BYTES: Final = 1024 * 1024
 """Bounds how long another file's flush can stand behind the zeros."""
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 

@@ -21,7 +21,7 @@ from ultraengine.snapshot.manifest import SnapshotEntry
 from ultraengine.snapshot.migrate import NO_MIGRATIONS, Migrations
 from ultraengine.snapshot.writer import BLOCK_BYTES, SnapshotWriter
 
-SYNC_BYTES: Final = 8 * 1024 * 1024
+SYNC_BYTES: Final = 1024 * 1024
 """Written bytes after which a file is synced: the log's own syncs never queue behind more."""
 
 

@@ -10,7 +10,7 @@ from tests.unit.execution.dedup_world import OPTIONS, SHARD, Group, Id, World
 from ultraengine.execution.dedup import DedupIndex, DedupOptions
 from ultraengine.execution.dedup_files import driver
 from ultraengine.execution.dedup_files.driver import RunStore
-from ultraengine.execution.dedup_runs import RunDamaged
+from ultraengine.execution.dedup_runs import RunDamaged, RunWriter
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.testing.sim_disk import SimDisk
@@ -61,6 +61,21 @@ def test_memory_stays_bounded_and_nothing_is_forgotten() -> None:
     assert status.bytes == sum(world.disk.open(path).size() for path in world.run_files())
     assert status.memory_bytes > 0
     assert (status.failures, status.error, status.discarded) == (0, "", ())
+
+
+def test_a_run_is_synced_while_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "WRITE_BYTES", 500)
+    monkeypatch.setattr(driver, "SYNC_BYTES", 1_000)
+    disk = SimDisk(1)
+    writer = RunWriter(shard=0, low=0, high=2_000, count_expected=2_000)
+    file, most = driver.RunFile(disk, "run.tmp", writer), 0
+    for number in range(2_000):
+        if file.put(0, [(number, number)]):
+            file.flush()
+        most = max(most, sum(step.length for step in disk.unsynced()))
+    file.finish()
+    assert disk.open("run.tmp").size() > 20_000
+    assert 0 < most < 3_000
 
 
 def test_runs_are_merged_so_that_few_remain() -> None:

@@ -221,6 +221,35 @@ def test_a_record_may_fill_its_segment_to_the_last_byte() -> None:
         again.append(5, "ledger", b"a" * (room + 1))
 
 
+def unsynced_bytes(disk: SimDisk) -> int:
+    return sum(step.length for step in disk.unsynced())
+
+
+def test_the_background_leaves_little_for_a_later_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "SYNC_BYTES", 800)
+    disk, most = SimDisk(1), 0
+    store = empty(disk, lambda task: task())
+    for number in range(100):
+        store.append(number, "ledger", b"\x90" * 100)
+        most = max(most, unsynced_bytes(disk))
+    assert 0 < most < 2_000
+    assert len(files(disk)) > 8
+
+
+def test_a_sync_that_fails_in_the_background_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(driver, "SYNC_BYTES", 800)
+    disk = SimDisk(1)
+    store = empty(disk, lambda task: task())
+    disk.inject(FailedSync(), "sync")
+    append_all(store, some(40))
+    assert store.error is not None
+    assert_holds(store, some(40))
+    with pytest.raises(OSError, match=r"."):
+        store.sync()
+
+
 def test_a_power_cut_loses_nothing_that_was_synced() -> None:
     appended = some(120)
     for seed in range(40):

@@ -42,6 +42,8 @@ DIRECTORY: Final = "dedup"
 BROKEN_DIRECTORY: Final = "broken"
 WRITE_BYTES: Final = 256 * 1024
 """Bytes gathered before one write."""
+SYNC_BYTES: Final = 1024 * 1024
+"""Written between two syncs: a flush of the log may stand behind one of them on the disk."""
 MERGE_ENTRIES: Final = 65_536
 """Entries merged per background task."""
 TURN_UNITS: Final = 2_000
@@ -101,6 +103,7 @@ class RunFile:
         self._buffer: list[bytes] = []
         self._buffered = 0
         self._position = HEADER_BYTES
+        self._unsynced = 0
 
     def put(self, slot: int, entries: Sequence[Entry]) -> bool:
         """Buffer the next entries; True when it is time to ``flush``."""
@@ -119,6 +122,10 @@ class RunFile:
         self._buffered = 0
         self._file.pwrite(data, self._position)
         self._position += len(data)
+        self._unsynced += len(data)
+        if self._unsynced >= SYNC_BYTES:
+            self._file.sync()
+            self._unsynced = 0
 
     def finish(self) -> None:
         """Write the rest and the header, and make the content durable."""

@@ -41,6 +41,9 @@ from ultraengine.ports import Disk, File
 DIRECTORY: Final = "history"
 FLUSH_BYTES: Final = 256 * 1024
 """Bytes that wait before a background task writes them."""
+SYNC_BYTES: Final = 1024 * 1024
+"""Bytes of a file that are written before a background task syncs them.  Left to the system they
+would go to the disk at once, tens of megabytes, and a flush of the log behind them."""
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that may wait; more: the append writes them itself."""
 SEGMENTS_OPEN_MAX: Final = 64
@@ -57,13 +60,15 @@ Decode = Callable[[bytes], Sequence[Any]]
 class _Segment:
     """An open segment file with its index."""
 
-    __slots__ = ("file", "index", "path", "synced")
+    __slots__ = ("file", "index", "path", "synced", "unsynced_bytes")
 
     def __init__(self, path: str, file: File, index: SegmentIndex) -> None:
         self.path = path
         self.file = file
         self.index = index
         self.synced = True
+        self.unsynced_bytes = 0
+        """Written since the last sync, about."""
 
 
 class HistoryFile:
@@ -228,6 +233,7 @@ class HistoryFile:
     def _flush_in_background(self) -> None:
         try:
             self.flush()
+            self._sync_ahead()
         except OSError as error:
             self._error = error
 
@@ -259,6 +265,7 @@ class HistoryFile:
         data = encode_records(placed)
         segment.synced = False
         segment.file.pwrite(data, first)
+        segment.unsynced_bytes += len(data)
         segment.index.note(placed, first + len(data))
 
     def _create(self, number: int, first_offset: int) -> _Segment:
@@ -299,6 +306,15 @@ class HistoryFile:
                 self._disk.sync_directory(self._directory)
                 self._directory_synced = True
 
+    def _sync_ahead(self) -> None:
+        """Bound what a later sync, or the system by itself, has to write at once."""
+        with self._write_lock:
+            with self._lock:
+                segments = list(self._open.values())
+            for segment in segments:
+                if segment.unsynced_bytes >= SYNC_BYTES:
+                    self._sync(segment)
+
     def _sync(self, segment: _Segment) -> None:
         """Sync one file.  A sync is never tried again after an error: it might lie."""
         if self._sync_error is not None:
@@ -310,6 +326,7 @@ class HistoryFile:
                 self._sync_error = error
                 raise
             segment.synced = True
+            segment.unsynced_bytes = 0
 
     # --- read --------------------------------------------------------------------------------
 

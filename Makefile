@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Arguments for the program behind a target: make run ARGS="--port 9000 --ephemeral"
 ARGS ?=
 # Modules that are pure (values in, values out) and must be covered branch by branch.
-CORE := engine/ultraengine/model/*,engine/ultraengine/log/*,engine/ultraengine/execution/*,engine/ultraengine/snapshot/*,engine/ultraengine/shard/*,engine/ultraengine/reply/*,engine/ultraengine/domains/*,engine/ultraengine/cache/*,engine/ultraengine/feed/*,engine/ultraengine/replication/*
+CORE := engine/ultraengine/model/*,engine/ultraengine/log/*,engine/ultraengine/execution/*,engine/ultraengine/snapshot/*,engine/ultraengine/shard/*,engine/ultraengine/reply/*,engine/ultraengine/domains/*,engine/ultraengine/cache/*,engine/ultraengine/feed/*,engine/ultraengine/replication/*,engine/ultraengine/moving/*
 # Suites of what has a compiled and a plain form.
 COMPILED_TESTS := tests/unit/execution tests/unit/domains tests/unit/shard tests/unit/projection/postgres/test_rows.py
 # All of it. The gate leaves room for nine lines or branches of eighteen thousand: examples are drawn by chance, and
@@ -59,6 +59,11 @@ torture: ## 1,000 kills, every crash state and every flipped byte (an hour or mo
 explore: ## Walk the states of the replication protocol (ARGS="--walk 'three epochs'" or "--mutants")
 	@hack/venv.sh dev
 	@PYTHONPATH=. $(BIN)/python -m tests.unit.replication.campaign $(ARGS)
+
+.PHONY: explore-moves
+explore-moves: ## Walk the states of moving a slot (ARGS="--walk 'one move'" or "--mutants")
+	@hack/venv.sh dev
+	@PYTHONPATH=. $(BIN)/python -m tests.unit.moving.campaign $(ARGS)
 
 .PHONY: mutants
 mutants: ## Break 300 places of log and execution and list what no test notices (hours)

@@ -72,6 +72,24 @@ class ShardMap(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
             )
         return found
 
+    def moved(self, slot: int, shard: ShardId) -> "ShardMap":
+        """The next version, in which one slot is another shard's: what to swap in onto this one."""
+        ranges: list[SlotRange] = []
+        for one in self.ranges:
+            parts = (one,)
+            if one.start <= slot < one.end:
+                parts = (
+                    SlotRange(one.start, slot, one.shard),
+                    SlotRange(slot, slot + 1, shard),
+                    SlotRange(slot + 1, one.end, one.shard),
+                )
+            for part in parts:
+                if ranges and ranges[-1].shard == part.shard:
+                    ranges[-1] = SlotRange(ranges[-1].start, part.end, part.shard)
+                elif part.start < part.end:
+                    ranges.append(part)
+        return ShardMap(self.version + 1, tuple(ranges))
+
     def encode(self) -> bytes:
         """The JSON form; the same map has the same bytes."""
         return msgspec.json.encode(self)

@@ -77,3 +77,27 @@ def test_bytes_that_are_no_map_are_refused(content: bytes) -> None:
 
 def test_a_range_is_small_on_the_wire() -> None:
     assert msgspec.json.encode(SlotRange(0, 1, ShardId(2))) == b"[0,1,2]"
+
+
+@given(
+    st.integers(1, 9),
+    st.lists(st.tuples(st.integers(0, SLOT_COUNT - 1), st.integers(0, 12)), max_size=12),
+)
+def test_moving_a_slot_changes_its_shard_and_no_other_one(
+    count: int, changes: list[tuple[int, int]]
+) -> None:
+    shard_map = ShardMap.even(count)
+    owners, version = list(shard_map.owners), shard_map.version
+    for slot, shard in changes:
+        shard_map = shard_map.moved(slot, ShardId(shard))
+        owners[slot], version = ShardId(shard), version + 1
+    assert ShardMap.decode(shard_map.encode()) == shard_map
+    assert list(shard_map.owners) == owners
+    assert shard_map.version == version
+
+
+def test_a_map_has_as_few_ranges_as_can_be() -> None:
+    shard_map = ShardMap.even(2)
+    there = shard_map.moved(2047, ShardId(1))
+    assert there.ranges == (SlotRange(0, 2047, ShardId(0)), SlotRange(2047, 4096, ShardId(1)))
+    assert there.moved(2047, ShardId(0)).ranges == shard_map.ranges

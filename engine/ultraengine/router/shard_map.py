@@ -76,7 +76,7 @@ class ShardMap(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
         """The next version, in which one slot is another shard's: what to swap in onto this one."""
         ranges: list[SlotRange] = []
         for one in self.ranges:
-            parts = (one,)
+            parts: tuple[SlotRange, ...] = (one,)
             if one.start <= slot < one.end:
                 parts = (
                     SlotRange(one.start, slot, one.shard),

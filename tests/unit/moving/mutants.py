@@ -22,7 +22,7 @@ class Mutant(NamedTuple):
     """One clause switched off."""
 
     clause: str
-    patches: tuple[tuple[Any, str, Any], ...]
+    patches: tuple[tuple[Any, Any, Any], ...]
     """(module or table, name or key, broken)."""
     budget: Budget = Budget()
     shards: int = 2

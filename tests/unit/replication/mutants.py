@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
+from tests.unit.exploring import Explored
 from tests.unit.replication import world as worlds
-from tests.unit.replication.explorer import Explored, explore, walk
+from tests.unit.replication.explorer import explore, walk
 from tests.unit.replication.world import Budget, World, bootstrapped
 
 from ultraengine.replication import epochs, follower, leader, promise, promotion, record

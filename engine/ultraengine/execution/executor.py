@@ -433,6 +433,20 @@ class Executor:
             self._evolve_triples(index, triples, offset, time, 0)
             self._record_expiries(data.domain, triples, offset)
 
+    def replay_expiry(
+        self,
+        domain: str,
+        expired: tuple[str, str, Any],
+        *,
+        place: int,
+        offset: Offset,
+        time: Instant,
+    ) -> None:
+        """Evolve one (tenant, key, event) of a tick at its place among the tick's events, for a
+        copy that has no others of them.  Raises `EvolveFailed`."""
+        index = self.registry.domain_index[domain]
+        self._evolve_triples(index, [expired], offset, time, place)
+
     # --- queries -------------------------------------------------------------------------
 
     def check(self) -> Iterator[str]:

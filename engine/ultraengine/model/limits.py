@@ -88,6 +88,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Sustained rate per tenant, 0 = no quota; beyond it 429 QUOTA."""
     tenant_burst: int = 10_000
     """Commands a tenant may send at once under a quota."""
+    tenant_reads_per_s: float = 0.0
+    """Sustained rate of reads over SQL per tenant and `ultra query`, 0 = no quota; beyond it 429
+    QUOTA."""
+    tenant_reads_burst: int = 1_000
+    """Reads over SQL a tenant may ask for at once under a quota."""
 
 
 class ProjectionLimits(msgspec.Struct, frozen=True, kw_only=True):

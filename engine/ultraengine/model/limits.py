@@ -148,7 +148,7 @@ class AdviceLimits(msgspec.Struct, frozen=True, kw_only=True):
     computed_slow_s_min: float = 0.01
     """Computed reads of which 95 % took less need no table of their own."""
     computed_rows_min: int = 100
-    """Rows of the table for each row of the answer, from which on a table of its own is proposed."""
+    """Rows of the table for each row of the answer, from which on one of its own is proposed."""
     copy_rows_max: int = 200_000
     """Rows of the copy that a trial is made on; of larger tables, a sample."""
     examples: int = 6

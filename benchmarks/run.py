@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import aggregates
 import micro
 import projection
 import rivals
@@ -292,6 +293,9 @@ def main() -> None:
         small = micro.measure(work, quick=options.quick)
         projected, more = projection.section(work, quick=options.quick)
         small += more
+        entries, accounts = (50_000, 1_000) if options.quick else (1_000_000, 10_000)
+        queried, more = aggregates.section(work, entries=entries, accounts=accounts, calls=7)
+        small += more
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table = merged(rounds)
@@ -303,7 +307,9 @@ def main() -> None:
     )
     report = markdown(about, table, goals, small, options.rounds)
     report += "\n".join(["", "From the feed into databases (`benchmarks/projection.py`):",
-                         *projected, ""])  # fmt: skip
+                         *projected, "",
+                         "Aggregates through `ultra query` (`benchmarks/aggregates.py`):",
+                         *queried, ""])  # fmt: skip
     (options.out / "results.md").write_text(report)
     print(report)
 

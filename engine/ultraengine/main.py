@@ -29,6 +29,7 @@ from ultraengine import __version__
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.edge.auth import ApiKeys, KeyFileError, Loopback
+from ultraengine.edge.quota import Quotas
 from ultraengine.edge.server import KeyFile
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import EvolveFailed
@@ -40,7 +41,6 @@ from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.hop import HopIdentity
-from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
 from ultraengine.model.domain import Domain

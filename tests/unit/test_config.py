@@ -7,10 +7,10 @@ import pytest
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.edge.auth import KeyFileError
+from ultraengine.edge.quota import Quotas
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
 from ultraengine.gateway.hop import HopIdentity
-from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import NoCompaction

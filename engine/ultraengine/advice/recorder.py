@@ -69,8 +69,6 @@ class ShapeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Of the calls, ended by an error of ours or of the database."""
     rows: int
     rows_max: int
-    scanned: int | None
-    """Rows the database looked at; null where it does not say."""
     seconds: float
     """Sum, of calls that the database answered."""
     seconds_max: float
@@ -99,14 +97,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Shape:
     __slots__ = (
-        "cached", "calls", "distinct", "failed", "last", "latency", "rows", "rows_max",
-        "scanned", "seconds", "seconds_max",
+        "cached", "calls", "distinct", "failed", "last", "latency", "rows", "rows_max", "seconds",
+        "seconds_max",
     )  # fmt: skip
 
     def __init__(self, usage: Usage) -> None:
         self.calls = self.cached = self.failed = 0
         self.rows = self.rows_max = 0
-        self.scanned: int | None = None
         self.seconds = self.seconds_max = 0.0
         self.latency = [0] * BUCKETS
         self.distinct = {place: Distinct() for place in usage.filters}
@@ -147,7 +144,6 @@ class Recorder:
         seconds: float,
         rows: int,
         hashes: Mapping[tuple[str, str], Iterable[int]],
-        scanned: int | None = None,
     ) -> None:
         """The database has answered.  `hashes`: of the values of each filter."""
         shape = self._shape(usage)
@@ -157,8 +153,6 @@ class Recorder:
         shape.seconds += seconds
         shape.seconds_max = max(shape.seconds_max, seconds)
         shape.latency[bucket(seconds)] += 1
-        if scanned is not None:
-            shape.scanned = scanned + (shape.scanned or 0)
         for place, values in hashes.items():
             for hashed in values:
                 shape.distinct[place].add(hashed)
@@ -239,7 +233,6 @@ def _report(usage: Usage, shape: _Shape) -> ShapeReport:
         failed=shape.failed,
         rows=shape.rows,
         rows_max=shape.rows_max,
-        scanned=shape.scanned,
         seconds=round(shape.seconds, 6),
         seconds_max=round(shape.seconds_max, 6),
         seconds_p50=quantile(shape.latency, 0.5),

@@ -116,8 +116,7 @@ def _of_read(
         held = facts.get((shape.projection, sums.table))
         if held is None:
             continue
-        looked_at = held.rows if evidence.scanned is None else evidence.scanned
-        if looked_at < limits.computed_rows_min * max(1.0, evidence.returned):
+        if held.rows < limits.computed_rows_min * max(1.0, evidence.returned):
             continue
         declared = _declared(sums, held.table)
         if declared is not None:

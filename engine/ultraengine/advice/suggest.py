@@ -75,8 +75,6 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     seconds_p95: float
     returned: float
     """Rows of an answer, on average."""
-    scanned: float | None
-    """Rows that the database looked at for it, where it says so."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -149,7 +147,6 @@ def evidence_of(shape: ShapeReport, seconds: float) -> Evidence:
         seconds_p50=shape.seconds_p50,
         seconds_p95=shape.seconds_p95,
         returned=round(shape.rows / calls, 1),
-        scanned=None if shape.scanned is None else round(shape.scanned / calls, 1),
     )
 
 

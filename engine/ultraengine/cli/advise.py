@@ -350,11 +350,10 @@ def _print_evidence(one: Trial, *, plans: bool) -> None:
         rows = f"{one.copy_rows:,} of about {one.table_rows:,} rows"
         print(f"  tried on {rows}; work in {one.work_unit}")
     for place, shown in enumerate(one.candidate.evidence):
-        scanned = "" if shown.scanned is None else f", {shown.scanned:,g} looked at"
         print(
             f"  {_asked(shown.read, shown.filters, shown.order)}: {plural(shown.calls, 'call')}, "
             f"{shown.share:.0%} of the time, 50 % within {_ms(shown.seconds_p50)}, 95 % within "
-            f"{_ms(shown.seconds_p95)}, {shown.returned:,g} rows{scanned}"
+            f"{_ms(shown.seconds_p95)}, {shown.returned:,g} rows"
         )
         if place < len(one.shapes):
             shape = one.shapes[place]

@@ -4,6 +4,7 @@
     server.py    connections, key files
     routes.py    finds the route, bounds what is read, writes the answer
     auth.py      who is it: API key or loopback
+    quota.py     how much a tenant may ask for
     codec.py     JSON and msgpack
     problems.py  errors -> RFC 9457 documents
     documents.py ``/openapi.json`` (`openapi.py`) and ``/docs``

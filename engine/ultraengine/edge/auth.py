@@ -75,10 +75,13 @@ class KeyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class TenantQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tenant's own quota."""
+    """A tenant's own quotas; what is not said is as for everybody."""
 
-    commands_per_s: Annotated[float, msgspec.Meta(ge=0)]
-    burst: Annotated[int, msgspec.Meta(ge=1)]
+    commands_per_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    burst: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    reads_per_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Of one `ultra query`."""
+    reads_burst: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 class KeyFileContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,13 +10,13 @@ from typing import Final
 import msgspec
 
 from ultraengine.edge.codec import CodecName
+from ultraengine.edge.quota import Quotas
 from ultraengine.execution.registry import Admitted
 from ultraengine.feed.source import FeedSource
 from ultraengine.gateway.admission import Intake, admit_all
 from ultraengine.gateway.engine import Engine, Feed, Operations
 from ultraengine.gateway.envelope import ID_RANDOM_BYTES, Parsed, fill_ids, missing_ids
 from ultraengine.gateway.metrics import EdgeMetrics
-from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.waits import Waits
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Instant

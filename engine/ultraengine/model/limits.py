@@ -88,6 +88,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Sustained rate per tenant, 0 = no quota; beyond it 429 QUOTA."""
     tenant_burst: int = 10_000
     """Commands a tenant may send at once under a quota."""
+    tenant_reads_per_s: float = 0.0
+    """Sustained rate of reads over SQL per tenant and `ultra query`, 0 = no quota; beyond it 429
+    QUOTA."""
+    tenant_reads_burst: int = 1_000
+    """Reads over SQL a tenant may ask for at once under a quota."""
 
 
 class ProjectionLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +148,7 @@ class AdviceLimits(msgspec.Struct, frozen=True, kw_only=True):
     computed_slow_s_min: float = 0.01
     """Computed reads of which 95 % took less need no table of their own."""
     computed_rows_min: int = 100
-    """Rows looked at for each row of the answer, from which on a table of its own is proposed."""
+    """Rows of the table for each row of the answer, from which on one of its own is proposed."""
     copy_rows_max: int = 200_000
     """Rows of the copy that a trial is made on; of larger tables, a sample."""
     examples: int = 6

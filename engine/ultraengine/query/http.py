@@ -20,6 +20,7 @@ from ultraengine.edge.documents import Documents
 from ultraengine.edge.health import Heartbeat
 from ultraengine.edge.metrics import Exposition
 from ultraengine.edge.problems import Answer, Headers
+from ultraengine.edge.quota import Quotas
 from ultraengine.edge.routes import (
     NO_STORE,
     Endpoint,
@@ -54,6 +55,7 @@ class QueryHttp:
         reads: SqlReads,
         routes: SqlRoutes,
         identity: Identity,
+        quotas: Quotas,
         clock: Clock,
         heartbeat: Heartbeat,
         registry: CollectorRegistry,
@@ -62,6 +64,7 @@ class QueryHttp:
         self._reads = reads
         self._routes = routes
         self._identity = identity
+        self._quotas = quotas
         self._clock = clock
         self._heartbeat = heartbeat
         self._exposition = Exposition(registry, reads.metrics)
@@ -110,6 +113,14 @@ class QueryHttp:
 
     # --- reads ----------------------------------------------------------------------------
 
+    def _charge(self, caller: Caller) -> None:
+        """One read, from a cache or not.  Raises `EngineError` QUOTA."""
+        try:
+            self._quotas.take(caller.tenant, 1, self._clock.monotonic())
+        except EngineError:
+            self._reads.metrics.above_quota += 1
+            raise
+
     def _read(self, domain: str) -> Endpoint:
         async def read(request: BaseRequest, segments: list[str]) -> Answer:
             headers = request.headers
@@ -124,6 +135,7 @@ class QueryHttp:
                     code="DRAINING",
                     retry_after_s=DRAIN_RETRY_AFTER_S,
                 )
+            self._charge(caller)
             out = answer_codec(headers.get("Accept"), "json")
             asked = plan(
                 match,
@@ -141,6 +153,7 @@ class QueryHttp:
                 (HEADER, kept.moment.position.header),
                 ("Vary", "Accept, Authorization"),
                 ("Cache-Control", "private, no-cache"),
+                *self._quotas.headers(caller.tenant, self._clock.monotonic()),
             )
             known = headers.get("If-None-Match")
             if known is not None and matches(known, tag):

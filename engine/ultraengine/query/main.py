@@ -22,6 +22,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from ultraengine.edge.auth import ApiKeys, Loopback
 from ultraengine.edge.door import Door, Doorkeeper, listen
 from ultraengine.edge.health import BEAT_S, Heartbeat
+from ultraengine.edge.quota import READS, Quotas
 from ultraengine.edge.server import KeyFile, Server
 from ultraengine.model.domain import Domain
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
@@ -83,7 +84,9 @@ class QueryProcess:
         self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(clock.monotonic())
         self.metrics = QueryMetrics()
-        self._identity, self._key_file = self._who(options, clock)
+        limits = options.limits
+        self._quotas = Quotas(limits.tenant_reads_per_s, limits.tenant_reads_burst, {}, READS)
+        self._identity, self._key_file = self._who(options, clock, self._quotas)
         secret = (
             random.bytes(CURSOR_KEY_BYTES)
             if options.cursor_key is None
@@ -102,18 +105,24 @@ class QueryProcess:
         registry = CollectorRegistry()
         for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
             registry.register(collector)
-        self.http = QueryHttp(self.reads, routes, self._identity, clock, self._heartbeat, registry)
+        self.http = QueryHttp(
+            self.reads, routes, self._identity, self._quotas, clock, self._heartbeat, registry
+        )
         self._server: Server | None = None
         self._doorkeeper: Doorkeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._connecting: set[asyncio.Task[None]] = set()
 
     @staticmethod
-    def _who(options: QueryOptions, clock: Clock) -> tuple[Identity, KeyFile | None]:
+    def _who(
+        options: QueryOptions, clock: Clock, quotas: Quotas
+    ) -> tuple[Identity, KeyFile | None]:
         if options.keys is None:
             return Loopback(), None
-        identity = ApiKeys(KeyFile.read(options.keys), clock)
-        return identity, KeyFile(options.keys, identity, lambda _quotas: None)
+        table = KeyFile.read(options.keys)
+        quotas.replace(table.quotas)
+        identity = ApiKeys(table, clock)
+        return identity, KeyFile(options.keys, identity, quotas.replace)
 
     async def start(self) -> None:
         """Listen and serve.  Raises OSError when the address cannot be had."""

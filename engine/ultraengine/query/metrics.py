@@ -19,6 +19,8 @@ class QueryMetrics(RequestMetrics):
         self.waiting = 0
         """Requests that wait for an offset."""
         self.waits: dict[str, int] = {"reached": 0, "timeout": 0}
+        self.above_quota = 0
+        """Reads refused because their tenant's quota was used up."""
         self.unavailable = 0
         """Conversations that the database did not finish."""
         self.ended = 0
@@ -47,6 +49,11 @@ class QueryMetrics(RequestMetrics):
         )
         yield CounterMetricFamily(
             "ultra_query_statements_ended", "Statements ended by their timeout.", value=self.ended
+        )
+        yield CounterMetricFamily(
+            "ultra_query_above_quota",
+            "Reads refused because their tenant's quota was used up.",
+            value=self.above_quota,
         )
         yield GaugeMetricFamily(
             "ultra_query_reads_in_flight", "Reads being answered.", value=self.reads_in_flight

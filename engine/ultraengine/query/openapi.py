@@ -33,8 +33,8 @@ PLAIN_CODES: Final = (
     "DRAINING", "PROJECTION_UNAVAILABLE",
 )  # fmt: skip
 READ_CODES: Final = (
-    *PLAIN_CODES, "UNKNOWN_FILTER", "BAD_CURSOR", "TOO_LARGE", "READ_TIMEOUT", "WAIT_TIMEOUT",
-    "INTERNAL",
+    *PLAIN_CODES, "QUOTA", "UNKNOWN_FILTER", "BAD_CURSOR", "TOO_LARGE", "READ_TIMEOUT",
+    "WAIT_TIMEOUT", "INTERNAL",
 )  # fmt: skip
 _OFFSET: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": OFFSET_MAX}
 _OFFSETS: Final = r"^[0-9]{1,4}=[0-9]{1,18}( *, *[0-9]{1,4}=[0-9]{1,18})*$"

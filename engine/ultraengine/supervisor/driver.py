@@ -22,12 +22,12 @@ import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from ultraengine.config import Config
+from ultraengine.edge.quota import Quotas
 from ultraengine.execution.registry import Registry
 from ultraengine.gateway.driver import GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Engine
 from ultraengine.gateway.front.driver import Front
-from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.routed import RoutedEngine
 from ultraengine.gateway.watch import NewestMap, Watch, WatchCollector
 from ultraengine.log.identity import IDENTITY_PATH

@@ -1,11 +1,15 @@
-"""The real table, fetched once, and stories that end their processes."""
+"""The real table, fetched once, stories that end their processes, and servers to project into."""
 
+import asyncio
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.e2e.projection.databases import Server, mariadb, postgres
 from tests.e2e.projection.running import ROOT, Story
+from tests.servers.mariadb import MariadbServer, make_database
+from tests.servers.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +34,20 @@ def story(tmp_path: Path) -> Iterator[Callable[..., Story]]:
     yield make
     for one in made:
         one.end()
+
+
+def _postgres(request: pytest.FixtureRequest) -> Server:
+    held: PostgresServer = request.getfixturevalue("own_postgres")
+    return postgres(held.url())
+
+
+def _mariadb(request: pytest.FixtureRequest) -> Server:
+    held: MariadbServer = request.getfixturevalue("own_mariadb")
+    return mariadb(held, asyncio.run(make_database(held)))
+
+
+@pytest.fixture(params=[_postgres, _mariadb], ids=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """An empty database of a real server with its usual durability; skipped without one."""
+    make: Callable[[pytest.FixtureRequest], Server] = request.param
+    return make(request)

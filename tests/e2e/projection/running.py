@@ -70,7 +70,7 @@ class Program:
 
 
 class Story:
-    """A directory with an engine, and workers of its one SQLite database."""
+    """A directory with an engine, and workers of one target: a SQLite file, if it is no other."""
 
     def __init__(self, directory: Path, *engine: object) -> None:
         self.directory = directory
@@ -125,6 +125,15 @@ class Story:
             if answer.status != 200:
                 raise HTTPException(f"{path}: {answer.status} {body!r}")
             return msgspec.json.decode(body)
+
+    def serves(self, *running: Program) -> None:
+        """Wait until the first set of the target serves, with nothing behind."""
+        until(
+            lambda: any(
+                one["state"] == "serving" and one["lag_commands"] == 0 for one in self.sets()
+            ),
+            "it serves", *running,
+        )  # fmt: skip
 
     def transfer(self, number: int) -> float:
         """Book one transfer between two accounts of the book `plain`; how long it took."""

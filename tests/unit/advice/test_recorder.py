@@ -23,8 +23,8 @@ def usage(read: str = "d.transfers", **more: Any) -> Usage:
 def test_calls_are_counted_by_shape() -> None:
     recorder = Recorder(Instant(0))
     recorder.answered(usage(), NOW, 0.004, 10, {CODE: [1]})
-    recorder.answered(usage(), NOW, 0.001, 30, {CODE: [2, 1]}, scanned=500)
-    recorder.answered(usage(), NOW, 0.001, 0, {CODE: [1]}, scanned=7)
+    recorder.answered(usage(), NOW, 0.001, 30, {CODE: [2, 1]})
+    recorder.answered(usage(), NOW, 0.001, 0, {CODE: [1]})
     recorder.hit(usage(), Instant(2_000_000))
     recorder.failure(usage(), NOW)
     recorder.hit(usage("d.other"), NOW)
@@ -36,13 +36,13 @@ def test_calls_are_counted_by_shape() -> None:
     )
     shape, other = report.shapes
     assert (shape.calls, shape.cached, shape.failed) == (5, 1, 1)
-    assert (shape.rows, shape.rows_max, shape.scanned) == (40, 30, 507)
+    assert (shape.rows, shape.rows_max) == (40, 30)
     assert (shape.seconds, shape.seconds_max) == (0.006, 0.004)
     assert [(one.column, one.operator, one.distinct, one.exact) for one in shape.filters] == [
         ("code", "eq", 2, True)
     ]
     assert sum(shape.latency) == 3
-    assert (other.read, other.cached, other.scanned, other.seconds_p99) == ("d.other", 1, None, 0)
+    assert (other.read, other.cached, other.seconds_p99) == ("d.other", 1, 0)
     assert recorder.totals() == [
         ("d.other", 1, 1, 0, 0.0),
         ("d.transfers", 5, 1, 1, pytest.approx(0.006)),

@@ -99,16 +99,6 @@ def test_a_table_that_is_as_coarse_already_or_has_no_day_is_not_proposed() -> No
         ]
 
 
-def test_rows_that_the_database_says_it_looked_at_count_more_than_the_tables_size() -> None:
-    (shape,) = report(Usage("shop", "shop.r", ""), rows=1).shapes
-    sums = read("SELECT SUM(t.{amount}) FROM {table:total} t")
-    for scanned, count in ((100 * 99, 0), (100 * 100, 1)):
-        told = msgspec.structs.replace(shape, scanned=scanned)
-        whole = msgspec.structs.replace(report(), shapes=[told])
-        found, _ = specialise(whole, sums, SHOP, DEFAULT_ADVICE_LIMITS)
-        assert len(found) == count
-
-
 def test_rare_fast_and_unknown_reads_are_left_out_and_lists_are_no_matter_of_it() -> None:
     select = "SELECT SUM(t.{amount}) FROM {table:total} t"
     _, left = made(select, calls=3)

@@ -62,7 +62,7 @@ def test_what_is_equal_stands_first_the_tenant_before_all_then_the_order() -> No
     assert found.left_out == ()
     (why,) = one.evidence
     assert (why.read, why.filters, why.calls) == ("ledger.transfers", ("code", "status"), 100)
-    assert (why.share, why.returned, why.scanned) == (1.0, 10.0, None)
+    assert (why.share, why.returned) == (1.0, 10.0)
     assert why.seconds_p50 == why.seconds_p95 == 0.065536
     assert one.seconds == 5.0
 
@@ -138,9 +138,9 @@ def test_rare_cheap_and_fast_shapes_small_and_unknown_tables_are_left_out() -> N
 
 def test_answers_of_a_cache_and_failures_are_no_calls() -> None:
     (shape,) = report(BY_CODE).shapes
-    busy = msgspec.structs.replace(shape, calls=140, cached=80, failed=20, scanned=4_000)
+    busy = msgspec.structs.replace(shape, calls=140, cached=80, failed=20)
     found = evidence_of(busy, 10.0)
-    assert (found.calls, found.share, found.returned, found.scanned) == (40, 0.5, 25.0, 100.0)
+    assert (found.calls, found.share, found.returned) == (40, 0.5, 25.0)
     assert evidence_of(msgspec.structs.replace(shape, seconds=0.0), 0.0).share == 0.0
 
 

@@ -34,11 +34,11 @@ from ultraengine.edge.auth import (
 from ultraengine.edge.door import Door, Doorkeeper, listen
 from ultraengine.edge.health import LOOP_AGE_MAX_S, Heartbeat, health_bytes
 from ultraengine.edge.metrics import Histogram
+from ultraengine.edge.quota import Quotas
 from ultraengine.edge.server import KEY_FILE_BYTES_MAX, KeyFile
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
-from ultraengine.gateway.quota import Quotas
 from ultraengine.gateway.waits import Waits
 from ultraengine.model.errors import EngineError
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits

@@ -11,6 +11,7 @@ from tests.unit.query.serving import Served, serve, write_keys
 from tests.unit.query.world import FileTables, pay, small
 
 from ultraengine.advice.recorder import Report
+from ultraengine.model.ids import Instant
 
 
 async def test_a_row_comes_with_its_position_and_a_tag(served: Served) -> None:
@@ -169,6 +170,52 @@ async def test_reads_beyond_the_limit_are_refused_and_say_when_to_come_back(
     assert (await waiting).status == 200
     assert (await served.sql("k/accounts")).status == 200
     await served.end()
+
+
+async def test_a_tenant_above_its_quota_of_reads_is_told_when_to_come_back_and_nothing_is_run(
+    tables: FileTables,
+) -> None:
+    served = await serve(tables.path, tenant_reads_per_s=0.001, tenant_reads_burst=2)
+    try:
+        got = await served.sql("k/accounts")
+        assert got.headers["RateLimit-Policy"] == '"tenant";q=2;w=2000'
+        assert got.headers["RateLimit"].startswith('"tenant";r=1;t=')
+        # One that a cache answers, or that is as it was, costs the same.
+        again = await served.sql("k/accounts", If_None_Match=got.headers["ETag"])
+        assert (again.status, again.headers["RateLimit"][:12]) == (304, '"tenant";r=0')
+        ran = served.process.reads.recorder.report(Instant(0)).calls
+        refused = await served.sql("k/accounts")
+        assert (refused.status, refused.code) == (429, "QUOTA")
+        assert 900 < refused.body["retry_after_s"] <= 1_000
+        assert int(refused.headers["Retry-After"]) >= refused.body["retry_after_s"]
+        assert served.process.reads.recorder.report(Instant(0)).calls == ran
+        metrics = (await served.get("/metrics")).body
+        assert b"ultra_query_above_quota_total 1.0" in metrics
+    finally:
+        await served.end()
+
+
+async def test_the_key_file_gives_a_tenant_its_own_quota_of_reads_and_changes_it(
+    tmp_path: Path, tables: FileTables
+) -> None:
+    file = tmp_path / "keys"
+    acme, other = write_keys(file, ("acme", ["ledger:read"]), ("other", ["ledger:read"]))
+    entries = file.read_text()
+    file.write_text(f"{entries}\n[tenants.acme]\nreads_per_s = 0.001\nreads_burst = 1\n")
+    served = await serve(tables.path, keys=file)
+
+    async def asks(key: str) -> int:
+        return (await served.sql("k/accounts", Authorization=f"Bearer {key}")).status
+
+    try:
+        assert [await asks(acme) for _ in range(2)] == [200, 429]
+        assert [await asks(other) for _ in range(5)] == [200] * 5
+        file.write_text(f"{entries}\n[tenants.acme]\nreads_per_s = 0\n")
+        while served.process.metrics.key_file_reloads["ok"] == 0:  # noqa: ASYNC110  (counted, not signalled)
+            await asyncio.sleep(0.01)
+        assert [await asks(acme) for _ in range(5)] == [200] * 5
+    finally:
+        await served.end()
 
 
 async def test_a_statement_that_takes_too_long_is_ended(

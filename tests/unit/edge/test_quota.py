@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultraengine.edge.auth import TenantQuota
-from ultraengine.gateway.quota import Quotas, TokenBucket
+from ultraengine.edge.quota import READS, Quotas, TokenBucket
 from ultraengine.model.errors import EngineError
 
 
@@ -100,6 +100,18 @@ def test_a_tenants_own_quota_stands_instead_of_the_common_one() -> None:
     for _ in range(5):
         quotas.take("free", 5, 0.0)
         quotas.take("unnamed", 50, 0.0)
+
+
+def test_commands_and_reads_of_a_tenant_are_charged_apart_and_what_is_unsaid_is_as_for_all() -> (
+    None
+):
+    own = {"acme": TenantQuota(reads_per_s=1.0)}
+    commands, reads = Quotas(0.0, 10, own), Quotas(0.0, 2, own, READS)
+    commands.take("acme", 1_000, 0.0)
+    reads.take("other", 1_000, 0.0)
+    reads.take("acme", 2, 0.0)
+    with pytest.raises(EngineError, match=r"1 reads are above the quota of 1 reads/s .* of 2$"):
+        reads.take("acme", 1, 0.0)
 
 
 def test_a_new_table_keeps_the_level_of_quotas_that_stayed() -> None:

@@ -1,6 +1,7 @@
 """Per-tenant quotas: token buckets as values of time, no clock inside (REQ_016).
 
-A bucket holds up to ``burst`` tokens and gains ``rate`` per second; a command costs one.
+A bucket holds up to ``burst`` tokens and gains ``rate`` per second; a command costs one at the
+gateway, a read one at `ultra query`.
 A request is taken when the bucket holds as many tokens as it costs, or is full: a batch
 larger than the burst passes a full bucket and leaves a debt, else it could never pass.
 Nothing of a refused request is taken.
@@ -9,8 +10,10 @@ Answers carry ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelim
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
+
+import msgspec
 
 from ultraengine.edge.auth import TenantQuota
 from ultraengine.model.errors import EngineError
@@ -57,10 +60,30 @@ class TokenBucket:
         return math.ceil((self.burst - self._tokens) / self.rate)
 
 
+class Charged(msgspec.Struct, frozen=True):
+    """What a quota counts."""
+
+    word: str
+    """In the plural."""
+    own: Callable[[TenantQuota], tuple[float | None, int | None]]
+    """A tenant's own rate and burst, where its key file says them."""
+
+
+COMMANDS: Final = Charged("commands", lambda own: (own.commands_per_s, own.burst))
+READS: Final = Charged("reads", lambda own: (own.reads_per_s, own.reads_burst))
+
+
 class Quotas:
     """The buckets of all tenants.  As many as there are tenants with keys, so bounded."""
 
-    def __init__(self, rate: float, burst: int, own: Mapping[str, TenantQuota]) -> None:
+    def __init__(
+        self,
+        rate: float,
+        burst: int,
+        own: Mapping[str, TenantQuota],
+        charged: Charged = COMMANDS,
+    ) -> None:
+        self._charged = charged
         self._rate = rate
         self._burst = burst
         self._own = own
@@ -78,7 +101,8 @@ class Quotas:
 
     def _terms(self, tenant: str) -> tuple[float, int]:
         own = self._own.get(tenant)
-        return (self._rate, self._burst) if own is None else (own.commands_per_s, own.burst)
+        rate, burst = (None, None) if own is None else self._charged.own(own)
+        return self._rate if rate is None else rate, self._burst if burst is None else burst
 
     def _bucket(self, tenant: str, now: float) -> TokenBucket | None:
         bucket = self._buckets.get(tenant)
@@ -97,7 +121,8 @@ class Quotas:
         wait = bucket.take(count, now)
         if wait > 0:
             raise EngineError(
-                f"{count} commands are above the quota of {bucket.rate:g} commands/s "
+                f"{count} {self._charged.word} are above the quota of {bucket.rate:g} "
+                f"{self._charged.word}/s "
                 f"with bursts of {bucket.burst}",
                 code="QUOTA",
                 retry_after_s=round(wait, 3),

@@ -38,7 +38,6 @@ from ultraengine.domains.ledger import DOMAIN as LEDGER
 from ultraengine.domains.ledger.commands import CreateTransfers, OpenAccounts
 from ultraengine.domains.ledger.events import AccountOpened, Transferred
 from ultraengine.domains.ledger.tables import TABLES
-from ultraengine.edge.auth import LOOPBACK_TENANT
 from ultraengine.feed.source import Consumer, FeedPage
 from ultraengine.log.serializer import serializers
 from ultraengine.model.command import Command
@@ -49,7 +48,7 @@ from ultraengine.projection.decode import Decoder
 from ultraengine.projection.driver import TargetWorker
 from ultraengine.projection.postgres.dialect import PostgresDialect, slice_of
 from ultraengine.projection.projector import ProjectionHooks, Written, declared
-from ultraengine.projection.target import SetState, physical
+from ultraengine.projection.target import physical
 from ultraengine.projection.targets import open_target
 from ultraengine.testing.memory_feed import GroupLog
 from ultraengine_adapters.local.clock import SystemClock
@@ -63,8 +62,8 @@ COMMANDS = 10
 PAGE_GROUPS = 4
 SECOND_US = 1_000_000
 START = Instant(1_767_225_600 * SECOND_US)
-SPACING_US = 20
-"""Between the stamped times of two transfers: 5 M are a minute and a half, of one month and day."""
+RATE = 50_000
+"""Transfers per second of the stamped times: 5 M are a minute and a half, of one month and day."""
 QUICK_TRANSFERS = 200_000
 FULL_TRANSFERS = 5_000_000
 
@@ -130,8 +129,7 @@ class Spool:
 class Generator:
     """Commands and events of a book, with balances and versions as the ledger would reach them."""
 
-    def __init__(self, accounts: int, spacing_us: int) -> None:
-        self._spacing_us = spacing_us
+    def __init__(self, accounts: int) -> None:
         self._names = [f"account-{number:07d}" for number in range(accounts)]
         self._balances = [0] * accounts
         self._versions = [1] * accounts
@@ -139,14 +137,10 @@ class Generator:
         self._encode = msgspec.msgpack.Encoder().encode
         self.transfers = 0
 
-    def time(self, number: int) -> Instant:
-        """When a transfer is booked."""
-        return Instant(START + number * self._spacing_us)
-
     def _command(self, verb: str, number: int, data: object) -> Command:
         return Command(
             f"command-{number:09d}", f"ledger.{verb}@1", "book-1",
-            msgspec.Raw(self._encode(data)), LOOPBACK_TENANT, "bench",
+            msgspec.Raw(self._encode(data)), "tenant-1", "bench",
         )  # fmt: skip
 
     def opened(self) -> list[tuple[Command, list[Any]]]:
@@ -183,21 +177,22 @@ class Generator:
             events.append(Transferred(
                 0, name, names[source], names[target], amount, balances[source],
                 balances[target], versions[source], versions[target], number << 8, number << 8,
-                self.time(number), None, None, None))  # fmt: skip
+                START + number * SECOND_US // RATE, None, None, None))  # fmt: skip
         data = msgspec.convert({"transfers": items}, CreateTransfers)
         made = self._command("create_transfers", 10**8 + self.transfers, data), events
         self.transfers += ITEMS
         return made
 
 
-def generate(path: Path, transfers: int, accounts: int, *, spacing_us: int = SPACING_US) -> Spool:
+def generate(path: Path, transfers: int, accounts: int) -> Spool:
     """A spool of so many transfers."""
-    spool, made, log = Spool(path), Generator(accounts, spacing_us), GroupLog(ShardId(0))
+    spool, made, log = Spool(path), Generator(accounts), GroupLog(ShardId(0))
     opened = made.opened()
     for first in range(0, len(opened), COMMANDS):
         log.add(START, opened[first : first + COMMANDS])
     while made.transfers < transfers:
-        log.add(made.time(made.transfers), [made.moved() for _ in range(COMMANDS)])
+        time_ = Instant(START + made.transfers * SECOND_US // RATE)
+        log.add(time_, [made.moved() for _ in range(COMMANDS)])
         if len(log.groups) > 200:
             spool.fill(log.groups[:-1])
             del log.groups[:-1]
@@ -219,18 +214,7 @@ def server_cpu_s(postmaster: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def served(url: str) -> None:
-    """Until the views show a set."""
-    target = open_target(url, "bench-looks")
-    await target.open()
-    while not any(  # noqa: ASYNC110  (another process's table)
-        one.state is SetState.SERVING for one in await target.sets()
-    ):
-        await asyncio.sleep(0.1)
-    await target.close()
-
-
-async def project(url: str, spool: Spool, batch_rows: int, *, until_served: bool = False) -> Figure:
+async def project(url: str, spool: Spool, batch_rows: int) -> Figure:
     """Run the worker until the target holds all of the spool."""
     rows, ended, domains = [0, 0], asyncio.Event(), (LEDGER,)
 
@@ -255,8 +239,6 @@ async def project(url: str, spool: Spool, batch_rows: int, *, until_served: bool
     seconds, used = time.perf_counter() - started, time.process_time() - used
     if task in done:
         raise SystemExit(f"the worker has ended: {task.exception()!r}")
-    if until_served:
-        await served(url)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return {"seconds": seconds, "rows": rows[0], "batches": rows[1], "cpu_s": used}

@@ -105,7 +105,7 @@ def _text(field: Field, word: str) -> Iterator[tuple[Any, Any, str]]:
     elif word == "minLength":
         yield held, "", f"should be at least {limit} chars long"
     elif word == "pattern":
-        yield held, f"{FORBIDDEN}{FORBIDDEN}", "should match"
+        yield held, FORBIDDEN * max(2, field.schema.get("minLength", 0)), "should match"
     elif word == "format":
         yield held, "yesterday", "must be of type date-time"
 
@@ -142,7 +142,9 @@ def _values(field: Field, word: str) -> Iterator[tuple[Any, Any, str]]:
     elif word == "type":
         held = at(whole(field.kind), field.path)
         wrong = 7 if limit == "string" else "seven"
-        yield held, wrong, f"must be of type {limit}"
+        # A time's format is looked at before its type.
+        named = field.schema["format"] if limit == "string" and "format" in field.schema else limit
+        yield held, wrong, f"must be of type {named}"
     elif word in {"maxLength", "minLength", "pattern"} or field.schema.get("format") == "date-time":
         yield from _text(field, word)
     elif word in {"maxItems", "minItems", "maxProperties", "x-kubernetes-list-type"}:

@@ -26,6 +26,8 @@ def named(field: Field) -> str:
 @pytest.mark.parametrize("field", FIELDS, ids=named)
 def test_every_field_says_in_sentences_what_it_is_for(field: Field) -> None:
     text = field.schema.get("description", "")
+    if field.path == ("metadata",):
+        return  # The API server has its own and takes no other.
     assert re.match(r"[A-Z]", text), field
     assert text.endswith("."), field
 

@@ -90,6 +90,11 @@ docs: ## Write the generated pages anew and check every link
 	@hack/venv.sh dev
 	@$(BIN)/python hack/docs.py
 
+.PHONY: manifests
+manifests: ## Write manifests/install.yaml anew from manifests/base
+	@hack/venv.sh dev
+	@$(BIN)/python hack/manifests.py
+
 .PHONY: format
 format: ## Format the code and mend what ruff can mend
 	@hack/venv.sh dev

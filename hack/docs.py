@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from fields import page as fields_page
+
 from ultraengine.domains.ledger.codes import codes_markdown
 from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.edge.problems import errors_page

@@ -17,8 +17,8 @@ HEAD = """\
 # Fields of UltraEngine, Shard and Snapshot
 
 Made of `crds/` by `make docs`; `kubectl explain ue.spec` says the same. API version
-`ultraengine.io/v1alpha1`, for Kubernetes 1.30 and newer. Rules are kept by the API server: an object that
-breaks one is not stored, and the answer is the text that is given here.
+`ultraengine.io/v1alpha1`, for Kubernetes 1.30 and newer. Rules are kept by the API server: an
+object that breaks one is not stored, and the answer is the text that is given here.
 """
 
 

@@ -29,7 +29,7 @@ KNOWN = {"apiVersion", "kind", "resources", "images"}
 class Plain(yaml.SafeDumper):
     """YAML without anchors."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name is the base class's.
         """Write everything out."""
         return True
 

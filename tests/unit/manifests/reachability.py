@@ -64,9 +64,7 @@ def _rule_allows(rule: Mapping[str, Any], side: str, pod: Pod, port: int, namesp
     return not peers or any(_is_peer(peer, pod, namespace) for peer in peers)
 
 
-def _direction(
-    policies: Iterable[Policy], kind: str, own: Pod, other: Pod, port: int
-) -> bool:
+def _direction(policies: Iterable[Policy], kind: str, own: Pod, other: Pod, port: int) -> bool:
     if own.namespace is None:
         return True
     word, side = ("ingress", "from") if kind == "Ingress" else ("egress", "to")

@@ -1,7 +1,7 @@
 """`make docs`: write the generated pages anew and check every link between the documents.
 
 Generated from the code: `docs/errors.md`, the table of result codes in `docs/ledger.md` and the
-tables of `docs/ledger-tables.md`.
+tables of `docs/ledger-tables.md`; from the CRDs: `docs/kubernetes/fields.md`.
 Links to other sites are not looked at: the check needs no network and gives the same answer
 every time.
 """
@@ -9,6 +9,8 @@ every time.
 import re
 import sys
 from pathlib import Path
+
+from fields import page as fields_page
 
 from ultraengine.domains.ledger.codes import codes_markdown
 from ultraengine.domains.ledger.tables import TABLES
@@ -21,11 +23,12 @@ LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 GENERATED = re.compile(r"(<!-- generated: tables -->\n).*(<!-- end -->)", re.DOTALL)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]+`")
 
 
 def write(path: Path, text: str) -> None:
     """Write a page if it changed, and say so."""
-    if path.read_text() != text:
+    if not path.exists() or path.read_text() != text:
         path.write_text(text)
         print(f"docs: wrote {path.relative_to(ROOT)}")
 
@@ -41,7 +44,8 @@ def broken_links() -> list[str]:
     broken = []
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     for page in sorted(pages):
-        for target in LINK.findall(FENCE.sub("", page.read_text())):
+        # A pattern in code may look like a link; the text of a link may be code.
+        for target in LINK.findall(CODE.sub("code", FENCE.sub("", page.read_text()))):
             if re.match(r"[a-z]+:", target):
                 continue
             name, _, anchor = target.partition("#")
@@ -61,6 +65,7 @@ def main() -> int:
     page = ROOT / "docs" / "ledger-tables.md"
     text = GENERATED.sub(lambda m: f"{m[1]}{tables_markdown(TABLES)}{m[2]}", page.read_text())
     write(page, text)
+    write(ROOT / "docs" / "kubernetes" / "fields.md", fields_page())
     broken = broken_links()
     for link in broken:
         print(f"docs: broken link: {link}", file=sys.stderr)

@@ -37,7 +37,7 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[Key, dict[Ref, Content]] = {}
 
-    def keys(self) -> tuple[Key, ...]:
+    def known(self) -> tuple[Key, ...]:
         """Engines of which anything was seen."""
         return tuple(sorted(self._objects))
 

@@ -36,13 +36,13 @@ def deletion(
     if spec.deletion_policy == "Snapshot":
         return (), Problem(
             Reason.SNAPSHOT_NOT_AVAILABLE,
-            f"this release takes no last snapshot; after {int(deadline_s)} s the object is let go and "
+            f"no last snapshot can be taken; after {int(deadline_s)} s it is let go and "
             "its volumes stay",
         ), left_s  # fmt: skip
     if spec.confirm_deletion != metadata.name:
         return (), Problem(
             Reason.DELETION_NOT_CONFIRMED,
-            f"spec.confirmDeletion is not {metadata.name!r}; after {int(deadline_s)} s the object is let "
+            f"spec.confirmDeletion is not {metadata.name!r}; after {int(deadline_s)} s it is let "
             "go and its volumes stay",
         ), left_s  # fmt: skip
     return _delete(engine, observed)

@@ -86,7 +86,7 @@ class EngineSpec(_Fields, frozen=True, kw_only=True):
     image: str | None = None
     shards: int = 1
     replicas_per_shard: int = 1
-    domains: list[str] = ["ultraengine.domains.ledger:DOMAIN"]
+    domains: tuple[str, ...] = ("ultraengine.domains.ledger:DOMAIN",)
     durability: Durability = "Sync"
     storage: Storage = Storage()
     snapshots: Snapshots = Snapshots()

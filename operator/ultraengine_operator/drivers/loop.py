@@ -87,7 +87,7 @@ class Loop:
 
     def engines(self) -> tuple[Key, ...]:
         """Every engine there is."""
-        return tuple(key for key in self.cache.keys() if self.cache.engine(key) is not None)
+        return tuple(key for key in self.cache.known() if self.cache.engine(key) is not None)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one engine a step nearer; seconds until it is to be looked at without cause.

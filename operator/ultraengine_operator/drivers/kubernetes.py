@@ -24,9 +24,9 @@ _MERGE: Final = "application/merge-patch+json"
 async def connect(context: str | None = None) -> client.ApiClient:
     """A client with the pod's own identity, or the kubeconfig's outside of a cluster."""
     try:
-        config.load_incluster_config()
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        await config.load_kube_config(context=context)
+        await config.load_kube_config(context=context)  # type: ignore[no-untyped-call]
     return client.ApiClient()
 
 
@@ -115,11 +115,11 @@ class KubernetesCluster:
         headers = {"Accept": "application/json", "Content-Type": media_type}
         query = {key: value for key, value in (query or {}).items() if value}
         settings = self._api.configuration
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"])
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = f"{settings.host}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             async with asyncio.timeout(REQUEST_S):
-                answer = await self._api.rest_client.request(
+                answer = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
                     method, url, headers=headers, body=body, _request_timeout=REQUEST_S
                 )
                 content = await answer.read()

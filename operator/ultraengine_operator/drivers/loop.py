@@ -85,6 +85,12 @@ class Loop:
             changed |= self.cache.relist(kind.name, await self._cluster.list(kind, mine))
         return changed
 
+    def is_ours(self, content: Content) -> bool:
+        """Whether an UltraEngine has the labels of this operator's selector."""
+        found = content["metadata"].get("labels") or {}
+        pairs = (one.strip().partition("=") for one in self._selector.split(",") if one.strip())
+        return all(key in found and value in ("", found[key]) for key, _, value in pairs)
+
     def engines(self) -> tuple[Key, ...]:
         """Every engine there is."""
         return tuple(key for key in self.cache.known() if self.cache.engine(key) is not None)

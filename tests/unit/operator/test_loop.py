@@ -212,7 +212,7 @@ async def test_a_larger_engine_leaves_the_map_alone() -> None:
     [({}, 1), ({"deletionPolicy": "Delete", "confirmDeletion": "shop"}, 0)],
 )
 async def test_deleting_keeps_volumes_unless_their_deletion_is_confirmed(
-    policy: dict[str, str], left: int
+    policy: dict[str, Any], left: int
 ) -> None:
     cluster = MemoryCluster()
     await engine(cluster, shards=1, **policy)

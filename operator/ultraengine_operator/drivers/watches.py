@@ -47,7 +47,10 @@ def settings_of() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    settings.scanning.disabled = False
+    for kind in WATCHED:
+        if kind.name != "UltraEngine":
+            # On the server: Secrets and ConfigMaps of others never reach this process.
+            settings.watching.label_selectors[_resource(kind)] = names.ENGINE
     return settings
 
 

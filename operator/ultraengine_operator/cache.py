@@ -69,6 +69,10 @@ class Cache:
         self._objects.setdefault(key, {})[ref] = kept
         return key
 
+    def forget(self, key: Key, ref: Ref) -> None:
+        """Forget an object that is not there when asked for by name."""
+        self._objects.get(key, {}).pop(ref, None)
+
     def drop(self, content: Mapping[str, Any]) -> Key | None:
         """Forget an object that was deleted, unless it was made anew since."""
         key = key_of(content)

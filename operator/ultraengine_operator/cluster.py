@@ -50,10 +50,11 @@ KINDS: Final[dict[str, Kind]] = {
 }
 WATCHED: Final = tuple(
     KINDS[name]
-    for name in ("UltraEngine", "Shard", "StatefulSet", "Deployment", "Pod", "Secret",
+    for name in ("UltraEngine", "Shard", "StatefulSet", "Deployment", "Pod",
                  "PersistentVolumeClaim", "ConfigMap", "Service", "ServiceAccount",
                  "PodDisruptionBudget", "HorizontalPodAutoscaler")
 )  # fmt: skip
+"""Secrets are not among them: who may list them holds every secret of a cluster."""
 
 
 class Refused(Exception):

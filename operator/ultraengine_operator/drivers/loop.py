@@ -106,6 +106,7 @@ class Loop:
             self._standings.pop(name, None)
             self._settled.pop(key, None)
             return None
+        await self._look_for_hop_key(key)
         observed = observed_of(self.cache.children(key))
         try:
             engine = engine_of(content)
@@ -127,6 +128,15 @@ class Loop:
             observed = observed_of(self.cache.children(key))
         await self._report(key, engine, made, observed)
         return made.look_again_s
+
+    async def _look_for_hop_key(self, key: Key) -> None:
+        """Secrets are neither listed nor watched; the one that is ours is asked for by name."""
+        ref = Ref("Secret", f"{key[1]}-hop")
+        found = await self._cluster.get(KINDS["Secret"], key[0], ref.name)
+        if found is None:
+            self.cache.forget(key, ref)
+        else:
+            self.cache.put(found)
 
     def _may_act(self, engine: UltraEngine, made: Plan) -> bool:
         if engine.spec.reconciliation == "Active":

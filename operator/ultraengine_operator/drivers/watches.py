@@ -33,7 +33,13 @@ def registry_of(told: Callable[[Event], None]) -> kopf.OperatorRegistry:
         labels = {} if kind.name == "UltraEngine" else {names.ENGINE: kopf.PRESENT}
         group, version, plural = _resource(kind)
         kopf.on.event(group, version, plural, registry=registry, labels=labels or None)(seen)
+    kopf.on.login(registry=registry)(_login)
     return registry
+
+
+def _login(**told: Any) -> kopf.ConnectionInfo | None:
+    """As the client of the loop does: the pod's own identity, else the kubeconfig."""
+    return kopf.login_with_service_account(**told) or kopf.login_with_kubeconfig(**told)
 
 
 def settings_of() -> kopf.OperatorSettings:
@@ -47,9 +53,11 @@ def settings_of() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
+    # The kinds are known, and looking for others needs permissions on all of them.
+    settings.scanning.disabled = True
     for kind in WATCHED:
         if kind.name != "UltraEngine":
-            # On the server: Secrets and ConfigMaps of others never reach this process.
+            # On the server: ConfigMaps and pods of others never reach this process.
             settings.watching.label_selectors[_resource(kind)] = names.ENGINE
     return settings
 

@@ -24,7 +24,7 @@ async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     async with served(memory) as address:
         api = client.ApiClient(client.Configuration(host=address))
         yield KubernetesCluster(api)
-        await api.close()
+        await api.close()  # type: ignore[no-untyped-call]
 
 
 def config_map(name: str = "one", **data: str) -> dict[str, Any]:
@@ -93,7 +93,7 @@ async def test_an_api_server_that_is_away_is_asked_again() -> None:
     api = client.ApiClient(client.Configuration(host="http://127.0.0.1:1"))
     with pytest.raises(Refused) as caught:
         await KubernetesCluster(api).get(MAPS, "default", "one")
-    await api.close()
+    await api.close()  # type: ignore[no-untyped-call]
     assert (caught.value.status, caught.value.permanent) == (0, False)
 
 

@@ -327,3 +327,64 @@ async def test_a_spec_that_cannot_be_read_is_stalled_and_can_still_be_deleted() 
     await cluster.delete(KINDS["UltraEngine"], "default", "shop", uid=None)
     await settle(cluster, loop)
     assert ("UltraEngine", "default", "shop") not in cluster.objects
+
+
+async def test_a_lost_or_broken_map_beside_volumes_is_never_made_by_guess() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=2)
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    broken = {"data": {names.MAP_KEY: '{"version":1,"ranges":[]}'}}
+    await cluster.merge(KINDS["ConfigMap"], "default", "shop-shardmap", broken)
+    await settle(cluster, loop)
+    assert conditions(cluster)["Stalled"] == ("True", "ShardMapUnreadable")
+    await cluster.delete(KINDS["ConfigMap"], "default", "shop-shardmap", uid=None)
+    await settle(cluster, loop)
+    assert conditions(cluster)["Stalled"] == ("True", "ShardMapMissing")
+    assert ("ConfigMap", "default", "shop-shardmap") not in cluster.objects
+
+
+async def test_volumes_grow_and_never_shrink() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1, storage={"size": "10Gi"})
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    await engine(cluster, shards=1, storage={"size": "20Gi"})
+    await settle(cluster, loop)
+    claim = cluster.objects["PersistentVolumeClaim", "default", "data-shop-shard-0-0"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+    await engine(cluster, shards=1, storage={"size": "5Gi"})
+    await settle(cluster, loop)
+    assert conditions(cluster)["Stalled"] == ("True", "StorageShrinkRefused")
+    claim = cluster.objects["PersistentVolumeClaim", "default", "data-shop-shard-0-0"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
+
+
+async def test_rules_that_this_operator_does_not_have_leave_everything_as_it_is() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1)
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    asked = {"metadata": {"annotations": {names.RENDER_VERSION: "99"}}}
+    await cluster.merge(KINDS["UltraEngine"], "default", "shop", asked)
+    await engine(cluster, shards=1, image="ultraengine:2")
+    await settle(cluster, loop)
+    assert conditions(cluster)["Stalled"] == ("True", "RenderVersionUnknown")
+    pod = cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == "ultraengine:1"
+
+
+async def test_a_deletion_that_waits_is_let_go_at_once_when_told() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1, deletionPolicy="Snapshot")
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    await cluster.delete(KINDS["UltraEngine"], "default", "shop", uid=None)
+    await settle(cluster, loop)
+    assert conditions(cluster)["Stalled"] == ("True", "SnapshotNotAvailable")
+    told = {"metadata": {"annotations": {names.FORCE_FINALIZE: "true"}}}
+    await cluster.merge(KINDS["UltraEngine"], "default", "shop", told)
+    await settle(cluster, loop)
+    assert ("UltraEngine", "default", "shop") not in cluster.objects
+    assert ("PersistentVolumeClaim", "default", "data-shop-shard-0-0") in cluster.objects

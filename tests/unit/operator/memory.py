@@ -168,7 +168,7 @@ class MemoryCluster:
             raise Refused(404, "NotFound")
         for path, value in leaves(content):
             put(found, path, value)
-            self._owners.setdefault((kind.name, namespace, name), {})[path] = "person"
+            self._owners.setdefault((kind.name, namespace, name), {})[path] = "patch"
         return self._store(found)
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str | None) -> None:

@@ -22,11 +22,13 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from ultraengine_operator.cluster import Refused
 from ultraengine_operator.drivers.elector import Elector
 from ultraengine_operator.drivers.kubernetes import KubernetesCluster, connect
 from ultraengine_operator.drivers.loop import Loop, Worker
 from ultraengine_operator.drivers.pods import PodShards
 from ultraengine_operator.drivers.watches import Event, watch
+from ultraengine_operator.election import RETRY_S
 from ultraengine_operator.plan import Settings
 
 RESYNC_S: Final = 120.0
@@ -92,7 +94,7 @@ class Operator:
                 worker.enqueue(key)
 
         site = await self._liveness(worker, elector)
-        await self._resync(engines, worker)
+        await self._first_look(engines, worker)
         tasks = [
             asyncio.create_task(watch(told, self._namespaces, self._stop)),
             asyncio.create_task(elector.run(changed)),
@@ -115,6 +117,17 @@ class Operator:
         self._resynced_s = time.monotonic()
         for key in engines.engines():
             worker.enqueue(key)
+
+    async def _first_look(self, engines: Loop, worker: Worker) -> None:
+        # New CRDs answer 429 for a while, and an API server may be away when a node starts.
+        while True:
+            try:
+                return await self._resync(engines, worker)
+            except Refused as refused:
+                if refused.permanent:
+                    raise
+                _log.warning("first_look.refused", error=str(refused))
+                await asyncio.sleep(RETRY_S)
 
     async def _resyncs(self, engines: Loop, worker: Worker) -> None:
         while True:

@@ -110,7 +110,9 @@ class Operator:
         await elector.release()
         await site.cleanup()
         for task in done:
-            task.result()
+            # kopf ends itself by a cancellation when it is told to stop.
+            if not task.cancelled():
+                task.result()
 
     async def _resync(self, engines: Loop, worker: Worker) -> None:
         await engines.relist()

@@ -34,5 +34,6 @@ compile() {
 
 mkdir -p requirements
 compile runtime "$@"
+compile operator --extra operator --constraint requirements/runtime.txt "$@"
 compile dev --extra dev --extra tracing --constraint requirements/runtime.txt "$@"
 compile bench --extra bench --constraint requirements/runtime.txt --constraint requirements/dev.txt "$@"

@@ -9,10 +9,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine" / "ultraengine"
 ADAPTERS = ROOT / "platform_adapters" / "ultraengine_adapters"
-SOURCES = sorted([*ENGINE.rglob("*.py"), *ADAPTERS.rglob("*.py")])
+OPERATOR = ROOT / "operator" / "ultraengine_operator"
+SOURCES = sorted([*ENGINE.rglob("*.py"), *ADAPTERS.rglob("*.py"), *OPERATOR.rglob("*.py")])
 
 WORLDLY_FILES = {"driver.py", "main.py"}
-WORLDLY_FOLDERS = ("cli", "client", "testing")
+WORLDLY_FOLDERS = ("cli", "client", "testing", "drivers")
 EDGE = {
     # The HTTP edge: what speaks to sockets besides its driver.
     f"gateway/{name}.py"
@@ -42,7 +43,7 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}
 
 
 def name_of(path: Path) -> str:
-    root = ENGINE if path.is_relative_to(ENGINE) else ADAPTERS
+    root = next(one for one in (ENGINE, ADAPTERS, OPERATOR) if path.is_relative_to(one))
     return path.relative_to(root).as_posix()
 
 

@@ -1,0 +1,80 @@
+"""What a plan consists of: idempotent steps, each described in one line for people."""
+
+from typing import Any
+
+import msgspec
+
+from ultraengine_operator.observed import Ref
+from ultraengine_operator.specs.view import Manifest
+
+
+class SetFinalizer(msgspec.Struct, frozen=True):
+    """Hold the UltraEngine while it is being deleted, or let it go."""
+
+    present: bool
+
+
+class Apply(msgspec.Struct, frozen=True):
+    """Make a child as it was rendered (server-side apply, never forced)."""
+
+    manifest: Manifest
+    digest: str
+
+
+class Create(msgspec.Struct, frozen=True):
+    """Make an object that is never changed afterwards; an existing one stays as it is."""
+
+    manifest: Manifest
+
+
+class MakeHopKey(msgspec.Struct, frozen=True):
+    """Create the Secret with a new random key; an existing one stays as it is."""
+
+    manifest: Manifest
+    """Without its content: chance is the driver's."""
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Remove an object of the engine."""
+
+    ref: Ref
+
+
+class RestartPod(msgspec.Struct, frozen=True):
+    """Delete one pod, this very one, so that its set makes it anew."""
+
+    name: str
+    uid: str
+
+
+class ExpandClaim(msgspec.Struct, frozen=True):
+    """Ask for a larger volume."""
+
+    name: str
+    size: str
+
+
+Action = SetFinalizer | Apply | Create | MakeHopKey | Delete | RestartPod | ExpandClaim
+
+
+def ref_of(manifest: Manifest) -> Ref:
+    """The object that a manifest describes."""
+    metadata: dict[str, Any] = manifest["metadata"]
+    return Ref(manifest["kind"], metadata["name"])
+
+
+def describe(action: Action) -> str:
+    """One line for `status.plan`, Events and logs."""
+    match action:
+        case SetFinalizer(present):
+            return "hold the object until its deletion is done" if present else "let the object go"
+        case Apply(manifest) | Create(manifest) | MakeHopKey(manifest):
+            verb = "apply" if isinstance(action, Apply) else "create"
+            ref = ref_of(manifest)
+            return f"{verb} {ref.kind} {ref.name}"
+        case Delete(ref):
+            return f"delete {ref.kind} {ref.name}"
+        case RestartPod(name):
+            return f"restart Pod {name}"
+        case ExpandClaim(name, size):
+            return f"expand PersistentVolumeClaim {name} to {size}"

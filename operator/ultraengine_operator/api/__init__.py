@@ -1,0 +1,1 @@
+"""The three kinds of `ultraengine.io/v1alpha1` as typed values."""

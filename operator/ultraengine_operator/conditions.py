@@ -1,0 +1,140 @@
+"""Conditions of an engine: Ready, Available, and those that are there only while True.
+
+    Ready        all is as the spec of `observedGeneration` wishes
+    Available    commands are taken: every shard with slots and a gateway serve
+    Reconciling, Stalled, Paused   present only when True (as kstatus reads them)
+
+`lastTransitionTime` changes with the status alone, never with reason or message.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ultraengine_operator.actions import Apply, Create, MakeHopKey
+from ultraengine_operator.api.types import Reconciliation
+from ultraengine_operator.observed import Observed
+from ultraengine_operator.plan import Plan
+from ultraengine_operator.reasons import Problem, Reason
+from ultraengine_operator.rollout import unready
+
+MESSAGE_MAX: Final = 1_024
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel"):
+    """One entry of `status.conditions`."""
+
+    type: str
+    status: str
+    reason: Reason
+    message: str
+    observed_generation: int
+    last_transition_time: str = ""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A condition before it has a generation and a time."""
+
+    type: str
+    status: str
+    reason: Reason
+    message: str = ""
+
+
+def findings(plan: Plan, observed: Observed, mode: Reconciliation) -> tuple[Finding, ...]:
+    """What is to be said about an engine."""
+    ready = _ready(plan, observed, mode)
+    found = [ready, _available(observed)]
+    if plan.problems:
+        worst = next((one for one in plan.problems if one.holds), plan.problems[0])
+        others = "; ".join(one.message for one in plan.problems if one is not worst)
+        message = f"{worst.message}; {others}" if others else worst.message
+        found.append(Finding("Stalled", "True", worst.reason, message))
+    elif mode == "Active" and ready.status != "True":
+        found.append(Finding("Reconciling", "True", ready.reason, ready.message))
+    if mode == "Paused":
+        found.append(Finding("Paused", "True", Reason.PAUSED_BY_SPEC, "nothing is written"))
+    return tuple(found)
+
+
+def _gateway_behind(observed: Observed) -> str | None:
+    seen = observed.gateway
+    if seen is None:
+        return "the gateway does not exist yet"
+    if not seen.settled or seen.updated < seen.desired or seen.available < seen.desired:
+        return f"{min(seen.updated, seen.available)} of {seen.desired} gateways are as wished"
+    return None
+
+
+def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
+    if plan.problems:
+        return Finding("Ready", "False", plan.problems[0].reason, plan.problems[0].message)
+    if plan.deleting:
+        return Finding("Ready", "False", Reason.DELETING, "the engine is being deleted")
+    if mode == "Plan" and plan.actions:
+        message = f"{len(plan.actions)} actions wait; see status.plan"
+        return Finding("Ready", "False", Reason.PLAN_ONLY, message)
+    if any(isinstance(one, Apply | Create | MakeHopKey) for one in plan.actions):
+        return Finding("Ready", "False", Reason.CREATING, "children are being made or changed")
+    away = unready(observed, plan.shards)
+    if plan.waiting is not None:
+        return Finding("Ready", "False", Reason.WAITING_FOR_BUDGET, plan.waiting)
+    if plan.rolling:
+        return Finding("Ready", "False", Reason.ROLLING_RESTART, _away(away) or "one by one")
+    if away:
+        return Finding("Ready", "False", Reason.SHARDS_NOT_READY, _away(away))
+    behind = _gateway_behind(observed)
+    if behind is not None:
+        return Finding("Ready", "False", Reason.GATEWAY_NOT_READY, behind)
+    return Finding("Ready", "True", Reason.AS_WISHED, "all shards and gateways are as wished")
+
+
+def _away(shards: Sequence[int]) -> str:
+    return f"shards not ready: {', '.join(map(str, shards))}" if shards else ""
+
+
+def _available(observed: Observed) -> Finding:
+    shard_map = observed.map.shard_map if observed.map is not None else None
+    if shard_map is None:
+        return Finding("Available", "Unknown", Reason.NOT_OBSERVED, "no shard map was seen")
+    away = unready(observed, shard_map.shards)
+    if away:
+        return Finding("Available", "False", Reason.SHARDS_NOT_READY, _away(away))
+    if observed.gateway is None or not observed.gateway.available:
+        return Finding("Available", "False", Reason.GATEWAY_NOT_READY, "no gateway serves")
+    return Finding("Available", "True", Reason.SERVING, "commands are taken for all slots")
+
+
+def stalled(problem: Problem) -> tuple[Finding, ...]:
+    """What is said about an engine whose spec cannot be read."""
+    return (
+        Finding("Ready", "False", problem.reason, problem.message),
+        Finding("Available", "Unknown", Reason.NOT_OBSERVED, "the spec cannot be read"),
+        Finding("Stalled", "True", problem.reason, problem.message),
+    )
+
+
+def conditions(
+    found: Iterable[Finding], *, before: Sequence[Any], generation: int, now: str
+) -> tuple[Condition, ...]:
+    """Findings as conditions, with the times of those whose status has not changed."""
+    since = {
+        one.get("type"): one.get("lastTransitionTime", now)
+        for one in before
+        if isinstance(one, dict)
+        and any(one.get("type") == new.type and one.get("status") == new.status for new in found)
+    }
+    return tuple(
+        Condition(
+            one.type, one.status, one.reason, _bounded(one.message, one.reason), generation,
+            since.get(one.type, now),
+        )
+        for one in found
+    )  # fmt: skip
+
+
+def _bounded(message: str, reason: Reason) -> str:
+    """The message with its page, within what a condition may hold."""
+    page = f" [{reason.runbook}]"
+    return f"{message[: MESSAGE_MAX - len(page)]}{page}"

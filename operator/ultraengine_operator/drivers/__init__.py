@@ -1,0 +1,1 @@
+"""What waits and touches the world: API server, watches, election, the loop."""

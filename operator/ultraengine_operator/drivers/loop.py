@@ -1,0 +1,345 @@
+"""Observe, plan, apply, report: one engine at a time, whenever anything of it has changed.
+
+Level-triggered: a key in the queue says only that something may be different. A refused write is
+tried again with a growing, capped delay; one that would be refused again becomes Stalled.
+The loop acts only while `leading` is true, and asks before every write.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from ultraengine_operator import names
+from ultraengine_operator.actions import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    ExpandClaim,
+    MakeHopKey,
+    RestartPod,
+    SetFinalizer,
+    describe,
+    ref_of,
+)
+from ultraengine_operator.api.decode import engine_of, metadata_of
+from ultraengine_operator.api.types import Metadata, UltraEngine
+from ultraengine_operator.budget import Fleet, Standing
+from ultraengine_operator.cache import Cache, Key
+from ultraengine_operator.cluster import KINDS, WATCHED, Cluster, Content, Refused, Shards
+from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, observed_of
+from ultraengine_operator.plan import Plan, Settings, Settled, plan
+from ultraengine_operator.reasons import Problem, Reason
+from ultraengine_operator.report import engine_status, shard_status, unreadable_status
+
+BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
+_log = structlog.get_logger("ultraengine.operator")
+
+
+class NotLeading(Exception):
+    """Another operator leads; nothing more may be written."""
+
+
+def _now_text(now_s: float) -> str:
+    return datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Loop:
+    """All engines of one operator."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        shards: Shards,
+        settings: Settings,
+        *,
+        selector: str = "",
+        changing_max: int = 1,
+        leading: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.time,
+        told: Callable[[Content, str, str], None] = lambda _about, _reason, _message: None,
+    ) -> None:
+        self.cache = Cache()
+        self._cluster = cluster
+        self._shards = shards
+        self._settings = settings
+        self._selector = selector
+        self._changing_max = changing_max
+        self._leading = leading
+        self._clock = clock
+        self._told = told
+        self._settled: dict[Key, dict[Ref, Settled]] = {}
+        self._standings: dict[str, Standing] = {}
+
+    async def relist(self) -> set[Key]:
+        """Look at everything; the engines whose world has changed."""
+        changed: set[Key] = set()
+        for kind in WATCHED:
+            mine = self._selector if kind.name == "UltraEngine" else names.ENGINE
+            changed |= self.cache.relist(kind.name, await self._cluster.list(kind, mine))
+        return changed
+
+    def is_ours(self, content: Content) -> bool:
+        """Whether an UltraEngine has the labels of this operator's selector."""
+        found = content["metadata"].get("labels") or {}
+        pairs = (one.strip().partition("=") for one in self._selector.split(",") if one.strip())
+        return all(key in found and value in ("", found[key]) for key, _, value in pairs)
+
+    def engines(self) -> tuple[Key, ...]:
+        """Every engine there is."""
+        return tuple(key for key in self.cache.known() if self.cache.engine(key) is not None)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one engine a step nearer; seconds until it is to be looked at without cause.
+
+        Raises `Refused` when the API server is to be asked again, `NotLeading` when not by us.
+        """
+        content = self.cache.engine(key)
+        name = f"{key[0]}/{key[1]}"
+        if content is None:
+            self._standings.pop(name, None)
+            self._settled.pop(key, None)
+            return None
+        await self._look_for_hop_key(key)
+        observed = observed_of(self.cache.children(key))
+        try:
+            engine = engine_of(content)
+        except Problem as problem:
+            await self._unreadable(content, problem)
+            self._standings[name] = Standing.QUIET
+            return None
+        made = plan(
+            engine,
+            observed,
+            settled=self._settled.setdefault(key, {}),
+            fleet=self._fleet(),
+            settings=self._settings,
+            now_s=self._clock(),
+        )
+        self._standings[name] = made.standing
+        if self._may_act(engine, made):
+            made = await self._act(key, engine, made)
+            observed = observed_of(self.cache.children(key))
+        await self._report(key, engine, made, observed)
+        return made.look_again_s
+
+    async def _look_for_hop_key(self, key: Key) -> None:
+        """Secrets are neither listed nor watched; the one that is ours is asked for by name."""
+        ref = Ref("Secret", f"{key[1]}-hop")
+        found = await self._cluster.get(KINDS["Secret"], key[0], ref.name)
+        if found is None:
+            self.cache.forget(key, ref)
+        else:
+            self.cache.put(found)
+
+    def _may_act(self, engine: UltraEngine, made: Plan) -> bool:
+        if engine.spec.reconciliation == "Active":
+            return True
+        # A paused object can be let go, which writes nothing but its own metadata.
+        return made.deleting and made.actions == (SetFinalizer(present=False),)
+
+    def _fleet(self) -> Fleet:
+        there = [f"{namespace}/{engine}" for namespace, engine in self.engines()]
+        unseen = sum(name not in self._standings for name in there)
+        return Fleet(dict(self._standings), unseen, self._changing_max)
+
+    async def _act(self, key: Key, engine: UltraEngine, made: Plan) -> Plan:
+        """Carry the actions out; the plan with the problem that ended it early, if any."""
+        for action in made.actions:
+            self._may_write()
+            try:
+                await self._do(key, engine, action)
+            except Refused as refused:
+                if not refused.permanent:
+                    raise
+                problem = Problem(
+                    Reason.APPLY_REFUSED, f"{describe(action)}: {refused.message}", holds=False
+                )
+                self._told(_about(engine), problem.reason, problem.message)
+                return _with_problem(made, problem)
+            _log.info("action.done", engine=f"{key[0]}/{key[1]}", action=describe(action))
+        return made
+
+    def _may_write(self) -> None:
+        if not self._leading():
+            raise NotLeading
+
+    async def _do(self, key: Key, engine: UltraEngine, action: Action) -> None:
+        namespace = key[0]
+        match action:
+            case Apply(manifest, rendered):
+                kind, ref = KINDS[manifest["kind"]], ref_of(manifest)
+                live = await self._cluster.apply(kind, manifest, manager=names.MANAGER)
+                self.cache.put(live)
+                seen = digest(self.cache.children(key).get(ref, live))
+                self._settled[key][ref] = Settled(rendered, seen)
+            case Create(manifest):
+                await self._create(manifest)
+            case MakeHopKey(manifest):
+                content = {**manifest, "stringData": {names.HOP_FILE: secrets.token_urlsafe(32)}}
+                await self._create(content)
+            case Delete(ref):
+                await self._cluster.delete(KINDS[ref.kind], namespace, ref.name, uid=None)
+                self._told(_about(engine), "Deleting", describe(action))
+            case RestartPod(name, uid):
+                await self._cluster.delete(KINDS["Pod"], namespace, name, uid=uid)
+                self._told(_about(engine), Reason.ROLLING_RESTART, describe(action))
+            case ExpandClaim(name, size):
+                wish = {"spec": {"resources": {"requests": {"storage": size}}}}
+                kind = KINDS["PersistentVolumeClaim"]
+                self.cache.put(await self._cluster.merge(kind, namespace, name, wish))
+            case SetFinalizer(present):
+                await self._set_finalizer(engine.metadata, present=present)
+
+    async def _create(self, manifest: Content) -> None:
+        try:
+            self.cache.put(await self._cluster.create(KINDS[manifest["kind"]], manifest))
+        except Refused as refused:
+            if refused.status != 409:
+                raise
+
+    async def _set_finalizer(self, metadata: Metadata, *, present: bool) -> None:
+        applied: Content = {
+            "apiVersion": names.API_VERSION,
+            "kind": "UltraEngine",
+            "metadata": {"name": metadata.name, "namespace": metadata.namespace},
+        }
+        if present:
+            applied["metadata"]["finalizers"] = [names.FINALIZER]
+        # The uid refuses an object that was made anew under the same name meanwhile.
+        applied["metadata"]["uid"] = metadata.uid
+        kind = KINDS["UltraEngine"]
+        self.cache.put(await self._cluster.apply(kind, applied, manager=names.MANAGER))
+
+    async def _unreadable(self, content: Content, problem: Problem) -> None:
+        metadata = metadata_of(content)
+        self._may_write()
+        if metadata.deletion_timestamp is not None:
+            if names.FINALIZER in metadata.finalizers:
+                await self._set_finalizer(metadata, present=False)
+            return
+        before = content.get("status") or {}
+        status = unreadable_status(metadata, problem, before=before, now=_now_text(self._clock()))
+        await self._write_status("UltraEngine", content, status)
+
+    async def _report(self, key: Key, engine: UltraEngine, made: Plan, observed: Observed) -> None:
+        content = self.cache.engine(key)
+        if content is None or made.actions == (SetFinalizer(present=False),):
+            return
+        now = _now_text(self._clock())
+        for name, one in sorted(self.cache.shard_objects(key).items()):
+            shard = int(one["spec"]["shard"])
+            answered = await self._ask(key, shard)
+            status = shard_status(
+                shard, made, observed, answered,
+                generation=one["metadata"].get("generation", 1),
+                before=one.get("status") or {}, now=now,
+            )  # fmt: skip
+            await self._write_status("Shard", self.cache.shard_objects(key).get(name, one), status)
+        before = content.get("status") or {}
+        status = engine_status(engine, made, observed, before=before, now=now)
+        await self._write_status("UltraEngine", content, status)
+
+    async def _ask(self, key: Key, shard: int) -> SeenShard | None:
+        found = await self._shards.ask(key[0], key[1], shard)
+        if found is None:
+            return None
+        offset = found.get("applied_end", found.get("log_end", 0))
+        return SeenShard(
+            shard, str(found.get("state", "")), str(found.get("epoch", 0)), str(offset)
+        )
+
+    async def _write_status(self, kind: str, content: Content, status: dict[str, Any]) -> None:
+        if content.get("status") == status:
+            return
+        self._may_write()
+        metadata = content["metadata"]
+        applied = {
+            "apiVersion": names.API_VERSION,
+            "kind": kind,
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "status": status,
+        }
+        try:
+            self.cache.put(
+                await self._cluster.apply(
+                    KINDS[kind], applied, manager=names.STATUS_MANAGER, subresource="status"
+                )
+            )
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+
+
+def _about(engine: UltraEngine) -> Content:
+    metadata = engine.metadata
+    return {
+        "apiVersion": names.API_VERSION, "kind": "UltraEngine", "name": metadata.name,
+        "namespace": metadata.namespace, "uid": metadata.uid,
+    }  # fmt: skip
+
+
+def _with_problem(made: Plan, problem: Problem) -> Plan:
+    return msgspec.structs.replace(
+        made, problems=(*made.problems, problem), look_again_s=BACKOFF_S[-1]
+    )
+
+
+class Worker:
+    """The queue of keys, and the one task that empties it."""
+
+    def __init__(self, loop: Loop, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._loop = loop
+        self._monotonic = monotonic
+        self._due: dict[Key, float] = {}
+        self._failures: dict[Key, int] = {}
+        self._wake = asyncio.Event()
+        self.busy_since: float | None = None
+        """When the reconcile under way began; None between two."""
+
+    def enqueue(self, key: Key, delay_s: float = 0.0) -> None:
+        """Look at an engine, at the latest after `delay_s`."""
+        at = self._monotonic() + delay_s
+        self._due[key] = min(at, self._due.get(key, at))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Reconcile what is due, for ever."""
+        while True:
+            now = self._monotonic()
+            key = min(self._due, key=lambda one: (self._due[one], one), default=None)
+            if key is None or self._due[key] > now:
+                self._wake.clear()
+                left_s = None if key is None else self._due[key] - now
+                try:
+                    await asyncio.wait_for(self._wake.wait(), left_s)
+                except TimeoutError:
+                    continue
+                continue
+            del self._due[key]
+            await self._one(key)
+
+    async def _one(self, key: Key) -> None:
+        self.busy_since = self._monotonic()
+        try:
+            again_s = await self._loop.reconcile(key)
+        except NotLeading:
+            return
+        except (Refused, OSError, TimeoutError) as error:
+            failures = self._failures.get(key, 0)
+            self._failures[key] = failures + 1
+            delay_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+            _log.warning("reconcile.failed", engine="/".join(key), error=str(error), again=delay_s)
+            self.enqueue(key, delay_s)
+        else:
+            self._failures.pop(key, None)
+            if again_s is not None:
+                self.enqueue(key, again_s)
+        finally:
+            self.busy_since = None

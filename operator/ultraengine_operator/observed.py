@@ -1,0 +1,235 @@
+"""What is seen of one engine: slim values, in an order of their own.
+
+Made from whole objects as they arrive; what decisions do not need is dropped at the door, so
+that thousands of pods fit into memory. `status` of our own kinds is never among it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from ultraengine.router.shard_map import MapRefused, ShardMap
+from ultraengine_operator import names
+
+_VOLATILE: Final = ("resourceVersion", "generation", "managedFields", "creationTimestamp", "uid")
+
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """A short name of an object's wishes: equal wishes, equal name; status is none of them."""
+    kept = {key: value for key, value in content.items() if key != "status"}
+    metadata = content.get("metadata", {})
+    kept["metadata"] = {key: metadata[key] for key in metadata if key not in _VOLATILE}
+    return hashlib.blake2b(_canonical(kept), digest_size=12).hexdigest()
+
+
+class Ref(msgspec.Struct, frozen=True, order=True):
+    """An object of the engine's namespace."""
+
+    kind: str
+    name: str
+
+
+class SeenObject(msgspec.Struct, frozen=True):
+    """Any child: whose it is, and what it says."""
+
+    ref: Ref
+    digest: str
+    owner_uid: str | None
+    shard: int | None
+    deleting: bool = False
+
+
+class SeenSet(msgspec.Struct, frozen=True):
+    """A shard's StatefulSet."""
+
+    shard: int
+    settled: bool
+    """Whether its controller has seen the newest template."""
+    revision: str
+    render_version: int
+    claim_size: str
+    deleting: bool = False
+
+
+class SeenPod(msgspec.Struct, frozen=True):
+    """A pod of a shard."""
+
+    name: str
+    uid: str
+    shard: int
+    revision: str
+    ready: bool
+    created: str
+    deleting: bool = False
+
+
+class SeenClaim(msgspec.Struct, frozen=True):
+    """A volume claim of a shard."""
+
+    name: str
+    shard: int
+    engine_uid: str
+    size: str
+    deleting: bool = False
+
+
+class SeenGateway(msgspec.Struct, frozen=True):
+    """The gateway's Deployment."""
+
+    settled: bool
+    desired: int
+    updated: int
+    available: int
+
+
+class SeenMap(msgspec.Struct, frozen=True):
+    """The published shard map: the map, or why it cannot be read."""
+
+    engine_uid: str
+    shard_map: ShardMap | None
+    problem: str = ""
+
+
+class SeenShard(msgspec.Struct, frozen=True):
+    """What a shard answered last about itself."""
+
+    shard: int
+    state: str
+    epoch: str
+    offset: str
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """One engine's world. Tuples are sorted, so that equal worlds are equal values."""
+
+    objects: tuple[SeenObject, ...] = ()
+    sets: tuple[SeenSet, ...] = ()
+    pods: tuple[SeenPod, ...] = ()
+    claims: tuple[SeenClaim, ...] = ()
+    gateway: SeenGateway | None = None
+    map: SeenMap | None = None
+
+    def pods_of(self, shard: int) -> tuple[SeenPod, ...]:
+        """Pods of one shard."""
+        return tuple(pod for pod in self.pods if pod.shard == shard)
+
+    def set_of(self, shard: int) -> SeenSet | None:
+        """The StatefulSet of one shard."""
+        return next((one for one in self.sets if one.shard == shard), None)
+
+    def has(self, ref: Ref) -> bool:
+        """Whether there is such an object."""
+        return any(one.ref == ref for one in self.objects)
+
+
+def observed_of(objects: Mapping[Ref, Mapping[str, Any]]) -> Observed:
+    """The world of one engine from its objects, in whatever order they are given."""
+    ordered = [objects[ref] for ref in sorted(objects)]
+    of_kind = {
+        kind: [one for one in ordered if one["kind"] == kind]
+        for kind in ("StatefulSet", "Pod", "PersistentVolumeClaim", "Deployment", "ConfigMap")
+    }
+    shards = {kind: [one for one in found if _shard(one) is not None]
+              for kind, found in of_kind.items()}  # fmt: skip
+    gateways = [_gateway(one) for one in of_kind["Deployment"] if _name(one).endswith("-gateway")]
+    maps = [_map(one) for one in of_kind["ConfigMap"] if _name(one).endswith("-shardmap")]
+    return Observed(
+        objects=tuple(_object(one) for one in ordered),
+        sets=tuple(_set(one) for one in shards["StatefulSet"]),
+        pods=tuple(_pod(one) for one in shards["Pod"]),
+        claims=tuple(_claim(one) for one in shards["PersistentVolumeClaim"]),
+        gateway=gateways[0] if gateways else None,
+        map=maps[0] if maps else None,
+    )
+
+
+def _name(content: Mapping[str, Any]) -> str:
+    return str(content["metadata"]["name"])
+
+
+def _label(content: Mapping[str, Any], label: str) -> str:
+    return str(content["metadata"].get("labels", {}).get(label, ""))
+
+
+def _shard(content: Mapping[str, Any]) -> int | None:
+    text = _label(content, names.SHARD)
+    return int(text) if text.isdecimal() else None
+
+
+def _deleting(content: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in content["metadata"]
+
+
+def _object(content: Mapping[str, Any]) -> SeenObject:
+    owners = content["metadata"].get("ownerReferences", [])
+    controllers = [owner["uid"] for owner in owners if owner.get("controller")]
+    return SeenObject(
+        Ref(content["kind"], _name(content)),
+        digest(content),
+        controllers[0] if controllers else None,
+        _shard(content),
+        _deleting(content),
+    )
+
+
+def _settled(content: Mapping[str, Any]) -> bool:
+    seen = content.get("status", {}).get("observedGeneration", 0)
+    return bool(seen >= content["metadata"].get("generation", 0))
+
+
+def _set(content: Mapping[str, Any]) -> SeenSet:
+    templates = content["spec"]["volumeClaimTemplates"]
+    version = content["metadata"].get("annotations", {}).get(names.RENDER_VERSION, "0")
+    return SeenSet(
+        _shard(content) or 0,
+        _settled(content),
+        content.get("status", {}).get("updateRevision", ""),
+        int(version) if version.isdecimal() else 0,
+        templates[0]["spec"]["resources"]["requests"]["storage"],
+        _deleting(content),
+    )
+
+
+def _pod(content: Mapping[str, Any]) -> SeenPod:
+    conditions = content.get("status", {}).get("conditions", [])
+    return SeenPod(
+        _name(content),
+        content["metadata"]["uid"],
+        _shard(content) or 0,
+        _label(content, "controller-revision-hash"),
+        any(one["type"] == "Ready" and one["status"] == "True" for one in conditions),
+        content["metadata"].get("creationTimestamp", ""),
+        _deleting(content),
+    )
+
+
+def _claim(content: Mapping[str, Any]) -> SeenClaim:
+    return SeenClaim(
+        _name(content),
+        _shard(content) or 0,
+        _label(content, names.ENGINE_UID),
+        content["spec"]["resources"]["requests"]["storage"],
+        _deleting(content),
+    )
+
+
+def _gateway(content: Mapping[str, Any]) -> SeenGateway:
+    status = content.get("status", {})
+    return SeenGateway(
+        _settled(content),
+        content["spec"].get("replicas", 1),
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+    )
+
+
+def _map(content: Mapping[str, Any]) -> SeenMap:
+    uid = _label(content, names.ENGINE_UID)
+    try:
+        return SeenMap(uid, ShardMap.decode(content.get("data", {})[names.MAP_KEY].encode()))
+    except (MapRefused, KeyError) as error:
+        return SeenMap(uid, None, str(error))

@@ -1,0 +1,283 @@
+"""What is to be done next for one engine: desired and observed in, ordered actions out.
+
+A function of values: no clock, no order of events, nothing remembered but what is given.  The
+steps of one plan may be cut off anywhere; the next plan is made from what is then seen.
+
+Problems that hold (`Problem.holds`) leave everything as it is. Others stop only what they are
+about: a shard that still holds slots is kept, and the rest of the engine goes on.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from ultraengine.router.shard_map import ShardMap
+from ultraengine_operator import names
+from ultraengine_operator.actions import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    ExpandClaim,
+    MakeHopKey,
+    SetFinalizer,
+    ref_of,
+)
+from ultraengine_operator.api.quantities import quantity
+from ultraengine_operator.api.types import EngineSpec, UltraEngine
+from ultraengine_operator.budget import Fleet, Standing
+from ultraengine_operator.deletion import deletion
+from ultraengine_operator.observed import Observed, Ref, digest
+from ultraengine_operator.reasons import Problem, Reason
+from ultraengine_operator.rollout import Rollout, rollout
+from ultraengine_operator.specs import shared
+from ultraengine_operator.specs.render import NEWEST, RULES, render
+from ultraengine_operator.specs.view import EngineView
+
+KINDS_OF_A_SHARD: Final = ("StatefulSet", "Service", "PodDisruptionBudget", "Shard")
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """An apply that was carried out: what was rendered, and what the object was after it."""
+
+    rendered: str
+    live: str
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The operator's own configuration, as far as plans depend on it."""
+
+    default_image: str | None = None
+    rollout_deadline_s: float = 900.0
+    """A restarted pod that is not ready by then halts the restart, and all others."""
+    deletion_deadline_s: float = 600.0
+    """After this an object being deleted is let go, whatever is left."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The actions in order, and what the report needs to know beside them."""
+
+    actions: tuple[Action, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    waiting: str | None = None
+    """Why a restart that is due does not begin: the fleet's budget."""
+    rolling: bool = False
+    deleting: bool = False
+    standing: Standing = Standing.QUIET
+    shards: tuple[int, ...] = ()
+    shard_map: ShardMap | None = None
+    render_version: int = 0
+    image: str = ""
+    look_again_s: float | None = None
+
+
+def plan(
+    engine: UltraEngine,
+    observed: Observed,
+    *,
+    settled: Mapping[Ref, Settled],
+    fleet: Fleet,
+    settings: Settings,
+    now_s: float,
+) -> Plan:
+    """The next actions for an engine."""
+    if engine.metadata.deletion_timestamp is not None:
+        actions, problem, look_again_s = deletion(
+            engine, observed, deadline_s=settings.deletion_deadline_s, now_s=now_s
+        )
+        return Plan(
+            actions,
+            (problem,) if problem is not None else (),
+            deleting=True,
+            look_again_s=look_again_s,
+        )
+    try:
+        view, problems = view_of(engine, observed, settings)
+    except Problem as problem:
+        return Plan(problems=(problem,))
+    actions = (
+        *_hold(engine),
+        *_foundations(view, observed),
+        *_children(view, observed, settled),
+        *_surplus(view, observed),
+        *_larger_claims(view, observed),
+    )
+    rolled = Rollout()
+    if not any(isinstance(action, Apply) for action in actions):
+        # A pod is only restarted for a template that its set's controller has seen.
+        rolled = rollout(
+            view, observed, fleet=fleet, deadline_s=settings.rollout_deadline_s, now_s=now_s
+        )
+    return Plan(
+        actions=(*actions, *rolled.actions),
+        problems=(*problems, *rolled.problems),
+        waiting=rolled.waiting,
+        rolling=rolled.rolling,
+        standing=rolled.standing,
+        shards=view.shards,
+        shard_map=view.shard_map,
+        render_version=view.render_version,
+        image=view.image,
+        look_again_s=rolled.look_again_s,
+    )
+
+
+def view_of(
+    engine: UltraEngine, observed: Observed, settings: Settings
+) -> tuple[EngineView, tuple[Problem, ...]]:
+    """What the builders look at, and the problems that do not hold.  Raises `Problem`."""
+    spec = engine.spec
+    if spec.replicas_per_shard > 1:
+        raise Problem(
+            Reason.REPLICATION_NOT_AVAILABLE,
+            f"spec.replicasPerShard is {spec.replicas_per_shard}; this release keeps one copy",
+        )
+    image = spec.image or settings.default_image
+    if image is None:
+        raise Problem(Reason.IMAGE_MISSING, "neither spec.image nor the operator names an image")
+    engine_uid = _engine_uid(engine, observed)
+    shard_map = _shard_map(engine, observed)
+    wished = range(spec.shards)
+    kept = [shard for shard in shard_map.shards if shard not in wished]
+    problems = list(_passing(spec, observed))
+    problems += [
+        Problem(
+            Reason.SHARD_HOLDS_SLOTS,
+            f"shard {shard} is not wished any more and still holds "
+            f"{sum(end - start for start, end in shard_map.slots_of(shard))} slots",
+            holds=False,
+        )
+        for shard in kept
+    ]
+    view = EngineView(
+        engine=engine,
+        image=image,
+        engine_uid=engine_uid,
+        render_version=_render_version(engine, observed),
+        shards=(*wished, *kept),
+        claim_sizes={one.shard: one.claim_size for one in observed.sets},
+        shard_map=shard_map,
+    )
+    return view, tuple(problems)
+
+
+def _engine_uid(engine: UltraEngine, observed: Observed) -> str:
+    uid = engine.metadata.annotations.get(names.ADOPT, engine.metadata.uid)
+    owners = {claim.name: claim.engine_uid for claim in observed.claims}
+    if observed.map is not None:
+        owners[f"{engine.metadata.name}-shardmap"] = observed.map.engine_uid
+    strangers = sorted(name for name, owner in owners.items() if owner != uid)
+    if strangers:
+        raise Problem(
+            Reason.VOLUMES_OF_ANOTHER_ENGINE,
+            f"{strangers[0]} belongs to the engine with uid {owners[strangers[0]] or 'unknown'}; "
+            f"annotate {names.ADOPT} to take it over",
+        )
+    return uid
+
+
+def _shard_map(engine: UltraEngine, observed: Observed) -> ShardMap:
+    if observed.map is None:
+        if observed.claims:
+            raise Problem(
+                Reason.SHARD_MAP_MISSING,
+                f"{observed.claims[0].name} holds data and the ConfigMap "
+                f"{engine.metadata.name}-shardmap is gone",
+            )
+        return ShardMap.even(engine.spec.shards)
+    if observed.map.shard_map is None:
+        raise Problem(Reason.SHARD_MAP_UNREADABLE, observed.map.problem)
+    return observed.map.shard_map
+
+
+def _render_version(engine: UltraEngine, observed: Observed) -> int:
+    asked = engine.metadata.annotations.get(names.RENDER_VERSION)
+    version = asked or str(min((one.render_version for one in observed.sets), default=NEWEST))
+    if not version.isdecimal() or int(version) not in RULES:
+        known = ", ".join(map(str, sorted(RULES)))
+        raise Problem(
+            Reason.RENDER_VERSION_UNKNOWN,
+            f"render version {version} is not one that this operator has: {known}",
+        )
+    return int(version)
+
+
+def _passing(spec: EngineSpec, observed: Observed) -> list[Problem]:
+    problems = []
+    if spec.query.replicas or spec.projections:
+        problems.append(
+            Problem(
+                Reason.FEATURE_NOT_AVAILABLE,
+                "this release starts neither spec.query nor spec.projections; run them beside it",
+                holds=False,
+            )
+        )
+    shrunk = [one for one in observed.claims if quantity(one.size) > quantity(spec.storage.size)]
+    if shrunk:
+        problems.append(
+            Problem(
+                Reason.STORAGE_SHRINK_REFUSED,
+                f"{shrunk[0].name} has {shrunk[0].size} and spec.storage.size is "
+                f"{spec.storage.size}; volumes do not shrink",
+                holds=False,
+            )
+        )
+    return problems
+
+
+def _hold(engine: UltraEngine) -> tuple[Action, ...]:
+    held = names.FINALIZER in engine.metadata.finalizers
+    return () if held else (SetFinalizer(present=True),)
+
+
+def _foundations(view: EngineView, observed: Observed) -> tuple[Action, ...]:
+    """What pods mount and what is made once: before the pods."""
+    actions: list[Action] = []
+    if not observed.has(Ref("Secret", f"{view.name}-hop")):
+        actions.append(MakeHopKey(shared.hop_secret(view, "")))
+    if observed.map is None:
+        actions.append(Create(shared.shard_map(view)))
+    return tuple(actions)
+
+
+def _children(
+    view: EngineView, observed: Observed, settled: Mapping[Ref, Settled]
+) -> tuple[Action, ...]:
+    live = {one.ref: one.digest for one in observed.objects}
+    actions: list[Action] = []
+    for manifest in render(view):
+        ref, rendered = ref_of(manifest), digest(manifest)
+        known = settled.get(ref)
+        if known is None or known.rendered != rendered or known.live != live.get(ref):
+            actions.append(Apply(manifest, rendered))
+    return tuple(actions)
+
+
+def _surplus(view: EngineView, observed: Observed) -> tuple[Action, ...]:
+    """Children of shards that are neither wished nor hold slots, and an unwished autoscaler."""
+    uid = view.engine.metadata.uid
+    scaler = Ref("HorizontalPodAutoscaler", f"{view.name}-gateway")
+    return tuple(
+        Delete(one.ref)
+        for one in observed.objects
+        if one.owner_uid == uid
+        and not one.deleting
+        and (
+            (
+                one.ref.kind in KINDS_OF_A_SHARD
+                and one.shard is not None
+                and one.shard not in view.shards
+            )
+            or (one.ref == scaler and view.engine.spec.gateway.autoscaling is None)
+        )
+    )
+
+
+def _larger_claims(view: EngineView, observed: Observed) -> tuple[Action, ...]:
+    size = view.engine.spec.storage.size
+    return tuple(
+        ExpandClaim(claim.name, size)
+        for claim in observed.claims
+        if not claim.deleting and quantity(claim.size) < quantity(size)
+    )

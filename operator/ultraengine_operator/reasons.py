@@ -1,0 +1,57 @@
+"""Every reason of every condition, once; each has a page under `docs/kubernetes/runbooks/`.
+
+A closed list: conditions are built from members of it alone, and a test compares the pages.
+"""
+
+import enum
+from typing import Final
+
+RUNBOOKS: Final = "docs/kubernetes/runbooks"
+
+
+class Reason(enum.StrEnum):
+    """Why a condition has its status."""
+
+    AS_WISHED = "AsWished"
+    SERVING = "Serving"
+    NOT_OBSERVED = "NotObserved"
+    CREATING = "Creating"
+    SHARDS_NOT_READY = "ShardsNotReady"
+    GATEWAY_NOT_READY = "GatewayNotReady"
+    ROLLING_RESTART = "RollingRestart"
+    WAITING_FOR_BUDGET = "WaitingForBudget"
+    DELETING = "Deleting"
+    PAUSED_BY_SPEC = "PausedBySpec"
+    PLAN_ONLY = "PlanOnly"
+    SPEC_INVALID = "SpecInvalid"
+    IMAGE_MISSING = "ImageMissing"
+    REPLICATION_NOT_AVAILABLE = "ReplicationNotAvailable"
+    FEATURE_NOT_AVAILABLE = "FeatureNotAvailable"
+    RENDER_VERSION_UNKNOWN = "RenderVersionUnknown"
+    SHARD_HOLDS_SLOTS = "ShardHoldsSlots"
+    STORAGE_SHRINK_REFUSED = "StorageShrinkRefused"
+    SHARD_MAP_MISSING = "ShardMapMissing"
+    SHARD_MAP_UNREADABLE = "ShardMapUnreadable"
+    VOLUMES_OF_ANOTHER_ENGINE = "VolumesOfAnotherEngine"
+    ROLLOUT_HALTED = "RolloutHalted"
+    DELETION_NOT_CONFIRMED = "DeletionNotConfirmed"
+    SNAPSHOT_NOT_AVAILABLE = "SnapshotNotAvailable"
+    APPLY_REFUSED = "ApplyRefused"
+
+    @property
+    def runbook(self) -> str:
+        """The page that says what to do."""
+        return f"{RUNBOOKS}/{self.value}.md"
+
+
+class Problem(Exception):
+    """A wish that cannot be met as it stands; it becomes the condition Stalled.
+
+    `holds` says whether everything else waits too, or only what the problem is about.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, holds: bool = True) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.holds = holds

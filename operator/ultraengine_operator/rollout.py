@@ -1,0 +1,119 @@
+"""Restarting shards for a new template: one pod at a time, each gated on the one before.
+
+StatefulSets are `OnDelete`: nothing restarts by itself. A pod that is not ready and has the old
+template may always be replaced, or a bad template could never be mended; otherwise every shard
+must be ready first. A replaced pod that is not ready in time halts this engine and the fleet.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+from ultraengine_operator.actions import RestartPod
+from ultraengine_operator.budget import Fleet, Standing, refusal
+from ultraengine_operator.observed import Observed, SeenPod
+from ultraengine_operator.reasons import Problem, Reason
+from ultraengine_operator.specs.view import EngineView
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """The next restart, or why there is none."""
+
+    actions: tuple[RestartPod, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    waiting: str | None = None
+    rolling: bool = False
+    standing: Standing = Standing.QUIET
+    look_again_s: float | None = None
+
+
+def timestamp_s(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def outdated(observed: Observed, shards: tuple[int, ...]) -> tuple[SeenPod, ...]:
+    """Pods whose template is not the newest of their set."""
+    found: list[SeenPod] = []
+    for shard in shards:
+        owner = observed.set_of(shard)
+        if owner is not None and owner.settled and owner.revision:
+            found += [
+                pod
+                for pod in observed.pods_of(shard)
+                if pod.revision != owner.revision and not pod.deleting
+            ]
+    return tuple(found)
+
+
+def unready(observed: Observed, shards: tuple[int, ...]) -> tuple[int, ...]:
+    """Shards without a ready pod that stays."""
+    return tuple(
+        shard
+        for shard in shards
+        if not any(pod.ready and not pod.deleting for pod in observed.pods_of(shard))
+    )
+
+
+def _overdue_s(observed: Observed, waiting: tuple[SeenPod, ...], now_s: float) -> float:
+    """The age of the oldest pod of the newest template that is not ready; 0 without one."""
+    ages = [
+        now_s - timestamp_s(pod.created)
+        for pod in observed.pods
+        if not pod.ready and not pod.deleting and pod not in waiting and pod.created
+    ]
+    return max(ages, default=0.0)
+
+
+def _standing(prior: Standing | None, *, unready: bool, old: bool, overdue: bool) -> Standing:
+    if not old and not unready:
+        return Standing.QUIET
+    if prior is None:
+        # First look since the start: who is away may be away because of us.
+        if overdue:
+            return Standing.FAILED if old else Standing.QUIET
+        return Standing.CHANGING if unready else Standing.QUIET
+    if prior is Standing.QUIET:
+        return Standing.QUIET
+    return Standing.FAILED if overdue else Standing.CHANGING
+
+
+def rollout(
+    view: EngineView, observed: Observed, *, fleet: Fleet, deadline_s: float, now_s: float
+) -> Rollout:
+    """The next pod to restart for an engine whose children are all applied."""
+    old = outdated(observed, view.shards)
+    away = unready(observed, view.shards)
+    begun = bool(observed.pods)
+    age_s = _overdue_s(observed, old, now_s)
+    key = f"{view.namespace}/{view.name}"
+    standing = _standing(
+        fleet.standings.get(key),
+        unready=bool(away) and begun,
+        old=bool(old),
+        overdue=age_s > deadline_s,
+    )
+    replaceable = [pod for pod in old if not pod.ready]
+    if standing is Standing.FAILED and not replaceable:
+        problem = Problem(
+            Reason.ROLLOUT_HALTED,
+            f"a restarted pod is not ready after {int(deadline_s)} s; shards away: "
+            f"{', '.join(map(str, away))}",
+            holds=False,
+        )
+        return Rollout(problems=(problem,), rolling=bool(old), standing=standing)
+    look_again_s = max(deadline_s - age_s, 0.0) + 1.0 if away and begun else None
+    if not old:
+        return Rollout(standing=standing, look_again_s=look_again_s)
+    if away and not replaceable:
+        return Rollout(rolling=True, standing=standing, look_again_s=look_again_s)
+    waiting = refusal(fleet, key)
+    if waiting is not None:
+        return Rollout(rolling=True, waiting=waiting, standing=standing)
+    chosen = replaceable[0] if replaceable else old[0]
+    return Rollout(
+        actions=(RestartPod(chosen.name, chosen.uid),),
+        rolling=True,
+        standing=Standing.CHANGING,
+        look_again_s=deadline_s,
+    )

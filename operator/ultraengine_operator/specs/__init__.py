@@ -1,0 +1,1 @@
+"""Builders: a view in, an object out; equal views give equal bytes."""

@@ -1,0 +1,183 @@
+"""A shard: its StatefulSet, Services, PodDisruptionBudget and Shard object."""
+
+from typing import Final
+
+from ultraengine.model.ids import ShardId
+from ultraengine_operator import names
+from ultraengine_operator.api.quantities import seconds
+from ultraengine_operator.specs.pods import (
+    container_security,
+    placement,
+    pod_security,
+    ports,
+    probes,
+    variable,
+)
+from ultraengine_operator.specs.view import EngineView, Manifest, child
+
+STARTUP_FAILURES: Final = 900
+"""Half an hour, at one look in two seconds: a long log replays before it answers."""
+GRACE_S: Final = 60
+
+
+def selector(view: EngineView, shard: int) -> dict[str, str]:
+    """Labels of one shard's pods."""
+    return names.labels(view.name, "engine", shard)
+
+
+def environment(view: EngineView, shard: int) -> list[Manifest]:
+    """What an engine pod is told."""
+    spec = view.engine.spec
+    told = {
+        "ULTRA_SHARD": str(shard),
+        "ULTRA_HOST": "0.0.0.0",  # noqa: S104 - the pod's own network.
+        "ULTRA_DATA": "/data",
+        "ULTRA_HOP_KEY": f"/etc/ultra/hop/{names.HOP_FILE}",
+        "ULTRA_MAP": f"/etc/ultra/map/{names.MAP_KEY}",
+        "ULTRA_ENGINE_UID": view.engine_uid,
+        "ULTRA_DOMAINS": ",".join(spec.domains),
+        "ULTRA_DURABILITY": spec.durability.lower(),
+    }
+    shots = spec.snapshots
+    if shots.commands is not None:
+        told["ULTRA_SNAPSHOT_COMMANDS"] = str(shots.commands)
+    if shots.interval is not None:
+        told["ULTRA_SNAPSHOT_INTERVAL_S"] = seconds(shots.interval)
+    if shots.replay_time is not None:
+        told["ULTRA_SNAPSHOT_REPLAY_S"] = seconds(shots.replay_time)
+    if shots.kept is not None:
+        told["ULTRA_SNAPSHOTS_KEPT"] = str(shots.kept)
+    if shots.mode is not None:
+        told["ULTRA_SNAPSHOT_MODE"] = shots.mode.lower()
+    told.update({setting.name: setting.value for setting in spec.settings})
+    return [variable(name, told[name]) for name in sorted(told)]
+
+
+def stateful_set(view: EngineView, shard: int) -> Manifest:
+    """The set of one shard's replicas. Pods are replaced by the operator alone (OnDelete)."""
+    spec = view.engine.spec
+    name = names.shard_name(view.name, shard)
+    chosen = selector(view, shard)
+    container: Manifest = {
+        "name": "engine",
+        "image": view.image,
+        "args": ["serve"],
+        "env": environment(view, shard),
+        "ports": ports(),
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own.
+            {"name": "hop", "mountPath": "/etc/ultra/hop", "readOnly": True},
+            {"name": "map", "mountPath": "/etc/ultra/map", "readOnly": True},
+        ],
+        **probes(startup_failures=STARTUP_FAILURES),
+    }
+    if spec.resources:
+        container["resources"] = spec.resources
+    claim: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {
+            "requests": {"storage": view.claim_sizes.get(shard, spec.storage.size)},
+        },
+    }
+    if spec.storage.storage_class_name is not None:
+        claim["storageClassName"] = spec.storage.storage_class_name
+    return child(
+        view, "StatefulSet", "apps/v1", name, "engine", shard=shard,
+        spec={
+            "serviceName": f"{name}-peers",
+            "replicas": 1,
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "OnDelete"},
+            "persistentVolumeClaimRetentionPolicy": {
+                "whenDeleted": "Retain", "whenScaled": "Retain",
+            },
+            "selector": {"matchLabels": chosen},
+            "template": {
+                "metadata": {"labels": chosen},
+                "spec": {
+                    "serviceAccountName": f"{view.name}-engine",
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": GRACE_S,
+                    "securityContext": pod_security(),
+                    "containers": [container],
+                    "volumes": [
+                        {"name": "tmp", "emptyDir": {}},
+                        {"name": "hop", "secret": {"secretName": f"{view.name}-hop"}},
+                        {"name": "map", "configMap": {"name": f"{view.name}-shardmap"}},
+                    ],
+                    **placement(view, names.labels(view.name, "engine")),
+                },
+            },
+            "volumeClaimTemplates": [
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "metadata": {
+                        "name": "data",
+                        "labels": {**chosen, names.ENGINE_UID: view.engine_uid},
+                    },
+                    "spec": claim,
+                }
+            ],
+        },
+    )  # fmt: skip
+
+
+def _service_ports() -> list[Manifest]:
+    return [
+        {"name": "http", "port": names.HTTP_PORT, "targetPort": "http", "protocol": "TCP"},
+        {"name": "admin", "port": names.ADMIN_PORT, "targetPort": "admin", "protocol": "TCP"},
+    ]
+
+
+def peers_service(view: EngineView, shard: int) -> Manifest:
+    """Stable names of the replicas, ready or not: they must find each other to become ready."""
+    return child(
+        view, "Service", "v1", f"{names.shard_name(view.name, shard)}-peers", "engine",
+        shard=shard,
+        spec={
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": selector(view, shard),
+            "ports": _service_ports(),
+        },
+    )  # fmt: skip
+
+
+def leader_service(view: EngineView, shard: int) -> Manifest:
+    """The address of a shard. With one replica each, the pod that is ready is the leader."""
+    return child(
+        view, "Service", "v1", names.shard_name(view.name, shard), "engine", shard=shard,
+        spec={"selector": selector(view, shard), "ports": _service_ports()},
+    )  # fmt: skip
+
+
+def disruption_budget(view: EngineView, shard: int) -> Manifest:
+    """At most one replica away; a pod that is not ready may always be evicted."""
+    return child(
+        view, "PodDisruptionBudget", "policy/v1", names.shard_name(view.name, shard), "engine",
+        shard=shard,
+        spec={
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selector(view, shard)},
+        },
+    )  # fmt: skip
+
+
+def shard_object(view: EngineView, shard: int) -> Manifest:
+    """What people see of a shard."""
+    ranges = view.shard_map.slots_of(ShardId(shard))
+    return child(
+        view, "Shard", names.API_VERSION, names.shard_name(view.name, shard), "engine",
+        shard=shard,
+        spec={
+            "engine": view.name,
+            "shard": shard,
+            "slots": [f"{start}-{end - 1}" for start, end in ranges],
+            "replicas": 1,
+        },
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+"""Builders, plan, conditions and election as functions of values."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ultraengine.router.shard_map import ShardMap
+from ultraengine_operator import names
+from ultraengine_operator.api.decode import engine_of
+from ultraengine_operator.api.quantities import quantity, seconds
+from ultraengine_operator.budget import Fleet, Standing, refusal
+from ultraengine_operator.conditions import Finding, conditions
+from ultraengine_operator.election import may_take, released, taken, watch
+from ultraengine_operator.observed import Observed, observed_of
+from ultraengine_operator.plan import Settings, plan, view_of
+from ultraengine_operator.reasons import RUNBOOKS, Problem, Reason
+from ultraengine_operator.specs.render import render
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def content(**spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "shop", "namespace": "default", "uid": "u1"},
+        "spec": {"image": "registry.example/ultraengine:1.2", **spec},
+    }
+
+
+FULL: dict[str, Any] = {
+    "shards": 2,
+    "durability": "Group",
+    "storage": {"size": "20Gi", "storageClassName": "fast"},
+    "snapshots": {"commands": 5, "interval": "1h30m", "replayTime": "10s", "kept": 2,
+                  "mode": "Inline"},
+    "resources": {"requests": {"cpu": "1"}},
+    "gateway": {"replicas": 3, "resources": {"limits": {"cpu": "2"}},
+                "autoscaling": {"maxReplicas": 9}, "apiKeysSecretName": "keys"},
+    "settings": [{"name": "ULTRA_COMPRESS", "value": "true"}],
+    "scheduling": {"nodeSelector": {"disk": "nvme"}, "tolerations": [{"operator": "Exists"}],
+                   "topologySpreadConstraints": [], "priorityClassName": "high"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "spec"), [("least", {}), ("full", FULL)])
+def test_children_are_byte_for_byte_those_on_file(name: str, spec: dict[str, Any]) -> None:
+    view, problems = view_of(engine_of(content(**spec)), Observed(), Settings())
+    rendered = msgspec.json.format(msgspec.json.encode(render(view)), indent=1)
+    assert problems == ()
+    assert rendered == (GOLDEN / f"{name}.json").read_bytes()
+
+
+def test_the_order_in_which_objects_are_seen_does_not_matter() -> None:
+    engine = engine_of(content(shards=3))
+    view, _ = view_of(engine, Observed(), Settings())
+    world = list(render(view))
+    for one in world:
+        one["metadata"].update(resourceVersion="1", generation=1, uid=one["metadata"]["name"])
+    plans = []
+    for seed in range(30):
+        random.Random(seed).shuffle(world)
+        objects = {seen.ref: one for one in world for seen in observed_of({_ref(one): one}).objects}
+        made = plan(engine, observed_of(objects), settled={}, fleet=Fleet({}),
+                    settings=Settings(), now_s=0.0)  # fmt: skip
+        plans.append(made)
+    assert all(one == plans[0] for one in plans)
+    assert len(plans[0].actions) > 15
+
+
+def _ref(one: dict[str, Any]) -> Any:
+    from ultraengine_operator.actions import ref_of  # noqa: PLC0415
+
+    return ref_of(one)
+
+
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [
+        ({"shards": 0}, "spec.shards: 0"),
+        ({"shards": "two"}, "$.spec.shards"),
+        ({"replicasPerShard": 4}, "spec.replicasPerShard: 4"),
+        ({"durability": "Async", "replicasPerShard": 2}, "Async"),
+        ({"domains": []}, "spec.domains"),
+        ({"storage": {"size": "1 GB"}}, "spec.storage.size"),
+        ({"snapshots": {"interval": "soon"}}, "spec.snapshots.interval"),
+        ({"gateway": {"replicas": 3, "autoscaling": {"maxReplicas": 2}}}, "maxReplicas"),
+        ({"settings": [{"name": "ULTRA_SHARD", "value": "1"}]}, "ULTRA_SHARD"),
+        ({"settings": [{"name": "ULTRA_A", "value": "1"}] * 2}, "twice"),
+    ],
+)
+def test_each_wrong_field_is_named(spec: dict[str, Any], part: str) -> None:
+    with pytest.raises(Problem) as caught:
+        engine_of(content(**spec))
+    assert caught.value.reason is Reason.SPEC_INVALID
+    assert part in caught.value.message
+
+
+def test_wishes_that_cannot_be_met_hold_everything_with_their_reason() -> None:
+    def reason(settings: Settings, **spec: Any) -> Reason:
+        made = plan(engine_of(content(**spec)), Observed(), settled={}, fleet=Fleet({}),
+                    settings=settings, now_s=0.0)  # fmt: skip
+        assert made.actions == ()
+        return made.problems[0].reason
+
+    assert reason(Settings(), replicasPerShard=2) is Reason.REPLICATION_NOT_AVAILABLE
+    assert reason(Settings(), image=None) is Reason.IMAGE_MISSING
+
+
+def test_query_and_projections_stall_and_leave_the_rest_going_on() -> None:
+    made = plan(engine_of(content(query={"replicas": 1})), Observed(), settled={},
+                fleet=Fleet({}), settings=Settings(), now_s=0.0)  # fmt: skip
+    assert made.problems[0].reason is Reason.FEATURE_NOT_AVAILABLE
+    assert made.actions
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1", 1), ("500m", 0.5), ("1k", 1000), ("10Gi", 10 * 2**30)]
+)
+def test_quantities_are_the_numbers_they_stand_for(text: str, number: float) -> None:
+    assert quantity(text) == number
+
+
+def test_durations_become_seconds() -> None:
+    assert [seconds(one) for one in ("30s", "1h30m", "250ms")] == ["30", "5400", "0.25"]
+
+
+def test_the_time_of_a_condition_changes_with_its_status_alone() -> None:
+    before = [{"type": "Ready", "status": "False", "lastTransitionTime": "t1"}]
+    same = Finding("Ready", "False", Reason.CREATING, "x" * 2_000)
+    other = Finding("Ready", "True", Reason.AS_WISHED)
+    kept = conditions([same], before=before, generation=2, now="t2")[0]
+    assert (kept.last_transition_time, len(kept.message)) == ("t1", 1_024)
+    assert (
+        conditions([other], before=before, generation=2, now="t2")[0].last_transition_time == "t2"
+    )
+
+
+def test_every_reason_has_its_page_and_every_page_its_reason() -> None:
+    pages = {path.stem for path in (ROOT / RUNBOOKS).glob("*.md")}
+    assert pages == {str(reason) for reason in Reason}
+
+
+def test_no_engine_is_disturbed_beyond_the_budget_or_after_a_failure() -> None:
+    changing = Fleet({"a": Standing.CHANGING, "b": Standing.QUIET})
+    assert refusal(changing, "a") is None
+    assert "a" in (refusal(changing, "b") or "")
+    assert "has failed" in (refusal(Fleet({"a": Standing.FAILED}, changing_max=9), "b") or "")
+    assert "not looked at" in (refusal(Fleet({}, unseen=2), "b") or "")
+    assert refusal(Fleet({"a": Standing.QUIET}), "b") is None
+
+
+def test_a_lease_is_taken_only_after_its_whole_duration_without_a_change() -> None:
+    lease = {"metadata": {"resourceVersion": "1"}, **taken({}, "one", "t")}
+    seen = watch(None, lease, 100.0)
+    assert not may_take(lease, seen, "two", 115.0)
+    assert may_take(lease, seen, "two", 115.1)
+    assert may_take(lease, seen, "one", 100.0)
+    assert may_take(released(lease, "t"), seen, "two", 100.0)
+    assert watch(seen, lease, 110.0) == seen
+    assert taken(lease, "two", "t")["spec"]["leaseTransitions"] == 1
+
+
+def test_the_first_map_covers_all_shards_evenly() -> None:
+    view, _ = view_of(engine_of(content(shards=3)), Observed(), Settings())
+    assert view.shard_map == ShardMap.even(3)
+    assert names.FINALIZER == "ultraengine.io/finalizer"

@@ -37,6 +37,7 @@ images() { # builds them and loads them into the nodes
       continue
     fi
     step "building ultraengine/$name:lab" build_image "Dockerfile.$name" "ultraengine/$name:lab" "$base"
+    step "listing what ultraengine/$name:lab holds" python3 "$LAB/sbom.py" "ultraengine/$name:lab" "$CACHE/sbom/$name.cdx.json"
     built+=("ultraengine/$name:lab")
   done
   docker images --filter reference='ultraengine/*:lab' --format 'lab: {{.Repository}}:{{.Tag}} {{.Size}}'

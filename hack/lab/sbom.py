@@ -2,7 +2,7 @@
 
     hack/lab/sbom.py IMAGE FILE
 
-The image itself is asked, not the lock: what the base brings, and what was not removed, is listed too.
+The image itself is asked, not the lock: what the base brings is listed too.
 """
 
 import json
@@ -11,20 +11,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+DOCKER = ("docker", "run", "--rm", "--network=none", "--read-only")
 DEBIAN = ("dpkg-query", "--show", "--showformat=${Package} ${Version} ${Architecture}\n")
 PYTHON = (
     "python",
     "-c",
-    "from importlib.metadata import distributions as all\n"
-    "for each in all(): print(each.metadata['Name'].lower(), each.version)",
+    (
+        "from importlib.metadata import distributions as all\n"
+        "for each in all(): print(each.metadata['Name'].lower(), each.version)"
+    ),
 )
 
 
 def lines(image: str, command: tuple[str, ...]) -> Iterator[list[str]]:
     program, *arguments = command
     done = subprocess.run(
-        ["docker", "run", "--rm", "--network=none", "--read-only", f"--entrypoint={program}", image]
-        + arguments,
+        [*DOCKER, f"--entrypoint={program}", image, *arguments],
         capture_output=True,
         text=True,
         check=True,

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2155,SC2016 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
+# shellcheck shell=bash disable=SC2034,SC2155,SC2016,SC2086 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
 # The product's images, from the Dockerfiles at the root, on a base image that can be had.
 
 readonly PUBLIC_BASE=python:3.11-slim-bookworm

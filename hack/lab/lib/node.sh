@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2155,SC2016 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
+# shellcheck shell=bash disable=SC2034,SC2155,SC2016,SC2086 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
 # The image of a node: Debian with systemd and containerd, kind's own entrypoint and units (from its Go module),
 # and the images of the control plane inside.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2155,SC2016 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
+# shellcheck shell=bash disable=SC2034,SC2155,SC2016,SC2086 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
 # The parts of a node: programs from Go modules, root file systems from Debian packages.
 
 readonly KUBELAB=kubelab-$(hash_of "$LAB/kubelab" $KUBERNETES_VERSION)

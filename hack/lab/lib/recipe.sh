@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2155,SC2016 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
+# shellcheck shell=bash disable=SC2034,SC2155,SC2016,SC2086 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
 # Versions and the cache.  A part is kept in $CACHE under a name that ends with the hash of all that
 # it is made from; a part whose hash is there already is not made again.
 

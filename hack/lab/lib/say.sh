@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2155,SC2016 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
+# shellcheck shell=bash disable=SC2034,SC2155,SC2016,SC2086 # sourced by hack/lab/lab; hashes that cannot fail; hooks expand in their own shell
 # What the lab says: each long step prints a line when it begins, and one with its time when it ends.
 
 say() { echo "lab: $*"; }

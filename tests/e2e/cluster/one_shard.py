@@ -2,7 +2,6 @@
 
 import http.client
 import json
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -128,9 +127,6 @@ class Bank:
     def _check_balance(self, address: str, paid: int) -> None:
         shop = request(address, "/v1/ledger/book/accounts/shop")
         assert shop["balance"] == str(paid), (shop, paid)
-
-    def keep(self, file: Path) -> None:
-        file.write_text(json.dumps({"sent": self.sent, "told": self.told}, indent=1))
 
 
 def request(address: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

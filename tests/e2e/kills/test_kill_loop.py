@@ -199,7 +199,7 @@ async def lane(directory: Path, seed: int, cycles: int) -> None:
     assert len(set(offsets)) == len(offsets), "every command has an offset of its own"
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(max(1800, 10 * CYCLES))
 async def test_no_acknowledged_command_is_lost_or_done_twice(tmp_path: Path) -> None:
     lanes = [
         lane(tmp_path / f"lane-{number}", SEED + number, CYCLES // LANES) for number in range(LANES)

@@ -25,8 +25,7 @@ from ultraengine.ports import Disk, DiskFull, File
 
 RESERVE_PATH: Final = "RESERVE"
 _CHUNK: Final = bytes(1024 * 1024)
-_SYNC_EVERY_BYTES: Final = 1024 * 1024
-"""Bounds how long another file's flush can stand behind the zeros."""
+"""Written and synced at once: bounds how long another file's flush can stand behind the zeros."""
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -174,8 +173,7 @@ class Space:
             length = min(len(_CHUNK), file_bytes - position)
             file.pwrite(memoryview(_CHUNK)[:length], position)
             position += length
-            if position % _SYNC_EVERY_BYTES == 0 or position == file_bytes:
-                sync_fresh(file)
+            sync_fresh(file)
             self._between_chunks()
 
 

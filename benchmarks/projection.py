@@ -24,7 +24,6 @@ import os
 import random
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
@@ -41,7 +40,6 @@ from ultraengine.domains.ledger.events import AccountOpened, Transferred
 from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.feed.source import Consumer, FeedPage
 from ultraengine.log.serializer import serializers
-from ultraengine.main import SWITCH_INTERVAL_S
 from ultraengine.model.command import Command
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.limits import ProjectionLimits
@@ -55,7 +53,6 @@ from ultraengine.projection.targets import open_target
 from ultraengine.testing.memory_feed import GroupLog
 from ultraengine_adapters.local.clock import SystemClock
 
-sys.setswitchinterval(SWITCH_INTERVAL_S)
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 ITEMS = 100

@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -27,7 +26,7 @@ from ultraengine.cli.projecting import (
     read_world,
 )
 from ultraengine.feed.remote.driver import HttpFeed
-from ultraengine.main import SWITCH_INTERVAL_S, ExitCode, configure_logging
+from ultraengine.main import ExitCode, configure_logging
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.projection.driver import TargetWorker
 from ultraengine.projection.process.driver import ProjectionProcess
@@ -76,8 +75,6 @@ def run(options: argparse.Namespace) -> int:
     configure_logging(dev=options.dev)
     if options.nice:
         os.nice(options.nice)
-    # Groups are projected on another thread; the loop sends batches meanwhile.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     return int(uvloop.run(_run(options, world, limits, targets, feed)))
 
 

@@ -4,10 +4,10 @@
     turn   each reading: groups that wait -> `Former` -> one transaction per set
     idle   aggregates, partitions; then wait for groups or for the next look
 
-While one batch is being written the next one is formed (`forming/`).  A batch is as large as what
-waits, up to its limits: small and at once when caught up, large when behind.  Exactly once rests
-on the target alone (`Target.write` moves rows and positions together, from where they were believed
-to be); whatever happens here, a new start reads the positions and goes on.
+While one batch is being written the next one is formed.  A batch is as large as what waits, up to
+its limits: small and at once when caught up, large when behind.  Exactly once rests on the target
+alone (`Target.write` moves rows and positions together, from where they were believed to be);
+whatever happens here, a new start reads the positions and goes on.
 
 A database that is away costs the engine nothing: the breaker opens, reading stops when the inboxes
 are full, and the log keeps what the slot has not confirmed.
@@ -25,11 +25,11 @@ from ultraengine.feed.source import FeedSource
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.limits import DEFAULT_PROJECTION_LIMITS, ProjectionLimits
+from ultraengine.model.outcome import CommittedGroup
 from ultraengine.ports import Clock
 from ultraengine.projection.breaker import Breaker, BreakerState
 from ultraengine.projection.confirming.driver import Slots, lowest
 from ultraengine.projection.decode import WHOLE, Decoder
-from ultraengine.projection.forming.driver import Readers, form
 from ultraengine.projection.keeping.driver import Keeper
 from ultraengine.projection.projector import (
     REASON_CHARS_MAX,
@@ -99,7 +99,7 @@ class TargetWorker:
         self._slots = Slots(source, target.name, limits.confirm_s)
         self._shards: tuple[ShardId, ...] = ()
         self._readings: list[Reading] = []
-        self._readers: dict[int, Readers] = {}
+        self._readers: dict[int, dict[ShardId, tuple[Reader, asyncio.Task[None]]]] = {}
         """By the identity of the reading."""
         self._standing: dict[SetKey, Mapping[ShardId, Checkpoint]] = {}
         """Positions of sets that hold the log and are not followed."""
@@ -352,9 +352,7 @@ class TargetWorker:
 
     async def _advance(self, reading: Reading) -> bool:
         """Form a batch of what waits and begin to write it; False when nothing waits."""
-        former, first_times, poison = await form(
-            reading, self._former, self._readers[id(reading)], self._limits, self._clock
-        )
+        former, first_times, poison = await self._form(reading)
         if former.groups:
             await self._settle()
             if reading in self._readings:
@@ -367,10 +365,6 @@ class TargetWorker:
                 await self._park(reading, poison)
         return bool(former.groups) or poison is not None
 
-    def _former(self, reading: Reading) -> Former:
-        members = [member.declared for member in reading.members]
-        return Former(members, self._decoder, reading.taken, self._hooks)
-
     async def _park(self, reading: Reading, poison: Poison) -> None:
         """What came before is written; nothing goes past it."""
         for member in reading.members:
@@ -378,6 +372,37 @@ class TargetWorker:
                 await self._keeper.park(member.of, poison.parked)
         await self._close_reading(reading)
         self._look_soon()
+
+    async def _form(self, reading: Reading) -> tuple[Former, dict[ShardId, Instant], Poison | None]:
+        """Project what waits, up to the limits.  Ends before an event that is poison."""
+        limits, readers = self._limits, self._readers[id(reading)]
+        former, taken = self._former(reading), list[CommittedGroup]()
+        first_times: dict[ShardId, Instant] = {}
+        groups_max = 1 if reading.one_by_one else None
+        while (
+            len(taken) != groups_max
+            and former.rows < limits.batch_rows_max
+            and former.bytes < limits.batch_bytes_max
+        ):
+            group = reading.next_group()
+            if group is None:
+                break
+            poison = former.take(group, self._clock.now())
+            if poison is not None:
+                reading.inboxes[group.shard].put_back(group)
+                former = self._former(reading)
+                for group in taken:
+                    former.take(group, self._clock.now())
+                return former, first_times, poison
+            taken.append(group)
+            first_times.setdefault(group.shard, group.time)
+            readers[group.shard][0].took()
+            await asyncio.sleep(0)  # One group at a time: health and metrics are answered too.
+        return former, first_times, None
+
+    def _former(self, reading: Reading) -> Former:
+        members = [member.declared for member in reading.members]
+        return Former(members, self._decoder, reading.taken, self._hooks)
 
     async def _begin(
         self, reading: Reading, formed: Formed, first_times: Mapping[ShardId, Instant]

@@ -51,24 +51,23 @@ class Inbox:
     def receive(self, page: FeedPage) -> None:
         """Keep a page."""
         self.groups.extend(page.groups)
-        self.bytes += sum(map(group_bytes, page.groups))
+        self.bytes += sum(map(_size, page.groups))
         self.end = page.end
         self.end_time = page.end_time
 
     def take(self) -> CommittedGroup:
         """The oldest group."""
         group = self.groups.popleft()
-        self.bytes -= group_bytes(group)
+        self.bytes -= _size(group)
         return group
 
     def put_back(self, group: CommittedGroup) -> None:
         """It was not used after all."""
         self.groups.appendleft(group)
-        self.bytes += group_bytes(group)
+        self.bytes += _size(group)
 
 
-def group_bytes(group: CommittedGroup) -> int:
-    """Payload of a group."""
+def _size(group: CommittedGroup) -> int:
     return len(group.commands) + len(group.outcomes)
 
 

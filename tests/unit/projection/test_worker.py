@@ -1,7 +1,6 @@
 """The worker of one target, beside a feed and a database that come and go."""
 
 import asyncio
-import threading
 from typing import Any
 
 import msgspec
@@ -32,19 +31,12 @@ from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.projection.breaker import BreakerState
-from ultraengine.projection.forming import driver as forming
 from ultraengine.projection.projector import ProjectionHooks, Written
 from ultraengine.projection.target import Fenced, Request, RowRefused, SetState
 from ultraengine.testing.memory_feed import GroupLog, MemoryFeed
 from ultraengine.testing.memory_target import MemoryDatabase, MemoryTarget
 
 SLOT = "projection.memory"
-
-
-@pytest.fixture(autouse=True, params=[0, 1 << 40], ids=["on another thread", "on the loop"])
-def forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every story with groups that are all large, or all small."""
-    monkeypatch.setattr(forming, "THREAD_BYTES", request.param)
 
 
 def states(database: MemoryDatabase, name: str = "shop") -> dict[int, SetState]:
@@ -511,26 +503,6 @@ async def test_hooks_after_see_each_batch_and_may_fail() -> None:
     assert len(seen) == database.writes == worker.view().hook_failures
     assert seen[-1].moved[0].after.offset == log.end
     assert sum(written.rows for written in seen) == worker.view().rows["shop"]
-
-
-async def test_the_loop_goes_on_while_a_large_group_is_projected(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(forming, "THREAD_BYTES", 0)
-    begun, released = threading.Event(), threading.Event()
-
-    def hold(_projection: str, event: Any, _source: Any) -> Any:
-        begun.set()
-        assert released.wait(60), "the loop stood still"
-        return event
-
-    log, database = busy_log(0, 10), MemoryDatabase()
-    worker, _ = make_worker(database, MemoryFeed([log]), hooks=ProjectionHooks(before=(hold,)))
-    async with working(worker) as task:
-        await until(begun.is_set, task)
-        released.set()
-        await until(lambda: holds(database, [log]), task)
-    assert not is_parked(database)
 
 
 async def test_newer_and_unknown_sets_are_left_alone() -> None:

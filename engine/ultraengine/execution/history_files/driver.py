@@ -60,15 +60,14 @@ Decode = Callable[[bytes], Sequence[Any]]
 class _Segment:
     """An open segment file with its index."""
 
-    __slots__ = ("file", "index", "path", "synced", "unsynced_bytes")
+    __slots__ = ("file", "index", "path", "unsynced_bytes")
 
     def __init__(self, path: str, file: File, index: SegmentIndex) -> None:
         self.path = path
         self.file = file
         self.index = index
-        self.synced = True
         self.unsynced_bytes = 0
-        """Written since the last sync, about."""
+        """Written since the last sync; a write that is tried again counts twice."""
 
 
 class HistoryFile:
@@ -263,9 +262,8 @@ class HistoryFile:
         if first < segment.index.ends:
             return  # An earlier attempt wrote these, and failed at a later segment.
         data = encode_records(placed)
-        segment.synced = False
-        segment.file.pwrite(data, first)
         segment.unsynced_bytes += len(data)
+        segment.file.pwrite(data, first)
         segment.index.note(placed, first + len(data))
 
     def _create(self, number: int, first_offset: int) -> _Segment:
@@ -273,8 +271,9 @@ class HistoryFile:
         if number:
             with self._lock:
                 before = self._open[number - 1]
-            before.synced = False
-            before.file.pwrite(before.index.encode(), before.index.ends)
+            index = before.index.encode()
+            before.unsynced_bytes += len(index)
+            before.file.pwrite(index, before.index.ends)
             # Synced here, so that segments that only snapshots would sync do not pile up.
             self._sync(before)
         path = self._path(number)
@@ -288,7 +287,8 @@ class HistoryFile:
             file.close()
             raise
         segment = _Segment(path, file, SegmentIndex())
-        segment.synced = self._directory_synced = False
+        segment.unsynced_bytes = HEADER_BYTES
+        self._directory_synced = False
         with self._lock:
             self._firsts.append(first_offset)
             self._keep(number, segment)
@@ -319,13 +319,12 @@ class HistoryFile:
         """Sync one file.  A sync is never tried again after an error: it might lie."""
         if self._sync_error is not None:
             raise self._sync_error
-        if not segment.synced:
+        if segment.unsynced_bytes:
             try:
                 segment.file.sync()
             except OSError as error:
                 self._sync_error = error
                 raise
-            segment.synced = True
             segment.unsynced_bytes = 0
 
     # --- read --------------------------------------------------------------------------------

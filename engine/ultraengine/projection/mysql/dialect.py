@@ -264,14 +264,20 @@ class MysqlDialect(Dialect):
         ours = (f"{projection}_", self.serving_view(projection))
         return name.startswith(ours) and name.endswith((NEXT, LAST))
 
+    @property
+    def rename_waits(self) -> bool:
+        """Whether a rename stands behind readers, as long as the session lets it."""
+        return self.flavor is Flavor.MYSQL
+
     def rename_views(self, wanted: Collection[str], shown: Collection[str]) -> str:
         """The statement that shows the prepared views and hides all that are shown.
 
-        It is refused at once when anybody reads one of them (`statements.HELD`).
+        Where it does not wait, it is refused at once when anybody reads one of them
+        (`statements.HELD`).
         """
         moves = [(one, one + LAST) for one in shown] + [(one + NEXT, one) for one in wanted]
         (first, then), *others = moves
-        at_once = " NOWAIT" if self.flavor is Flavor.MARIADB else ""
+        at_once = "" if self.rename_waits else " NOWAIT"
         return ", ".join(
             (
                 f"RENAME TABLE {self.quote(first)}{at_once} TO {self.quote(then)}",

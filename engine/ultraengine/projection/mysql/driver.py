@@ -239,7 +239,8 @@ class MysqlTarget:
 
         Raises `ServerError` when there was none: the worker comes back to it.
         """
-        for left in reversed(range(round(self._lock_wait_s / SWAP_PAUSE_S))):
+        tries = 1 if self._sql.rename_waits else round(self._lock_wait_s / SWAP_PAUSE_S)
+        for left in reversed(range(tries)):
             try:
                 await session.run(rename)
             except ServerError as error:

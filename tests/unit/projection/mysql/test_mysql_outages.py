@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -26,8 +26,10 @@ from tests.unit.projection.mysql.proxy import Fault, Proxy, proxied
 from tests.unit.projection.mysql.test_mysql_target import read
 
 from ultraengine.model.ids import Instant
-from ultraengine.projection.mysql.dialect import MysqlDialect
+from ultraengine.projection.mysql.dialect import Flavor, MysqlDialect
 from ultraengine.projection.mysql.driver import MysqlTarget
+from ultraengine.projection.mysql.session.driver import ServerError, Session
+from ultraengine.projection.mysql.statements import HELD
 from ultraengine.projection.target import (
     ProjectionSet,
     RowRefused,
@@ -235,6 +237,28 @@ async def test_a_swap_waits_for_a_reader_only_so_long_and_is_tried_again(
             await reader.run("COMMIT")
             await target.serve(second, PROBE, NOW)
             assert await reader.run("SELECT name FROM probe_known") == [("2",)]
+
+
+class Refusing:
+    """A server on which somebody always reads."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    async def run(self, _statement: str) -> None:
+        self.tries += 1
+        raise ServerError(HELD, "Lock wait timeout exceeded")
+
+
+async def test_a_rename_that_waits_by_itself_is_not_tried_again_and_again() -> None:
+    target, tries = MysqlTarget("probe", "mysql://nobody@localhost/none", lock_wait_s=1), []
+    for flavor in Flavor:
+        server = Refusing()
+        target._sql = MysqlDialect(flavor)
+        with pytest.raises(ServerError):
+            await target._swap(cast("Session", server), "RENAME TABLE a TO b")
+        tries.append((flavor, server.tries))
+    assert tries == [(Flavor.MARIADB, 200), (Flavor.MYSQL, 1)]
 
 
 SWAPS = 60

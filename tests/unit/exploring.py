@@ -1,7 +1,9 @@
 """Walks every state of a world, breadth first, so that a trace found is a shortest one."""
 
+import argparse
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import NamedTuple, TypeVar
 
@@ -68,3 +70,34 @@ def _trace(came: dict[bytes, tuple[bytes, str] | None], key: bytes) -> tuple[str
         key, name = step
         steps.append(name)
     return tuple(reversed(steps))
+
+
+def campaign(
+    about: str | None,
+    walks: Mapping[str, Callable[[int], Explored]],
+    mutants: Callable[[], Iterable[str]],
+    *,
+    states_max: int,
+) -> None:
+    """The command line of larger walks: walk those named, or all, and print a row for each.
+
+    A walk gets the number of states that it may see.  `mutants` gives the rows of the table of
+    switched-off clauses.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--walk", action="append", choices=sorted(walks))
+    parser.add_argument("--states-max", type=int, default=states_max)
+    parser.add_argument("--mutants", action="store_true", help="the table of switched-off clauses")
+    options = parser.parse_args()
+    if options.mutants:
+        for row in mutants():
+            print(row, flush=True)
+        return
+    for name in options.walk or walks:
+        began = time.process_time()
+        found = walks[name](options.states_max)
+        spent = time.process_time() - began
+        verdict = found.violation or ("all" if found.complete else "as many as allowed")
+        print(f"{name} | {found.states} | {verdict} | {spent:.0f} s", flush=True)
+        if found.trace:
+            raise SystemExit("\n".join(found.trace))

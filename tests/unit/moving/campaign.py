@@ -1,9 +1,9 @@
 """Larger walks than a test has time for: `make explore-moves`, results in `docs/slot-moves.md`."""
 
-import argparse
-import time
+from collections.abc import Iterator
+from functools import partial
 
-from tests.unit.exploring import explore
+from tests.unit.exploring import Explored, campaign, explore
 from tests.unit.moving.mutants import MUTANTS, find
 from tests.unit.moving.world import Budget, Violated, check, first, moves
 
@@ -23,35 +23,21 @@ WALKS = {
 }
 
 
-def main() -> None:
-    """Walk those named, or all, and print a row for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--walk", action="append", choices=sorted(WALKS))
-    parser.add_argument("--states-max", type=int, default=1_000_000)
-    parser.add_argument("--mutants", action="store_true", help="the table of switched-off clauses")
-    options = parser.parse_args()
-    if options.mutants:
-        for mutant in MUTANTS:
-            found = find(mutant)
-            trace = "; ".join(found.trace or ("nothing found",))
-            print(f"| {mutant.clause} | {trace} | {found.violation} |", flush=True)
-        return
-    for name in options.walk or WALKS:
-        budget, shards = WALKS[name]
-        began = time.process_time()
-        found = explore(
-            first(budget, shards),
-            moves=moves,
-            check=check,
-            violated=Violated,
-            states_max=options.states_max,
-        )
-        spent = time.process_time() - began
-        verdict = found.violation or ("all" if found.complete else "as many as allowed")
-        print(f"{name} | {found.states} | {verdict} | {spent:.0f} s", flush=True)
-        if found.trace:
-            raise SystemExit("\n".join(found.trace))
+def walk(budget: Budget, shards: int, states_max: int) -> Explored:
+    """One of `WALKS`."""
+    return explore(
+        first(budget, shards), moves=moves, check=check, violated=Violated, states_max=states_max
+    )
+
+
+def mutants() -> Iterator[str]:
+    """A row for each switched-off clause."""
+    for mutant in MUTANTS:
+        found = find(mutant)
+        trace = "; ".join(found.trace or ("nothing found",))
+        yield f"| {mutant.clause} | {trace} | {found.violation} |"
 
 
 if __name__ == "__main__":
-    main()
+    named = {name: partial(walk, *one) for name, one in WALKS.items()}
+    campaign(__doc__, named, mutants, states_max=1_000_000)

@@ -1,8 +1,9 @@
 """Larger walks than a test has time for: `make explore`, results in `docs/protocol.md`."""
 
-import argparse
-import time
+from collections.abc import Iterator
+from functools import partial
 
+from tests.unit.exploring import Explored, campaign
 from tests.unit.replication.explorer import explore
 from tests.unit.replication.mutants import MUTANTS, find
 from tests.unit.replication.world import Budget, bootstrapped
@@ -25,31 +26,19 @@ WALKS = {
 }  # fmt: skip
 
 
-def main() -> None:
-    """Walk those named, or all, and print a row for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--walk", action="append", choices=sorted(WALKS))
-    parser.add_argument("--states-max", type=int, default=3_000_000)
-    parser.add_argument("--mutants", action="store_true", help="the table of switched-off clauses")
-    options = parser.parse_args()
-    if options.mutants:
-        for mutant in MUTANTS:
-            before, found = find(mutant)
-            trace = "; ".join((*before, *(found.trace or ("nothing found",))))
-            print(f"| {mutant.clause} | {trace} | {found.violation} |")
-        return
-    for name in options.walk or WALKS:
-        budget, replicas, min_isr, spare = WALKS[name]
-        began = time.process_time()
-        found = explore(
-            bootstrapped(budget, replicas, min_isr, spare), states_max=options.states_max
-        )
-        spent = time.process_time() - began
-        verdict = found.violation or ("all" if found.complete else "as many as allowed")
-        print(f"{name} | {found.states} | {verdict} | {spent:.0f} s", flush=True)
-        if found.trace:
-            raise SystemExit("\n".join(found.trace))
+def walk(budget: Budget, replicas: int, min_isr: int, spare: int, states_max: int) -> Explored:
+    """One of `WALKS`."""
+    return explore(bootstrapped(budget, replicas, min_isr, spare), states_max=states_max)
+
+
+def mutants() -> Iterator[str]:
+    """A row for each switched-off clause."""
+    for mutant in MUTANTS:
+        before, found = find(mutant)
+        trace = "; ".join((*before, *(found.trace or ("nothing found",))))
+        yield f"| {mutant.clause} | {trace} | {found.violation} |"
 
 
 if __name__ == "__main__":
-    main()
+    named = {name: partial(walk, *one) for name, one in WALKS.items()}
+    campaign(__doc__, named, mutants, states_max=3_000_000)

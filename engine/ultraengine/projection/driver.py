@@ -1,7 +1,7 @@
 """The loop of one target: groups in, transactions out, and nothing is lost or written twice.
 
     look   requests and sets -> `sets.plan` -> deeds; readings for what is to be followed
-    turn   each reading: groups that wait -> `Former` -> one transaction per set
+    turn   each reading: groups that wait -> `Forming` -> one transaction per set
     idle   aggregates, partitions; then wait for groups or for the next look
 
 While one batch is being written the next one is formed.  A batch is as large as what waits, up to
@@ -25,17 +25,16 @@ from ultraengine.feed.source import FeedSource
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.limits import DEFAULT_PROJECTION_LIMITS, ProjectionLimits
-from ultraengine.model.outcome import CommittedGroup
 from ultraengine.ports import Clock
 from ultraengine.projection.breaker import Breaker, BreakerState
 from ultraengine.projection.confirming.driver import Slots, lowest
 from ultraengine.projection.decode import WHOLE, Decoder
+from ultraengine.projection.forming.driver import Forming
 from ultraengine.projection.keeping.driver import Keeper
 from ultraengine.projection.projector import (
     REASON_CHARS_MAX,
     Declared,
     Formed,
-    Former,
     Poison,
     ProjectionHooks,
     Written,
@@ -352,11 +351,13 @@ class TargetWorker:
 
     async def _advance(self, reading: Reading) -> bool:
         """Form a batch of what waits and begin to write it; False when nothing waits."""
-        former, first_times, poison = await self._form(reading)
+        readers = {shard: reader for shard, (reader, _) in self._readers[id(reading)].items()}
+        forming = Forming(reading, readers, self._decoder, self._hooks, self._limits, self._clock)
+        former, poison = await forming.run()
         if former.groups:
             await self._settle()
             if reading in self._readings:
-                await self._begin(reading, former.finish(), first_times)
+                await self._begin(reading, former.finish(), forming.first_times)
         elif poison is None and (lost := reading.lost(self._clock.now())) is not None:
             poison = Poison(None, lost)
         if poison is not None:
@@ -372,37 +373,6 @@ class TargetWorker:
                 await self._keeper.park(member.of, poison.parked)
         await self._close_reading(reading)
         self._look_soon()
-
-    async def _form(self, reading: Reading) -> tuple[Former, dict[ShardId, Instant], Poison | None]:
-        """Project what waits, up to the limits.  Ends before an event that is poison."""
-        limits, readers = self._limits, self._readers[id(reading)]
-        former, taken = self._former(reading), list[CommittedGroup]()
-        first_times: dict[ShardId, Instant] = {}
-        groups_max = 1 if reading.one_by_one else None
-        while (
-            len(taken) != groups_max
-            and former.rows < limits.batch_rows_max
-            and former.bytes < limits.batch_bytes_max
-        ):
-            group = reading.next_group()
-            if group is None:
-                break
-            poison = former.take(group, self._clock.now())
-            if poison is not None:
-                reading.inboxes[group.shard].put_back(group)
-                former = self._former(reading)
-                for group in taken:
-                    former.take(group, self._clock.now())
-                return former, first_times, poison
-            taken.append(group)
-            first_times.setdefault(group.shard, group.time)
-            readers[group.shard][0].took()
-            await asyncio.sleep(0)  # One group at a time: health and metrics are answered too.
-        return former, first_times, None
-
-    def _former(self, reading: Reading) -> Former:
-        members = [member.declared for member in reading.members]
-        return Former(members, self._decoder, reading.taken, self._hooks)
 
     async def _begin(
         self, reading: Reading, formed: Formed, first_times: Mapping[ShardId, Instant]

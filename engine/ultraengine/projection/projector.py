@@ -9,8 +9,8 @@ An event that a projection cannot take is *poison*: nothing of its group is kept
 writes what came before and parks the projection there.  Nothing is ever left out.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 
@@ -23,6 +23,8 @@ from ultraengine.projection.decode import WHOLE, Decoder, Undecodable
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.target import START, Checkpoint, Moved, Parked
 
+STEP_EVENTS: Final = 100
+"""Events between two stops: about a millisecond."""
 REASON_CHARS_MAX: Final = 1_000
 """A reason is kept in the target: what a raised error says beyond this is cut."""
 
@@ -156,9 +158,20 @@ class Former:
         return self._before.get(shard, START) if moved is None else moved.after
 
     def take(self, group: CommittedGroup, now: Instant) -> Poison | None:
-        """Project the part of a group that is new; None = it is in the batches.
+        """`steps` without stops: None = the group is in the batches."""
+        steps = self.steps(group, now)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return cast("Poison | None", end.value)
 
-        Raises `InvariantBroken` when commands are missing between the position and the group.
+    def steps(self, group: CommittedGroup, now: Instant) -> Generator[None, None, Poison | None]:
+        """Project the part of a group that is new, in steps of `STEP_EVENTS`.
+
+        Returns None when it is in the batches.  Whoever writes meanwhile gets his turn between
+        two steps.  Raises `InvariantBroken` when commands are missing between the position and
+        the group.
         """
         before = self.position(group.shard)
         if group.base_offset > before.offset:
@@ -171,6 +184,7 @@ class Former:
         if group.offset_end <= before.offset:
             return None
         name: str | None = None
+        left = STEP_EVENTS
         source, hooks, by_domain = self._decoder.source, self._hooks, self._by_domain
         try:
             for domain, event in self._decoder.events(group, before.offset):
@@ -183,6 +197,10 @@ class Former:
                     else:
                         projection.project(event, source, batch)
                 name = None
+                left -= 1
+                if not left:
+                    left = STEP_EVENTS
+                    yield
         except Undecodable as error:
             return Poison(None, Parked(group.shard, error.offset, WHOLE, error.reason, now))
         except Exception as error:  # noqa: BLE001  (whatever a projection raises parks it)

@@ -12,7 +12,6 @@ A batch is one transaction:
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, Final
 
 import asyncpg
@@ -25,6 +24,7 @@ from ultraengine.model.projection import Projection, Table
 from ultraengine.projection.added_indexes import create_whole
 from ultraengine.projection.engine_tables import engine_tables
 from ultraengine.projection.fold import Batch, CurrentRows
+from ultraengine.projection.postgres import rows as binary
 from ultraengine.projection.postgres import statements as sql
 from ultraengine.projection.postgres.dialect import (
     DAY_US,
@@ -39,7 +39,6 @@ from ultraengine.projection.postgres.dialect import (
     slices_ahead,
     slices_of,
 )
-from ultraengine.projection.postgres.rows import SIGNATURE, TRAILER, encode, kinds, lead
 from ultraengine.projection.postgres.session.driver import Connection, Session
 from ultraengine.projection.target import (
     START,
@@ -318,22 +317,22 @@ class PostgresTarget:
         shapes: Sequence[tuple[int, Sequence[Sequence[Any]]]] = (),
     ) -> None:
         """`rows` as they are, or groups of them with their shape before each."""
-        columns = kinds(table.columns)
+        columns = binary.kinds(table.columns)
         width = len(columns)
-        groups = [(lead(width), rows)]
+        groups = [(binary.lead(width), rows)]
         if shapes:
-            groups = [(lead(width + 1, shape), some) for shape, some in shapes]
+            groups = [(binary.lead(width + 1, shape), some) for shape, some in shapes]
         # In the order of the key, neighbours in the index are filled one after the other.  For
         # the server that is two fifths less work, far more than sorting costs here.
-        by_key = itemgetter(*range(len(table.key)))
+        key_width = len(table.key)
 
         async def source() -> AsyncIterator[bytes]:
-            yield SIGNATURE
+            yield binary.SIGNATURE
             for first, unsorted in groups:
-                some = sorted(unsorted, key=by_key)
+                some = binary.in_key_order(unsorted, key_width)
                 for start in range(0, len(some), CHUNK_ROWS):
-                    yield encode(first, columns, some[start : start + CHUNK_ROWS])
-            yield TRAILER
+                    yield binary.encode(first, columns, some[start : start + CHUNK_ROWS])
+            yield binary.TRAILER
 
         await database.copy_to_table(
             self._sql.identifier(into),

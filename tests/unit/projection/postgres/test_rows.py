@@ -41,6 +41,21 @@ def test_the_compiled_encoder_gives_the_bytes_of_its_reference(given_rows: list[
     assert rows.encode(first, EVERY, [list(row) for row in given_rows]) == expected
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["", "a", "ab", "b", "ü"]), st.integers(-2, 2), st.text(), st.none()
+        )
+    ),
+    st.integers(1, 3),
+)
+def test_rows_are_put_in_the_order_of_their_key_and_equal_keys_stay_as_they_came(
+    given_rows: list[Any], width: int
+) -> None:
+    ordered = sorted(given_rows, key=lambda row: row[:width])
+    assert rows.in_key_order(given_rows, width) == ordered
+
+
 WRONG: list[tuple[bytes, Any]] = [
     (b"i", 2**63), (b"i", -(2**63) - 1), (b"i", "1"), (b"i", 1.0),
     (b"a", 10**38), (b"a", -(10**38)), (b"a", 1.5), (b"a", 10**400), (b"a", "1"),

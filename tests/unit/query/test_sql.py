@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from tests.unit.query.world import CURSORS, ROUTES, asked
 
 import ultraengine.query
+from ultraengine.domains.ledger.days import ASSET_DAY
 from ultraengine.domains.ledger.sql_reads import SQL_READS
 from ultraengine.domains.ledger.sql_statement import STATEMENT
-from ultraengine.domains.ledger.tables import ASSET_DAY, TABLES
+from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.model.errors import EngineError, InvariantBroken
+from ultraengine.model.exact import expanded
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.model.projection import Aggregate, ColumnType
@@ -39,7 +41,7 @@ from ultraengine.query.positions import Position
 from ultraengine.query.reader import SLICES_MAX, Behind, ask, look
 from ultraengine.query.readers.sqlite.dialect import SqliteReadDialect
 from ultraengine.query.routes import SqlRoutes
-from ultraengine.query.sql import Moment, Scope, expanded, prefix_end, statements
+from ultraengine.query.sql import Moment, Scope, prefix_end, statements
 from ultraengine.query.values import SCHEMAS
 from ultraengine.testing.projection_tables import FACT, PROBE
 

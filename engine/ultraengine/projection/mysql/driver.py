@@ -346,6 +346,9 @@ class MysqlTarget:
                 if days:
                     of_slice = (of.projection, of.build, aggregate.table.name)
                     await session.many(statements.TOUCH, [(*of_slice, day) for day in days])
+                    if aggregate.carried:
+                        later = self._sql.touch_later(aggregate, of.projection, of.suffix)
+                        await session.change(later, *of_slice, days[0])
 
     async def _move(self, session: Session, of: ProjectionSet, moved: Moved) -> None:
         before, after = moved.before, moved.after

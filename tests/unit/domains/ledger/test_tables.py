@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ultraengine.domains.ledger.tables import ACCOUNT, ASSET_DAY, TABLES, TRANSFER
+from ultraengine.domains.ledger.days import ASSET_DAY
+from ultraengine.domains.ledger.tables import ACCOUNT, TABLES, TRANSFER
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.sqlite.store.driver import Store

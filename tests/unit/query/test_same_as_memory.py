@@ -195,7 +195,7 @@ async def test_a_trial_balance_is_the_one_in_memory_now_and_then(
     await compare_trial_balances(bench, get, sorted({*moments(bench), *ends}))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_a_trial_balance_of_any_day_is_right_after_late_postings_that_turn_accounts_over(
     bench: LedgerBench, every: Tables, get: Asking, seed: int
 ) -> None:
@@ -204,7 +204,7 @@ async def test_a_trial_balance_of_any_day_is_right_after_late_postings_that_turn
     accounts = ["v", "w", "x", "y"]
     bench.open(*accounts, min_balance=None)
     now = int(START)
-    days = 12
+    days = 8
     ends = [now // DAY * DAY + day * DAY - 1 for day in range(-2, days + 2)]
     for number in range(days * 4):
         now += DAY // 4
@@ -216,9 +216,9 @@ async def test_a_trial_balance_of_any_day_is_right_after_late_postings_that_turn
         bench.move(f"t{number}", source, target, chance.randrange(1, 500), at=now, **more)
         if chance.random() < 0.4:
             await every.follow(bench, refresh=chance.random() < 0.6)
-        if number % 16 == 15:
+        if number % 8 == 7:
             await every.follow(bench, refresh=False)
-            await compare_trial_balances(bench, get, [*chance.sample(ends, 6), now - DAY // 3])
+            await compare_trial_balances(bench, get, [*chance.sample(ends, 3), now - DAY // 3])
     await every.follow(bench, refresh=True)
     await compare_trial_balances(bench, get, [*ends, now - DAY // 3])
 

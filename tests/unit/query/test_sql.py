@@ -99,7 +99,7 @@ def test_every_table_of_every_read_is_narrowed_to_the_tenant(
         read = re.findall(r'(?:FROM|JOIN) "[^"]*"[^)]*?(?=\)|UNION|AND)', statement.text)
         assert read, statement.text
         for part in read:
-            assert re.fullmatch(r'FROM "ledger_\w+__v1_b3" WHERE "tenant" = \?\d*\s?', part), part
+            assert re.fullmatch(r'FROM "ledger_\w+__v2_b3" WHERE "tenant" = \?\d*\s?', part), part
         assert statement.values.count(SECRET) == len(read)
         assert SECRET not in statement.text
     assert seen == {route.name for route in ROUTES.routes}

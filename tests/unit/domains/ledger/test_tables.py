@@ -144,7 +144,7 @@ def test_a_check_refuses_what_the_engine_never_does(books: Any, name: str) -> No
     )
     write(declared.name, plain)
     with pytest.raises(
-        RowRefused, match=f"ledger_{table}__v1_b1_{name.removeprefix(table + '_')}$"
+        RowRefused, match=f"ledger_{table}__v2_b1_{name.removeprefix(table + '_')}$"
     ):
         write(declared.name, broken)
 

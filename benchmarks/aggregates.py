@@ -241,7 +241,10 @@ def reads() -> dict[str, str]:
     return {
         "trial balance, now": "trial-balance",
         "trial balance at the end of a business day": (
-            f"trial-balance?at_effective_time={iso(12 * DAY_S - 1)}"
+            f"trial-balance?at_effective_time={iso(12 * DAY_S - 1)[:-1]}.999999Z"
+        ),
+        "trial balance as recorded at the end of a day": (
+            f"trial-balance?at_time={iso(12 * DAY_S - 1)[:-1]}.999999Z"
         ),
         "trial balance at a business time": (
             f"trial-balance?at_effective_time={iso(12.5 * DAY_S)}"

@@ -15,6 +15,7 @@ database has every transfer that was answered.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +42,10 @@ SETTINGS = {
     "ULTRA_LIMIT_RETENTION_BYTES_MAX": str(CAP_MIB * MIB),
     "ULTRA_LIMIT_SEGMENT_BYTES": str(16 * MIB),
     "ULTRA_LIMIT_FRAME_BYTES_MAX": str(4 * MIB),
-    "ULTRA_SNAPSHOT_COMMANDS": "1000",
+    "ULTRA_LIMIT_DEDUP_WINDOW_S": "1",
+    "ULTRA_SNAPSHOT_COMMANDS": "200",
+    "ULTRA_SNAPSHOTS_KEPT": "1",
+    "ULTRA_COMPACTION": "time",
 }
 WARN_S, ALARM_S = 2.0, 5.0
 EVERY_S = 0.5
@@ -96,9 +101,22 @@ def loaded(port: int, options: argparse.Namespace, run: str) -> dict[str, Any]:
                         rate=options.rate / ITEMS)  # fmt: skip
 
 
+@contextlib.contextmanager
+def engine_in(place: Path) -> Iterator[int]:
+    """An engine with a small cap on the first core; yields its port."""
+    port = servers.free_port()
+    place.mkdir()
+    os.environ.update({"ULTRA_DATA": str(place / "data"), "ULTRA_ARCHIVE": str(place / "archive"),
+                       "ULTRA_PORT": str(port), "ULTRA_ADMIN_PORT": str(port)})  # fmt: skip
+    command = [sys.executable, "-m", "ultraengine.cli.main", "serve"]
+    with servers.running(servers.pinned(command, 0), place / "engine.log", signal.SIGTERM):
+        servers.wait_for_port(port)
+        yield port
+
+
 def alone(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Without a worker."""
-    with servers.ultra(work / "alone", core=0) as (port, _):
+    with engine_in(work / "alone") as port:
         prepare(port, 10_000)
         return loaded(port, options, "alone")
 
@@ -123,7 +141,7 @@ def transfers_in(url: str) -> int:
 def outrun(work: Path, url: str, options: argparse.Namespace) -> list[str]:
     """With one: the report's lines."""
     place, port = work / "outrun", servers.free_port()
-    with servers.ultra(place, core=0) as (engine, _):
+    with engine_in(place) as engine:
         prepare(engine, 10_000)
         command = [str(Path(sys.executable).with_name("ultra")), "project", "--target", url,
                    "--engine", f"http://127.0.0.1:{engine}", "--port", str(port), "--nice", "10",

@@ -6,6 +6,7 @@
 Makes the ledger's tables in a fresh PostgreSQL and in a SQLite file, and fills them with rows that
 the database generates itself, consistent so that every CHECK holds: in each round every account
 pays the account seven places on, so that its balance after any entry is known without adding up.
+Sums by day are the worker's own (`Target.refresh`), and the time they take is printed.
 All entries are in one book, in 25 business days of one month.  `--entries 10000000` is the size
 that the aim speaks of; `query.py` asks tables that the worker has filled, and points as well.
 
@@ -33,7 +34,8 @@ import asyncpg
 import projection
 import servers
 
-from ultraengine.domains.ledger.tables import ACCOUNT, ASSET_DAY, DAILY_BALANCE, ENTRY, TABLES
+from ultraengine.domains.ledger.days import ASSET_CLOSE, ASSET_DAY, DAILY_BALANCE, DAY_CLOSE
+from ultraengine.domains.ledger.tables import ACCOUNT, ENTRY, TABLES
 from ultraengine.edge.auth import LOOPBACK_TENANT
 from ultraengine.model.ids import Instant
 from ultraengine.model.projection import Table
@@ -50,8 +52,10 @@ FIRST_DAY = 20_454
 """2026-01-01, in days since 1970."""
 AGED_S = 0.3
 """Longer than `ultra query` believes in a position without a look."""
-SET = "v1_b1"
+SET = f"v{TABLES.version}_b1"
 AIM_MS = 10.0
+FILL_S = 7_200
+"""Longest that one statement may fill a table."""
 
 Row = tuple[str, str, str]
 
@@ -142,14 +146,15 @@ def fill(words: Words, size: Size) -> list[str]:
         f"SELECT {head}, {name(at)}, {words.day.format(turn)}, {per_day} * {pays(before(at))},"
         f" {per_day} * {pays(at)}, {2 * per_day} FROM {series(count=accounts * DAYS)}"
     )
-    source = physical(TABLES.name, DAILY_BALANCE.name, SET)
-    totals = (
-        f"SELECT {head}, 'USD/2', day, sum(paid_in), sum(paid_out), sum(entries), count(*)"
-        f" FROM {source} GROUP BY day"
+    # At the end of a day each account has paid and been paid as often as the days say.
+    done = f"({turn} + 1) * {per_day}"
+    close = (
+        f"SELECT {head}, {name(at)}, {words.day.format(turn)}, {done} * {net(at)}, 0, 0,"
+        f" 1 + 2 * {done} FROM {series(count=accounts * DAYS)}"
     )
     rows: list[tuple[Table, str]] = [
         (ACCOUNT, account), (ENTRY, paying), (ENTRY, paid), (DAILY_BALANCE, daily),
-        (ASSET_DAY.table, totals),
+        (DAY_CLOSE, close),
     ]  # fmt: skip
     return [
         f"INSERT INTO {physical(TABLES.name, table.name, SET)} ({', '.join(table.names)}) {select}"
@@ -162,6 +167,7 @@ POSITION = (
     " (projection, build, shard, log_offset, epoch, booked_at, chain)"
     " VALUES ('ledger', 1, 0, 1, 1, {moment}, {chain})"
 )
+TOUCH = "INSERT INTO ultra_projection_slice VALUES ('ledger', 1, '{aggregate}', {day})"
 MOVE = "UPDATE ultra_projection_position SET log_offset = log_offset + 1"
 
 
@@ -174,6 +180,27 @@ async def make_set(url: str) -> None:
     await target.close()
 
 
+def touched(words: Words) -> list[str]:
+    """Statements after which the worker has to sum up every day."""
+    return [
+        TOUCH.format(aggregate=one.table.name, day=words.day.format(day))
+        for one in (ASSET_DAY, ASSET_CLOSE)
+        for day in range(DAYS)
+    ]
+
+
+async def summed_up(url: str) -> None:
+    """The worker's own sums, day by day, with every CHECK."""
+    target, started = open_target(url, "bench"), time.perf_counter()
+    await target.open()
+    (made,) = await target.sets()
+    while await target.refresh(made, TABLES, 1):
+        pass
+    await target.close()
+    seconds = time.perf_counter() - started
+    print(f"query: {DAYS} days summed up in {seconds:,.1f} s", flush=True)
+
+
 async def postgres_filled(url: str, size: Size) -> None:
     """Tables in PostgreSQL."""
     await make_set(url)
@@ -183,9 +210,10 @@ async def postgres_filled(url: str, size: Size) -> None:
     for statement in dialect.create_partition(name, ENTRY, slice_of(ENTRY.partition, FIRST_DAY)):
         await database.execute(statement)
     position = POSITION.format(moment=POSTGRES.moment.format("0"), chain=r"'\x00'::bytea")
-    for statement in [*fill(POSTGRES, size), position]:
-        await database.execute(statement, timeout=7_200)
-    await database.execute("VACUUM ANALYZE", timeout=7_200)
+    for statement in [*fill(POSTGRES, size), position, *touched(POSTGRES)]:
+        await database.execute(statement, timeout=FILL_S)
+    await database.execute("VACUUM ANALYZE", timeout=FILL_S)
+    await summed_up(url)
     await database.close()
 
 
@@ -194,10 +222,11 @@ def sqlite_filled(path: Path, size: Size) -> None:
     asyncio.run(make_set(f"sqlite:///{path}"))
     database = connect(path)
     position = POSITION.format(moment=SQLITE.moment.format("0"), chain="x'00'")
-    for statement in [*fill(SQLITE, size), position, "ANALYZE"]:
+    for statement in [*fill(SQLITE, size), position, *touched(SQLITE), "ANALYZE"]:
         database.execute(statement)
         database.commit()
     database.close()
+    asyncio.run(summed_up(f"sqlite:///{path}"))
 
 
 def iso(seconds: float) -> str:
@@ -212,7 +241,10 @@ def reads() -> dict[str, str]:
     return {
         "trial balance, now": "trial-balance",
         "trial balance at the end of a business day": (
-            f"trial-balance?at_effective_time={iso(12 * DAY_S - 1)}"
+            f"trial-balance?at_effective_time={iso(12 * DAY_S - 1)[:-1]}.999999Z"
+        ),
+        "trial balance as recorded at the end of a day": (
+            f"trial-balance?at_time={iso(12 * DAY_S - 1)[:-1]}.999999Z"
         ),
         "trial balance at a business time": (
             f"trial-balance?at_effective_time={iso(12.5 * DAY_S)}"

@@ -181,16 +181,11 @@ def plain(socket: Path, database: str, made: Sequence[Batch], work: Path, how: s
     return time.perf_counter() - started
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--transfers", type=int, default=100_000)
-    parser.add_argument("--batch", type=int, default=5_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    made = batches(options.transfers, options.batch)
-    facts = sum(len(rows) for batch in made[1:] for rows in batch.appended.values())
-    all_rows = sum(batch.row_count for batch in made[1:])
+def measured(work: Path, *, transfers: int, batch: int, rounds: int) -> list[str]:
+    """All rounds; the report's lines."""
+    made = batches(transfers, batch)
+    facts = sum(len(rows) for one in made[1:] for rows in one.appended.values())
+    all_rows = sum(one.row_count for one in made[1:])
     contenders = {
         "target": (all_rows, lambda at, db, _: asyncio.run(write(at, db, made, TABLES, "1"))),
         "facts": (facts, lambda at, db, _: asyncio.run(write(at, db, made, Facts(), "1"))),
@@ -199,31 +194,56 @@ def main() -> None:
         "INSERT": (facts, lambda at, db, work: plain(at, db, made, work, "insert")),
     }
     found: dict[str, list[float]] = {name: [] for name in contenders}
-    work = Path(tempfile.mkdtemp(prefix="ultra-mysql-", dir="/var/tmp"))
-    try:
-        with mariadb(work) as socket:
-            for number in range(options.rounds):
-                names = list(contenders)
-                for name in names[number % 5 :] + names[: number % 5]:
-                    database = f"{name.lower().replace(' ', '_')}_{number}"
-                    client(socket, "mysql", f"CREATE DATABASE {database}")
-                    rows, run = contenders[name]
-                    found[name].append(rows / run(socket, database, work))
-                    client(socket, "mysql", f"DROP DATABASE {database}")
-                    print(f"round {number + 1}: {name} {found[name][-1]:,.0f} rows/s",
-                          file=sys.stderr, flush=True)  # fmt: skip
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    print("| contender | rows/s | low to high | of LOAD DATA |\n|---|--:|--:|--:|")
+    with mariadb(work) as socket:
+        for number in range(rounds):
+            names = list(contenders)
+            for name in names[number % 5 :] + names[: number % 5]:
+                database = f"{name.lower().replace(' ', '_')}_{number}"
+                client(socket, "mysql", f"CREATE DATABASE {database}")
+                rows, run = contenders[name]
+                found[name].append(rows / run(socket, database, work))
+                client(socket, "mysql", f"DROP DATABASE {database}")
+                print(f"MariaDB, round {number + 1}: {name} {found[name][-1]:,.0f} rows/s",
+                      file=sys.stderr, flush=True)  # fmt: skip
+    lines = ["| contender | transfers/s | rows/s | low to high | of LOAD DATA |",
+             "|---|--:|--:|--:|--:|"]  # fmt: skip
     for name, rates in found.items():
         part = statistics.median(
             one / most for one, most in zip(rates, found["LOAD DATA"], strict=True)
         )
-        print(f"| {name} | {statistics.median(rates):,.0f} | {min(rates):,.0f} to"
-              f" {max(rates):,.0f} | {part:.2f} |")  # fmt: skip
-    each = all_rows / options.transfers
-    speed = statistics.median(found["target"]) / each
-    print(f"\nfrom the target: {speed:,.0f} transfers/s, {each:.1f} rows each")
+        median, each = statistics.median(rates), contenders[name][0] / transfers
+        lines.append(f"| {name} | {median / each:,.0f} | {median:,.0f} | {min(rates):,.0f} to"
+                     f" {max(rates):,.0f} | {part:.2f} |")  # fmt: skip
+    return lines
+
+
+def section(work: Path, *, quick: bool) -> list[str]:
+    """For `make bench`: the report's lines."""
+    place = work / "mariadb"
+    place.mkdir()
+    transfers, rounds = (20_000, 1) if quick else (100_000, 3)
+    lines = measured(place, transfers=transfers, batch=5_000, rounds=rounds)
+    shutil.rmtree(place)
+    about = (
+        f"MariaDB, {transfers:,} transfers, rounds: {rounds}; the facts are `entry` and `transfer`"
+    )
+    return ["", about, "", *lines]
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--transfers", type=int, default=100_000)
+    parser.add_argument("--batch", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="ultra-mysql-", dir="/var/tmp"))
+    try:
+        lines = measured(work, transfers=options.transfers, batch=options.batch,
+                         rounds=options.rounds)  # fmt: skip
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

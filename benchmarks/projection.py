@@ -248,7 +248,7 @@ async def export(url: str, folder: Path) -> None:
     """The rows of a set, table by table, in the order in which they lie."""
     database = await asyncpg.connect(url)
     for table in TABLES.tables:
-        name = physical(TABLES.name, table.name, "v1_b1")
+        name = physical(TABLES.name, table.name, f"v{TABLES.version}_b1")
         await database.execute(
             f"COPY (SELECT * FROM {name}) TO '{folder}/{table.name}' (FORMAT binary)", timeout=3600
         )

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import aggregates
 import micro
+import mysql_rows
 import projection
 import rivals
 import servers
@@ -293,6 +294,7 @@ def main() -> None:
         small = micro.measure(work, quick=options.quick)
         projected, more = projection.section(work, quick=options.quick)
         small += more
+        projected += mysql_rows.section(work, quick=options.quick)
         entries, accounts = (50_000, 1_000) if options.quick else (1_000_000, 10_000)
         queried, more = aggregates.section(work, entries=entries, accounts=accounts, calls=7)
         small += more
@@ -306,7 +308,7 @@ def main() -> None:
         )
     )
     report = markdown(about, table, goals, small, options.rounds)
-    report += "\n".join(["", "From the feed into databases (`benchmarks/projection.py`):",
+    report += "\n".join(["", "From the feed into databases (`projection.py`, `mysql_rows.py`):",
                          *projected, "",
                          "Aggregates through `ultra query` (`benchmarks/aggregates.py`):",
                          *queried, ""])  # fmt: skip

@@ -77,7 +77,7 @@ class Database(Protocol):
 
     @property
     def dialect(self) -> str:
-        """``sqlite``, ``postgresql``."""
+        """``sqlite``, ``postgresql``, ``mysql``."""
 
     async def open(self) -> None:
         """Connect.  A target without the engine's own tables is `Refused`."""

@@ -39,6 +39,7 @@ from ultraengine.projection.targets import scheme_of
 CLASSES: Final[dict[str, str]] = {
     "sqlite": "ultraengine.advice.sqlite.driver:SqliteDatabase",
     "postgresql": "ultraengine.advice.postgres.driver:PostgresDatabase",
+    "mysql": "ultraengine.advice.mysql.driver:MysqlDatabase",
 }
 """``module:class`` by the scheme of a target's URL; each is made with the URL."""
 EXAMPLES_PER_QUESTION: Final = 3

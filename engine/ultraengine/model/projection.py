@@ -171,7 +171,8 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
     ``select`` is SQL that all databases share.  ``{table:NAME}`` stands for a table of the set;
     it yields the columns of ``table`` in order, and ends with a ``WHERE {slice}``-able shape: the
     worker replaces ``{slice}`` by a condition on ``slice_column`` and groups by the key.
-    Slices (days, as a rule) that a batch has touched are computed anew, whole.
+    Slices (days, as a rule) that a batch has touched are computed anew, whole.  Amounts that are
+    more than a column or its SUM are computed by the macros of `model.exact`.
     """
 
     table: Table
@@ -180,6 +181,9 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
     slice_column: str
     """A DATE column of both tables, in the key of the source: a row never changes its slice."""
     select: str
+    carried: bool = False
+    """Whether its rows of a slice also follow from rows of other slices: touching one touches all
+    later ones that the table has."""
 
 
 class Source(Protocol):

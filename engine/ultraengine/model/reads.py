@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import msgspec
 
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.exact import MACROS
 from ultraengine.model.projection import (
     Aggregate,
     Column,
@@ -62,10 +63,6 @@ KEYWORDS: Final = frozenset(
 """The words of declared SQL.  Every other word is an alias that the text itself introduces; an
 alias has no underscore, and every table of a projection has one: none can be named but by
 reference."""
-MACROS: Final[Mapping[str, int]] = {"TOTAL": 1, "PLUS": 2, "MINUS": 2, "DEBIT": 1, "CREDIT": 1}
-"""Exact arithmetic of amounts, which not every database has of its own, and their number of
-arguments: ``TOTAL(x)`` sums, ``PLUS(x, y)``, ``MINUS(x, y)``, ``DEBIT(x)`` is what x is below 0,
-``CREDIT(x)`` what it is above.  Amounts are computed by these alone."""
 
 Values = Mapping[str, Value]
 Record = Mapping[str, Any]

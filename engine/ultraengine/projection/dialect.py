@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from ultraengine.model.exact import ExactWords, expanded
 from ultraengine.model.projection import (
     Aggregate,
     Check,
@@ -25,7 +26,7 @@ TOTAL_DIGITS: Final = 57
 _REFERENCE: Final = re.compile(r"\{(table:)?([a-z][a-z0-9_]*)\}")
 
 
-class Dialect:
+class Dialect(ExactWords):
     """What all share, in standard SQL.  Subclasses say what is different."""
 
     name: str = "sql"
@@ -186,8 +187,15 @@ class Dialect:
         target = self.quote(physical(projection, of.table.name, suffix))
         column = self.quote(of.slice_column)
         within = f"{column} IN ({self.placeholders(slices)})"
-        select = self.resolved(of.select.replace("{slice}", within), projection, suffix)
+        declared = expanded(of.select.replace("{slice}", within), self)
+        select = self.resolved(declared, projection, suffix)
         return [
             f"DELETE FROM {target} WHERE {within}",
             f"INSERT INTO {target} ({self.names(of.table.names)}) {select}",
         ]
+
+    def later_slices(self, of: Aggregate, projection: str, suffix: str, constants: str) -> str:
+        """`constants` and each slice that the table has; a condition on the slice follows."""
+        table = self.quote(physical(projection, of.table.name, suffix))
+        column = self.quote(of.slice_column)
+        return f"SELECT DISTINCT {constants}, {column} FROM {table} WHERE {column} >"

@@ -73,6 +73,11 @@ class CurrentRows:
                 if position in changed:
                     new[position] = combine(changed[position], new[position])
 
+    def slices(self, column: str) -> set[Any]:
+        """What a column of the key says in the rows of the batch."""
+        place = self.table.key.index(column)
+        return {key[place] for keys in (self.put, self.changed) for key in keys}
+
     def changer(self, names: tuple[str, ...]) -> Change:
         """Folds values of these columns into a row.  Raises KeyError for an unknown column."""
         found = self._changers.get(names)

@@ -6,10 +6,11 @@ target of the same name stores each `ColumnType`, and must give back what was pu
 
 from typing import Any, ClassVar
 
+from ultraengine.model.exact import ExactWords, expanded
 from ultraengine.model.projection import Aggregate, Column, ColumnType, Value
 
 
-class ReadDialect:
+class ReadDialect(ExactWords):
     """Standard SQL.  Subclasses say what is different."""
 
     name: ClassVar[str] = "sql"
@@ -40,26 +41,4 @@ class ReadDialect:
 
     def aggregate_select(self, of: Aggregate) -> str:
         """The declared SELECT of an aggregate as its target computes it."""
-        return of.select
-
-    # --- exact arithmetic (`model.reads.MACROS`) ------------------------------------------
-
-    def total(self, x: str) -> str:
-        """Sum of amounts."""
-        return f"SUM({x})"
-
-    def plus(self, x: str, y: str) -> str:
-        """Of two amounts."""
-        return f"({x} + {y})"
-
-    def minus(self, x: str, y: str) -> str:
-        """Of two amounts."""
-        return f"({x} - {y})"
-
-    def debit(self, x: str) -> str:
-        """How far an amount is below zero."""
-        return f"CASE WHEN {x} < 0 THEN 0 - {x} ELSE 0 END"
-
-    def credit(self, x: str) -> str:
-        """How far it is above."""
-        return f"CASE WHEN {x} > 0 THEN {x} ELSE 0 END"
+        return expanded(of.select, self)

@@ -19,10 +19,10 @@ from typing import Any, Final
 import msgspec
 
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.exact import expanded
 from ultraengine.model.ids import Instant
 from ultraengine.model.projection import Column, ColumnType, Value
 from ultraengine.model.reads import (
-    MACROS,
     REFERENCE,
     TENANT,
     Computed,
@@ -39,8 +39,6 @@ from ultraengine.query.routes import Route
 
 TEXT_END: Final = 0x10FFFF
 Kinds = Mapping[str, ColumnType]
-_MACRO: Final = re.compile(rf".*\b(?P<name>{'|'.join(MACROS)})\(", re.DOTALL)
-"""The last one: what stands behind it has none."""
 _SURROGATES: Final = range(0xD800, 0xE000)
 _SIGNS: Final = {
     Operator.EQ: "=",
@@ -179,35 +177,6 @@ def _part(
     text = f"{text} LIMIT {part.rows_max + 1}"
     made = scope.statement(part.name, text, part.columns, part.rows_max)
     return msgspec.structs.replace(made, required=part.required)
-
-
-def expanded(text: str, dialect: ReadDialect) -> str:
-    """Declared SQL with its `MACROS` in the words of a database, the inner ones first."""
-    found = _MACRO.search(text)
-    while found is not None:
-        # The last opening one has no macro inside.
-        arguments, end = _arguments(text, found.end())
-        if len(arguments) != MACROS[found["name"]]:
-            raise InvariantBroken("a macro has its number of arguments", macro=found["name"])
-        written = getattr(dialect, found["name"].lower())(*arguments)
-        text = text[: found.start("name")] + written + text[end:]
-        found = _MACRO.search(text)
-    return text
-
-
-def _arguments(text: str, start: int) -> tuple[list[str], int]:
-    """What stands between the parenthesis that ends at `start` and the one that closes it."""
-    depth, begin = 1, start
-    arguments: list[str] = []
-    for at in range(start, len(text)):
-        character = text[at]
-        depth += (character == "(") - (character == ")")
-        if depth == 0 or (depth == 1 and character == ","):
-            arguments.append(text[begin:at].strip())
-            begin = at + 1
-        if depth == 0:
-            return arguments, at + 1
-    raise InvariantBroken("a parenthesis is closed", sql=text)
 
 
 def _rows(asked: Asked, read: Read, moment: Moment, dialect: ReadDialect) -> Statement:

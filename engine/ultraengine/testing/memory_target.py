@@ -230,10 +230,13 @@ class MemoryTarget:
         for name, merged in current.items():
             held.current[name].update(merged)
         for aggregate in projection.aggregates:
-            place = held.tables[aggregate.source].names.index(aggregate.slice_column)
-            held.slices[aggregate.table.name].update(
-                row[place] for row in current[aggregate.source].values()
-            )
+            slices = batch.current[aggregate.source].slices(aggregate.slice_column)
+            touched = held.slices[aggregate.table.name]
+            touched.update(slices)
+            if aggregate.carried and slices:
+                place = aggregate.table.names.index(aggregate.slice_column)
+                rows = held.current[aggregate.table.name].values()
+                touched.update(row[place] for row in rows if row[place] > min(slices))
         for one in moved:
             positions[one.shard] = one.after
             database.ledger.append(LedgerRow(of, one, batch.row_count))

@@ -156,6 +156,31 @@ DAY_TOTAL: Final = Aggregate(
     ),
 )
 
+GROWTH: Final = Aggregate(
+    table=Table(
+        name="growth",
+        kind=TableKind.AGGREGATE,
+        key=("tenant", "day"),
+        columns=(
+            _TENANT,
+            _DAY,
+            _column("owed", ColumnType.TOTAL),
+            _column("owned", ColumnType.TOTAL),
+        ),
+    ),
+    source="daily",
+    slice_column="day",
+    carried=True,
+    select=(
+        # What all names together have been paid up to a day, each on its side of zero.
+        "SELECT s.{tenant}, s.{day}, TOTAL(DEBIT(s.{paid})), TOTAL(CREDIT(s.{paid})) FROM"
+        " (SELECT d.{tenant}, d.{day}, l.{name}, MINUS(TOTAL(l.{paid_in}), TOTAL(l.{paid_out}))"
+        " AS {paid} FROM (SELECT DISTINCT c.{tenant}, c.{day} FROM {table:daily} c WHERE {slice}) d"
+        " JOIN {table:daily} l ON l.{tenant} = d.{tenant} AND l.{day} <= d.{day}"
+        " GROUP BY d.{tenant}, d.{day}, l.{name}) s GROUP BY s.{tenant}, s.{day}"
+    ),
+)
+
 Step = tuple[str, str, Any, Any]
 """An event of `ProbeTables`: (``append`` | ``put`` | ``change``, table, row or key, values)."""
 

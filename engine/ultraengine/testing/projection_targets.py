@@ -39,6 +39,7 @@ from ultraengine.testing.projection_tables import (
     DAY_US,
     EXTREME_FACTS,
     FACT,
+    GROWTH,
     KEEP_DAYS,
     KNOWN,
     PROBE,
@@ -330,6 +331,28 @@ class TargetContract(AnyTargetContract):
         same(await target.refresh(of, PROBE, 10), 0)
         row = ("t", DAY, sum(values), sum(values), len(values))
         same(await self.held(of, DAY_TOTAL.table), [row])
+
+    async def test_a_slice_that_is_touched_late_touches_those_after_it_where_they_follow_from_it(
+        self, target: Target
+    ) -> None:
+        """A carried aggregate is right on all days, at every size, and touches none before."""
+        tables = ProbeTables("carry", aggregates=(GROWTH,))
+        of = await target.create(tables, 1, NOW)
+        huge = 10**50
+        paid = [_paid("a", DAY, 5, 0), _paid("b", DAY + 1, 0, huge), _paid("b", DAY + 9, 7, 0)]
+        await target.write(of, tables, batch_of(*paid), moved(0, 1))
+        same(await target.refresh(of, tables, 10), 0)
+        days = [("t", DAY, 0, 5), ("t", DAY + 1, huge, 5), ("t", DAY + 9, huge - 7, 5)]
+        same(ordered(await self.held(of, GROWTH.table)), ordered(days))
+        late = [_paid("a", DAY + 1, 0, 11), _paid("a", DAY + 9, 0, 0)]
+        await target.write(of, tables, batch_of(*late), moved(1, 2))
+        same(await target.refresh(of, tables, 1), 1)
+        same(await target.refresh(of, tables, 1), 0)
+        days[1:] = [("t", DAY + 1, huge + 6, 0), ("t", DAY + 9, huge - 1, 0)]
+        same(ordered(await self.held(of, GROWTH.table)), ordered(days))
+        first = ("change", "daily", ("t", "a", DAY), {"paid_in": huge})
+        await target.write(of, tables, batch_of(first), moved(2, 3))
+        same(await target.refresh(of, tables, 0), 3)
 
     async def test_an_aggregate_that_breaks_its_check_is_refused(self, target: Target) -> None:
         """It stays as it was, and its slice is still to be computed."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,8 @@ def story(tmp_path: Path) -> Iterator[Callable[..., Story]]:
     """Makes a story; its processes end with the test."""
     made: list[Story] = []
 
-    def make(*engine: object) -> Story:
-        made.append(Story(tmp_path, *engine))
+    def make(*engine: object, settings: Mapping[str, object] = {}) -> Story:
+        made.append(Story(tmp_path, *engine, settings=settings))
         return made[-1]
 
     yield make

@@ -1,12 +1,13 @@
 """Processes of these stories: an engine, a projection worker, and what a plain reader sees."""
 
 import contextlib
+import os
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,17 @@ def until(condition: Callable[[], Any], what: str, *running: "Program") -> Any:
 class Program:
     """One `ultra …`, stopped or killed by the test."""
 
-    def __init__(self, name: str, directory: Path, *arguments: object) -> None:
+    def __init__(
+        self, name: str, directory: Path, *arguments: object, more: Mapping[str, object] = {}
+    ) -> None:
+        """`more`: of the environment."""
         self.name = name
         self._log = directory / f"{name}.log"
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
-                [ULTRA, *map(str, arguments)], stdout=output, stderr=output, cwd=directory
-            )
+                [ULTRA, *map(str, arguments)], stdout=output, stderr=output, cwd=directory,
+                env={**os.environ, **{variable: str(value) for variable, value in more.items()}},
+            )  # fmt: skip
 
     @property
     def is_running(self) -> bool:
@@ -72,20 +77,28 @@ class Program:
 class Story:
     """A directory with an engine, and workers of one target: a SQLite file, if it is no other."""
 
-    def __init__(self, directory: Path, *engine: object) -> None:
+    def __init__(
+        self, directory: Path, *engine: object, settings: Mapping[str, object] = {}
+    ) -> None:
+        """With `settings`, of the environment, the engine is one as in production."""
         self.directory = directory
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.database = directory / "sql.db"
         self.target = f"sqlite:///{self.database}"
         self._programs: list[Program] = []
-        self.engine = self.run(
-            "engine", "dev", "--data", directory / "data", "--port", self.port, *engine
-        )
+        if settings:
+            place = {"ULTRA_DATA": directory / "data", "ULTRA_PORT": self.port,
+                     "ULTRA_ADMIN_PORT": self.port}  # fmt: skip
+            self.engine = self.run("engine", "serve", more={**place, **settings})
+        else:
+            self.engine = self.run(
+                "engine", "dev", "--data", directory / "data", "--port", self.port, *engine
+            )
         until(lambda: self.answers("/readyz"), "the engine serves", self.engine)
 
-    def run(self, name: str, *arguments: object) -> Program:
-        program = Program(name, self.directory, *arguments)
+    def run(self, name: str, *arguments: object, more: Mapping[str, object] = {}) -> Program:
+        program = Program(name, self.directory, *arguments, more=more)
         self._programs.append(program)
         return program
 

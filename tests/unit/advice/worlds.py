@@ -14,6 +14,8 @@ from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import AdviceLimits
 from ultraengine.model.projection import Row
 from ultraengine.projection.fold import Batch
+from ultraengine.projection.mysql.address import parse
+from ultraengine.projection.mysql.session.driver import connect
 from ultraengine.projection.target import START, Checkpoint, Moved, ProjectionSet, Target
 from ultraengine.projection.targets import open_target
 from ultraengine.query.advised import RouteAsker
@@ -91,6 +93,10 @@ class World:
             with contextlib.closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as held:
                 held.execute(statement)
                 held.commit()
+        elif self.url.startswith("mysql"):
+            session = await connect(parse(self.url), 10)
+            await session.run(statement)
+            await session.close()
         else:
             async with connection(self.url) as held:
                 await held.execute(statement)

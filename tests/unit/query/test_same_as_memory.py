@@ -162,14 +162,10 @@ async def test_a_statement_is_the_one_in_memory(
     assert compared > 50
 
 
-@pytest.mark.parametrize("seed", range(3))
-async def test_a_trial_balance_is_the_one_in_memory_now_and_then(
-    bench: LedgerBench, every: Tables, get: Asking, seed: int
-) -> None:
-    live(bench, seed)
-    await every.follow(bench)
+async def compare_trial_balances(bench: LedgerBench, get: Asking, times: list[int]) -> None:
+    """Now, and as of each time of either kind."""
     points: list[dict[str, str]] = [{}]
-    for moment in moments(bench):
+    for moment in times:
         text = format_instant(Instant(moment))
         points += [{"at_time": text}, {"at_effective_time": text}]
     for point in points:
@@ -184,7 +180,47 @@ async def test_a_trial_balance_is_the_one_in_memory_now_and_then(
             (one.asset, one.accounts, one.debits, one.credits, one.pending_debits,
              one.pending_credits)
             for one in wanted.assets
-        ]  # fmt: skip
+        ], point  # fmt: skip
+
+
+@pytest.mark.parametrize("refresh", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_trial_balance_is_the_one_in_memory_now_and_then(
+    bench: LedgerBench, every: Tables, get: Asking, seed: int, *, refresh: bool
+) -> None:
+    live(bench, seed)
+    await every.follow(bench, refresh=refresh)
+    # Ends of days are answered from days alone.
+    ends = [moment // DAY * DAY - 1 for moment in moments(bench)]
+    await compare_trial_balances(bench, get, sorted({*moments(bench), *ends}))
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_trial_balance_of_any_day_is_right_after_late_postings_that_turn_accounts_over(
+    bench: LedgerBench, every: Tables, get: Asking, seed: int
+) -> None:
+    """Days that were summed up are, by some of what comes later, no more what they were."""
+    chance = random.Random(seed)
+    accounts = ["v", "w", "x", "y"]
+    bench.open(*accounts, min_balance=None)
+    now = int(START)
+    days = 8
+    ends = [now // DAY * DAY + day * DAY - 1 for day in range(-2, days + 2)]
+    for number in range(days * 4):
+        now += DAY // 4
+        more: dict[str, Any] = {}
+        if chance.random() < 0.5:
+            back = chance.randrange(-2 * DAY, 8 * DAY)
+            more["effective_time"] = format_instant(Instant(now - back))
+        source, target = chance.sample(accounts, 2)
+        bench.move(f"t{number}", source, target, chance.randrange(1, 500), at=now, **more)
+        if chance.random() < 0.4:
+            await every.follow(bench, refresh=chance.random() < 0.6)
+        if number % 8 == 7:
+            await every.follow(bench, refresh=False)
+            await compare_trial_balances(bench, get, [*chance.sample(ends, 3), now - DAY // 3])
+    await every.follow(bench, refresh=True)
+    await compare_trial_balances(bench, get, [*ends, now - DAY // 3])
 
 
 @pytest.mark.parametrize("seed", range(2))

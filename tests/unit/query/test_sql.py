@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from tests.unit.query.world import CURSORS, ROUTES, asked
 
 import ultraengine.query
+from ultraengine.domains.ledger.days import ASSET_DAY
 from ultraengine.domains.ledger.sql_reads import SQL_READS
 from ultraengine.domains.ledger.sql_statement import STATEMENT
-from ultraengine.domains.ledger.tables import ASSET_DAY, TABLES
+from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.model.errors import EngineError, InvariantBroken
+from ultraengine.model.exact import expanded
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.model.projection import Aggregate, ColumnType
@@ -39,11 +41,12 @@ from ultraengine.query.positions import Position
 from ultraengine.query.reader import SLICES_MAX, Behind, ask, look
 from ultraengine.query.readers.sqlite.dialect import SqliteReadDialect
 from ultraengine.query.routes import SqlRoutes
-from ultraengine.query.sql import Moment, Scope, expanded, prefix_end, statements
+from ultraengine.query.sql import Moment, Scope, prefix_end, statements
 from ultraengine.query.values import SCHEMAS
 from ultraengine.testing.projection_tables import FACT, PROBE
 
-MOMENT = Moment(1, 3, Position.of({ShardId(0): Offset(9)}))
+V = TABLES.version
+MOMENT = Moment(V, 3, Position.of({ShardId(0): Offset(9)}))
 PENDING = msgspec.structs.replace(MOMENT, pending={"asset_day": (20_454, 20_455)})
 SECRET = "tenant-of-this-test"  # noqa: S105  (a name)
 QUERIES: dict[str, dict[str, Any]] = {
@@ -97,7 +100,7 @@ def test_every_table_of_every_read_is_narrowed_to_the_tenant(
         read = re.findall(r'(?:FROM|JOIN) "[^"]*"[^)]*?(?=\)|UNION|AND)', statement.text)
         assert read, statement.text
         for part in read:
-            assert re.fullmatch(r'FROM "ledger_\w+__v1_b3" WHERE "tenant" = \?\d*\s?', part), part
+            assert re.fullmatch(r'FROM "ledger_\w+__v2_b3" WHERE "tenant" = \?\d*\s?', part), part
         assert statement.values.count(SECRET) == len(read)
         assert SECRET not in statement.text
     assert seen == {route.name for route in ROUTES.routes}
@@ -324,7 +327,7 @@ def test_an_aggregate_is_read_with_the_slices_that_are_still_to_be_summed_up() -
     statement = statements(asked("k/turnover"), PENDING, ReadDialect())[0]
     assert statement.text.count('"day" NOT IN (?, ?)') == 1
     assert statement.text.count('"day" IN (?, ?)') == 1
-    assert statement.values[1:3] == statement.values[5:7] == (20_454, 20_455)
+    assert statement.values[1:3] == statement.values[4:6] == (20_454, 20_455)
     assert isinstance(ASSET_DAY, Aggregate)
     summed = statements(asked("k/turnover"), MOMENT, ReadDialect())[0]
     assert "UNION" not in summed.text
@@ -388,15 +391,15 @@ def told(talk: Any, *answers: Any) -> Any:
 
 
 def test_a_moment_is_the_serving_set_and_its_positions() -> None:
-    found = told(look(TABLES, ReadDialect()), [(1, 3, 0, 9, 50), (1, 3, 2, 4, 70)])
+    found = told(look(TABLES, ReadDialect()), [(V, 3, 0, 9, 50), (V, 3, 2, 4, 70)])
     assert found == Moment(
-        1, 3, Position(((ShardId(0), Offset(9)), (ShardId(2), Offset(4)))), Instant(70)
+        V, 3, Position(((ShardId(0), Offset(9)), (ShardId(2), Offset(4)))), Instant(70)
     )
-    fresh = told(look(TABLES, ReadDialect()), [(1, 3, None, None, None)])
-    assert fresh == Moment(1, 3, Position())
+    fresh = told(look(TABLES, ReadDialect()), [(V, 3, None, None, None)])
+    assert fresh == Moment(V, 3, Position())
     slices = told(
         look(TABLES, ReadDialect(), slices=True),
-        [(1, 3, 0, 9, 50)],
+        [(V, 3, 0, 9, 50)],
         [("asset_day", 5), ("asset_day", 6), ("other", 5)],
     )
     assert slices.pending == {"asset_day": (5, 6), "other": (5,)}
@@ -406,8 +409,8 @@ def test_a_moment_is_the_serving_set_and_its_positions() -> None:
     ("answers", "why"),
     [
         ([[]], "no tables of ledger serve yet"),
-        ([[(2, 3, 0, 9, 50)]], "version 2, this process reads version 1"),
-        ([[(1, 3, 0, 9, 50)], [("asset_day", day) for day in range(SLICES_MAX + 1)]], "summed up"),
+        ([[(V + 1, 3, 0, 9, 50)]], f"version {V + 1}, this process reads version {V}"),
+        ([[(V, 3, 0, 9, 50)], [("asset_day", day) for day in range(SLICES_MAX + 1)]], "summed up"),
     ],
 )
 def test_tables_that_cannot_be_read_now_are_unavailable(answers: Any, why: str) -> None:
@@ -418,13 +421,13 @@ def test_tables_that_cannot_be_read_now_are_unavailable(answers: Any, why: str) 
 
 def test_a_conversation_that_is_behind_reads_nothing() -> None:
     query = asked("k/transfers", min_offset="9")
-    found = told(ask(query, ReadDialect()), [(1, 3, 0, 9, 50)])
-    assert found == Behind(Moment(1, 3, MOMENT.position, Instant(50)))
+    found = told(ask(query, ReadDialect()), [(V, 3, 0, 9, 50)])
+    assert found == Behind(Moment(V, 3, MOMENT.position, Instant(50)))
 
 
 def test_a_required_part_without_a_row_ends_the_conversation() -> None:
     query = asked("k/accounts/nobody/statement")
-    found = told(ask(query, ReadDialect()), [(1, 3, 0, 9, 50)], [])
+    found = told(ask(query, ReadDialect()), [(V, 3, 0, 9, 50)], [])
     assert [one.name for one in found.ran] == ["account"]
 
 

@@ -2,10 +2,8 @@
 
 from typing import Any, Final
 
-from ultraengine.domains.ledger.tables import (
-    ACCOUNT,
-    DAY_US,
-)
+from ultraengine.domains.ledger.columns import DAY_US
+from ultraengine.domains.ledger.tables import ACCOUNT
 from ultraengine.model.projection import Column, ColumnType
 from ultraengine.model.reads import (
     Parameter,

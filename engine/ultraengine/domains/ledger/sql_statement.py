@@ -90,14 +90,18 @@ def prepare_statement(values: Values) -> Values:
         raise Malformed("'to' is before 'from'", pointer="/query/to")
     first, last = bounds(start, end, TIME_FIRST, TIME_LAST)
     day, day_start = day_of(first)
-    return {**values, "first": first, "last": last, "day": day, "day_start": day_start}
+    return {
+        **values, "first": first, "last": last, "day": day, "day_start": day_start,
+        "last_day": day_of(last)[0],
+    }  # fmt: skip
 
 
 def finish_statement(rows: Rowed, values: Values) -> SqlStatement:
     """Running balances follow the statement's order."""
     recorded = values["by"] == "recorded"
     if recorded:
-        opening = next((row["balance"] for row in rows["recorded_opening"]), 0)
+        earlier = (*rows["recorded_opening"], *rows["recorded_before"])
+        opening = earlier[0]["balance"] if earlier else 0
     else:
         before, partial = rows["days"][0], rows["partial_day"][0]
         opening = (before["paid_in"] or 0) - (before["paid_out"] or 0) + (partial["total"] or 0)
@@ -139,6 +143,14 @@ def _time(value: Value) -> str | None:
     return None if value is None else format_instant(Instant(int(value)))
 
 
+def _close(column: str, days: str) -> str:
+    """How the account stood at the end of the last of some days, as a subquery."""
+    return (
+        f"(SELECT c.{{{column}}} FROM {{table:day_close}} c WHERE c.{{book}} = {{:book}} "
+        f"AND c.{{account}} = {{:account}} AND c.{{day}} {days} ORDER BY c.{{day}} DESC LIMIT 1)"
+    )
+
+
 _BY: Final = ("by", "effective")
 _BY_RECORDED: Final = ("by", "recorded")
 STATEMENT: Final = Computed(
@@ -164,6 +176,7 @@ STATEMENT: Final = Computed(
         Parameter(name="last", type=ColumnType.TIME, derived=True),
         Parameter(name="day", type=ColumnType.DATE, derived=True),
         Parameter(name="day_start", type=ColumnType.TIME, derived=True),
+        Parameter(name="last_day", type=ColumnType.DATE, derived=True),
     ),
     parts=(
         Part(
@@ -205,13 +218,24 @@ STATEMENT: Final = Computed(
             columns=_STATEMENT_COLUMNS,
             when=_BY,
         ),
+        # By logged time, days say which versions of the account there were: entries are found by
+        # their key, however many came before or after.
         Part(
             name="recorded_opening",
             select=(
                 "SELECT o.{balance} FROM (SELECT e.{balance}, e.{version} FROM {table:entry} e "
                 "WHERE e.{book} = {:book} AND e.{account} = {:account} "
-                "AND e.{booked_at} < {:first} ORDER BY e.{version} DESC LIMIT 1) o"
+                "AND e.{booked_at} >= {:day_start} AND e.{booked_at} < {:first} "
+                f"AND e.{{version}} <= {_close('version', '= {:day}')} "
+                "ORDER BY e.{version} DESC LIMIT 1) o"
             ),
+            columns=(ENTRY.column("balance"),),
+            rows_max=1,
+            when=_BY_RECORDED,
+        ),
+        Part(
+            name="recorded_before",
+            select=f"SELECT o.{{balance}} FROM {_close('balance', '< {:day}')} o",
             columns=(ENTRY.column("balance"),),
             rows_max=1,
             when=_BY_RECORDED,
@@ -219,6 +243,8 @@ STATEMENT: Final = Computed(
         Part(
             name="recorded",
             select=_STATEMENT_SELECT
+            + f"AND e.{{version}} > COALESCE({_close('version', '< {:day}')}, 0) "
+            + f"AND e.{{version}} <= {_close('version', '<= {:last_day}')} "
             + "AND e.{booked_at} >= {:first} AND e.{booked_at} <= {:last} ORDER BY e.{version}",
             columns=_STATEMENT_COLUMNS,
             when=_BY_RECORDED,

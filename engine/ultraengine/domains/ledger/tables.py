@@ -1,7 +1,7 @@
 """The ledger in SQL: its tables, and the rows of each event (`docs/ledger-tables.md`).
 
-``transfer`` and ``entry`` are facts, written once; ``account``, ``hold`` and ``daily_balance`` say
-how things stand; ``asset_day`` is computed from them, and its CHECK is double entry itself.
+``transfer`` and ``entry`` are facts, written once; ``account`` and ``hold`` say how things stand.
+The tables by day are in `days`: what the worker computes from them has double entry as its CHECK.
 
 The checks are what commands guarantee (`moves.refuse_move`, `transfers`, `holds`, `accounts`), said
 once more to the database: one that fails means that the engine, the projection or the database is
@@ -16,6 +16,19 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.domains.ledger.columns import (
+    ACCOUNT_ID,
+    AMOUNT,
+    ASSET,
+    BOOK,
+    DAY_US,
+    INTEGER,
+    TENANT,
+    TEXT,
+    TIME,
+    column,
+)
+from ultraengine.domains.ledger.days import ASSET_CLOSE, ASSET_DAY, DAILY_BALANCE, DAY_CLOSE
 from ultraengine.domains.ledger.events import (
     AccountClosed,
     AccountOpened,
@@ -32,9 +45,7 @@ from ultraengine.domains.ledger.events import (
 from ultraengine.model.projection import (
     Aggregate,
     Check,
-    Column,
     ColumnType,
-    Fold,
     Index,
     Partition,
     Rows,
@@ -44,50 +55,37 @@ from ultraengine.model.projection import (
     storable,
 )
 
-DAY_US: Final = 86_400_000_000
-_INTEGER, _AMOUNT, _TOTAL = ColumnType.INTEGER, ColumnType.AMOUNT, ColumnType.TOTAL
-_TEXT, _TIME = ColumnType.TEXT, ColumnType.TIME
-
-
-def _column(name: str, type: ColumnType, summary: str, **more: Any) -> Column:
-    return Column(name=name, type=type, summary=summary, **more)
-
-
-_TENANT: Final = _column("tenant", _TEXT, "Tenant that owns the book.")
-_BOOK: Final = _column("book", _TEXT, "Book: the partition key of its commands.")
-_ACCOUNT: Final = _column("account", _TEXT, "Id of the account.")
-_TRANSFER: Final = _column("transfer", _TEXT, "Id of the transfer, hold or reversal.")
-_SOURCE: Final = _column("source", _TEXT, "Account that pays.")
-_TARGET: Final = _column("target", _TEXT, "Account that is paid.")
-_EFFECTIVE: Final = _column(
-    "effective_at", _TIME, "Business time: that of the command, else that of the booking."
+_TRANSFER: Final = column("transfer", TEXT, "Id of the transfer, hold or reversal.")
+_SOURCE: Final = column("source", TEXT, "Account that pays.")
+_TARGET: Final = column("target", TEXT, "Account that is paid.")
+_EFFECTIVE: Final = column(
+    "effective_at", TIME, "Business time: that of the command, else that of the booking."
 )
-_BOOKED: Final = _column("booked_at", _TIME, "Stamped time of the booking.")
-_SHARD: Final = _column("shard", _INTEGER, "Shard whose log holds it.")
-_EVENT: Final = _column("event", _INTEGER, "Index of the event among those of its command.")
-_DAY: Final = _column("day", ColumnType.DATE, "UTC day of the business time.")
-_OF_CHANGE: Final = _column("log_offset", _INTEGER, "Offset of the command that changed it last.")
-_OF_FACT: Final = _column("log_offset", _INTEGER, "Offset of the command that booked it.")
+_BOOKED: Final = column("booked_at", TIME, "Stamped time of the booking.")
+_SHARD: Final = column("shard", INTEGER, "Shard whose log holds it.")
+_EVENT: Final = column("event", INTEGER, "Index of the event among those of its command.")
+_OF_CHANGE: Final = column("log_offset", INTEGER, "Offset of the command that changed it last.")
+_OF_FACT: Final = column("log_offset", INTEGER, "Offset of the command that booked it.")
 
 ACCOUNT: Final = Table(
     name="account",
     kind=TableKind.CURRENT,
     key=("tenant", "book", "account"),
     columns=(
-        _TENANT,
-        _BOOK,
-        _ACCOUNT,
-        _column("asset", _TEXT, "CODE/scale, as in USD/2.", length=20),
-        _column("min_balance", _AMOUNT, "Lowest balance allowed; null = none.", nullable=True),
-        _column("max_balance", _AMOUNT, "Highest balance allowed; null = none.", nullable=True),
-        _column("metadata", ColumnType.JSON, "What was said at the opening, by name."),
-        _column("balance", _AMOUNT, "What was paid in without what was paid out."),
-        _column("pending_in", _AMOUNT, "Held on its receiving side."),
-        _column("pending_out", _AMOUNT, "Held on its paying side."),
-        _column("version", _INTEGER, "Number of its last change; 1 = opened."),
-        _column("closed", ColumnType.BOOLEAN, "Whether it takes no transfers."),
-        _column("opened_at", _TIME, "Stamped time of the opening."),
-        _column("changed_at", _TIME, "Stamped time of the last change."),
+        TENANT,
+        BOOK,
+        ACCOUNT_ID,
+        ASSET,
+        column("min_balance", AMOUNT, "Lowest balance allowed; null = none.", nullable=True),
+        column("max_balance", AMOUNT, "Highest balance allowed; null = none.", nullable=True),
+        column("metadata", ColumnType.JSON, "What was said at the opening, by name."),
+        column("balance", AMOUNT, "What was paid in without what was paid out."),
+        column("pending_in", AMOUNT, "Held on its receiving side."),
+        column("pending_out", AMOUNT, "Held on its paying side."),
+        column("version", INTEGER, "Number of its last change; 1 = opened."),
+        column("closed", ColumnType.BOOLEAN, "Whether it takes no transfers."),
+        column("opened_at", TIME, "Stamped time of the opening."),
+        column("changed_at", TIME, "Stamped time of the last change."),
         _SHARD,
         _OF_CHANGE,
     ),
@@ -110,25 +108,25 @@ TRANSFER: Final = Table(
     kind=TableKind.APPEND,
     key=("tenant", "book", "transfer"),
     columns=(
-        _TENANT,
-        _BOOK,
+        TENANT,
+        BOOK,
         _TRANSFER,
         _SOURCE,
         _TARGET,
-        _column("amount", _AMOUNT, "What moved, or what is held; above 0."),
-        _column("status", _TEXT, "As booked: posted, pending (a hold) or reversal.", length=8),
-        _column("code", _TEXT, "The caller's code; numbers as text.", nullable=True),
-        _column("reference", _TEXT, "The caller's reference.", nullable=True, length=512),
-        _column("reverses", _TEXT, "Transfer that a reversal moves back.", nullable=True),
-        _column("hold_timeout_s", _INTEGER, "Life of a hold; 0 = no end.", nullable=True),
+        column("amount", AMOUNT, "What moved, or what is held; above 0."),
+        column("status", TEXT, "As booked: posted, pending (a hold) or reversal.", length=8),
+        column("code", TEXT, "The caller's code; numbers as text.", nullable=True),
+        column("reference", TEXT, "The caller's reference.", nullable=True, length=512),
+        column("reverses", TEXT, "Transfer that a reversal moves back.", nullable=True),
+        column("hold_timeout_s", INTEGER, "Life of a hold; 0 = no end.", nullable=True),
         _EFFECTIVE,
         _BOOKED,
         _SHARD,
         _OF_FACT,
         _EVENT,
-        _column("command_id", _TEXT, "Idempotency key of the command."),
-        _column("principal", _TEXT, "Who sent the command."),
-        _column("correlation_id", _TEXT, "The caller's, if any.", nullable=True, length=256),
+        column("command_id", TEXT, "Idempotency key of the command."),
+        column("principal", TEXT, "Who sent the command."),
+        column("correlation_id", TEXT, "The caller's, if any.", nullable=True, length=256),
     ),
     indexes=(
         Index("booked", ("tenant", "book", "booked_at")),
@@ -156,14 +154,14 @@ ENTRY: Final = Table(
     kind=TableKind.APPEND,
     key=("tenant", "book", "account", "version"),
     columns=(
-        _TENANT,
-        _BOOK,
-        _ACCOUNT,
-        _column("version", _INTEGER, "The account's version after it."),
+        TENANT,
+        BOOK,
+        ACCOUNT_ID,
+        column("version", INTEGER, "The account's version after it."),
         _TRANSFER,
-        _column("counterparty", _TEXT, "The other account."),
-        _column("amount", _AMOUNT, "Added to the balance: below 0 when the account paid."),
-        _column("balance", _AMOUNT, "The running balance after it."),
+        column("counterparty", TEXT, "The other account."),
+        column("amount", AMOUNT, "Added to the balance: below 0 when the account paid."),
+        column("balance", AMOUNT, "The running balance after it."),
         _EFFECTIVE,
         _BOOKED,
         _SHARD,
@@ -184,21 +182,25 @@ HOLD: Final = Table(
     kind=TableKind.CURRENT,
     key=("tenant", "book", "transfer"),
     columns=(
-        _TENANT,
-        _BOOK,
+        TENANT,
+        BOOK,
         _TRANSFER,
         _SOURCE,
         _TARGET,
-        _column("amount", _AMOUNT, "What it reserves, or reserved."),
-        _column("posted_amount", _AMOUNT, "What moved in the end; 0 while nothing did."),
-        _column("status", _TEXT, "pending, posted, voided or expired.", length=8),
-        _column("expires_at", _TIME, "When it is over; null = it has no end.", nullable=True),
+        column("amount", AMOUNT, "What it reserves, or reserved."),
+        column("posted_amount", AMOUNT, "What moved in the end; 0 while nothing did."),
+        column("status", TEXT, "pending, posted, voided or expired.", length=8),
+        column("expires_at", TIME, "When it is over; null = it has no end.", nullable=True),
         _BOOKED,
-        _column("resolved_at", _TIME, "When it ended; null while pending.", nullable=True),
+        column("resolved_at", TIME, "When it ended; null while pending.", nullable=True),
         _SHARD,
         _OF_CHANGE,
     ),
-    indexes=(Index("open", ("tenant", "book", "status", "expires_at")),),
+    indexes=(
+        Index("open", ("tenant", "book", "status", "expires_at")),
+        Index("booked", ("tenant", "book", "booked_at")),
+        Index("resolved", ("tenant", "book", "resolved_at")),
+    ),
     checks=(
         Check("amount", "{amount} > 0"),
         Check("sides", "{source} <> {target}"),
@@ -216,65 +218,17 @@ HOLD: Final = Table(
     ),
     summary="Holds and what became of them.",
 )
-DAILY_BALANCE: Final = Table(
-    name="daily_balance",
-    kind=TableKind.CURRENT,
-    key=("tenant", "book", "account", "day"),
-    columns=(
-        _TENANT,
-        _BOOK,
-        _ACCOUNT,
-        _DAY,
-        _column("paid_in", _TOTAL, "Sum of what came in on that day.", fold=Fold.SUM),
-        _column("paid_out", _TOTAL, "Sum of what went out on that day.", fold=Fold.SUM),
-        _column("entries", _INTEGER, "Postings on that day.", fold=Fold.SUM),
-    ),
-    indexes=(Index("day", ("day",)),),
-    checks=(
-        Check("paid", "{paid_in} >= 0 AND {paid_out} >= 0"),
-        Check("entries", "{entries} >= 1"),
-    ),
-    summary="Turnover of accounts by business day.  A balance at the end of a day is the sum of all"
-    " days up to it, in without out.",
-)
-ASSET_DAY: Final = Aggregate(
-    table=Table(
-        name="asset_day",
-        kind=TableKind.AGGREGATE,
-        key=("tenant", "book", "asset", "day"),
-        columns=(
-            _TENANT,
-            _BOOK,
-            ACCOUNT.column("asset"),
-            _DAY,
-            _column("paid_in", _TOTAL, "Sum of what came in."),
-            _column("paid_out", _TOTAL, "Sum of what went out: the same."),
-            _column("entries", _INTEGER, "Postings."),
-            _column("accounts", _INTEGER, "Accounts with postings."),
-        ),
-        indexes=(Index("day", ("day",)),),
-        checks=(Check("double_entry", "{paid_in} = {paid_out}"),),
-        summary="Turnover of assets by business day.",
-    ),
-    source="daily_balance",
-    slice_column="day",
-    select=(
-        "SELECT d.{tenant}, d.{book}, a.{asset}, d.{day}, SUM(d.{paid_in}), SUM(d.{paid_out}),"
-        " SUM(d.{entries}), COUNT(*)"
-        " FROM {table:daily_balance} d JOIN {table:account} a ON a.{tenant} = d.{tenant}"
-        " AND a.{book} = d.{book} AND a.{account} = d.{account}"
-        " WHERE {slice} GROUP BY d.{tenant}, d.{book}, a.{asset}, d.{day}"
-    ),
-)
 
 
 class LedgerTables:
     """Implements `model.projection.Projection`."""
 
     name: Final = "ledger"
-    version: Final = 1
-    tables: Final[Sequence[Table]] = (ACCOUNT, TRANSFER, ENTRY, HOLD, DAILY_BALANCE)
-    aggregates: Final[Sequence[Aggregate]] = (ASSET_DAY,)
+    version: Final = 2
+    tables: Final[Sequence[Table]] = (
+        ACCOUNT, TRANSFER, ENTRY, HOLD, DAILY_BALANCE, DAY_CLOSE,
+    )  # fmt: skip
+    aggregates: Final[Sequence[Aggregate]] = (ASSET_DAY, ASSET_CLOSE)
 
     def project(self, event: Any, at: Source, rows: Rows) -> None:
         """The rows of one event.  Raises KeyError for what is no event of the ledger."""
@@ -333,6 +287,10 @@ def _transferred(event: Transferred, at: Source, rows: Rows) -> None:
     put = rows.putter("daily_balance")
     put((tenant, book, source, day, 0, amount, 1))
     put((tenant, book, target, day, amount, 0, 1))
+    day = time // DAY_US
+    put = rows.putter("day_close")
+    put((tenant, book, source, day, source_balance, 0, 0, source_version))
+    put((tenant, book, target, day, target_balance, 0, 0, target_version))
 
 
 def _change(link: Link, time: int, at: Source, rows: Rows, **more: bool) -> None:
@@ -351,6 +309,11 @@ def _change(link: Link, time: int, at: Source, rows: Rows, **more: bool) -> None
             **more,
         },
     )
+    rows.put(
+        "day_close",
+        (at.tenant, at.key, link.account, time // DAY_US, int(link.balance), int(link.pending_in),
+         int(link.pending_out), link.version),
+    )  # fmt: skip
 
 
 def _move(event: Posted | HoldPosted | Reversed, at: Source, rows: Rows) -> None:
@@ -473,6 +436,7 @@ def _opened(event: AccountOpened, at: Source, rows: Rows) -> None:
             at.offset,
         ),
     )
+    rows.put("day_close", (at.tenant, at.key, event.id, event.time // DAY_US, 0, 0, 0, 1))
 
 
 def _closed(event: AccountClosed, at: Source, rows: Rows) -> None:

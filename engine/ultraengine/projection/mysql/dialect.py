@@ -24,8 +24,10 @@ from hashlib import blake2b
 from typing import Final
 
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.exact import GreatestWords
 from ultraengine.model.ids import Instant
 from ultraengine.model.projection import (
+    Aggregate,
     Check,
     Column,
     ColumnType,
@@ -34,7 +36,7 @@ from ultraengine.model.projection import (
     Table,
 )
 from ultraengine.projection.dialect import AMOUNT_DIGITS, TOTAL_DIGITS, Dialect
-from ultraengine.projection.engine_tables import REQUESTS
+from ultraengine.projection.engine_tables import REQUESTS, SLICES
 from ultraengine.projection.mysql.partitions import REST, Range
 from ultraengine.projection.target import Checksum, ProjectionSet, all_tables, physical, view
 
@@ -83,7 +85,7 @@ def checksum_of(rows: int, sums: Sequence[str]) -> Checksum:
     return Checksum(rows, f"{high:016x}{low:016x}")
 
 
-class MysqlDialect(Dialect):
+class MysqlDialect(GreatestWords, Dialect):
     """MariaDB from 10.6, and MySQL from 8.0.17."""
 
     name = "mysql"
@@ -346,6 +348,14 @@ class MysqlDialect(Dialect):
         changes += [f"{self.quote(column)} = NULL" for column in nulls]
         where = " AND ".join(f"{self.quote(column)} = ?" for column in table.key)
         return f"UPDATE {self.quote(name)} SET {', '.join(changes)} WHERE {where}"
+
+    def touch_later(self, of: Aggregate, projection: str, suffix: str) -> str:
+        """Touch what a carried aggregate has behind a day, the last parameter."""
+        return (
+            f"INSERT INTO {SLICES.name} (`projection`, `build`, `aggregate`, `slice`)"
+            f" {self.later_slices(of, projection, suffix, '?, ?, ?')} ?"
+            " ON DUPLICATE KEY UPDATE `slice` = VALUES(`slice`)"
+        )
 
     # --- checksums -----------------------------------------------------------------------
 

@@ -29,6 +29,8 @@ from typing import Final
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.projection import Projection, Row, Table, TableKind
+from ultraengine.projection import added_indexes
+from ultraengine.projection.added_indexes import create_added
 from ultraengine.projection.fold import Batch, CurrentRows
 from ultraengine.projection.mysql import partitions, statements
 from ultraengine.projection.mysql.address import parse
@@ -206,6 +208,10 @@ class MysqlTarget:
                     await session.run(self._sql.drop_table(name))
                     for statement in self._sql.create_table(name, table):
                         await session.run(statement)
+                remembered = await session.rows(added_indexes.select(self._sql))
+                known = [statements.added_of(row) for row in remembered]
+                for statement in create_added(self._sql, projection, suffix, known):
+                    await session.run(statement)
                 names = ",".join(table.name for table in tables)
                 at = moment(now)
                 await session.change(
@@ -346,6 +352,9 @@ class MysqlTarget:
                 if days:
                     of_slice = (of.projection, of.build, aggregate.table.name)
                     await session.many(statements.TOUCH, [(*of_slice, day) for day in days])
+                    if aggregate.carried:
+                        later = self._sql.touch_later(aggregate, of.projection, of.suffix)
+                        await session.change(later, *of_slice, days[0])
 
     async def _move(self, session: Session, of: ProjectionSet, moved: Moved) -> None:
         before, after = moved.before, moved.after

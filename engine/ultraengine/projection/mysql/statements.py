@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from ultraengine.model.ids import Epoch, Offset
+from ultraengine.projection.added_indexes import AddedIndex, added
 from ultraengine.projection.engine_tables import (
     LEDGER,
     POSITIONS,
@@ -164,6 +165,12 @@ def set_of(row: Sequence[Any]) -> ProjectionSet:
         None if parked is None else msgspec.json.decode(parked, type=Parked),
         bool(paused),
     )  # fmt: skip
+
+
+def added_of(row: Sequence[Any]) -> AddedIndex:
+    """A row of what `added_indexes.select` finds."""
+    projection, name, table, members, created_at = row
+    return added(projection, name, table, members, instant_of(created_at))
 
 
 def parked_text(parked: Parked | None) -> str | None:

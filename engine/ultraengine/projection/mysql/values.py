@@ -220,6 +220,4 @@ def changes(rows: CurrentRows) -> dict[tuple[tuple[str, ...], tuple[str, ...]], 
 def touched_slices(aggregate: Aggregate, source: CurrentRows) -> list[date]:
     """Slices of which a batch wrote a row.  Raises `RowRefused` for what is no date."""
     column = source.table.column(aggregate.slice_column)
-    place = source.table.names.index(aggregate.slice_column)
-    days = {key[place] for keys in (source.put, source.changed) for key in keys}
-    return sorted(_dates(column, list(days)))
+    return sorted(_dates(column, list(source.slices(aggregate.slice_column))))

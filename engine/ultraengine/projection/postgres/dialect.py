@@ -23,7 +23,9 @@ from urllib.parse import unquote
 
 import msgspec
 
+from ultraengine.model.exact import GreatestWords
 from ultraengine.model.projection import (
+    Aggregate,
     Column,
     ColumnType,
     Index,
@@ -34,6 +36,7 @@ from ultraengine.model.projection import (
     TableKind,
 )
 from ultraengine.projection.dialect import AMOUNT_DIGITS, TOTAL_DIGITS, Dialect
+from ultraengine.projection.engine_tables import SLICES
 from ultraengine.projection.fold import CurrentRows
 from ultraengine.projection.target import all_tables, physical, view
 
@@ -175,7 +178,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-class PostgresDialect(Dialect):
+class PostgresDialect(GreatestWords, Dialect):
     """PostgreSQL 15 and newer."""
 
     name = "postgresql"
@@ -452,6 +455,16 @@ class PostgresDialect(Dialect):
             f"SELECT {self.names(table.key)} FROM {stage} WHERE {self.quote(SHAPE)} = {shape}"
             f" AND NOT EXISTS (SELECT FROM {held} WHERE {self._same_key(held, stage, table)})"
             " LIMIT 1"
+        )
+
+    def touch_later(self, of: Aggregate, projection: str, suffix: str) -> str:
+        """Touch what a carried aggregate has behind day $4."""
+        later = self.later_slices(of, projection, suffix, "$1::varchar, $2::int, $3::varchar")
+        return (
+            f"INSERT INTO {SLICES.name} (projection, build, aggregate, slice)"
+            f" {later} DATE '1970-01-01' + $4::int ORDER BY 4"
+            " ON CONFLICT (projection, build, aggregate, slice)"
+            " DO UPDATE SET slice = excluded.slice"
         )
 
     # --- checksums -----------------------------------------------------------------------

@@ -380,13 +380,13 @@ class PostgresTarget:
         self, database: Connection, of: ProjectionSet, projection: Projection, batch: Batch
     ) -> None:
         for aggregate in projection.aggregates:
-            written = batch.current[aggregate.source]
-            position = written.table.names.index(aggregate.slice_column)
-            days = {row[position] for row in written.put.values()}
-            days |= {key[position] for key in written.changed}
+            days = batch.current[aggregate.source].slices(aggregate.slice_column)
             if days:
-                name = aggregate.table.name
-                await database.execute(sql.TOUCH, of.projection, of.build, name, list(days))
+                facts = (of.projection, of.build, aggregate.table.name)
+                await database.execute(sql.TOUCH, *facts, list(days))
+                if aggregate.carried:
+                    later = self._sql.touch_later(aggregate, of.projection, of.suffix)
+                    await database.execute(later, *facts, min(days))
 
     async def _scanning(self, database: Connection) -> None:
         """Within a transaction: statements may take longer."""

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.exact import expanded, has_macros, split
 from ultraengine.model.projection import (
     Aggregate,
     Check,
@@ -21,7 +22,7 @@ from ultraengine.model.projection import (
 )
 from ultraengine.projection.dialect import AMOUNT_DIGITS, TOTAL_DIGITS, Dialect
 from ultraengine.projection.sqlite.conditions import exact_condition
-from ultraengine.projection.sqlite.exact import WORD_END, sum_of
+from ultraengine.projection.sqlite.exact import WORD_END, SqliteWords, sum_of
 
 EXACT: Final = frozenset({ColumnType.AMOUNT, ColumnType.TOTAL})
 _DIGITS: Final = {ColumnType.AMOUNT: AMOUNT_DIGITS, ColumnType.TOTAL: TOTAL_DIGITS}
@@ -31,10 +32,9 @@ _WORD_DIGITS: Final = 19
 _SELECT: Final = re.compile(r"SELECT (?P<list>.*?) FROM ", re.DOTALL)
 _FUNCTION: Final = re.compile(r"(?P<function>SUM|MIN|MAX)\((?P<of>[\w.{}]+)\)")
 _BARE: Final = re.compile(r"[\w.{}]+")
-_COMMA: Final = re.compile(r",(?![^()]*\))")
 
 
-class SqliteDialect(Dialect):
+class SqliteDialect(SqliteWords, Dialect):
     """SQL of `SqliteTarget`."""
 
     name = "sqlite"
@@ -97,7 +97,8 @@ class SqliteDialect(Dialect):
     def aggregate(self, of: Aggregate, projection: str, suffix: str, slices: int) -> list[str]:
         """With exact sums.
 
-        Raises `InvariantBroken` for an amount that is neither a column nor SUM, MIN or MAX of one.
+        Raises `InvariantBroken` for an amount that is no column, no SUM, MIN or MAX of one, and
+        made by no macro.
         """
         select = exact_select(of)
         return super().aggregate(
@@ -106,16 +107,16 @@ class SqliteDialect(Dialect):
 
 
 def exact_select(of: Aggregate) -> str:
-    """The declared SELECT with exact SUM, MIN and MAX of amounts."""
+    """The declared SELECT with exact SUM, MIN and MAX of amounts, and its macros written out."""
     found = _SELECT.match(of.select)
-    outputs = [] if found is None else _COMMA.split(found["list"])
+    outputs = [] if found is None else split(found["list"])
     if found is None or len(outputs) != len(of.table.columns):
         raise InvariantBroken("an aggregate selects one output per column", table=of.table.name)
     exact = [
-        _exact_output(output.strip(), of) if column.type in EXACT else output.strip()
+        _exact_output(output, of) if column.type in EXACT else output
         for output, column in zip(outputs, of.table.columns, strict=True)
     ]
-    return f"SELECT {', '.join(exact)} FROM {of.select[found.end() :]}"
+    return expanded(f"SELECT {', '.join(exact)} FROM {of.select[found.end() :]}", SqliteWords())
 
 
 def _exact_output(output: str, of: Aggregate) -> str:
@@ -124,9 +125,9 @@ def _exact_output(output: str, of: Aggregate) -> str:
         if found["function"] == "SUM":
             return sum_of(found["of"])
         return f"ultra_{found['function'].lower()}({found['of']})"
-    if _BARE.fullmatch(output) is None:
+    if _BARE.fullmatch(output) is None and not has_macros(output):
         raise InvariantBroken(
-            "an amount of an aggregate is a column, or SUM, MIN or MAX of one",
+            "an amount of an aggregate is a column, SUM, MIN or MAX of one, or of macros",
             table=of.table.name,
             output=output,
         )

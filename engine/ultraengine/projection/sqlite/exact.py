@@ -9,12 +9,16 @@ What the engine computes is exact at every size: arithmetic is done natively beh
 both sides are far from the ends of a word, and by these functions otherwise.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
+
+from ultraengine.model.exact import ExactWords
 
 WORD_END: Final = 1 << 63
 LIMB_BITS: Final = 32
 LIMB_MASK: Final = (1 << LIMB_BITS) - 1
+_BARE: Final = re.compile(r"[\w.{}\"]+")
 
 Stored = int | str
 
@@ -45,6 +49,16 @@ def compare(one: Stored | None, other: Stored | None) -> int | None:
         return None
     difference = int(one) - int(other)
     return (difference > 0) - (difference < 0)
+
+
+def debit(value: Stored | None) -> Stored | None:
+    """``ultra_debit(x)``: how far x is below zero; null only of null."""
+    return None if value is None else stored(max(0, -int(value)))
+
+
+def credit(value: Stored | None) -> Stored | None:
+    """``ultra_credit(x)``: how far x is above zero; null only of null."""
+    return None if value is None else stored(max(0, int(value)))
 
 
 def total(high: int | None, low: int | None, rest: Stored | None) -> Stored | None:
@@ -100,6 +114,8 @@ FUNCTIONS: Final[tuple[tuple[str, int, Callable[..., Any]], ...]] = (
     ("ultra_minus", 2, minus),
     ("ultra_compare", 2, compare),
     ("ultra_total", 3, total),
+    ("ultra_debit", 1, debit),
+    ("ultra_credit", 1, credit),
 )
 """(name, arguments, function) for every connection of the engine; all are deterministic."""
 AGGREGATES: Final[tuple[tuple[str, int, Any], ...]] = (
@@ -117,3 +133,27 @@ def sum_of(expression: str) -> str:
         f" SUM({expression} & {LIMB_MASK}) {words},"
         f" ultra_sum({expression}) FILTER (WHERE typeof({expression}) = 'text'))"
     )
+
+
+class SqliteWords(ExactWords):
+    """The macros by the functions of this module."""
+
+    def total(self, x: str) -> str:
+        """Natively as far as words go; what is computed itself is computed once."""
+        return sum_of(x) if _BARE.fullmatch(x) else f"ultra_sum({x})"
+
+    def plus(self, x: str, y: str) -> str:
+        """Exact at every size."""
+        return f"ultra_plus({x}, {y})"
+
+    def minus(self, x: str, y: str) -> str:
+        """Exact at every size."""
+        return f"ultra_minus({x}, {y})"
+
+    def debit(self, x: str) -> str:
+        """Null only of null."""
+        return f"ultra_debit({x})"
+
+    def credit(self, x: str) -> str:
+        """Null only of null."""
+        return f"ultra_credit({x})"

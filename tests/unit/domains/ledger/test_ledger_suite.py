@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from ultraengine.domains.ledger.tables import DAY_US
+from ultraengine.domains.ledger.columns import DAY_US
 from ultraengine.model.instant import format_instant
 from ultraengine.testing.domain_suite import DomainSuite
 from ultraengine.testing.projection_tables import MemoryTables

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ultraengine.domains.ledger.tables import ACCOUNT, ASSET_DAY, TABLES, TRANSFER
+from ultraengine.domains.ledger.days import ASSET_CLOSE, ASSET_DAY
+from ultraengine.domains.ledger.tables import ACCOUNT, TABLES, TRANSFER
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.sqlite.store.driver import Store
@@ -118,6 +119,8 @@ BROKEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "hold_resolved": ("hold", {"resolved_at": 1}),
     "daily_balance_paid": ("daily_balance", {"paid_in": -1}),
     "daily_balance_entries": ("daily_balance", {"entries": 0}),
+    "day_close_held": ("day_close", {"pending_out": -1}),
+    "day_close_version": ("day_close", {"version": 0}),
 }
 
 
@@ -143,7 +146,7 @@ def test_a_check_refuses_what_the_engine_never_does(books: Any, name: str) -> No
     )
     write(declared.name, plain)
     with pytest.raises(
-        RowRefused, match=f"ledger_{table}__v1_b1_{name.removeprefix(table + '_')}$"
+        RowRefused, match=f"ledger_{table}__v2_b1_{name.removeprefix(table + '_')}$"
     ):
         write(declared.name, broken)
 
@@ -165,16 +168,23 @@ def test_every_check_is_tried() -> None:
     declared = {f"{table.name}_{check.name}" for table in TABLES.tables for check in table.checks}
     assert declared == set(BROKEN)
     assert [check.name for check in ASSET_DAY.table.checks] == ["double_entry"]
+    assert [check.name for check in ASSET_CLOSE.table.checks] == ["double_entry", "accounts"]
 
 
-def test_double_entry_is_guarded_by_day_and_asset(books: Any) -> None:
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [("daily_balance", ("alice", 0, 5, 0, 1)), ("day_close", ("alice", 99_999, 5, 0, 0, 9))],
+)
+def test_double_entry_is_guarded_by_day_and_asset(
+    books: Any, table: str, row: tuple[Any, ...]
+) -> None:
     store = Store(":memory:")
     store.prepare()
     of = store.create(TABLES, 1, Instant(0))
     batch = Batch(TABLES.tables)
     for event, at in happened(books):
         TABLES.project(event, at, batch)
-    batch.put("daily_balance", (*KEY, "alice", 0, 5, 0, 1))
+    batch.put(table, (*KEY, *row))
     after = Checkpoint(Offset(1), Epoch(1))
     store.write(of, TABLES, batch, [Moved(ShardId(0), START, after)])
     with pytest.raises(RowRefused, match="double_entry"):

@@ -125,7 +125,9 @@ CREATE TABLE [ledger_hold__v1_b1] (
   CONSTRAINT [ledger_hold__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_hold__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
   CONSTRAINT [ledger_hold__v1_b1_transfer_end] CHECK ([transfer] NOT LIKE N'% '),
-  INDEX [open] NONCLUSTERED ([tenant], [book], [status], [expires_at])
+  INDEX [open] NONCLUSTERED ([tenant], [book], [status], [expires_at]),
+  INDEX [booked] NONCLUSTERED ([tenant], [book], [booked_at]),
+  INDEX [resolved] NONCLUSTERED ([tenant], [book], [resolved_at])
 ) WITH (MEMORY_OPTIMIZED = ON, DURABILITY = SCHEMA_AND_DATA)
 ;
 CREATE TYPE [ledger_hold__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [transfer] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [source] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [target] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [amount] decimal(38, 0) NOT NULL, [posted_amount] decimal(38, 0) NOT NULL, [status] nvarchar(8) COLLATE Latin1_General_100_BIN2 NOT NULL, [expires_at] datetime2(6), [booked_at] datetime2(6) NOT NULL, [resolved_at] datetime2(6), [shard] bigint NOT NULL, [log_offset] bigint NOT NULL)
@@ -144,10 +146,30 @@ CREATE TABLE [ledger_daily_balance__v1_b1] (
   CONSTRAINT [ledger_daily_balance__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_daily_balance__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
   CONSTRAINT [ledger_daily_balance__v1_b1_account_end] CHECK ([account] NOT LIKE N'% '),
-  INDEX [day] NONCLUSTERED ([day])
+  INDEX [day] NONCLUSTERED ([day], [tenant], [book])
 ) WITH (MEMORY_OPTIMIZED = ON, DURABILITY = SCHEMA_AND_DATA)
 ;
 CREATE TYPE [ledger_daily_balance__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [paid_in] decimal(38, 0) NOT NULL, [paid_out] decimal(38, 0) NOT NULL, [entries] bigint NOT NULL)
+;
+CREATE TABLE [ledger_day_close__v1_b1] (
+  [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [day] date NOT NULL,
+  [balance] decimal(38, 0) NOT NULL,
+  [pending_in] decimal(38, 0) NOT NULL,
+  [pending_out] decimal(38, 0) NOT NULL,
+  [version] bigint NOT NULL,
+  CONSTRAINT [ledger_day_close__v1_b1_key] PRIMARY KEY NONCLUSTERED ([tenant], [book], [account], [day]),
+  CONSTRAINT [ledger_day_close__v1_b1_held] CHECK ([pending_in] >= 0 AND [pending_out] >= 0),
+  CONSTRAINT [ledger_day_close__v1_b1_version] CHECK ([version] >= 1),
+  CONSTRAINT [ledger_day_close__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
+  CONSTRAINT [ledger_day_close__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
+  CONSTRAINT [ledger_day_close__v1_b1_account_end] CHECK ([account] NOT LIKE N'% '),
+  INDEX [day] NONCLUSTERED ([day], [tenant], [book])
+) WITH (MEMORY_OPTIMIZED = ON, DURABILITY = SCHEMA_AND_DATA)
+;
+CREATE TYPE [ledger_day_close__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [balance] decimal(38, 0) NOT NULL, [pending_in] decimal(38, 0) NOT NULL, [pending_out] decimal(38, 0) NOT NULL, [version] bigint NOT NULL)
 ;
 CREATE TABLE [ledger_asset_day__v1_b1] (
   [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
@@ -158,8 +180,10 @@ CREATE TABLE [ledger_asset_day__v1_b1] (
   [paid_out] decimal(38, 0) NOT NULL,
   [entries] bigint NOT NULL,
   [accounts] bigint NOT NULL,
+  [debits] decimal(38, 0) NOT NULL,
+  [credits] decimal(38, 0) NOT NULL,
   CONSTRAINT [ledger_asset_day__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [asset], [day]),
-  CONSTRAINT [ledger_asset_day__v1_b1_double_entry] CHECK ([paid_in] = [paid_out]),
+  CONSTRAINT [ledger_asset_day__v1_b1_double_entry] CHECK ([paid_in] = [paid_out] AND [debits] = [credits]),
   CONSTRAINT [ledger_asset_day__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_asset_day__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
   CONSTRAINT [ledger_asset_day__v1_b1_asset_end] CHECK ([asset] NOT LIKE N'% ')
@@ -167,7 +191,29 @@ CREATE TABLE [ledger_asset_day__v1_b1] (
 ;
 CREATE INDEX [ledger_asset_day__v1_b1_day] ON [ledger_asset_day__v1_b1] ([day])
 ;
-CREATE TYPE [ledger_asset_day__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [paid_in] decimal(38, 0) NOT NULL, [paid_out] decimal(38, 0) NOT NULL, [entries] bigint NOT NULL, [accounts] bigint NOT NULL)
+CREATE TYPE [ledger_asset_day__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [paid_in] decimal(38, 0) NOT NULL, [paid_out] decimal(38, 0) NOT NULL, [entries] bigint NOT NULL, [accounts] bigint NOT NULL, [debits] decimal(38, 0) NOT NULL, [credits] decimal(38, 0) NOT NULL)
+;
+CREATE TABLE [ledger_asset_close__v1_b1] (
+  [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [day] date NOT NULL,
+  [accounts] bigint NOT NULL,
+  [debits] decimal(38, 0) NOT NULL,
+  [credits] decimal(38, 0) NOT NULL,
+  [pending_debits] decimal(38, 0) NOT NULL,
+  [pending_credits] decimal(38, 0) NOT NULL,
+  CONSTRAINT [ledger_asset_close__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [asset], [day]),
+  CONSTRAINT [ledger_asset_close__v1_b1_double_entry] CHECK ([debits] = [credits] AND [pending_debits] = [pending_credits]),
+  CONSTRAINT [ledger_asset_close__v1_b1_accounts] CHECK ([accounts] >= 0),
+  CONSTRAINT [ledger_asset_close__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_close__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_close__v1_b1_asset_end] CHECK ([asset] NOT LIKE N'% ')
+)
+;
+CREATE INDEX [ledger_asset_close__v1_b1_day] ON [ledger_asset_close__v1_b1] ([day])
+;
+CREATE TYPE [ledger_asset_close__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [accounts] bigint NOT NULL, [debits] decimal(38, 0) NOT NULL, [credits] decimal(38, 0) NOT NULL, [pending_debits] decimal(38, 0) NOT NULL, [pending_credits] decimal(38, 0) NOT NULL)
 ;
 CREATE OR ALTER VIEW [ledger_account] AS SELECT [tenant], [book], [account], [asset], [min_balance], [max_balance], [metadata], [balance], [pending_in], [pending_out], [version], [closed], [opened_at], [changed_at], [shard], [log_offset] FROM [ledger_account__v1_b1]
 ;
@@ -179,7 +225,11 @@ CREATE OR ALTER VIEW [ledger_hold] AS SELECT [tenant], [book], [transfer], [sour
 ;
 CREATE OR ALTER VIEW [ledger_daily_balance] AS SELECT [tenant], [book], [account], [day], [paid_in], [paid_out], [entries] FROM [ledger_daily_balance__v1_b1]
 ;
-CREATE OR ALTER VIEW [ledger_asset_day] AS SELECT [tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts] FROM [ledger_asset_day__v1_b1]
+CREATE OR ALTER VIEW [ledger_day_close] AS SELECT [tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version] FROM [ledger_day_close__v1_b1]
+;
+CREATE OR ALTER VIEW [ledger_asset_day] AS SELECT [tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts], [debits], [credits] FROM [ledger_asset_day__v1_b1]
+;
+CREATE OR ALTER VIEW [ledger_asset_close] AS SELECT [tenant], [book], [asset], [day], [accounts], [debits], [credits], [pending_debits], [pending_credits] FROM [ledger_asset_close__v1_b1]
 ;
 INSERT INTO [ledger_account__v1_b1] ([tenant], [book], [account], [asset], [min_balance], [max_balance], [metadata], [balance], [pending_in], [pending_out], [version], [closed], [opened_at], [changed_at], [shard], [log_offset]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9, @P10, @P11, @P12, @P13, @P14, @P15, @P16)
 ;
@@ -209,9 +259,21 @@ INSERT INTO [ledger_daily_balance__v1_b1] ([tenant], [book], [account], [day], [
 ;
 UPDATE [ledger_daily_balance__v1_b1] SET [paid_in] = [paid_in] + @P1, [paid_out] = [paid_out] + @P2, [entries] = [entries] + @P3 WHERE [tenant] = @P4 AND [book] = @P5 AND [account] = @P6 AND [day] = @P7
 ;
+INSERT INTO [ledger_day_close__v1_b1] ([tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8)
+;
+UPDATE [held] SET [balance] = [new].[balance], [pending_in] = [new].[pending_in], [pending_out] = [new].[pending_out], [version] = [new].[version] FROM [ledger_day_close__v1_b1] AS [held] JOIN @rows AS [new] ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[account] = [new].[account] AND DATALENGTH([held].[account]) = DATALENGTH([new].[account]) AND [held].[day] = [new].[day]
+;
+INSERT INTO [ledger_day_close__v1_b1] ([tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version]) SELECT [tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version] FROM @rows AS [new] WHERE NOT EXISTS (SELECT 1 FROM [ledger_day_close__v1_b1] AS [held] WHERE [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[account] = [new].[account] AND DATALENGTH([held].[account]) = DATALENGTH([new].[account]) AND [held].[day] = [new].[day])
+;
+UPDATE [ledger_day_close__v1_b1] SET [balance] = @P1, [pending_in] = @P2, [pending_out] = @P3, [version] = @P4 WHERE [tenant] = @P5 AND [book] = @P6 AND [account] = @P7 AND [day] = @P8
+;
 DELETE FROM [ledger_asset_day__v1_b1] WHERE [day] IN (@P1, @P2, @P3)
 ;
-INSERT INTO [ledger_asset_day__v1_b1] ([tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts]) SELECT d.[tenant], d.[book], a.[asset], d.[day], SUM(d.[paid_in]), SUM(d.[paid_out]), SUM(d.[entries]), COUNT(*) FROM [ledger_daily_balance__v1_b1] d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] WHERE [day] IN (@P1, @P2, @P3) GROUP BY d.[tenant], d.[book], a.[asset], d.[day]
+INSERT INTO [ledger_asset_day__v1_b1] ([tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts], [debits], [credits]) SELECT s.[tenant], s.[book], s.[asset], s.[day], SUM(s.[paid_in]), SUM(s.[paid_out]), SUM(s.[entries]), COUNT(*), SUM((CASE WHEN s.[balance] < 0 THEN 0 - s.[balance] ELSE 0 END - CASE WHEN (s.[balance] - (s.[paid_in] - s.[paid_out])) < 0 THEN 0 - (s.[balance] - (s.[paid_in] - s.[paid_out])) ELSE 0 END)), SUM((CASE WHEN s.[balance] > 0 THEN s.[balance] ELSE 0 END - CASE WHEN (s.[balance] - (s.[paid_in] - s.[paid_out])) > 0 THEN (s.[balance] - (s.[paid_in] - s.[paid_out])) ELSE 0 END)) FROM (SELECT d.[tenant], d.[book], a.[asset], d.[account], d.[day], d.[paid_in], d.[paid_out], d.[entries], (a.[balance] - COALESCE((SUM(l.[paid_in]) - SUM(l.[paid_out])), 0)) AS [balance] FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[paid_in], c.[paid_out], c.[entries] FROM [ledger_daily_balance__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] LEFT JOIN [ledger_daily_balance__v1_b1] l ON l.[tenant] = d.[tenant] AND l.[book] = d.[book] AND l.[account] = d.[account] AND l.[day] > d.[day] GROUP BY d.[tenant], d.[book], d.[account], d.[day], a.[asset], a.[balance], d.[paid_in], d.[paid_out], d.[entries]) s GROUP BY s.[tenant], s.[book], s.[asset], s.[day]
+;
+DELETE FROM [ledger_asset_close__v1_b1] WHERE [day] IN (@P1, @P2, @P3)
+;
+INSERT INTO [ledger_asset_close__v1_b1] ([tenant], [book], [asset], [day], [accounts], [debits], [credits], [pending_debits], [pending_credits]) SELECT s.[tenant], s.[book], s.[asset], s.[day], SUM(s.[opened]), SUM((CASE WHEN s.[balance] < 0 THEN 0 - s.[balance] ELSE 0 END - CASE WHEN s.[was] < 0 THEN 0 - s.[was] ELSE 0 END)), SUM((CASE WHEN s.[balance] > 0 THEN s.[balance] ELSE 0 END - CASE WHEN s.[was] > 0 THEN s.[was] ELSE 0 END)), SUM((s.[pending_out] - s.[was_out])), SUM((s.[pending_in] - s.[was_in])) FROM (SELECT d.[tenant], d.[book], a.[asset], d.[day], d.[balance], d.[pending_out], d.[pending_in], CASE WHEN p.[day] IS NULL THEN 1 ELSE 0 END AS [opened], COALESCE(p.[balance], 0) AS [was], COALESCE(p.[pending_out], 0) AS [was_out], COALESCE(p.[pending_in], 0) AS [was_in] FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[balance], c.[pending_in], c.[pending_out] FROM [ledger_day_close__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] LEFT JOIN [ledger_day_close__v1_b1] p ON p.[tenant] = d.[tenant] AND p.[book] = d.[book] AND p.[account] = d.[account] AND p.[day] = (SELECT MAX(q.[day]) FROM [ledger_day_close__v1_b1] q WHERE q.[tenant] = d.[tenant] AND q.[book] = d.[book] AND q.[account] = d.[account] AND q.[day] < d.[day])) s GROUP BY s.[tenant], s.[book], s.[asset], s.[day]
 ;
 DROP TABLE IF EXISTS [ledger_account__v1_b1]
 ;
@@ -223,7 +285,11 @@ DROP TABLE IF EXISTS [ledger_hold__v1_b1]
 ;
 DROP TABLE IF EXISTS [ledger_daily_balance__v1_b1]
 ;
+DROP TABLE IF EXISTS [ledger_day_close__v1_b1]
+;
 DROP TABLE IF EXISTS [ledger_asset_day__v1_b1]
+;
+DROP TABLE IF EXISTS [ledger_asset_close__v1_b1]
 ;
 CREATE TABLE [probe_fact__v1_b1] (
   [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,

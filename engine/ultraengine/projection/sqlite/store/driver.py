@@ -22,7 +22,7 @@ import xxhash
 
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
-from ultraengine.model.projection import ColumnType, Projection, Row, Table
+from ultraengine.model.projection import Aggregate, ColumnType, Projection, Row, Table
 from ultraengine.projection import engine_tables
 from ultraengine.projection.added_indexes import added, create_whole, select
 from ultraengine.projection.fold import Batch, CurrentRows
@@ -259,13 +259,20 @@ class Store:
                     else:
                         self._merge(of, table, batch.current[table.name])
             for aggregate in projection.aggregates:
-                source = batch.current[aggregate.source]
-                place = source.table.key.index(aggregate.slice_column)
-                slices = {key[place]: None for rows in (source.put, source.changed) for key in rows}
-                self.db.executemany(
-                    "INSERT OR IGNORE INTO ultra_projection_slice VALUES (?, ?, ?, ?)",
-                    [(*_key(of), aggregate.table.name, one) for one in slices],
-                )
+                self._touch(of, aggregate, batch.current[aggregate.source])
+
+    def _touch(self, of: ProjectionSet, aggregate: Aggregate, source: CurrentRows) -> None:
+        slices = source.slices(aggregate.slice_column)
+        facts = (*_key(of), aggregate.table.name)
+        self.db.executemany(
+            "INSERT OR IGNORE INTO ultra_projection_slice VALUES (?, ?, ?, ?)",
+            [(*facts, one) for one in sorted(slices)],
+        )
+        if aggregate.carried and slices:
+            later = self._dialect.later_slices(aggregate, of.projection, of.suffix, "?, ?, ?")
+            self.db.execute(
+                f"INSERT OR IGNORE INTO ultra_projection_slice {later} ?", (*facts, min(slices))
+            )
 
     def _move(self, of: ProjectionSet, move: Moved, rows: int) -> None:
         """Move a position from where the writer believes it to be.  Raises `Fenced`."""

@@ -4,6 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
+from ultraengine.model.exact import GreatestWords
 from ultraengine.model.projection import Column, ColumnType, Value
 from ultraengine.projection.mysql.dialect import MysqlDialect
 from ultraengine.projection.mysql.values import EPOCH_DAY, INT64_END, instant_of, moment
@@ -12,7 +13,7 @@ from ultraengine.query.dialect import ReadDialect
 _AMOUNTS: Final = frozenset({ColumnType.AMOUNT, ColumnType.TOTAL})
 
 
-class MysqlReadDialect(ReadDialect):
+class MysqlReadDialect(GreatestWords, ReadDialect):
     """MariaDB's and MySQL's."""
 
     name: ClassVar[str] = "mysql"

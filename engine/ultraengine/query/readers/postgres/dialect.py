@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
+from ultraengine.model.exact import GreatestWords
 from ultraengine.model.projection import Column, ColumnType, Value
 from ultraengine.projection.postgres.dialect import PostgresDialect
 from ultraengine.query.dialect import ReadDialect
@@ -26,7 +27,7 @@ _AS_TEXT: Final = frozenset({ColumnType.TIME, ColumnType.DATE})
 _NUMBERS: Final = frozenset({ColumnType.INTEGER, ColumnType.AMOUNT, ColumnType.TOTAL})
 
 
-class PostgresReadDialect(ReadDialect):
+class PostgresReadDialect(GreatestWords, ReadDialect):
     """PostgreSQL's."""
 
     name: ClassVar[str] = "postgresql"

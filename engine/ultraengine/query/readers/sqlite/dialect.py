@@ -1,17 +1,14 @@
 """Reads of what `projection.sqlite` writes: words and texts for amounts, integers for times."""
 
-import re
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from ultraengine.model.projection import Aggregate, Column, ColumnType, Value
 from ultraengine.projection.sqlite.dialect import EXACT, exact_select
-from ultraengine.projection.sqlite.exact import WORD_END, loaded, stored, sum_of
+from ultraengine.projection.sqlite.exact import WORD_END, SqliteWords, loaded, stored
 from ultraengine.query.dialect import ReadDialect
 
-_BARE: Final = re.compile(r"[\w.{}]+")
 
-
-class SqliteReadDialect(ReadDialect):
+class SqliteReadDialect(SqliteWords, ReadDialect):
     """SQLite's, with the functions of `projection.sqlite.exact` on the connection."""
 
     name: ClassVar[str] = "sqlite"
@@ -48,33 +45,3 @@ class SqliteReadDialect(ReadDialect):
     def aggregate_select(self, of: Aggregate) -> str:
         """With exact sums."""
         return exact_select(of)
-
-    def total(self, x: str) -> str:
-        """Natively as far as words go; what is computed itself is computed once."""
-        return sum_of(x) if _BARE.fullmatch(x) else f"ultra_sum({x})"
-
-    def plus(self, x: str, y: str) -> str:
-        """Exact at every size."""
-        return f"ultra_plus({x}, {y})"
-
-    def minus(self, x: str, y: str) -> str:
-        """Exact at every size."""
-        return f"ultra_minus({x}, {y})"
-
-    def debit(self, x: str) -> str:
-        """Null only of null."""
-        return f"ultra_debit({x})"
-
-    def credit(self, x: str) -> str:
-        """Null only of null."""
-        return f"ultra_credit({x})"
-
-
-def debit(value: int | str | None) -> int | str | None:
-    """``ultra_debit(x)``: how far x is below zero."""
-    return None if value is None else stored(max(0, -int(value)))
-
-
-def credit(value: int | str | None) -> int | str | None:
-    """``ultra_credit(x)``: how far x is above zero."""
-    return None if value is None else stored(max(0, int(value)))

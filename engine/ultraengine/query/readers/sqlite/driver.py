@@ -18,7 +18,7 @@ from ultraengine.model.projection import Row
 from ultraengine.projection.sqlite.driver import UNAVAILABLE, path_of
 from ultraengine.projection.sqlite.exact import AGGREGATES, FUNCTIONS
 from ultraengine.query.reader import SERVING, ReadEnded, ReaderUnavailable, Talk
-from ultraengine.query.readers.sqlite.dialect import SqliteReadDialect, credit, debit
+from ultraengine.query.readers.sqlite.dialect import SqliteReadDialect
 from ultraengine.query.sql import Statement
 
 PROGRESS_STEPS: Final = 2_000
@@ -81,11 +81,7 @@ class SqliteReader:
         )
         connection.execute("PRAGMA query_only = ON")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        for name, count, function in (
-            *FUNCTIONS,
-            ("ultra_debit", 1, debit),
-            ("ultra_credit", 1, credit),
-        ):
+        for name, count, function in FUNCTIONS:
             connection.create_function(name, count, function, deterministic=True)
         for name, count, aggregate in AGGREGATES:
             connection.create_aggregate(name, count, aggregate)

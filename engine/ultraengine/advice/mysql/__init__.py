@@ -1,0 +1,1 @@
+"""Advice on MariaDB and MySQL."""

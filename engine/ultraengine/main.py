@@ -292,7 +292,12 @@ class Process:
             serializers=own.serializers,
             compaction=compaction_policy(config, own),
         )
-        return driver, open_shard(world, self.registry, memory, metrics, options), memory
+
+        def progress(replayed: int) -> None:
+            log.info("replay.progress", shard=shard_id, commands=replayed)
+
+        parts = open_shard(world, self.registry, memory, metrics, options, progress)
+        return driver, parts, memory
 
     def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
         log.error(event, **facts)

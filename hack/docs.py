@@ -1,7 +1,8 @@
 """`make docs`: write the generated pages anew and check every link between the documents.
 
-Generated from the code: `docs/errors.md`, the table of result codes in `docs/ledger.md` and the
-tables of `docs/ledger-tables.md`; from the CRDs: `docs/kubernetes/fields.md`.
+Generated from the code: `docs/errors.md`, the table of result codes in `docs/ledger.md`, the
+tables of `docs/ledger-tables.md` and of `docs/operations.md`; from the CRDs:
+`docs/kubernetes/fields.md`.
 Links to other sites are not looked at: the check needs no network and gives the same answer
 every time.
 """
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from fields import page as fields_page
+from settings import tables as settings_tables
 
 from ultraengine.domains.ledger.codes import codes_markdown
 from ultraengine.domains.ledger.tables import TABLES
@@ -22,6 +24,7 @@ TABLE = re.compile(r"^\| `status` \|.*?(?=^$|\Z)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 GENERATED = re.compile(r"(<!-- generated: tables -->\n).*(<!-- end -->)", re.DOTALL)
+SETTINGS = re.compile(r"(<!-- generated: settings -->\n).*(<!-- end -->)", re.DOTALL)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
 
@@ -65,6 +68,8 @@ def main() -> int:
     page = ROOT / "docs" / "ledger-tables.md"
     text = GENERATED.sub(lambda m: f"{m[1]}{tables_markdown(TABLES)}{m[2]}", page.read_text())
     write(page, text)
+    page = ROOT / "docs" / "operations.md"
+    write(page, SETTINGS.sub(lambda m: f"{m[1]}{settings_tables()}{m[2]}", page.read_text()))
     write(ROOT / "docs" / "kubernetes" / "fields.md", fields_page())
     broken = broken_links()
     for link in broken:

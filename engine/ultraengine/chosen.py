@@ -5,6 +5,7 @@ from ultraengine.execution.policies import AsyncDurability, GroupDurability, Syn
 from ultraengine.extensions import Extensions
 from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
 from ultraengine.model.policy import CompactionPolicy, FlushRule
+from ultraengine.snapshot.codec import BINARY, JSON
 from ultraengine.snapshot.schedule import (
     AnyOf,
     EveryCommands,
@@ -52,3 +53,10 @@ def snapshot_policy(config: Config, extensions: Extensions) -> SnapshotPolicy:
     if config.snapshot_interval_s:
         policies.append(EveryInterval(config.snapshot_interval_s))
     return AnyOf(tuple(policies))
+
+
+def snapshot_codec(config: Config, extensions: Extensions) -> int:
+    """Number of the codec that snapshots are written with."""
+    if extensions.snapshot_codecs:
+        return extensions.snapshot_codecs[0].number
+    return JSON if config.snapshot_codec == "json" else BINARY

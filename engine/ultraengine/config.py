@@ -15,8 +15,11 @@ from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.model.reply import DurabilityName
 
 SnapshotMode = Literal["fork", "cooperative", "inline"]
+SnapshotCodecName = Literal["binary", "json"]
 LogVerify = Literal["tail", "all"]
 CompactionName = Literal["none", "time", "key"]
+OTHER_TABLES: Final = ("ULTRA_LIMIT_", "ULTRA_SECRET_")
+"""Variables that are no settings: limits, and key material that the Secrets port reads."""
 
 
 class ConfigErrors(EngineError):
@@ -35,7 +38,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     data: Path = Path("ultra-data")
     """Directory of this replica's volume."""
     shard: int = 0
+    """Number of this shard, 0 to 4095."""
     host: str = "127.0.0.1"
+    """Address to listen at."""
     port: int = 8080
     """Data API and health."""
     socket: Path | None = None
@@ -53,6 +58,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     extensions: str | None = None
     """``package.module:ATTRIBUTE`` of an `extensions.Extensions`: a user's own parts."""
     durability: DurabilityName = "sync"
+    """``sync``: a flush for each group before its replies; ``group``: likewise, and groups stay
+    open for ``group_wait_s``; ``async``: replies before the flush, and says so."""
     group_wait_s: float = 0.002
     """`group`: how long a group stays open, at most 5 ms; `async`: time between two flushes."""
     compress: bool = False
@@ -61,7 +68,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """What a start verifies of the log: ``tail``, all from the newest snapshot on, and that the
     segments before lead there; ``all``, every frame, as `ultra log verify` does."""
     secrets: Path | None = None
-    """Directory with key material, one file per name."""
+    """Directory with key material, one file per name; a name that has none there is looked for in
+    ``ULTRA_SECRET_<NAME>``, as ``hex:…`` or ``base64:…``."""
     master_key: str | None = None
     """Name of the secret (32 bytes) that wraps segment and snapshot keys; None = not encrypted."""
     chain_key: str | None = None
@@ -76,7 +84,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshot when the tail would take this long to replay; 0 = never by replay time."""
     snapshot_mode: SnapshotMode = "fork"
     """``fork``, ``cooperative`` or ``inline``."""
+    snapshot_codec: SnapshotCodecName = "binary"
+    """``binary``, or ``json`` for people: a line for each section, larger and slower.  Both are
+    read whatever is set; a codec of the extensions goes before."""
     snapshots_kept: int = 3
+    """Full snapshots that are kept, with their increments."""
     compaction: CompactionName = "none"
     """What happens to sealed segments below every snapshot and consumer: ``none`` removes them,
     ``time`` archives them, ``key`` archives the newest accepted command of each key."""
@@ -108,7 +120,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         limits = _limits(environ, mistakes)
         known = {variable for variable, _ in _table().values()}
         for variable in sorted(environ):
-            ours = variable.startswith("ULTRA_") and not variable.startswith("ULTRA_LIMIT_")
+            ours = variable.startswith("ULTRA_") and not variable.startswith(OTHER_TABLES)
             if ours and variable not in known:
                 mistakes.append(f"{variable}: no such setting")
         if mistakes:
@@ -136,8 +148,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_ARCHIVE: needed when compaction is time or key")
         if self.extensions is not None and self.extensions.count(":") != 1:
             mistakes.append("ULTRA_EXTENSIONS: package.module:ATTRIBUTE")
-        if (self.master_key or self.chain_key) and self.secrets is None:
-            mistakes.append("ULTRA_SECRETS: needed when master_key or chain_key is set")
         if mistakes:
             raise ConfigErrors(mistakes)
 
@@ -186,7 +196,7 @@ _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
     str | None: str, tuple[str, ...]: _names, DurabilityName: _one_of(DurabilityName),
     CompactionName: _one_of(CompactionName),
     LogVerify: _one_of(LogVerify),
-    SnapshotMode: _one_of(SnapshotMode),
+    SnapshotMode: _one_of(SnapshotMode), SnapshotCodecName: _one_of(SnapshotCodecName),
 }  # fmt: skip
 
 

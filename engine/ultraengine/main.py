@@ -26,7 +26,7 @@ import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from ultraengine import __version__
-from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
+from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.edge.auth import ApiKeys, KeyFileError, Loopback
 from ultraengine.edge.quota import Quotas
@@ -59,7 +59,7 @@ from ultraengine.shard.snapshotting.driver import Snapshots
 from ultraengine.shard.spans import GroupSpans
 from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import validate
-from ultraengine.snapshot.codec import BINARY, Codecs
+from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.migrate import Migrations
@@ -251,7 +251,6 @@ class Process:
     ) -> tuple[SnapshotDriver, ShardParts, ShardMemory]:
         """Everything that blocks: files, log, snapshot, tail."""
         config, world, own = self.config, self.world, self.extensions
-        codecs = own.snapshot_codecs
         driver = SnapshotDriver(
             world.disk,
             world.clock,
@@ -259,9 +258,9 @@ class Process:
                 shard=shard_id,
                 master_key=config.master_key,
                 fulls_kept=config.snapshots_kept,
-                codec=codecs[0].number if codecs else BINARY,
+                codec=snapshot_codec(config, own),
             ),
-            codecs=Codecs(codecs),
+            codecs=Codecs(own.snapshot_codecs),
             migrations=Migrations(readable(self.registry), own.migrations),
             random=world.random,
             secrets=world.secrets,
@@ -292,7 +291,12 @@ class Process:
             serializers=own.serializers,
             compaction=compaction_policy(config, own),
         )
-        return driver, open_shard(world, self.registry, memory, metrics, options), memory
+
+        def progress(replayed: int) -> None:
+            log.info("replay.progress", shard=shard_id, commands=replayed)
+
+        parts = open_shard(world, self.registry, memory, metrics, options, progress)
+        return driver, parts, memory
 
     def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
         log.error(event, **facts)

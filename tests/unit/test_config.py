@@ -1,10 +1,11 @@
 """Configuration: one table, all mistakes at once; and what the process makes of it."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
+from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.edge.auth import KeyFileError
 from ultraengine.edge.quota import Quotas
@@ -16,6 +17,7 @@ from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import NoCompaction
 from ultraengine.main import (
     ExitCode,
+    Process,
     exit_code_of,
     identity_of,
     load_domains,
@@ -23,11 +25,19 @@ from ultraengine.main import (
     telemetry,
 )
 from ultraengine.model.ids import Instant
-from ultraengine.model.limits import DEFAULT_LIMITS
+from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.ports import DiskFull
 from ultraengine.shard.recovery import OtherHandlers
+from ultraengine.snapshot.codec import BINARY, JSON, BinaryCodec
 from ultraengine.snapshot.schedule import EveryCommands, Progress
 from ultraengine_adapters.local.clock import SystemClock
+
+
+class Numbered(BinaryCodec):
+    """A user's own, by its number."""
+
+    number = 64
+
 
 MINE = Extensions(snapshot_policy=EveryCommands(5), compaction=NoCompaction())
 
@@ -97,7 +107,6 @@ def test_all_mistakes_are_reported_together() -> None:
         ({"ULTRA_DURABILITY": "group", "ULTRA_GROUP_WAIT_S": "0.1"}, "ULTRA_GROUP_WAIT_S"),
         ({"ULTRA_GROUP_WAIT_S": "0"}, "ULTRA_GROUP_WAIT_S"),
         ({"ULTRA_LIMIT_SEGMENT_BYTES": "65536"}, "ULTRA_LIMIT_SEGMENT_BYTES"),
-        ({"ULTRA_MASTER_KEY": "k"}, "ULTRA_SECRETS"),
         ({"ULTRA_COMPACTION": "time"}, "ULTRA_ARCHIVE"),
         ({"ULTRA_EXTENSIONS": "nowhere"}, "ULTRA_EXTENSIONS"),
     ],
@@ -155,6 +164,37 @@ def test_a_snapshot_is_due_by_each_configured_reason() -> None:
     never = Config(snapshot_commands=0, snapshot_interval_s=0.0, snapshot_replay_s=0.0)
     assert snapshot_policy(never, NONE).due(Progress(commands=10**9, elapsed_s=1e9)) is None
     assert snapshot_policy(never, MINE) is MINE.snapshot_policy
+
+
+def test_a_master_key_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = {"ULTRA_SECRET_DISK_2026": f"hex:{'07' * 32}"}
+    for name, text in secret.items():
+        monkeypatch.setenv(name, text)
+    settings = {"ULTRA_DATA": str(tmp_path), "ULTRA_MASTER_KEY": "disk-2026"}
+    process = Process(Config.from_env({**settings, **secret}), on_fatal=lambda _: None)
+    assert process.config.master_key == "disk-2026"
+    assert process.world.secrets.get("disk-2026") == bytes([7]) * 32
+    process.background.shutdown()
+
+
+def test_snapshots_are_binary_unless_json_or_a_codec_of_ones_own_is_wanted() -> None:
+    assert snapshot_codec(Config(), NONE) == BINARY
+    config = Config.from_env({"ULTRA_SNAPSHOT_CODEC": "json"})
+    assert snapshot_codec(config, NONE) == JSON
+    own = Extensions(snapshot_codecs=(Numbered(),))
+    assert snapshot_codec(config, own) == 64
+
+
+def test_the_page_for_operators_names_every_setting_and_limit_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    rows = dict(re.findall(r"^\| `(ULTRA_[A-Z_]+)` \| (\S+) \| \S.* \|$", page, re.MULTILINE))
+    names = {f"ULTRA_{name.upper()}" for name in Config.__struct_fields__ if name != "limits"}
+    limits = {f"ULTRA_LIMIT_{name.upper()}" for name in Limits.__struct_fields__}
+    assert set(rows) == names | limits, "write it anew: make docs"
+    for name in Limits.__struct_fields__:
+        assert rows[f"ULTRA_LIMIT_{name.upper()}"] == f"`{getattr(DEFAULT_LIMITS, name)}`", name
 
 
 def test_tracing_is_off_unless_it_is_wanted() -> None:

@@ -16,6 +16,7 @@ from ultraengine.log import frame as frames
 from ultraengine.log.archived import ArchivedSegments
 from ultraengine.log.catalog import Catalog, Guard, LogSegment, ReadableFile
 from ultraengine.log.damage import BelowRetention, LogDamaged, LogRefused
+from ultraengine.log.digest import state_chain
 from ultraengine.log.frame import Frame, FrameDamaged, FrameHeader, FrameKind
 from ultraengine.log.recovery import belongs
 from ultraengine.log.segment import HEADER_BYTES
@@ -168,6 +169,23 @@ class LogReader:
         for frame in self.frames(sequence, sequence + 1):
             return frame.header.chain
         raise LookupError(f"frame {sequence} is not below the durable end {durable.durable_end}")
+
+    def state_chain_at(self, sequence: int) -> bytes:
+        """The state chain over all OUTCOMES frames below `sequence`, which is durable.
+
+        Reads the segment up to there.  Raises like `frames`.
+        """
+        segments = self._catalog.view().segments
+        firsts = [segment.header.first_sequence for segment in segments]
+        at = bisect_right(firsts, sequence) - 1
+        if at < 0:
+            raise _below(segments)
+        point = segments[at].header.point
+        chain = point.state_chain
+        for frame in self.frames(point.sequence, sequence):
+            if frame.header.kind == FrameKind.OUTCOMES:
+                chain = state_chain(chain, frame.payload)
+        return chain
 
     def _serializer(self, header: FrameHeader) -> LogSerializer:
         found = self._codecs.get(header.codec)

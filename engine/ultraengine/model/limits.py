@@ -45,6 +45,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Sorted runs on disk; beyond it the dedupe floor rises, with an alarm."""
     dedup_window_s: int = 7 * 24 * 3600
     """Logged time after which an id is forgotten."""
+    replay_checkpoint_s: float = 30.0
+    """A start that replays for so long takes a snapshot and goes on, so that one that is
+    interrupted need not begin again; at most a quarter of its time goes there.  0 = never."""
     timers_per_tick_max: int = 1_000
     """Expiries in one system.tick; the rest enters the next one."""
     min_offset_wait_s: float = 5.0

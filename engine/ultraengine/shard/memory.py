@@ -21,6 +21,7 @@ from ultraengine.ports import Disk
 from ultraengine.shard.image import ExecutorImage
 from ultraengine.shard.validation import NothingRemembered, ReadOnlyHistory
 from ultraengine.snapshot.driver import SnapshotDriver
+from ultraengine.snapshot.errors import SnapshotFailed
 from ultraengine.snapshot.image import Image, ImagePosition
 from ultraengine.snapshot.store import newest_sequence
 
@@ -132,6 +133,21 @@ class ShardMemory:
         else:
             self.history.truncate_to(position.history_end, position.offset_end)
         return self.image.resume(position), position
+
+    def checkpoint(self, position: ImagePosition) -> bool:
+        """Keep what was replayed so far, which stands at `position`, as a snapshot.  Blocks.
+
+        False when there was no room for it, or something else was in the way: a start needs
+        none, so it goes on.
+        """
+        try:
+            self.history.sync()
+            at = msgspec.structs.replace(position, history_end=self.history.end)
+            with self.steady():
+                self._snapshots.take_inline(self.image, at)
+        except (OSError, SnapshotFailed):
+            return False
+        return True
 
     def scratch(self, *, sequence_max: int) -> Executor:
         """A copy of the newest good snapshot's state below a frame sequence, for validation."""

@@ -7,7 +7,7 @@ Everything blocks and runs on a thread of its own; it goes through ports and kee
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -18,8 +18,10 @@ from ultraengine.execution.registry import Registry
 from ultraengine.execution.system import EpochStart
 from ultraengine.log.damage import LogRefused
 from ultraengine.log.driver import Log, LogOptions
+from ultraengine.log.frame import FrameHeader
+from ultraengine.log.reader import LogReader
 from ultraengine.log.serializer import MsgpackSerializer
-from ultraengine.model.ids import Epoch, ShardId
+from ultraengine.model.ids import Epoch, FrameSequence, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.model.policy import (
     CompactionPolicy,
@@ -39,6 +41,9 @@ from ultraengine.shard.steady_clock import SteadyClock
 from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.image import ImagePosition
 
+PROGRESS_SHARE: Final = 3
+"""A replay goes on for at least so many times what its last checkpoint took."""
+
 
 class Memory(Protocol):
     """Where a shard's state comes from, again and again if recovery starts over."""
@@ -51,6 +56,10 @@ class Memory(Protocol):
 
     def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
         """An executor at the newest good snapshot below `sequence_max`, or an empty one."""
+
+    def checkpoint(self, position: ImagePosition) -> bool:
+        """Keep what was replayed so far, so that the next start goes on from there; whether it
+        could be kept.  Blocks."""
 
 
 class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +124,8 @@ def open_shard(
     )
     try:
         started = world.clock.monotonic()
-        executor, recovery = _into_memory(log, memory, options, progress)
+        checkpoints = _Checkpoints(world.clock, log.reader(), memory, registry, options)
+        executor, recovery = _into_memory(log, memory, options, checkpoints, progress)
         replay_s = world.clock.monotonic() - started
     except BaseException:
         log.close(clean=False)
@@ -167,8 +177,60 @@ def _log_options(
     )
 
 
+class _Checkpoints:
+    """When a long replay keeps what it has reached, and where that is."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        reader: LogReader,
+        memory: Memory,
+        registry: Registry,
+        options: ShardOptions,
+    ) -> None:
+        self._clock = clock
+        self._reader = reader
+        self._memory = memory
+        self._registry = registry
+        self._shard = options.shard
+        self._every_s = options.limits.replay_checkpoint_s
+        self._due_s = clock.monotonic() + self._every_s
+
+    def of(self, executor: Executor) -> Callable[[FrameHeader], None] | None:
+        """What recovery of this executor calls before each group; None when it keeps nothing."""
+        if not self._every_s:
+            return None
+
+        def before(group: FrameHeader) -> None:
+            started = self._clock.monotonic()
+            if started < self._due_s:
+                return
+            self._memory.checkpoint(self._position(executor, group))
+            ended = self._clock.monotonic()
+            # A large state must not keep a start from ever getting on.
+            self._due_s = ended + max(self._every_s, PROGRESS_SHARE * (ended - started))
+
+        return before
+
+    def _position(self, executor: Executor, group: FrameHeader) -> ImagePosition:
+        return ImagePosition(
+            shard=self._shard,
+            epoch=Epoch(executor.epoch),
+            offset_end=executor.applied_end,
+            sequence_end=FrameSequence(group.sequence),
+            chain=group.chain,
+            state_chain=self._reader.state_chain_at(group.sequence),
+            time=executor.time,
+            handlers=self._registry.handlers,
+        )
+
+
 def _into_memory(
-    log: Log, memory: Memory, options: ShardOptions, progress: Callable[[int], None] | None
+    log: Log,
+    memory: Memory,
+    options: ShardOptions,
+    checkpoints: _Checkpoints,
+    progress: Callable[[int], None] | None,
 ) -> tuple[Executor, Recovery]:
     """Snapshot and tail.  A logged override that lies behind the failing command is honoured."""
     reader = log.reader()
@@ -184,7 +246,11 @@ def _into_memory(
         try:
             groups = reader.groups(start)
             return executor, recover(
-                executor, groups, any_handlers=options.any_handlers, progress=progress
+                executor,
+                groups,
+                any_handlers=options.any_handlers,
+                progress=progress,
+                checkpoint=checkpoints.of(executor),
             )
         except EvolveFailed as failure:
             offset = failure.facts.get("offset")

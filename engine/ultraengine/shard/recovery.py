@@ -12,6 +12,7 @@ import msgspec
 
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.system import SKIP, system_data
+from ultraengine.log.frame import FrameHeader
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
@@ -51,15 +52,21 @@ def recover(
     *,
     any_handlers: bool = False,
     progress: Callable[[int], None] | None = None,
+    checkpoint: Callable[[FrameHeader], None] | None = None,
 ) -> Recovery:
     """Bring `executor` from its position to the end of the log.
 
-    `groups` is consumed lazily: memory holds one group, however long the log.  Raises
-    `OtherHandlers`, `EvolveFailed` or `InvariantBroken`; the executor is void then.
+    `groups` is consumed lazily: memory holds one group, however long the log.  `checkpoint` is
+    called before each group at whose beginning the state may be kept, with that group's header.
+    Raises `OtherHandlers`, `EvolveFailed` or `InvariantBroken`; the executor is void then.
     """
     recovery = Recovery()
     reported = 0
     for group in groups:
+        # What was decided again is not in the log yet, and would never be asked for again.
+        exact = recovery.replayed and not recovery.redecided
+        if checkpoint is not None and exact and group.header.base_offset == executor.applied_end:
+            checkpoint(group.header)
         _recover_group(executor, group, recovery, any_handlers=any_handlers)
         if progress is not None and recovery.replayed - reported >= PROGRESS_EVERY:
             reported = recovery.replayed

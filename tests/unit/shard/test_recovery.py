@@ -30,7 +30,7 @@ class Group(msgspec.Struct):
 
     header: Header
     commands: list[Command]
-    outcomes: list[Outcome] | None
+    outcomes: list[Outcome] | None = None
 
 
 def groups(*sizes: int) -> tuple[list[RecordedGroup], Bench]:
@@ -73,3 +73,21 @@ def test_progress_is_told_every_so_many_commands(monkeypatch: pytest.MonkeyPatch
     progress: Callable[[int], None] = told.append
     recover(Bench(BoxDomain()).executor, recorded, progress=progress)
     assert told == [6, 12]
+
+
+def test_the_state_may_be_kept_between_groups_until_something_is_decided_again() -> None:
+    recorded, bench = groups(3, 3, 3, 3)
+    other = Bench(BoxDomain())
+    digest = other.executor.registry.handlers_digest
+    recorded[2] = cast("Any", Group(Header(6, START + 7001, handlers=digest), recorded[2].commands))
+    recorded[3] = cast("Any", Group(Header(9, START + 9001, handlers=digest), recorded[3].commands))
+    kept: list[tuple[int, int]] = []
+    done = recover(
+        other.executor,
+        recorded,
+        checkpoint=lambda header: kept.append((header.base_offset, other.executor.applied_end)),
+    )
+    # Not before the first one, where nothing was replayed, and not behind the third.
+    assert kept == [(3, 3), (6, 6)]
+    assert len(done.redecided) == 6
+    assert other.executor.applied_end == bench.executor.applied_end

@@ -25,7 +25,18 @@ from ultraengine.model.reply import Reply
 from ultraengine.testing.sim_clock import SimClock
 from ultraengine.testing.sim_disk import SimDisk
 from ultraengine.testing.sim_faults import FailedSync
-from ultraengine.testing.sim_shard import SimShard
+from ultraengine.testing.sim_shard import SIM_LIMITS, SimShard
+
+LIMITS = msgspec.structs.replace(SIM_LIMITS, replay_checkpoint_s=0.005)
+"""So that every second start keeps something of what it replays."""
+
+
+class TickingClock(SimClock):
+    """A millisecond passes with every look at it."""
+
+    def monotonic(self) -> float:
+        self.advance(0.001)
+        return super().monotonic()
 
 
 class Versioned(type(DOMAIN)):  # type: ignore[misc]
@@ -46,7 +57,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32))
     def start(self, seed: int) -> None:
         self.seed = seed
-        self.clock = SimClock()
+        self.clock = TickingClock()
         self.handlers = 1
         self.sums: dict[str, int] = {}
         self.told: dict[str, tuple[str, int, Reply]] = {}
@@ -60,7 +71,9 @@ class ShardAgainstModel(RuleBasedStateMachine):
 
     def open(self, disk: SimDisk) -> None:
         self.seed += 1
-        self.shard = SimShard(disk, self.clock, [Versioned(self.handlers)], seed=self.seed)
+        self.shard = SimShard(
+            disk, self.clock, [Versioned(self.handlers)], seed=self.seed, limits=LIMITS
+        )
 
     def admit(self, name: str, key: str, delta: int) -> Admitted:
         return self.shard.registry.admit(

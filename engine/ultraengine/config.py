@@ -43,6 +43,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     hop_key: Path | None = None
     """File with the secret that fronts and this shard share; callers are then who the front
     says, and nobody else is let in."""
+    map: Path | None = None
+    """File with the published shard map, read while ``data`` does not say what the shard owns."""
+    engine_uid: str | None = None
+    """Name of the engine that the directory must belong to; goes with ``map``."""
     end_with_input: bool = False
     """Stop, as by SIGTERM, when standard input ends: for a shard that its front has started,
     so that it does not outlive it."""
@@ -128,10 +132,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_GROUP_WAIT_S: must be more than 0")
         if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
             mistakes.append("ULTRA_LIMIT_SEGMENT_BYTES: at least twice frame_bytes_max")
-        if self.socket is not None and self.hop_key is None:
-            mistakes.append("ULTRA_HOP_KEY: needed with ULTRA_SOCKET")
-        if self.hop_key is not None and self.api_keys is not None:
-            mistakes.append("ULTRA_API_KEYS: keys belong to the front when there is ULTRA_HOP_KEY")
+        mistakes += self._mistakes_of_a_shard_among_others()
         if self.compaction != "none" and self.archive is None:
             mistakes.append("ULTRA_ARCHIVE: needed when compaction is time or key")
         if self.extensions is not None and self.extensions.count(":") != 1:
@@ -140,6 +141,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_SECRETS: needed when master_key or chain_key is set")
         if mistakes:
             raise ConfigErrors(mistakes)
+
+    def _mistakes_of_a_shard_among_others(self) -> list[str]:
+        mistakes = []
+        if self.socket is not None and self.hop_key is None:
+            mistakes.append("ULTRA_HOP_KEY: needed with ULTRA_SOCKET")
+        if self.hop_key is not None and self.api_keys is not None:
+            mistakes.append("ULTRA_API_KEYS: keys belong to the front when there is ULTRA_HOP_KEY")
+        if (self.map is None) is not (self.engine_uid is None):
+            mistakes.append("ULTRA_ENGINE_UID: goes with ULTRA_MAP, and each needs the other")
+        if self.engine_uid is not None and not self.engine_uid.strip():
+            mistakes.append("ULTRA_ENGINE_UID: is empty")
+        return mistakes
 
 
 def _integer(text: str) -> int:

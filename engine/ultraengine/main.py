@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
@@ -41,12 +42,14 @@ from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.hop import HopIdentity
+from ultraengine.gateway.local.driver import operations_of
 from ultraengine.gateway.tracing import OpenTelemetry
-from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
+from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.model.domain import Domain
-from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.ports import Clock, DiskFull, Identity, Telemetry
+from ultraengine.router.first_ownership import settle
+from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.image import readable
@@ -57,8 +60,6 @@ from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.shard.snapshotting.driver import Snapshots
 from ultraengine.shard.spans import GroupSpans
-from ultraengine.shard.status import ReplayReport
-from ultraengine.shard.validation import validate
 from ultraengine.snapshot.codec import BINARY, Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.errors import SnapshotRefused
@@ -164,6 +165,14 @@ def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity,
     return keys, KeyFile(config.api_keys, keys, quotas.replace)
 
 
+def read_map(path: Path) -> ShardMap:
+    """The published shard map.  Raises `ConfigErrors`."""
+    try:
+        return ShardMap.decode(path.read_bytes())
+    except (OSError, MapRefused) as error:
+        raise ConfigErrors([f"ULTRA_MAP: {error}"]) from error
+
+
 class Process:
     """Everything that runs in one process, in the order in which it starts and stops."""
 
@@ -227,7 +236,7 @@ class Process:
             asyncio.create_task(self.snapshots.run()),
             asyncio.create_task(self._keep_up(memory)),
         ]
-        await self._open_doors(self._operations(memory))
+        await self._open_doors(operations_of(shard, self.snapshots, memory))
 
     async def _keep_up(self, memory: ShardMemory) -> None:
         """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""
@@ -251,6 +260,9 @@ class Process:
     ) -> tuple[SnapshotDriver, ShardParts, ShardMemory]:
         """Everything that blocks: files, log, snapshot, tail."""
         config, world, own = self.config, self.world, self.extensions
+        published = config.map
+        if published is not None and config.engine_uid is not None:
+            settle(world.disk, shard_id, config.engine_uid, lambda: read_map(published))
         codecs = own.snapshot_codecs
         driver = SnapshotDriver(
             world.disk,
@@ -296,34 +308,6 @@ class Process:
 
     def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
         log.error(event, **facts)
-
-    def _operations(self, memory: ShardMemory) -> Operations:
-        """What an administrator may ask of this process."""
-        shard = self.shard
-
-        def decide_again(from_offset: int, to_offset: int | None) -> ReplayReport:
-            reader = shard.log.reader()
-            try:
-                found = reader.find(from_offset)
-            except BelowRetention as error:
-                raise EngineError(str(error), code="NOT_FOUND") from error
-            if found is None:
-                raise EngineError(f"offset {from_offset} is not in the log", code="NOT_FOUND")
-            executor = memory.scratch(sequence_max=found[0].sequence)
-            return validate(executor, reader, from_offset=from_offset, to_offset=to_offset)
-
-        async def replay_validate(from_offset: int, to_offset: int | None) -> ReplayReport:
-            async with self.snapshots.undisturbed():
-                return await asyncio.to_thread(decide_again, from_offset, to_offset)
-
-        return Operations(
-            pause=shard.pause,
-            resume=shard.resume,
-            drain=shard.drain,
-            snapshot=self.snapshots.take,
-            replay_validate=replay_validate,
-            skip=shard.skip,
-        )
 
     async def _open_doors(self, operations: Operations) -> None:
         config = self.config

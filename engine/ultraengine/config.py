@@ -11,12 +11,17 @@ from typing import Any, Final, Literal, get_args, get_type_hints
 import msgspec
 
 from ultraengine.model.errors import EngineError
-from ultraengine.model.limits import DEFAULT_LIMITS, Limits
+from ultraengine.model.limits import DEFAULT_LIMITS, KIB, Limits
 from ultraengine.model.reply import DurabilityName
 
 SnapshotMode = Literal["fork", "cooperative", "inline"]
 LogVerify = Literal["tail", "all"]
 CompactionName = Literal["none", "time", "key"]
+
+
+BATCH_MARGIN_BYTES: Final = 64 * KIB
+"""A front gives ids to commands that have none, so a batch for a shard may be a little larger
+than the one that came."""
 
 
 class ConfigErrors(EngineError):
@@ -99,25 +104,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Config":
         """Read ``ULTRA_*``.  Raises `ConfigErrors` with every mistake at once."""
-        mistakes: list[str] = []
-        values: dict[str, Any] = {}
-        for name, (variable, parse) in _table().items():
-            text = environ.get(variable)
-            if text is None:
-                continue
-            try:
-                values[name] = parse(text)
-            except ValueError as error:
-                mistakes.append(f"{variable}: {error}")
-        limits = _limits(environ, mistakes)
-        known = {variable for variable, _ in _table().values()}
-        for variable in sorted(environ):
-            ours = variable.startswith("ULTRA_") and not variable.startswith("ULTRA_LIMIT_")
-            if ours and variable not in known:
-                mistakes.append(f"{variable}: no such setting")
+        values, mistakes = read_settings(cls, environ)
         if mistakes:
             raise ConfigErrors(mistakes)
-        config = cls(**values, limits=limits)
+        config = cls(**values)
         config.check()
         return config
 
@@ -203,13 +193,47 @@ _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
 }  # fmt: skip
 
 
-def _table() -> dict[str, tuple[str, Callable[[str], Any]]]:
-    hints = get_type_hints(Config)
+def read_settings(
+    kind: type[msgspec.Struct], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The members of `kind` that ``ULTRA_*`` sets, limits among them; and every mistake."""
+    mistakes: list[str] = []
+    values: dict[str, Any] = {}
+    table = _table(kind)
+    for name, (variable, parse) in table.items():
+        text = environ.get(variable)
+        if text is None:
+            continue
+        try:
+            values[name] = parse(text)
+        except ValueError as error:
+            mistakes.append(f"{variable}: {error}")
+    values["limits"] = _limits(environ, mistakes)
+    known = {variable for variable, _ in table.values()}
+    for variable in sorted(environ):
+        ours = variable.startswith("ULTRA_") and not variable.startswith("ULTRA_LIMIT_")
+        if ours and variable not in known:
+            mistakes.append(f"{variable}: no such setting")
+    return values, mistakes
+
+
+def _table(kind: type[msgspec.Struct]) -> dict[str, tuple[str, Callable[[str], Any]]]:
+    hints = get_type_hints(kind)
     return {
         name: (f"ULTRA_{name.upper()}", _PARSERS[hints[name]])
-        for name in Config.__struct_fields__
+        for name in kind.__struct_fields__
         if name != "limits"
     }
+
+
+def behind_front(limits: Limits) -> Limits:
+    """The limits of a shard behind a front: quotas are the front's, so that a command is charged
+    once, and batches may be a little larger than the one that came."""
+    return msgspec.structs.replace(
+        limits,
+        tenant_commands_per_s=0.0,
+        batch_bytes_max=limits.batch_bytes_max + BATCH_MARGIN_BYTES,
+    )
 
 
 def limits_from_env(environ: Mapping[str, str]) -> Limits:

@@ -14,11 +14,11 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
@@ -28,8 +28,9 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 
 from ultraengine import __version__
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
-from ultraengine.config import Config, ConfigErrors
+from ultraengine.config import Config, ConfigErrors, behind_front
 from ultraengine.edge.auth import ApiKeys, KeyFileError, Loopback
+from ultraengine.edge.early.driver import EarlyDoors
 from ultraengine.edge.quota import Quotas
 from ultraengine.edge.server import KeyFile
 from ultraengine.execution.history_files.driver import HistoryFile
@@ -49,7 +50,6 @@ from ultraengine.model.domain import Domain
 from ultraengine.model.ids import ShardId
 from ultraengine.ports import Clock, DiskFull, Identity, Telemetry
 from ultraengine.router.first_ownership import settle
-from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.image import readable
@@ -65,6 +65,7 @@ from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.store import SnapshotOptions
+from ultraengine.starting.driver import listen_for, read_map
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.object_store import DirectoryObjectStore
@@ -165,14 +166,6 @@ def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity,
     return keys, KeyFile(config.api_keys, keys, quotas.replace)
 
 
-def read_map(path: Path) -> ShardMap:
-    """The published shard map.  Raises `ConfigErrors`."""
-    try:
-        return ShardMap.decode(path.read_bytes())
-    except (OSError, MapRefused) as error:
-        raise ConfigErrors([f"ULTRA_MAP: {error}"]) from error
-
-
 class Process:
     """Everything that runs in one process, in the order in which it starts and stops."""
 
@@ -199,13 +192,26 @@ class Process:
         self.background = ThreadPoolExecutor(1, thread_name_prefix="background")
         """Upkeep of files that nobody waits for."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._together = config.dev or config.admin_port == config.port
+        """Whether the admin API is served with the data alone."""
+        self._stage = "the shard is verifying its log"
+        """What it does before it serves."""
 
     async def start(self) -> None:
         """Recover the shard, then open the doors.  Raises what `exit_code_of` knows."""
         config = self.config
         shard_id = ShardId(config.shard)
         metrics = ShardMetrics(self.prometheus, shard_id)
-        driver, parts, memory = await asyncio.to_thread(self._recover, shard_id, metrics)
+        doors = EarlyDoors(
+            listen_for(config, together=self._together), self.world.clock, lambda: self._stage
+        )
+        doors.open()
+        try:
+            driver, parts, memory = await asyncio.to_thread(self._recover, shard_id, metrics)
+        except BaseException:
+            for listener in await doors.hand_over():
+                listener.close()
+            raise
         gc.collect()
         gc.freeze()  # What was loaded stays; the collector need not walk it again and again.
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
@@ -236,7 +242,8 @@ class Process:
             asyncio.create_task(self.snapshots.run()),
             asyncio.create_task(self._keep_up(memory)),
         ]
-        await self._open_doors(operations_of(shard, self.snapshots, memory))
+        listeners = await doors.hand_over()
+        await self._open_doors(operations_of(shard, self.snapshots, memory), listeners)
 
     async def _keep_up(self, memory: ShardMemory) -> None:
         """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""
@@ -304,16 +311,21 @@ class Process:
             serializers=own.serializers,
             compaction=compaction_policy(config, own),
         )
-        return driver, open_shard(world, self.registry, memory, metrics, options), memory
+
+        def progress(done: int, total: int) -> None:
+            self._stage = f"the shard is recovering: {done} of {total} commands replayed"
+
+        parts = open_shard(world, self.registry, memory, metrics, options, progress)
+        return driver, parts, memory
 
     def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
         log.error(event, **facts)
 
-    async def _open_doors(self, operations: Operations) -> None:
+    async def _open_doors(self, operations: Operations, listeners: Sequence[socket.socket]) -> None:
         config = self.config
         quotas = Quotas(config.limits.tenant_commands_per_s, config.limits.tenant_burst, {})
         identity, key_file = identity_of(config, self.world.clock, quotas)
-        together = config.dev or config.socket is not None or config.admin_port == config.port
+        together = self._together or config.socket is not None
         self.gateway = Gateway(
             Parts(
                 engine=self.shard,
@@ -330,12 +342,13 @@ class Process:
                 host=config.host,
                 port=config.port,
                 admin_port=None if together else config.admin_port,
+                admin_with_data=config.hop_key is not None,
                 socket=config.socket,
             ),
             registry=self.prometheus,
             key_file=key_file,
         )
-        await self.gateway.start()
+        await self.gateway.start(listeners)
 
     async def stop(self) -> None:
         """Drain: answer what was accepted, record the last outcomes, close the log cleanly."""
@@ -415,7 +428,15 @@ async def _run(
 
         threading.Thread(target=watch_input, name="input", daemon=True).start()
     process = Process(config, on_fatal=lambda error: end(f"{LOG_FAILED}{error}"))
-    await process.start()
+    starting = asyncio.create_task(process.start())
+    both: set[asyncio.Future[Any]] = {starting, ended}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        # Nothing was taken, and a recovery that is cut off is begun anew: nobody waits for it.
+        log.info("process.stops", why=ended.result(), during="recovery")
+        sys.stderr.flush()
+        os._exit(int(ExitCode.OK))
+    await starting
     async with contextlib.nullcontext() if beside is None else beside(process):
         announce(process)
         why = await ended
@@ -463,6 +484,9 @@ def run_serve(config: Config) -> ExitCode:
             **msgspec.to_builtins(process.shard.status()),
         )
 
+    if config.hop_key is not None and config.socket is None:
+        # One that its front has started has been told its limits by it.
+        config = msgspec.structs.replace(config, limits=behind_front(config.limits))
     return _main(config, announce)
 
 

@@ -97,8 +97,9 @@ class Doorkeeper:
             self._selector.register(door.listener, selectors.EVENT_READ, door)
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop accepting and close the listening sockets.  Idempotent."""
+    def close(self, *, keep_listeners: bool = False) -> None:
+        """Stop accepting and close the listening sockets, unless somebody goes on with them.
+        Idempotent."""
         if self._stopping:
             return
         self._stopping = True
@@ -106,7 +107,7 @@ class Doorkeeper:
         self._thread.join()
         for connection in list(self._silent):
             self._forget(connection).close()
-        for door in self._doors:
+        for door in () if keep_listeners else self._doors:
             door.listener.close()
         self._wake_in.close()
         self._wake_out.close()

@@ -9,8 +9,9 @@ of a request or an answer is looked into.
 """
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -53,6 +54,16 @@ class Address(msgspec.Struct, frozen=True):
     path: str | None = None
     host: str = ""
     port: int = 0
+
+
+Resolve = Callable[[str, int], Awaitable[Sequence[tuple[str, int]]]]
+"""The addresses that a name has now.  Raises OSError."""
+
+
+async def resolve(host: str, port: int) -> Sequence[tuple[str, int]]:
+    """Ask the system, which asks DNS."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(str(one[4][0]), port) for one in found]
 
 
 class Connection(asyncio.Protocol):
@@ -116,8 +127,19 @@ class Connection(asyncio.Protocol):
 class Link:
     """All connections to one shard."""
 
-    def __init__(self, address: Address, *, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+        resolve: Resolve = resolve,
+    ) -> None:
         self.address = address
+        self._resolve = resolve
+        self._known: Sequence[tuple[str, int]] = ()
+        """The addresses of the name when it was last resolved."""
+        self._is_away = False
+        """Whether the last connection could not be had."""
         self._connections_max = connections_max
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
@@ -139,7 +161,9 @@ class Link:
             self._idle.pop().send(request, done, until)
             return
         self._waiting.append((request, done, until))
-        if len(self._all) + self._opening < self._connections_max:
+        # A shard that is away is tried by one connection at a time, however many ask for it.
+        is_away = self._is_away and self._opening
+        if not is_away and len(self._all) + self._opening < self._connections_max:
             self._open()
 
     def _open(self) -> None:
@@ -149,28 +173,46 @@ class Link:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self) -> None:
-        address, loop = self.address, self._loop
         try:
             async with asyncio.timeout(CONNECT_S):
-                if address.path is not None:
-                    _, made = await loop.create_unix_connection(
-                        lambda: Connection(self), address.path
-                    )
-                else:
-                    _, made = await loop.create_connection(
-                        lambda: Connection(self), address.host, address.port
-                    )
+                made = await self._made()
         except (OSError, TimeoutError):
             self._opening -= 1
             if not self._all and not self._opening:
+                self._is_away = True
                 self._fail_waiting()
             return
         self._opening -= 1
+        self._is_away = False
         self._all[made] = None
         if self._closed:
             made.abort()
         else:
             self.release(made)
+            if self._waiting and len(self._all) + self._opening < self._connections_max:
+                self._open()
+
+    async def _made(self) -> Connection:
+        """A new connection.  Raises OSError, TimeoutError.
+
+        The name is resolved each time, because a pod that starts again may have another address;
+        while that fails, the last known one is tried: a shard need not suffer with DNS.
+        """
+        address, loop = self.address, self._loop
+        if address.path is not None:
+            return (await loop.create_unix_connection(lambda: Connection(self), address.path))[1]
+        try:
+            self._known = await self._resolve(address.host, address.port)
+        except OSError:
+            if not self._known:
+                raise
+        error: OSError = OSError(f"{address.host} has no address")
+        for host, port in self._known:
+            try:
+                return (await loop.create_connection(lambda: Connection(self), host, port))[1]
+            except OSError as refused:
+                error = refused
+        raise error
 
     def _fail_waiting(self) -> None:
         """The shard cannot be reached: those who wait are told so, and none was sent."""
@@ -265,8 +307,17 @@ class Errand:
 class Links:
     """The shards by the newest map, and a link to each."""
 
-    def __init__(self, addresses: Mapping[ShardId, Address], shard_map: ShardMap) -> None:
-        self._links = {shard: Link(address) for shard, address in addresses.items()}
+    def __init__(
+        self,
+        addresses: Mapping[ShardId, Address],
+        shard_map: ShardMap,
+        *,
+        resolve: Resolve = resolve,
+    ) -> None:
+        self._resolve = resolve
+        self._links = {
+            shard: Link(address, resolve=resolve) for shard, address in addresses.items()
+        }
         self._map = shard_map
         self._require_addresses(shard_map)
         self.on_wrong_shard: Callable[[], None] = lambda: None
@@ -302,7 +353,7 @@ class Links:
         for shard, address in addresses.items():
             known = self._links.get(shard)
             if known is None or known.address != address:
-                self._links[shard] = Link(address)
+                self._links[shard] = Link(address, resolve=self._resolve)
         self._require_addresses(shard_map)
         self._map = shard_map
         return True

@@ -8,6 +8,7 @@ operator_manifests() {
 
 apply_operator() {
   operator_manifests | kube apply --server-side --force-conflicts -f -
+  rm -rf "$CACHE/discovery" # of the tests' kubectl, which would know the old CRDs for ten minutes
   kube --request-timeout 0 -n ultraengine-system rollout status deployment/ultraengine-operator --timeout 180s
 }
 

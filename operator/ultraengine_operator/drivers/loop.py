@@ -114,6 +114,15 @@ class Loop:
             await self._unreadable(content, problem)
             self._standings[name] = Standing.QUIET
             return None
+        made = self._plan(key, engine, observed)
+        if self._may_act(engine, made):
+            done = await self._act(key, engine, made)
+            observed = observed_of(self.cache.children(key))
+            made = self._after(key, done, observed)
+        await self._report(key, engine, made, observed)
+        return made.look_again_s
+
+    def _plan(self, key: Key, engine: UltraEngine, observed: Observed) -> Plan:
         made = plan(
             engine,
             observed,
@@ -122,12 +131,23 @@ class Loop:
             settings=self._settings,
             now_s=self._clock(),
         )
-        self._standings[name] = made.standing
-        if self._may_act(engine, made):
-            made = await self._act(key, engine, made)
-            observed = observed_of(self.cache.children(key))
-        await self._report(key, engine, made, observed)
-        return made.look_again_s
+        self._standings[f"{key[0]}/{key[1]}"] = made.standing
+        return made
+
+    def _after(self, key: Key, done: Plan, observed: Observed) -> Plan:
+        """What is to be reported once the actions are done.
+
+        The answers to the writes are in the cache, so no event will tell of them again: what is
+        seen now is planned for again, and what that asks for is done at once.  Where something
+        was deleted, its going is still to be heard of.
+        """
+        content = self.cache.engine(key)
+        heard_of = all(isinstance(one, Apply | Create | MakeHopKey | SetFinalizer)
+                       for one in done.actions)  # fmt: skip
+        if not done.actions or done.problems or done.deleting or not heard_of or content is None:
+            return done
+        again = self._plan(key, engine_of(content), observed)
+        return msgspec.structs.replace(again, look_again_s=0.0) if again.actions else again
 
     async def _look_for_hop_key(self, key: Key) -> None:
         """Secrets are neither listed nor watched; the one that is ours is asked for by name."""

@@ -59,6 +59,8 @@ class Namespace:
             str(CACHE / "bin" / "kubectl"),
             f"--kubeconfig={KUBECONFIG}",
             f"--context={checked_context(CONTEXT)}",
+            # Emptied by the lab when it installs CRDs: kubectl would know old ones for ten minutes.
+            f"--cache-dir={CACHE / 'discovery'}",
             f"--namespace={name}",
         )
 

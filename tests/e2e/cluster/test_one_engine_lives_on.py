@@ -15,7 +15,7 @@ from tests.e2e.cluster.faults import (
     operators,
     restart_node,
 )
-from tests.e2e.cluster.traffic import Traffic
+from tests.e2e.cluster.traffic import BOOKS, Traffic
 
 AWAY_S = 60.0
 """How long the API server is away: longer than any lease or timeout of the operator."""
@@ -32,7 +32,7 @@ class Shop(Engine):
         self.ready_after_s = time.monotonic() - applied_s
         self.traffic = Traffic(self.address)
         self.traffic.open_accounts()
-        self.traffic.pay("book-0")
+        self.traffic.pay(BOOKS[0])
         self.served_after_s = time.monotonic() - applied_s
 
 

@@ -9,7 +9,7 @@ from tests.e2e.cluster.cluster import until
 
 from ultraengine.client import ClientError, NewCommand, Reply, SyncClient
 
-BOOKS: Final = tuple(f"book-{number}" for number in range(8))
+BOOKS: Final = ("amsterdam", "berlin", "cairo", "delhi", "edinburgh", "florence", "geneva", "hanoi")
 """Keys: with two shards each of them owns some."""
 PAUSE_S: Final = 0.05
 """Between two payments of a client: the machine has other work."""

@@ -138,6 +138,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_HOP_KEY: needed with ULTRA_SOCKET")
         if self.hop_key is not None and self.api_keys is not None:
             mistakes.append("ULTRA_API_KEYS: keys belong to the front when there is ULTRA_HOP_KEY")
+        if self.map is not None and self.hop_key is None:
+            mistakes.append("ULTRA_HOP_KEY: needed with ULTRA_MAP: gateways are its callers")
         if (self.map is None) is not (self.engine_uid is None):
             mistakes.append("ULTRA_ENGINE_UID: goes with ULTRA_MAP, and each needs the other")
         if self.engine_uid is not None and not self.engine_uid.strip():

@@ -29,10 +29,8 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from ultraengine import __version__
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
 from ultraengine.config import Config, ConfigErrors, behind_front
-from ultraengine.edge.auth import ApiKeys, KeyFileError, Loopback
 from ultraengine.edge.early.driver import EarlyDoors
 from ultraengine.edge.quota import Quotas
-from ultraengine.edge.server import KeyFile
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
@@ -42,13 +40,12 @@ from ultraengine.feed.driver import Feed
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
-from ultraengine.gateway.hop import HopIdentity
 from ultraengine.gateway.local.driver import operations_of
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.model.domain import Domain
 from ultraengine.model.ids import ShardId
-from ultraengine.ports import Clock, DiskFull, Identity, Telemetry
+from ultraengine.ports import DiskFull, Telemetry
 from ultraengine.router.first_ownership import settle
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
@@ -65,7 +62,7 @@ from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.store import SnapshotOptions
-from ultraengine.starting.driver import listen_for, read_map
+from ultraengine.starting.driver import identity_of, listen_for, others_beside, read_map
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.object_store import DirectoryObjectStore
@@ -148,29 +145,13 @@ def telemetry(config: Config) -> Telemetry | None:
     return OpenTelemetry(api.get_tracer("ultraengine", __version__))
 
 
-def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity, KeyFile | None]:
-    """Who is let in: whom a front names, who has a key, or nobody but this machine.
-
-    Raises `ConfigErrors`, `KeyFileError`, OSError.
-    """
-    if config.hop_key is not None:
-        try:
-            return HopIdentity(config.hop_key.read_text().strip()), None
-        except ValueError as error:
-            raise ConfigErrors([f"ULTRA_HOP_KEY: {error}"]) from error
-    if config.api_keys is None:
-        return Loopback(), None
-    table = KeyFile.read(config.api_keys)
-    keys = ApiKeys(table, clock)
-    quotas.replace(table.quotas)
-    return keys, KeyFile(config.api_keys, keys, quotas.replace)
-
-
 class Process:
     """Everything that runs in one process, in the order in which it starts and stops."""
 
     def __init__(self, config: Config, *, on_fatal: Callable[[BaseException], None]) -> None:
-        """Import the domains.  Raises `ConfigErrors`, or `InvariantBroken` for a wrong domain."""
+        """Import the domains and read the keys: what is wrong with them is said at once, and
+        not after a long recovery.  Raises `ConfigErrors`, `InvariantBroken` for a wrong domain.
+        """
         self.config = config
         self.extensions = load_extensions(config.extensions)
         self.telemetry = telemetry(config)
@@ -187,6 +168,9 @@ class Process:
             FileSecrets(config.secrets, os.environ),
             None if config.archive is None else DirectoryObjectStore(config.archive),
         )
+        limits = config.limits
+        self.quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
+        self._who = identity_of(config, self.world.clock, self.quotas)
         self._on_fatal = on_fatal
         """Told when the log failed: the process must end."""
         self.background = ThreadPoolExecutor(1, thread_name_prefix="background")
@@ -202,7 +186,7 @@ class Process:
         config = self.config
         shard_id = ShardId(config.shard)
         metrics = ShardMetrics(self.prometheus, shard_id)
-        doors = EarlyDoors(
+        doors = self._early = EarlyDoors(
             listen_for(config, together=self._together), self.world.clock, lambda: self._stage
         )
         doors.open()
@@ -211,6 +195,7 @@ class Process:
         except BaseException:
             for listener in await doors.hand_over():
                 listener.close()
+            await doors.close()
             raise
         gc.collect()
         gc.freeze()  # What was loaded stays; the collector need not walk it again and again.
@@ -269,7 +254,13 @@ class Process:
         config, world, own = self.config, self.world, self.extensions
         published = config.map
         if published is not None and config.engine_uid is not None:
-            settle(world.disk, shard_id, config.engine_uid, lambda: read_map(published))
+            settle(
+                world.disk,
+                shard_id,
+                config.engine_uid,
+                lambda: read_map(published),
+                others=lambda: others_beside(config.data, shard_id),
+            )
         codecs = own.snapshot_codecs
         driver = SnapshotDriver(
             world.disk,
@@ -323,8 +314,7 @@ class Process:
 
     async def _open_doors(self, operations: Operations, listeners: Sequence[socket.socket]) -> None:
         config = self.config
-        quotas = Quotas(config.limits.tenant_commands_per_s, config.limits.tenant_burst, {})
-        identity, key_file = identity_of(config, self.world.clock, quotas)
+        identity, key_file = self._who
         together = self._together or config.socket is not None
         self.gateway = Gateway(
             Parts(
@@ -336,7 +326,7 @@ class Process:
                 feed=self.feed,
                 source=self.feed,
                 telemetry=self.telemetry,
-                quotas=quotas,
+                quotas=self.quotas,
             ),
             GatewayOptions(
                 host=config.host,
@@ -361,6 +351,7 @@ class Process:
         await self.shard.stop()
         await self.feed.close()
         await self.gateway.stop()
+        await self._early.close()
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
@@ -371,7 +362,6 @@ def exit_code_of(error: BaseException) -> ExitCode:
         (LogInUse, ExitCode.IN_USE),
         (LogRefused, ExitCode.REFUSED),
         (SnapshotRefused, ExitCode.REFUSED),
-        (KeyFileError, ExitCode.BAD_CONFIG),
         (OtherHandlers, ExitCode.OTHER_HANDLERS),
         (EvolveFailed, ExitCode.HALTED),
         (DiskFull, ExitCode.DISK_FULL),
@@ -433,9 +423,10 @@ async def _run(
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         # Nothing was taken, and a recovery that is cut off is begun anew: nobody waits for it.
-        log.info("process.stops", why=ended.result(), during="recovery")
+        why = ended.result()
+        log.info("process.stops", why=why, during="recovery")
         sys.stderr.flush()
-        os._exit(int(ExitCode.OK))
+        os._exit(int(ExitCode.LOG_FAILED if why.startswith(LOG_FAILED) else ExitCode.OK))
     await starting
     async with contextlib.nullcontext() if beside is None else beside(process):
         announce(process)

@@ -6,7 +6,6 @@ import pytest
 
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_policy
 from ultraengine.config import Config, ConfigErrors
-from ultraengine.edge.auth import KeyFileError
 from ultraengine.edge.quota import Quotas
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
@@ -17,7 +16,6 @@ from ultraengine.log.retention import NoCompaction
 from ultraengine.main import (
     ExitCode,
     exit_code_of,
-    identity_of,
     load_domains,
     load_extensions,
     telemetry,
@@ -169,7 +167,6 @@ def test_tracing_is_off_unless_it_is_wanted() -> None:
     ("error", "code"),
     [
         (ConfigErrors(["x"]), ExitCode.BAD_CONFIG),
-        (KeyFileError("x"), ExitCode.BAD_CONFIG),
         (LogInUse("LOCK"), ExitCode.IN_USE),
         (LogRefused("x"), ExitCode.REFUSED),
         (OtherHandlers("x"), ExitCode.OTHER_HANDLERS),

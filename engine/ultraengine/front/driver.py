@@ -21,7 +21,7 @@ from ultraengine.edge.auth import Anybody, ApiKeys, KeyFileError, KeyTable
 from ultraengine.edge.quota import Quotas
 from ultraengine.edge.server import KeyFile
 from ultraengine.execution.registry import Registry
-from ultraengine.front.settings import GatewaySettings, address_of
+from ultraengine.front.settings import AddressRefused, GatewaySettings, address_of
 from ultraengine.gateway.driver import GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Engine
@@ -168,8 +168,12 @@ class GatewayProcess:
         )
 
     def _addresses(self, shard_map: ShardMap) -> Mapping[ShardId, Address]:
+        """Where the shards of a map listen.  Raises `ConfigErrors`."""
         template = self.settings.shard_address or ""
-        return {shard: address_of(template, shard) for shard in shard_map.shards}
+        try:
+            return {shard: address_of(template, shard) for shard in shard_map.shards}
+        except AddressRefused as error:
+            raise ConfigErrors([f"ULTRA_SHARD_ADDRESS: {error}"]) from error
 
     def _newest_map(self) -> NewestMap | None:
         """What the file says now.  Raises `ConfigErrors`."""

@@ -1,5 +1,6 @@
 """What `ultra gateway` is told: one frozen value, read from ``ULTRA_*``, all mistakes together."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from ultraengine.router.driver import Address
 
 PLACE: Final = "{shard}"
 """What stands for a shard's number in an address."""
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 class AddressRefused(ValueError):
@@ -31,9 +33,18 @@ def address_of(template: str, shard: ShardId) -> Address:
     except ValueError as error:
         raise AddressRefused(f"{template!r}: {error}") from error
     plain = url.path in {"", "/"} and not (url.query or url.fragment or url.username)
-    if url.scheme != "http" or not host or ":" in host or not plain:
-        raise AddressRefused(f"{template!r} is not http://HOST:PORT with {PLACE} in it")
-    return Address(host=host, port=80 if port is None else port)
+    if url.scheme != "http" or not plain or not is_host(host or "") or port == 0:
+        raise AddressRefused(
+            f"{template!r} is not http://HOST:PORT with {PLACE} in it; it is {text!r} for shard "
+            f"{shard}"
+        )
+    return Address(host=host or "", port=80 if port is None else port)
+
+
+def is_host(text: str) -> bool:
+    """Whether it is a host name or an IPv4 address: what a resolver takes."""
+    labels = text.removesuffix(".").split(".")
+    return len(text) < 254 and all(_LABEL.fullmatch(label) for label in labels)
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -108,7 +108,7 @@ class Gateway:
     async def start(self, listeners: Sequence[socket.socket] = ()) -> None:
         """Listen and serve.  Raises OSError when an address cannot be had.
 
-        `listeners`: those that are open already (`edge.early`), in the order of `listen_all`.
+        `listeners`: those of the ports that are open already (`edge.early`), data first.
         """
         options, opened = self._options, list(listeners)
         data = self._http.data_surface()
@@ -135,7 +135,7 @@ class Gateway:
                 doors.append(self._door(listener, served))
                 self.addresses.append(listener.getsockname()[:2])
             if options.socket is not None:
-                listener = opened.pop(0) if opened else listen_at(options.socket)
+                listener = listen_at(options.socket)
                 undo.callback(listener.close)
                 doors.append(self._door(listener, data))
             undo.pop_all()

@@ -89,7 +89,7 @@ class Watch:
         self._follow = follow
         self._refreshing: asyncio.Task[None] | None = None
         self._unread = ""
-        """Why the map could not be read the last time; said once."""
+        """What was wrong with the map the last time; said once."""
         self._links = links
         self._processes = processes
         caller = KnownCaller(SYSTEM_TENANT, "router", frozenset({ADMIN_SCOPE}))
@@ -115,16 +115,28 @@ class Watch:
             self._refreshing = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:
+        wrong = ""
         try:
             found = await asyncio.to_thread(self._newest)
-            self._unread = ""
-            if found is not None and self._links.adopt(*found):
-                _log.info("shard_map.adopted", version=found[0].version)
+            if found is not None:
+                wrong = self._go_by(*found)
         except (EngineError, OSError) as error:
-            if str(error) != self._unread:
-                _log.warning("shard_map.not_read", error=str(error))
-            self._unread = str(error)
+            wrong = str(error)
+        if wrong and wrong != self._unread:
+            _log.warning("shard_map.not_taken", error=wrong)
+        self._unread = wrong
         await asyncio.sleep(REFRESH_S)
+
+    def _go_by(self, shard_map: ShardMap, addresses: Mapping[ShardId, Address]) -> str:
+        """Take a map if it is newer; what is wrong with it."""
+        known = self._links.shard_map
+        if self._links.adopt(shard_map, addresses):
+            _log.info("shard_map.adopted", version=shard_map.version)
+        elif shard_map.version < known.version:
+            return f"version {shard_map.version} is published, and {known.version} was before"
+        elif shard_map.ranges != known.ranges:
+            return f"version {shard_map.version} says something else than before"
+        return ""
 
     async def stop(self) -> None:
         """End a look at the map."""

@@ -20,6 +20,7 @@ import structlog
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.router.retry import (
+    STRANGER,
     UNAVAILABLE_RETRY_AFTER_S,
     Again,
     Failure,
@@ -34,7 +35,12 @@ CONNECTIONS_MAX: Final = 64
 WAITING_MAX: Final = 8_192
 """Requests that wait for a connection to one shard; more: 429 OVERLOADED."""
 CONNECT_S: Final = 2.0
-"""Longest wait for a connection."""
+"""Longest wait for a connection, once it is known where to; shared by all addresses of a name."""
+RESOLVE_S: Final = 1.0
+"""Longest wait for the addresses of a name; after it the last known ones are tried."""
+SILENT_S: Final = 10.0
+"""A TCP connection whose other end confirms nothing for so long is lost: a machine that vanishes
+sends no word of it."""
 IDLE_S: Final = 60.0
 """A connection that was not used for so long is closed: before the shard does it."""
 LATE_S: Final = 5.0
@@ -61,9 +67,25 @@ Resolve = Callable[[str, int], Awaitable[Sequence[tuple[str, int]]]]
 
 
 async def resolve(host: str, port: int) -> Sequence[tuple[str, int]]:
-    """Ask the system, which asks DNS."""
+    """Ask the system, which asks DNS.  Raises OSError, and UnicodeError for what is no name."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(str(one[4][0]), port) for one in found]
+
+
+def notice_silence(connection: socket.socket) -> None:
+    """Have the kernel break a TCP connection after `SILENT_S` without a sign of its other end,
+    whether something is under way to it or its answer is waited for."""
+    if connection.family == socket.AF_UNIX:
+        return
+    second, tries = 1, int(SILENT_S) // 2
+    for level, name, value in (
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENT_S * 1_000)),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(SILENT_S) - tries * second),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, second),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, tries),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    ):
+        connection.setsockopt(level, name, value)
 
 
 class Connection(asyncio.Protocol):
@@ -82,6 +104,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ready."""
         self._transport = cast("asyncio.Transport", transport)
+        notice_silence(transport.get_extra_info("socket"))
 
     def send(self, request: bytes, done: Callable[[Ended], None], until: float) -> None:
         """Send a request, and wait `until` then; `done` is called once."""
@@ -174,9 +197,9 @@ class Link:
 
     async def _connect(self) -> None:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                made = await self._made()
-        except (OSError, TimeoutError):
+            made = await self._made()
+        except (OSError, UnicodeError) as error:
+            _log.debug("hop.not_connected", address=str(self.address), error=str(error))
             self._opening -= 1
             if not self._all and not self._opening:
                 self._is_away = True
@@ -193,26 +216,37 @@ class Link:
                 self._open()
 
     async def _made(self) -> Connection:
-        """A new connection.  Raises OSError, TimeoutError.
+        """A new connection.  Raises OSError, and UnicodeError for what is no name."""
+        address, loop = self.address, self._loop
+        if address.path is not None:
+            async with asyncio.timeout(CONNECT_S):
+                _, made = await loop.create_unix_connection(lambda: Connection(self), address.path)
+            return made
+        error: OSError = OSError(f"{address.host} has no address")
+        known = await self._addresses()
+        for host, port in known:
+            try:
+                async with asyncio.timeout(CONNECT_S / len(known)):
+                    _, made = await loop.create_connection(lambda: Connection(self), host, port)
+            except OSError as refused:  # Silence, too: TimeoutError is one.
+                error = refused
+            else:
+                return made
+        raise error
+
+    async def _addresses(self) -> Sequence[tuple[str, int]]:
+        """Where to connect.  Raises OSError, and UnicodeError for what is no name.
 
         The name is resolved each time, because a pod that starts again may have another address;
         while that fails, the last known one is tried: a shard need not suffer with DNS.
         """
-        address, loop = self.address, self._loop
-        if address.path is not None:
-            return (await loop.create_unix_connection(lambda: Connection(self), address.path))[1]
         try:
-            self._known = await self._resolve(address.host, address.port)
+            async with asyncio.timeout(RESOLVE_S):
+                self._known = await self._resolve(self.address.host, self.address.port)
         except OSError:
             if not self._known:
                 raise
-        error: OSError = OSError(f"{address.host} has no address")
-        for host, port in self._known:
-            try:
-                return (await loop.create_connection(lambda: Connection(self), host, port))[1]
-            except OSError as refused:
-                error = refused
-        raise error
+        return self._known
 
     def _fail_waiting(self) -> None:
         """The shard cannot be reached: those who wait are told so, and none was sent."""
@@ -280,10 +314,18 @@ class Errand:
 
     def _ended(self, ended: Ended) -> None:
         if isinstance(ended, Answered):
-            if is_final(ended.status, was_lost=self._was_sent):
+            if not is_final(ended.status, was_lost=self._was_sent):
+                ended = Failure.LATER
+            elif ended.status == STRANGER:
+                # Whom the sender is has been settled; this is between the shard and its front.
+                detail = "the shard does not take the hop key of its front"
+                retry_after_s = UNAVAILABLE_RETRY_AFTER_S
+                error = EngineError(detail, code="SHARD_UNAVAILABLE", retry_after_s=retry_after_s)
+                self._done(error, self._was_sent)
+                return
+            else:
                 self._done(ended, self._was_sent)
                 return
-            ended = Failure.LATER
         self._was_sent = self._was_sent or ended is Failure.LOST
         follows = after(
             ended,

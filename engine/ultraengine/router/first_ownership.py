@@ -5,6 +5,8 @@ both, so the map is read when the disk does not say yet:
 
     SLOTS   log         map                          then
     there   any         not read                     counts; that of another engine is refused
+    none    none        any, and the volume holds    refused: another shard's volume is mounted
+                        other shards
     none    none        first version                the slots that the map names, or none
     none    none        later, no slots for us       no slots: the shard waits for some
     none    none        later, with slots for us     refused: another disk has their commands
@@ -17,7 +19,7 @@ between the two finds its own SLOTS, and one that ends before finds an empty dis
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -42,6 +44,8 @@ class OnDisk(msgspec.Struct, frozen=True):
     has_log: bool = False
     log_shard: ShardId | None = None
     """Whose log it is, as IDENTITY says; None without one, or when it is damaged."""
+    others: tuple[ShardId, ...] = ()
+    """Other shards that have a directory on the same volume."""
 
 
 def engine_uid_of(name: str) -> bytes:
@@ -82,6 +86,11 @@ def decide(
             )
         if found.log_shard != shard:
             return None  # Another shard's, or damaged: the start of the log says so.
+    elif found.others:
+        raise LogRefused(
+            f"the volume holds shard {', '.join(map(str, found.others))} and nothing of shard "
+            f"{shard}: the wrong volume is mounted"
+        )
     elif slots and shard_map.version > 1:
         raise LogRefused(
             f"the directory is empty, and version {shard_map.version} of the map names slots of "
@@ -97,11 +106,14 @@ def decide(
     )
 
 
-def look(disk: Disk) -> OnDisk:
-    """What the directory says.  Raises `InvariantBroken` for a damaged SLOTS, OSError."""
+def look(disk: Disk, others: Callable[[], Sequence[ShardId]] = tuple) -> OnDisk:
+    """What the directory says; `others` are asked for when it says nothing.
+
+    Raises `InvariantBroken` for a damaged SLOTS, OSError.
+    """
     ownership = read_ownership(disk)
     if not disk.exists(IDENTITY_PATH):
-        return OnDisk(ownership)
+        return OnDisk(ownership, others=() if ownership is not None else tuple(others()))
     file = disk.open(IDENTITY_PATH)
     try:
         log_shard = decode_identity(file.pread(IDENTITY_BYTES_MAX, 0)).shard
@@ -109,10 +121,17 @@ def look(disk: Disk) -> OnDisk:
         log_shard = None
     finally:
         file.close()
-    return OnDisk(ownership, True, log_shard)  # noqa: FBT003  (a field of a value)
+    return OnDisk(ownership, has_log=True, log_shard=log_shard)
 
 
-def settle(disk: Disk, shard: ShardId, engine: str, read_map: Callable[[], ShardMap]) -> bool:
+def settle(
+    disk: Disk,
+    shard: ShardId,
+    engine: str,
+    read_map: Callable[[], ShardMap],
+    *,
+    others: Callable[[], Sequence[ShardId]] = tuple,
+) -> bool:
     """See to it that the disk says what its shard owns; whether it was written now.
 
     Raises `LogRefused`, `LogInUse`, `InvariantBroken`, OSError, and what `read_map` raises.
@@ -122,7 +141,7 @@ def settle(disk: Disk, shard: ShardId, engine: str, read_map: Callable[[], Shard
     except BlockingIOError:
         raise LogInUse(LOCK_FILE) from None
     try:
-        ownership = decide(look(disk), shard, engine, read_map)
+        ownership = decide(look(disk, others), shard, engine, read_map)
         if ownership is not None:
             write_ownership(disk, ownership)
     finally:

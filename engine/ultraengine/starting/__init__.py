@@ -1,1 +1,1 @@
-"""What a process finds when it starts: the published map, and its listening sockets."""
+"""What a process finds when it starts: its keys, the published map, its listening sockets."""

@@ -32,7 +32,6 @@ from ultraengine.main import (
     ExitCode,
     configure_logging,
     exit_code_of,
-    identity_of,
     load_domains,
     load_extensions,
     telemetry,
@@ -42,6 +41,7 @@ from ultraengine.model.ids import ShardId
 from ultraengine.router.driver import Address, Links
 from ultraengine.router.wire import request
 from ultraengine.shard.ownership import read_ownership, write_ownership
+from ultraengine.starting.driver import identity_of
 from ultraengine.supervisor.child.driver import ChildProcess, exit_name
 from ultraengine.supervisor.environment import environment, shard_config
 from ultraengine.supervisor.layout import (

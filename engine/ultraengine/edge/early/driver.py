@@ -4,20 +4,24 @@
     doors.open()
     ...                                   # /healthz is answered; all else is 503, try again
     listeners = await doors.hand_over()   # for the gateway, which goes on with them
+    ...
+    await doors.close()                   # at the end of the process
 
 A replay may take minutes.  A probe that finds no listener for so long takes the process for dead,
 and a kill would only begin the replay anew.
+
+Nobody is turned away at the handing over: new connections wait in the kernel's queue until the
+gateway takes them, and whoever was let in before is still answered here, with 503.
 """
 
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from aiohttp.web import BaseRequest, StreamResponse
 
-from ultraengine.edge.door import Door, Doorkeeper, listen, listen_at
+from ultraengine.edge.door import FIRST_BYTES_S, Door, Doorkeeper, listen
 from ultraengine.edge.health import BEAT_S, Heartbeat
 from ultraengine.edge.problems import problem_answer
 from ultraengine.edge.routes import NO_STORE, to_response
@@ -30,13 +34,11 @@ CONNECTIONS_MAX: Final = 256
 RETRY_AFTER_S: Final = 1.0
 
 
-def listen_all(host: str, ports: Sequence[int], path: Path | None) -> list[socket.socket]:
-    """Listening sockets: one for each port, then the Unix socket.  Raises OSError."""
+def listen_all(host: str, ports: Sequence[int]) -> list[socket.socket]:
+    """One listening socket for each port, or none.  Raises OSError."""
     opened: list[socket.socket] = []
     try:
         opened.extend(listen(host, port) for port in ports)
-        if path is not None:
-            opened.append(listen_at(path))
     except OSError:
         for listener in opened:
             listener.close()
@@ -67,17 +69,28 @@ class EarlyDoors:
     def open(self) -> None:
         """Begin to answer."""
         self._keeper.start()
-        self._keep(self._beat())
+        self._beating = self._keep(self._beat())
 
     async def hand_over(self) -> list[socket.socket]:
-        """Stop answering; the listeners stay open and are the caller's."""
+        """Let nobody in any more; the listeners stay open and are the caller's."""
         await self._loop.run_in_executor(None, lambda: self._keeper.close(keep_listeners=True))
+        self._keep(self._finish())
+        return self._listeners
+
+    async def _finish(self) -> None:
+        """Answer those who were let in, for the time in which they have to say something."""
+        await asyncio.sleep(FIRST_BYTES_S)
+        self._server.pre_shutdown()
+        await self._server.shutdown(timeout=1.0)
+        self._beating.cancel()
+
+    async def close(self) -> None:
+        """Cut what is still open, after `hand_over`.  Idempotent."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._server.pre_shutdown()
         await self._server.shutdown(timeout=1.0)
-        return self._listeners
 
     async def _answer(self, request: BaseRequest) -> StreamResponse:
         if request.path == "/healthz":
@@ -99,10 +112,11 @@ class EarlyDoors:
         except OSError:
             connection.close()
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _beat(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Two shards and two gateways under load, killed and stopped in turn: nothing is lost or done twice.
+"""Two shards and two gateways under load, killed and stopped: nothing is lost or done twice.
 
 Every transfer has an id of its own and moves one cent within one book.  A journal in memory keeps
 every first acknowledgement; at the end each of them is in the books, once, and nothing else is; and
@@ -6,10 +6,12 @@ what the shards have in memory is what their logs say, decided again and replaye
 """
 
 import asyncio
+import json
 import random
 import shutil
 import signal
 import subprocess
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,26 @@ from tests.e2e.pods.running import PORT, ULTRA, WAIT_S, Place, Pod, as_operator,
 
 from ultraengine.client import Client
 from ultraengine.edge.auth import entry_text, issue_key
+from ultraengine.model.ids import ShardId
 from ultraengine.model.reply import Reply
 from ultraengine.router.shard_map import ShardMap
 from ultraengine_adapters.local.random import SystemRandom
 
 BOOKS_PER_SHARD = 2
 MAP = ShardMap.even(2)
-BOOKS = {
-    name: shard
-    for shard in (0, 1)
-    for name in [one for one in map("book-{}".format, range(50)) if MAP.shard_of("acme", one) == shard][
-        :BOOKS_PER_SHARD
-    ]
-}  # fmt: skip
+
+
+def books() -> dict[str, ShardId]:
+    """Books with their shards, the same number in each."""
+    found: dict[str, ShardId] = {}
+    for shard in MAP.shards:
+        names = (f"book-{number}" for number in count())
+        mine = (name for name in names if MAP.shard_of("acme", name) == shard)
+        found |= dict.fromkeys(islice(mine, BOOKS_PER_SHARD), shard)
+    return found
+
+
+BOOKS = books()
 
 
 def key_file(path: Path) -> str:
@@ -112,7 +121,7 @@ def get(gateway: Pod, path: str, key: str) -> Any:
 
 def check_books(gateway: Pod, load: Load, key: str) -> None:
     """Every transfer that was sent is acknowledged, and in its book, once, and no other is."""
-    places: set[tuple[int, int]] = set()
+    places: set[tuple[int | None, int | None]] = set()
     for book, acknowledged in load.acknowledged.items():
         found: list[str] = []
         after = ""
@@ -137,6 +146,44 @@ async def check_replies(gateway: Pod, load: Load) -> None:
                 assert again.duplicate
                 for member in ("offset", "epoch", "time", "result"):
                     assert getattr(again, member) == getattr(first, member)
+
+
+def check_decisions(place: Place, gateway: Pod, key: str) -> None:
+    """All of both logs, decided again, comes to what is recorded."""
+    (place.path / "key").write_text(key)
+    url = f"http://{gateway.host}:{PORT + 1}"
+    decided = subprocess.run(
+        [ULTRA, "log", "replay", "--validate", "--url", url,
+         "--api-key-file", place.path / "key"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert decided.returncode == 0, decided.stdout + decided.stderr
+    assert [one["equal"] for one in json.loads(decided.stdout).values()] == [True, True]
+
+
+def snapshot(pod: Pod) -> Any:
+    """Take one; what the listing says of it."""
+    return as_operator(pod, "POST", "/admin/v1/snapshot", {})["result"]["entry"]
+
+
+def check_replays(place: Place, shards: list[Pod]) -> None:
+    """A shard that starts from its snapshot and one that has its log alone have the same state."""
+    copies = []
+    for number, pod in enumerate(shards):
+        volume = place.path / f"copy-{number}"
+        shutil.copytree(pod.environment["ULTRA_DATA"], volume)
+        shutil.rmtree(volume / f"shard-{number:04d}" / "snapshots")
+        copies.append(place.shard(number, host=150 + number, ULTRA_DATA=volume))
+    for pod in (*shards, *copies):
+        pod.start()
+    for pod, copy in zip(shards, copies, strict=True):
+        pod.wait_for("/readyz")
+        copy.wait_for("/readyz")
+        assert as_operator(pod, "GET", "/admin/v1/status")["replayed"] == 0
+        image, replayed = snapshot(pod), snapshot(copy)
+        assert as_operator(copy, "GET", "/admin/v1/status")["replayed"] == image["offset_end"] - 1
+        for member in ("offset_end", "state_hash"):
+            assert image[member] == replayed[member]
 
 
 async def hurt(pod: Pod, chance: random.Random) -> None:
@@ -173,17 +220,9 @@ async def test_every_acknowledged_command_is_there_once_whatever_was_killed(plac
     for gateway in gateways:
         await asyncio.to_thread(check_books, gateway, load, key)
     await check_replies(gateways[0], load)
-    (place.path / "key").write_text(key)
-    decided = await asyncio.to_thread(
-        subprocess.run,
-        [ULTRA, "log", "replay", "--validate", "--url",
-         f"http://{gateways[1].host}:{PORT + 1}", "--api-key-file", place.path / "key"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert decided.returncode == 0, decided.stdout + decided.stderr
-    hashes = [as_operator(pod, "POST", "/admin/v1/snapshot", {}) for pod in shards]
-    print(hashes, decided.stdout)
+    await asyncio.to_thread(check_decisions, place, gateways[1], key)
+    for pod in shards:
+        assert snapshot(pod)["offset_end"] > 0
     for pod in (*gateways, *shards):
         assert await asyncio.to_thread(pod.end, signal.SIGTERM) == 0
-    for number in (0, 1):
-        shutil.copytree(place.path / f"volume-{number}", place.path / f"again-{number}")
+    await asyncio.to_thread(check_replays, place, shards)

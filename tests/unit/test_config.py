@@ -1,6 +1,7 @@
 """Configuration: one table, all mistakes at once; and what the process makes of it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,7 +192,11 @@ def test_a_socket_needs_a_hop_key_and_a_hop_key_leaves_keys_to_the_front(tmp_pat
 
 
 def test_a_map_goes_with_the_name_of_an_engine_and_a_hop_key(tmp_path: Path) -> None:
-    told = {"map": tmp_path / "map.json", "engine_uid": "shop", "hop_key": tmp_path / "key"}
+    told: dict[str, Any] = {
+        "map": tmp_path / "map.json",
+        "engine_uid": "shop",
+        "hop_key": tmp_path / "key",
+    }
     Config(**told).check()
     for missing, said in (
         ("map", "ULTRA_ENGINE_UID: goes with ULTRA_MAP"),

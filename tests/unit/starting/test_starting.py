@@ -1,5 +1,6 @@
 """What a process reads and opens before it serves, and how what is wrong with it is said."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -74,16 +75,14 @@ def test_data_and_admin_have_a_socket_each_unless_they_are_together() -> None:
 
 
 def test_a_port_that_is_taken_is_a_wrong_setting_and_leaves_no_other_open() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("", 0)) as free:
-        port = free.getsockname()[1]
-        free.close()
-        config = Config(port=port, admin_port=taken.getsockname()[1])
+    host = f"127.99.{os.getpid() % 250}.9"  # Nobody else's.
+    with socket.create_server((host, 20_019)):
         with pytest.raises(ConfigErrors) as refused:
-            listen_for(config, together=False)
-        wanted = f"ULTRA_PORT: cannot listen on 127.0.0.1, {port} and {config.admin_port}: "
+            listen_for(Config(host=host, port=20_018, admin_port=20_019), together=False)
+        wanted = f"ULTRA_PORT: cannot listen on {host}, 20018 and 20019: "
         assert str(refused.value).startswith(wanted)
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
+            socket.create_connection((host, 20_018))
 
 
 def test_a_unix_socket_is_not_touched_before_the_directory_is_locked(tmp_path: Path) -> None:

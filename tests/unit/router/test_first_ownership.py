@@ -158,3 +158,20 @@ def test_a_first_start_that_a_power_cut_ends_anywhere_is_made_again() -> None:
         assert start(after) == wanted
     # Never a log without SLOTS: a shard that starts so would take every key.
     assert seen == {(False, False), (True, False), (True, True)}
+
+
+def test_the_volume_of_another_shard_is_refused_while_it_says_nothing_of_this_one(
+    tmp_path: Path,
+) -> None:
+    def others() -> list[ShardId]:
+        return [ShardId(0), ShardId(4)]
+
+    for shard_map in (MAP, LATER):
+        disk = LocalDisk(tmp_path / str(shard_map.version))
+        with pytest.raises(LogRefused, match="holds shard 0, 4 and nothing of shard 1: the wrong"):
+            settle(disk, ShardId(1), ENGINE, given(shard_map), others=others)
+        assert not disk.exists(PATH)
+    # What the disk says of this shard counts, whatever stands beside it.
+    disk = LocalDisk(tmp_path / "mine")
+    assert settle(disk, ShardId(1), ENGINE, given(MAP))
+    assert not settle(disk, ShardId(1), ENGINE, never, others=others)

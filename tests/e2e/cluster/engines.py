@@ -2,27 +2,21 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from tests.e2e.cluster.cluster import Namespace, until
 
-SMALL: Final = {"requests": {"cpu": "20m", "memory": "96Mi"}}
+EXAMPLE: Final = Path(__file__).parents[3] / "examples" / "shop.yaml"
 
 
-def manifest(name: str, *, shards: int, **spec: Any) -> dict[str, Any]:
-    """An engine that fits beside others on a small machine."""
-    return {
-        "apiVersion": "ultraengine.io/v1alpha1",
-        "kind": "UltraEngine",
-        "metadata": {"name": name},
-        "spec": {
-            "shards": shards,
-            "storage": {"size": "1Gi"},
-            "resources": SMALL,
-            "gateway": {"replicas": 2, "resources": SMALL},
-            **spec,
-        },
-    }
+def manifest(name: str, *, shards: int) -> dict[str, Any]:
+    """The example that a new user applies, with another name and number of shards."""
+    content: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    content["metadata"]["name"] = name
+    content["spec"]["shards"] = shards
+    return content
 
 
 class Engine:
@@ -79,6 +73,14 @@ class Engine:
     def wait_ready(self) -> None:
         """Until all is as wished, and says so of the newest generation."""
         self.wait_for("Ready", "True", "AsWished")
+
+    def told(self, reason: str) -> list[str]:
+        """Types of the Events about the engine for this reason."""
+        text = self.namespace.kubectl(
+            "get", "events", "--output=json",
+            f"--field-selector=involvedObject.name={self.name},reason={reason}",
+        )  # fmt: skip
+        return [one["type"] for one in json.loads(text)["items"]]
 
     def pod_of(self, shard: int) -> dict[str, Any]:
         """The pod of a shard."""

@@ -66,6 +66,7 @@ def test_an_applied_engine_becomes_ready_and_books_a_first_transfer(
     shop.traffic.check()
     assert shop.traffic.shards() == {0, 1}
     assert shop.wait_for("Available", "True", "Serving")
+    until("the engine's rise is told", lambda: "Normal" in shop.told("AsWished"))
     with capsys.disabled():
         print(  # noqa: T201 (the figure is what a reader of the run wants)
             f"\napplied to Ready {shop.ready_after_s:.1f} s, "
@@ -132,6 +133,7 @@ def test_a_drained_node_makes_its_shard_unavailable_and_the_status_says_so(shop:
         with drained(shop.namespace, shop.pod_of(0)["spec"]["nodeName"], "shop"):
             told = shop.wait_for("Available", "False", "ShardsNotReady")
             assert "0" in told["message"]
+            until("a warning is told", lambda: "Warning" in shop.told("ShardsNotReady"))
         shop.traffic.go_on(5)
     shop.wait_ready()
     shop.traffic.check()

@@ -56,6 +56,7 @@ e2e-api: ## CRDs, RBAC, manifests and the operator against a real API server (bu
 lab: ## A three-node Kubernetes cluster on this machine, with our images (docs/lab.md)
 	@hack/lab/lab up
 	@hack/lab/lab images
+	@hack/lab/lab operator
 
 .PHONY: e2e-cluster
 e2e-cluster: lab ## Stories on the lab's cluster

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args, get_type_hints
 import msgspec
 
 from ultraengine.model.errors import EngineError
-from ultraengine.model.limits import DEFAULT_LIMITS, Limits
+from ultraengine.model.limits import DEFAULT_LIMITS, KIB, Limits
 from ultraengine.model.reply import DurabilityName
 
 SnapshotMode = Literal["fork", "cooperative", "inline"]
@@ -20,6 +20,11 @@ LogVerify = Literal["tail", "all"]
 CompactionName = Literal["none", "time", "key"]
 OTHER_TABLES: Final = ("ULTRA_LIMIT_", "ULTRA_SECRET_")
 """Variables that are no settings: limits, and key material that the Secrets port reads."""
+
+
+BATCH_MARGIN_BYTES: Final = 64 * KIB
+"""A front gives ids to commands that have none, so a batch for a shard may be a little larger
+than the one that came."""
 
 
 class ConfigErrors(EngineError):
@@ -48,6 +53,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     hop_key: Path | None = None
     """File with the secret that fronts and this shard share; callers are then who the front
     says, and nobody else is let in."""
+    map: Path | None = None
+    """File with the published shard map, read while ``data`` does not say what the shard owns."""
+    engine_uid: str | None = None
+    """Name of the engine that the directory must belong to; goes with ``map``."""
     end_with_input: bool = False
     """Stop, as by SIGTERM, when standard input ends: for a shard that its front has started,
     so that it does not outlive it."""
@@ -107,25 +116,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Config":
         """Read ``ULTRA_*``.  Raises `ConfigErrors` with every mistake at once."""
-        mistakes: list[str] = []
-        values: dict[str, Any] = {}
-        for name, (variable, parse) in _table().items():
-            text = environ.get(variable)
-            if text is None:
-                continue
-            try:
-                values[name] = parse(text)
-            except ValueError as error:
-                mistakes.append(f"{variable}: {error}")
-        limits = _limits(environ, mistakes)
-        known = {variable for variable, _ in _table().values()}
-        for variable in sorted(environ):
-            ours = variable.startswith("ULTRA_") and not variable.startswith(OTHER_TABLES)
-            if ours and variable not in known:
-                mistakes.append(f"{variable}: no such setting")
+        values, mistakes = read_settings(cls, environ)
         if mistakes:
             raise ConfigErrors(mistakes)
-        config = cls(**values, limits=limits)
+        config = cls(**values)
         config.check()
         return config
 
@@ -140,16 +134,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_GROUP_WAIT_S: must be more than 0")
         if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
             mistakes.append("ULTRA_LIMIT_SEGMENT_BYTES: at least twice frame_bytes_max")
-        if self.socket is not None and self.hop_key is None:
-            mistakes.append("ULTRA_HOP_KEY: needed with ULTRA_SOCKET")
-        if self.hop_key is not None and self.api_keys is not None:
-            mistakes.append("ULTRA_API_KEYS: keys belong to the front when there is ULTRA_HOP_KEY")
+        mistakes += self._mistakes_of_a_shard_among_others()
         if self.compaction != "none" and self.archive is None:
             mistakes.append("ULTRA_ARCHIVE: needed when compaction is time or key")
         if self.extensions is not None and self.extensions.count(":") != 1:
             mistakes.append("ULTRA_EXTENSIONS: package.module:ATTRIBUTE")
         if mistakes:
             raise ConfigErrors(mistakes)
+
+    def _mistakes_of_a_shard_among_others(self) -> list[str]:
+        mistakes = []
+        if self.socket is not None and self.hop_key is None:
+            mistakes.append("ULTRA_HOP_KEY: needed with ULTRA_SOCKET")
+        if self.hop_key is not None and self.api_keys is not None:
+            mistakes.append("ULTRA_API_KEYS: keys belong to the front when there is ULTRA_HOP_KEY")
+        if self.map is not None and self.hop_key is None:
+            mistakes.append("ULTRA_HOP_KEY: needed with ULTRA_MAP: gateways are its callers")
+        if (self.map is None) is not (self.engine_uid is None):
+            mistakes.append("ULTRA_ENGINE_UID: goes with ULTRA_MAP, and each needs the other")
+        if self.engine_uid is not None and not self.engine_uid.strip():
+            mistakes.append("ULTRA_ENGINE_UID: is empty")
+        return mistakes
 
 
 def _integer(text: str) -> int:
@@ -200,13 +205,47 @@ _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
 }  # fmt: skip
 
 
-def _table() -> dict[str, tuple[str, Callable[[str], Any]]]:
-    hints = get_type_hints(Config)
+def read_settings(
+    kind: type[msgspec.Struct], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The members of `kind` that ``ULTRA_*`` sets, limits among them; and every mistake."""
+    mistakes: list[str] = []
+    values: dict[str, Any] = {}
+    table = _table(kind)
+    for name, (variable, parse) in table.items():
+        text = environ.get(variable)
+        if text is None:
+            continue
+        try:
+            values[name] = parse(text)
+        except ValueError as error:
+            mistakes.append(f"{variable}: {error}")
+    values["limits"] = _limits(environ, mistakes)
+    known = {variable for variable, _ in table.values()}
+    for variable in sorted(environ):
+        ours = variable.startswith("ULTRA_") and not variable.startswith(OTHER_TABLES)
+        if ours and variable not in known:
+            mistakes.append(f"{variable}: no such setting")
+    return values, mistakes
+
+
+def _table(kind: type[msgspec.Struct]) -> dict[str, tuple[str, Callable[[str], Any]]]:
+    hints = get_type_hints(kind)
     return {
         name: (f"ULTRA_{name.upper()}", _PARSERS[hints[name]])
-        for name in Config.__struct_fields__
+        for name in kind.__struct_fields__
         if name != "limits"
     }
+
+
+def behind_front(limits: Limits) -> Limits:
+    """The limits of a shard behind a front: quotas are the front's, so that a command is charged
+    once, and batches may be a little larger than the one that came."""
+    return msgspec.structs.replace(
+        limits,
+        tenant_commands_per_s=0.0,
+        batch_bytes_max=limits.batch_bytes_max + BATCH_MARGIN_BYTES,
+    )
 
 
 def limits_from_env(environ: Mapping[str, str]) -> Limits:

@@ -14,6 +14,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +28,9 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 
 from ultraengine import __version__
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
-from ultraengine.config import Config, ConfigErrors
-from ultraengine.edge.auth import ApiKeys, KeyFileError, Loopback
+from ultraengine.config import Config, ConfigErrors, behind_front
+from ultraengine.edge.early.driver import EarlyDoors
 from ultraengine.edge.quota import Quotas
-from ultraengine.edge.server import KeyFile
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
@@ -40,13 +40,13 @@ from ultraengine.feed.driver import Feed
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
-from ultraengine.gateway.hop import HopIdentity
+from ultraengine.gateway.local.driver import operations_of
 from ultraengine.gateway.tracing import OpenTelemetry
-from ultraengine.log.damage import BelowRetention, LogDamaged, LogInUse, LogRefused
+from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.model.domain import Domain
-from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
-from ultraengine.ports import Clock, DiskFull, Identity, Telemetry
+from ultraengine.ports import DiskFull, Telemetry
+from ultraengine.router.first_ownership import settle
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.image import readable
@@ -57,13 +57,12 @@ from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.shard.snapshotting.driver import Snapshots
 from ultraengine.shard.spans import GroupSpans
-from ultraengine.shard.status import ReplayReport
-from ultraengine.shard.validation import validate
 from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.store import SnapshotOptions
+from ultraengine.starting.driver import identity_of, listen_for, others_beside, read_map
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.object_store import DirectoryObjectStore
@@ -146,29 +145,13 @@ def telemetry(config: Config) -> Telemetry | None:
     return OpenTelemetry(api.get_tracer("ultraengine", __version__))
 
 
-def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity, KeyFile | None]:
-    """Who is let in: whom a front names, who has a key, or nobody but this machine.
-
-    Raises `ConfigErrors`, `KeyFileError`, OSError.
-    """
-    if config.hop_key is not None:
-        try:
-            return HopIdentity(config.hop_key.read_text().strip()), None
-        except ValueError as error:
-            raise ConfigErrors([f"ULTRA_HOP_KEY: {error}"]) from error
-    if config.api_keys is None:
-        return Loopback(), None
-    table = KeyFile.read(config.api_keys)
-    keys = ApiKeys(table, clock)
-    quotas.replace(table.quotas)
-    return keys, KeyFile(config.api_keys, keys, quotas.replace)
-
-
 class Process:
     """Everything that runs in one process, in the order in which it starts and stops."""
 
     def __init__(self, config: Config, *, on_fatal: Callable[[BaseException], None]) -> None:
-        """Import the domains.  Raises `ConfigErrors`, or `InvariantBroken` for a wrong domain."""
+        """Import the domains and read the keys: what is wrong with them is said at once, and
+        not after a long recovery.  Raises `ConfigErrors`, `InvariantBroken` for a wrong domain.
+        """
         self.config = config
         self.extensions = load_extensions(config.extensions)
         self.telemetry = telemetry(config)
@@ -185,18 +168,35 @@ class Process:
             FileSecrets(config.secrets, os.environ),
             None if config.archive is None else DirectoryObjectStore(config.archive),
         )
+        limits = config.limits
+        self.quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
+        self._who = identity_of(config, self.world.clock, self.quotas)
         self._on_fatal = on_fatal
         """Told when the log failed: the process must end."""
         self.background = ThreadPoolExecutor(1, thread_name_prefix="background")
         """Upkeep of files that nobody waits for."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._together = config.dev or config.admin_port == config.port
+        """Whether the admin API is served with the data alone."""
+        self._stage = "the shard is verifying its log"
+        """What it does before it serves."""
 
     async def start(self) -> None:
         """Recover the shard, then open the doors.  Raises what `exit_code_of` knows."""
         config = self.config
         shard_id = ShardId(config.shard)
         metrics = ShardMetrics(self.prometheus, shard_id)
-        driver, parts, memory = await asyncio.to_thread(self._recover, shard_id, metrics)
+        doors = self._early = EarlyDoors(
+            listen_for(config, together=self._together), self.world.clock, lambda: self._stage
+        )
+        doors.open()
+        try:
+            driver, parts, memory = await asyncio.to_thread(self._recover, shard_id, metrics)
+        except BaseException:
+            for listener in await doors.hand_over():
+                listener.close()
+            await doors.close()
+            raise
         gc.collect()
         gc.freeze()  # What was loaded stays; the collector need not walk it again and again.
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
@@ -227,7 +227,8 @@ class Process:
             asyncio.create_task(self.snapshots.run()),
             asyncio.create_task(self._keep_up(memory)),
         ]
-        await self._open_doors(self._operations(memory))
+        listeners = await doors.hand_over()
+        await self._open_doors(operations_of(shard, self.snapshots, memory), listeners)
 
     async def _keep_up(self, memory: ShardMemory) -> None:
         """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""
@@ -251,6 +252,15 @@ class Process:
     ) -> tuple[SnapshotDriver, ShardParts, ShardMemory]:
         """Everything that blocks: files, log, snapshot, tail."""
         config, world, own = self.config, self.world, self.extensions
+        published = config.map
+        if published is not None and config.engine_uid is not None:
+            settle(
+                world.disk,
+                shard_id,
+                config.engine_uid,
+                lambda: read_map(published),
+                others=lambda: others_beside(config.data, shard_id),
+            )
         driver = SnapshotDriver(
             world.disk,
             world.clock,
@@ -292,8 +302,9 @@ class Process:
             compaction=compaction_policy(config, own),
         )
 
-        def progress(replayed: int) -> None:
-            log.info("replay.progress", shard=shard_id, commands=replayed)
+        def progress(done: int, total: int) -> None:
+            log.info("replay.progress", shard=shard_id, commands=done, of=total)
+            self._stage = f"the shard is recovering: {done} of {total} commands replayed"
 
         parts = open_shard(world, self.registry, memory, metrics, options, progress)
         return driver, parts, memory
@@ -301,39 +312,10 @@ class Process:
     def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
         log.error(event, **facts)
 
-    def _operations(self, memory: ShardMemory) -> Operations:
-        """What an administrator may ask of this process."""
-        shard = self.shard
-
-        def decide_again(from_offset: int, to_offset: int | None) -> ReplayReport:
-            reader = shard.log.reader()
-            try:
-                found = reader.find(from_offset)
-            except BelowRetention as error:
-                raise EngineError(str(error), code="NOT_FOUND") from error
-            if found is None:
-                raise EngineError(f"offset {from_offset} is not in the log", code="NOT_FOUND")
-            executor = memory.scratch(sequence_max=found[0].sequence)
-            return validate(executor, reader, from_offset=from_offset, to_offset=to_offset)
-
-        async def replay_validate(from_offset: int, to_offset: int | None) -> ReplayReport:
-            async with self.snapshots.undisturbed():
-                return await asyncio.to_thread(decide_again, from_offset, to_offset)
-
-        return Operations(
-            pause=shard.pause,
-            resume=shard.resume,
-            drain=shard.drain,
-            snapshot=self.snapshots.take,
-            replay_validate=replay_validate,
-            skip=shard.skip,
-        )
-
-    async def _open_doors(self, operations: Operations) -> None:
+    async def _open_doors(self, operations: Operations, listeners: Sequence[socket.socket]) -> None:
         config = self.config
-        quotas = Quotas(config.limits.tenant_commands_per_s, config.limits.tenant_burst, {})
-        identity, key_file = identity_of(config, self.world.clock, quotas)
-        together = config.dev or config.socket is not None or config.admin_port == config.port
+        identity, key_file = self._who
+        together = self._together or config.socket is not None
         self.gateway = Gateway(
             Parts(
                 engine=self.shard,
@@ -344,18 +326,19 @@ class Process:
                 feed=self.feed,
                 source=self.feed,
                 telemetry=self.telemetry,
-                quotas=quotas,
+                quotas=self.quotas,
             ),
             GatewayOptions(
                 host=config.host,
                 port=config.port,
                 admin_port=None if together else config.admin_port,
+                admin_with_data=config.hop_key is not None,
                 socket=config.socket,
             ),
             registry=self.prometheus,
             key_file=key_file,
         )
-        await self.gateway.start()
+        await self.gateway.start(listeners)
 
     async def stop(self) -> None:
         """Drain: answer what was accepted, record the last outcomes, close the log cleanly."""
@@ -368,6 +351,7 @@ class Process:
         await self.shard.stop()
         await self.feed.close()
         await self.gateway.stop()
+        await self._early.close()
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
@@ -378,7 +362,6 @@ def exit_code_of(error: BaseException) -> ExitCode:
         (LogInUse, ExitCode.IN_USE),
         (LogRefused, ExitCode.REFUSED),
         (SnapshotRefused, ExitCode.REFUSED),
-        (KeyFileError, ExitCode.BAD_CONFIG),
         (OtherHandlers, ExitCode.OTHER_HANDLERS),
         (EvolveFailed, ExitCode.HALTED),
         (DiskFull, ExitCode.DISK_FULL),
@@ -435,7 +418,16 @@ async def _run(
 
         threading.Thread(target=watch_input, name="input", daemon=True).start()
     process = Process(config, on_fatal=lambda error: end(f"{LOG_FAILED}{error}"))
-    await process.start()
+    starting = asyncio.create_task(process.start())
+    both: set[asyncio.Future[Any]] = {starting, ended}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        # Nothing was taken, and a recovery that is cut off is begun anew: nobody waits for it.
+        why = ended.result()
+        log.info("process.stops", why=why, during="recovery")
+        sys.stderr.flush()
+        os._exit(int(ExitCode.LOG_FAILED if why.startswith(LOG_FAILED) else ExitCode.OK))
+    await starting
     async with contextlib.nullcontext() if beside is None else beside(process):
         announce(process)
         why = await ended
@@ -483,6 +475,9 @@ def run_serve(config: Config) -> ExitCode:
             **msgspec.to_builtins(process.shard.status()),
         )
 
+    if config.hop_key is not None and config.socket is None:
+        # One that its front has started has been told its limits by it.
+        config = msgspec.structs.replace(config, limits=behind_front(config.limits))
     return _main(config, announce)
 
 

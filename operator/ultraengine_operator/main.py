@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from ultraengine_operator.cluster import Refused
 from ultraengine_operator.drivers.elector import Elector
+from ultraengine_operator.drivers.events import Teller
 from ultraengine_operator.drivers.kubernetes import KubernetesCluster, connect
 from ultraengine_operator.drivers.loop import Loop, Worker
 from ultraengine_operator.drivers.pods import PodShards
@@ -60,11 +61,13 @@ class Operator:
         environ = self._environ
         async with aiohttp.ClientSession() as session, await connect() as api:
             cluster = KubernetesCluster(api, self._namespaces)
+            identity = environ.get("POD_NAME", f"{socket.gethostname()}-{os.getpid()}")
+            teller = Teller(cluster, identity)
             elector = Elector(
                 cluster,
                 namespace=environ.get("POD_NAMESPACE", "ultraengine-system"),
                 name=environ.get("LEASE_NAME", "ultraengine-operator"),
-                identity=environ.get("POD_NAME", f"{socket.gethostname()}-{os.getpid()}"),
+                identity=identity,
             )
             engines = Loop(
                 cluster,
@@ -73,11 +76,12 @@ class Operator:
                 selector=environ.get("SELECTOR", ""),
                 changing_max=int(environ.get("ENGINES_CHANGING_MAX", "1")),
                 leading=elector.leading,
+                told=teller.tell,
             )
             worker = Worker(engines)
-            await self._serve(engines, worker, elector)
+            await self._serve(engines, worker, elector, teller)
 
-    async def _serve(self, engines: Loop, worker: Worker, elector: Elector) -> None:
+    async def _serve(self, engines: Loop, worker: Worker, elector: Elector, teller: Teller) -> None:
         def told(event: Event) -> None:
             self._events.inc()
             gone = event["type"] == "DELETED"
@@ -99,6 +103,7 @@ class Operator:
             asyncio.create_task(watch(told, self._namespaces, self._stop)),
             asyncio.create_task(elector.run(changed)),
             asyncio.create_task(worker.run()),
+            asyncio.create_task(teller.run()),
             asyncio.create_task(self._resyncs(engines, worker)),
             asyncio.create_task(self._stop.wait()),
         ]

@@ -2,16 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
-from ultraengine.config import Config, ConfigErrors
-from ultraengine.edge.auth import KeyFileError
-from ultraengine.edge.quota import Quotas
+from ultraengine.config import BATCH_MARGIN_BYTES, Config, ConfigErrors, behind_front
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
-from ultraengine.gateway.hop import HopIdentity
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import NoCompaction
@@ -19,7 +17,6 @@ from ultraengine.main import (
     ExitCode,
     Process,
     exit_code_of,
-    identity_of,
     load_domains,
     load_extensions,
     telemetry,
@@ -30,7 +27,6 @@ from ultraengine.ports import DiskFull
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.snapshot.codec import BINARY, JSON, BinaryCodec
 from ultraengine.snapshot.schedule import EveryCommands, Progress
-from ultraengine_adapters.local.clock import SystemClock
 
 
 class Numbered(BinaryCodec):
@@ -209,7 +205,6 @@ def test_tracing_is_off_unless_it_is_wanted() -> None:
     ("error", "code"),
     [
         (ConfigErrors(["x"]), ExitCode.BAD_CONFIG),
-        (KeyFileError("x"), ExitCode.BAD_CONFIG),
         (LogInUse("LOCK"), ExitCode.IN_USE),
         (LogRefused("x"), ExitCode.REFUSED),
         (OtherHandlers("x"), ExitCode.OTHER_HANDLERS),
@@ -236,13 +231,25 @@ def test_a_socket_needs_a_hop_key_and_a_hop_key_leaves_keys_to_the_front(tmp_pat
     Config(socket=tmp_path / "s", hop_key=tmp_path / "k").check()
 
 
-def test_a_hop_key_that_is_too_short_lets_nobody_in(tmp_path: Path) -> None:
-    key = tmp_path / "hop"
-    quotas = Quotas(0.0, 1, {})
-    key.write_text("short\n")
-    with pytest.raises(ConfigErrors, match="at least 32"):
-        identity_of(Config(hop_key=key), SystemClock(), quotas)
-    key.write_text("x" * 40 + "\n")
-    identity, key_file = identity_of(Config(hop_key=key), SystemClock(), quotas)
-    assert isinstance(identity, HopIdentity)
-    assert key_file is None
+def test_a_map_goes_with_the_name_of_an_engine_and_a_hop_key(tmp_path: Path) -> None:
+    told: dict[str, Any] = {
+        "map": tmp_path / "map.json",
+        "engine_uid": "shop",
+        "hop_key": tmp_path / "key",
+    }
+    Config(**told).check()
+    for missing, said in (
+        ("map", "ULTRA_ENGINE_UID: goes with ULTRA_MAP"),
+        ("engine_uid", "ULTRA_ENGINE_UID: goes with ULTRA_MAP"),
+        ("hop_key", "ULTRA_HOP_KEY: needed with ULTRA_MAP"),
+    ):
+        with pytest.raises(ConfigErrors, match=said):
+            Config(**{name: one for name, one in told.items() if name != missing}).check()
+    with pytest.raises(ConfigErrors, match="ULTRA_ENGINE_UID: is empty"):
+        Config(**told | {"engine_uid": " "}).check()
+
+
+def test_a_shard_behind_a_front_charges_nobody_and_takes_batches_with_ids_added() -> None:
+    limits = behind_front(Limits(tenant_commands_per_s=5.0, batch_bytes_max=1_000_000))
+    assert limits.tenant_commands_per_s == 0.0
+    assert limits.batch_bytes_max == 1_000_000 + BATCH_MARGIN_BYTES

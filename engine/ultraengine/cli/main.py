@@ -28,6 +28,9 @@ VERBS: Final[dict[str, Verb]] = {
     "serve": Verb(
         "ultraengine.cli.serve", "run one shard replica, configured by ULTRA_* variables"
     ),
+    "gateway": Verb(
+        "ultraengine.cli.gateway", "serve the API before shards, configured by ULTRA_* variables"
+    ),
     "project": Verb("ultraengine.cli.project", "fill SQL databases from an engine's feed"),
     "projection": Verb(
         "ultraengine.cli.projection_verbs", "state, rebuild, pause and proof of SQL tables"

@@ -43,6 +43,7 @@ KEYS_PER_PRINCIPAL_MAX: Final = 2
 """Live keys of one (tenant, principal): the one in use and the one that replaces it."""
 LOOPBACK_TENANT: Final = "default"
 LOOPBACK_PRINCIPAL: Final = "loopback"
+ANYBODY_PRINCIPAL: Final = "anybody"
 ADMIN_SCOPE: Final = "admin"
 FEED_SCOPE: Final = "feed"
 """To read the feed, which carries the commands of all tenants."""
@@ -271,14 +272,38 @@ class Loopback:
                 code="FORBIDDEN",
                 pointer="/header/host",
             )
-        origin = headers.get("origin")
-        if origin is not None and origin.lower() != f"http://{host.lower()}":
-            raise EngineError(
-                f"the Origin {origin[:100]!r} is not this server",
-                code="FORBIDDEN",
-                pointer="/header/origin",
-            )
+        _require_own_origin(headers, host)
         return self._caller
+
+
+class Anybody:
+    """`ports.Identity` without keys for a network that is trusted as a whole: whoever reaches the
+    port is the one caller, with every scope but ``admin``.  That is for this machine alone."""
+
+    def __init__(self, tenant: str = LOOPBACK_TENANT) -> None:
+        self._near = Loopback(tenant)
+        self._caller = KnownCaller(
+            tenant, ANYBODY_PRINCIPAL, frozenset({"*:read", "*:write", FEED_SCOPE})
+        )
+
+    def authenticate(self, headers: Mapping[str, str], *, peer_is_loopback: bool) -> Caller:
+        """The one caller.  Raises `EngineError` FORBIDDEN for another site's web page."""
+        host = headers.get("host", "")
+        forwarded = any(name in headers for name in _FORWARDED)
+        if peer_is_loopback and not forwarded and _is_loopback_host(host):
+            return self._near.authenticate(headers, peer_is_loopback=True)
+        _require_own_origin(headers, host)
+        return self._caller
+
+
+def _require_own_origin(headers: Mapping[str, str], host: str) -> None:
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() != f"http://{host.lower()}":
+        raise EngineError(
+            f"the Origin {origin[:100]!r} is not this server",
+            code="FORBIDDEN",
+            pointer="/header/origin",
+        )
 
 
 @lru_cache(maxsize=64)

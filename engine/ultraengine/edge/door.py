@@ -97,16 +97,22 @@ class Doorkeeper:
             self._selector.register(door.listener, selectors.EVENT_READ, door)
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop accepting and close the listening sockets.  Idempotent."""
+    def close(self, *, keep_listeners: bool = False) -> None:
+        """Stop accepting.  The listening sockets are closed, and connections that have said
+        nothing yet, too; unless somebody goes on with the listeners: then the doors take these.
+        Idempotent."""
         if self._stopping:
             return
         self._stopping = True
         self._wake_out.send(b"x")
         self._thread.join()
-        for connection in list(self._silent):
-            self._forget(connection).close()
-        for door in self._doors:
+        for connection, (door, _) in list(self._silent.items()):
+            self._forget(connection)
+            if keep_listeners:
+                door.take(connection)
+            else:
+                connection.close()
+        for door in () if keep_listeners else self._doors:
             door.listener.close()
         self._wake_in.close()
         self._wake_out.close()

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -50,6 +50,9 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     admin_host: str | None = None
     admin_port: int | None = None
     """A listener of its own for ``/admin/v1`` and ``/metrics``; None: with the data."""
+    admin_with_data: bool = False
+    """Serve ``/admin/v1`` and ``/metrics`` with the data as well, for fronts, which know one
+    address of a shard."""
     socket: Path | None = None
     """A Unix socket to listen at instead of `host` and `port`, for a front on this machine."""
     quick: bool = True
@@ -102,14 +105,18 @@ class Gateway:
     def _make_feeds(self) -> Feeds:
         return Feeds(self.edge)
 
-    async def start(self) -> None:
-        """Listen and serve.  Raises OSError when an address cannot be had."""
-        options = self._options
+    async def start(self, listeners: Sequence[socket.socket] = ()) -> None:
+        """Listen and serve.  Raises OSError when an address cannot be had.
+
+        `listeners`: those of the ports that are open already (`edge.early`), data first.
+        """
+        options, opened = self._options, list(listeners)
         data = self._http.data_surface()
         self._streams.add_to(data)
         self._feeds.add_to(data)
         together = options.admin_port is None
-        self._documents(data=True, admin=together).add_to(data)
+        with_data = together or options.admin_with_data
+        self._documents(data=True, admin=with_data).add_to(data)
         surfaces = [] if options.socket else [(options.host, options.port, data)]
         admin = data
         if options.admin_port is not None:
@@ -117,14 +124,15 @@ class Gateway:
             self._http.add_health(admin)
             self._documents(data=False, admin=True).add_to(admin)
             surfaces.append((options.admin_host or options.host, options.admin_port, admin))
-        self._admin.add_to(admin)
-        self._http.add_metrics(admin)
+        for surface in (data, admin) if with_data else (admin,):
+            self._admin.add_to(surface)
+            self._http.add_metrics(surface)
         doors: list[Door] = []
         with contextlib.ExitStack() as undo:
-            for host, port, surface in surfaces:
-                listener = listen(host, port)
+            for host, port, served in surfaces:
+                listener = opened.pop(0) if opened else listen(host, port)
                 undo.callback(listener.close)
-                doors.append(self._door(listener, surface))
+                doors.append(self._door(listener, served))
                 self.addresses.append(listener.getsockname()[:2])
             if options.socket is not None:
                 listener = listen_at(options.socket)
@@ -200,6 +208,11 @@ class Gateway:
             await self._streams.recheck()
             for quick in self._quick:
                 quick.sweep(self._loop.time())
+
+    def leave(self) -> None:
+        """Say that it is not ready any more, and go on serving: for the time in which load
+        balancers hear of it.  Answers close their connections."""
+        self.edge.leaving = True
 
     async def drain(self) -> None:
         """Take nothing new (503 DRAINING, goaway on streams) and wait until all that is in

@@ -68,6 +68,8 @@ class Edge:
         )
         self.metrics = EdgeMetrics()
         self.waits = Waits(self.limits.reply_wait_s)
+        self.leaving = False
+        """Not ready any more, and still serving whoever has not heard of it yet."""
         self.draining = False
         self._loop = asyncio.get_running_loop()
         self._shard_map_version = parts.shard_map_version

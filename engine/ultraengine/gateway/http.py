@@ -81,7 +81,7 @@ class Http:
             edge.metrics,
             edge.clock.monotonic,
             edge.require_room,
-            draining=lambda: edge.draining,
+            draining=lambda: edge.draining or edge.leaving,
         )
 
     # --- commands -------------------------------------------------------------------------
@@ -187,7 +187,8 @@ class Http:
 
     async def _get_ready(self, _request: BaseRequest, _segments: list[str]) -> Answer:
         status = self._edge.engine.status()
-        state = "draining" if self._edge.draining else status.state
+        leaves = self._edge.draining or self._edge.leaving
+        state = "draining" if leaves else status.state
         if state in {"serving", "paused", "read_only"}:
             # Paused and read-only engines still answer reads, and say why they take no
             # commands; taking them out of a load balancer would hide both.

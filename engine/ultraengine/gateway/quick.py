@@ -377,7 +377,7 @@ class QuickConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        close = self._close or edge.draining
+        close = self._close or edge.draining or edge.leaving
         transport.write(self._server.head(answer, close=close) + answer.body)
         self._since = self._loop.time()
         if close:

@@ -78,12 +78,18 @@ class Watch:
         secret: str,
         processes: Callable[[], Mapping[ShardId, Any]] = dict,
         newest: Callable[[], NewestMap | None] = lambda: None,
+        *,
+        follow: bool = False,
     ) -> None:
         """`processes`: what is known of the shards' processes, by shard; `newest`: the map as
-        published and where its shards listen, None when nobody publishes one; it may block.
+        published and where its shards listen, None when nobody publishes one; it may block;
+        `follow`: look at it every second, too, and not only when a shard says WRONG_SHARD.
         """
         self._newest = newest
+        self._follow = follow
         self._refreshing: asyncio.Task[None] | None = None
+        self._unread = ""
+        """What was wrong with the map the last time; said once."""
         self._links = links
         self._processes = processes
         caller = KnownCaller(SYSTEM_TENANT, "router", frozenset({ADMIN_SCOPE}))
@@ -92,13 +98,16 @@ class Watch:
         self._reachable: dict[ShardId, bool] = {}
 
     async def run(self) -> None:
-        """Look at the shards for ever."""
+        """Look at the shards, and at the map when it is followed, for ever."""
         while True:
+            if self._follow:
+                self.refresh()
             await self.look()
             await asyncio.sleep(POLL_S)
 
     def refresh(self) -> None:
-        """See whether there is a newer map, and go by it; a shard has said WRONG_SHARD.
+        """See whether there is a newer map, and go by it: from time to time, and when a shard
+        has said WRONG_SHARD.
 
         While one look is under way, and for `REFRESH_S` after it, there is no other.
         """
@@ -106,13 +115,28 @@ class Watch:
             self._refreshing = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:
+        wrong = ""
         try:
             found = await asyncio.to_thread(self._newest)
-            if found is not None and self._links.adopt(*found):
-                _log.info("shard_map.adopted", version=found[0].version)
+            if found is not None:
+                wrong = self._go_by(*found)
         except (EngineError, OSError) as error:
-            _log.warning("shard_map.not_read", error=str(error))
+            wrong = str(error)
+        if wrong and wrong != self._unread:
+            _log.warning("shard_map.not_taken", error=wrong)
+        self._unread = wrong
         await asyncio.sleep(REFRESH_S)
+
+    def _go_by(self, shard_map: ShardMap, addresses: Mapping[ShardId, Address]) -> str:
+        """Take a map if it is newer; what is wrong with it."""
+        known = self._links.shard_map
+        if self._links.adopt(shard_map, addresses):
+            _log.info("shard_map.adopted", version=shard_map.version)
+        elif shard_map.version < known.version:
+            return f"version {shard_map.version} is published, and {known.version} was before"
+        elif shard_map.ranges != known.ranges:
+            return f"version {shard_map.version} says something else than before"
+        return ""
 
     async def stop(self) -> None:
         """End a look at the map."""

@@ -9,8 +9,9 @@ of a request or an answer is looked into.
 """
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -19,6 +20,7 @@ import structlog
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.router.retry import (
+    STRANGER,
     UNAVAILABLE_RETRY_AFTER_S,
     Again,
     Failure,
@@ -33,7 +35,12 @@ CONNECTIONS_MAX: Final = 64
 WAITING_MAX: Final = 8_192
 """Requests that wait for a connection to one shard; more: 429 OVERLOADED."""
 CONNECT_S: Final = 2.0
-"""Longest wait for a connection."""
+"""Longest wait for a connection, once it is known where to; shared by all addresses of a name."""
+RESOLVE_S: Final = 1.0
+"""Longest wait for the addresses of a name; after it the last known ones are tried."""
+SILENT_S: Final = 10.0
+"""A TCP connection whose other end confirms nothing for so long is lost: a machine that vanishes
+sends no word of it."""
 IDLE_S: Final = 60.0
 """A connection that was not used for so long is closed: before the shard does it."""
 LATE_S: Final = 5.0
@@ -55,6 +62,32 @@ class Address(msgspec.Struct, frozen=True):
     port: int = 0
 
 
+Resolve = Callable[[str, int], Awaitable[Sequence[tuple[str, int]]]]
+"""The addresses that a name has now.  Raises OSError."""
+
+
+async def resolve(host: str, port: int) -> Sequence[tuple[str, int]]:
+    """Ask the system, which asks DNS.  Raises OSError, and UnicodeError for what is no name."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(str(one[4][0]), port) for one in found]
+
+
+def notice_silence(connection: socket.socket) -> None:
+    """Have the kernel break a TCP connection after `SILENT_S` without a sign of its other end,
+    whether something is under way to it or its answer is waited for."""
+    if connection.family == socket.AF_UNIX:
+        return
+    second, tries = 1, int(SILENT_S) // 2
+    for level, name, value in (
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENT_S * 1_000)),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(SILENT_S) - tries * second),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, second),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, tries),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    ):
+        connection.setsockopt(level, name, value)
+
+
 class Connection(asyncio.Protocol):
     """One connection to a shard."""
 
@@ -71,6 +104,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ready."""
         self._transport = cast("asyncio.Transport", transport)
+        notice_silence(transport.get_extra_info("socket"))
 
     def send(self, request: bytes, done: Callable[[Ended], None], until: float) -> None:
         """Send a request, and wait `until` then; `done` is called once."""
@@ -116,8 +150,19 @@ class Connection(asyncio.Protocol):
 class Link:
     """All connections to one shard."""
 
-    def __init__(self, address: Address, *, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+        resolve: Resolve = resolve,
+    ) -> None:
         self.address = address
+        self._resolve = resolve
+        self._known: Sequence[tuple[str, int]] = ()
+        """The addresses of the name when it was last resolved."""
+        self._is_away = False
+        """Whether the last connection could not be had."""
         self._connections_max = connections_max
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
@@ -139,7 +184,9 @@ class Link:
             self._idle.pop().send(request, done, until)
             return
         self._waiting.append((request, done, until))
-        if len(self._all) + self._opening < self._connections_max:
+        # A shard that is away is tried by one connection at a time, however many ask for it.
+        is_away = self._is_away and self._opening
+        if not is_away and len(self._all) + self._opening < self._connections_max:
             self._open()
 
     def _open(self) -> None:
@@ -149,28 +196,57 @@ class Link:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self) -> None:
-        address, loop = self.address, self._loop
         try:
-            async with asyncio.timeout(CONNECT_S):
-                if address.path is not None:
-                    _, made = await loop.create_unix_connection(
-                        lambda: Connection(self), address.path
-                    )
-                else:
-                    _, made = await loop.create_connection(
-                        lambda: Connection(self), address.host, address.port
-                    )
-        except (OSError, TimeoutError):
+            made = await self._made()
+        except (OSError, UnicodeError) as error:
+            _log.debug("hop.not_connected", address=str(self.address), error=str(error))
             self._opening -= 1
             if not self._all and not self._opening:
+                self._is_away = True
                 self._fail_waiting()
             return
         self._opening -= 1
+        self._is_away = False
         self._all[made] = None
         if self._closed:
             made.abort()
         else:
             self.release(made)
+            if self._waiting and len(self._all) + self._opening < self._connections_max:
+                self._open()
+
+    async def _made(self) -> Connection:
+        """A new connection.  Raises OSError, and UnicodeError for what is no name."""
+        address, loop = self.address, self._loop
+        if address.path is not None:
+            async with asyncio.timeout(CONNECT_S):
+                _, made = await loop.create_unix_connection(lambda: Connection(self), address.path)
+            return made
+        error: OSError = OSError(f"{address.host} has no address")
+        known = await self._addresses()
+        for host, port in known:
+            try:
+                async with asyncio.timeout(CONNECT_S / len(known)):
+                    _, made = await loop.create_connection(lambda: Connection(self), host, port)
+            except OSError as refused:  # Silence, too: TimeoutError is one.
+                error = refused
+            else:
+                return made
+        raise error
+
+    async def _addresses(self) -> Sequence[tuple[str, int]]:
+        """Where to connect.  Raises OSError, and UnicodeError for what is no name.
+
+        The name is resolved each time, because a pod that starts again may have another address;
+        while that fails, the last known one is tried: a shard need not suffer with DNS.
+        """
+        try:
+            async with asyncio.timeout(RESOLVE_S):
+                self._known = await self._resolve(self.address.host, self.address.port)
+        except OSError:
+            if not self._known:
+                raise
+        return self._known
 
     def _fail_waiting(self) -> None:
         """The shard cannot be reached: those who wait are told so, and none was sent."""
@@ -238,10 +314,18 @@ class Errand:
 
     def _ended(self, ended: Ended) -> None:
         if isinstance(ended, Answered):
-            if is_final(ended.status, was_lost=self._was_sent):
+            if not is_final(ended.status, was_lost=self._was_sent):
+                ended = Failure.LATER
+            elif ended.status == STRANGER:
+                # Whom the sender is has been settled; this is between the shard and its front.
+                detail = "the shard does not take the hop key of its front"
+                retry_after_s = UNAVAILABLE_RETRY_AFTER_S
+                error = EngineError(detail, code="SHARD_UNAVAILABLE", retry_after_s=retry_after_s)
+                self._done(error, self._was_sent)
+                return
+            else:
                 self._done(ended, self._was_sent)
                 return
-            ended = Failure.LATER
         self._was_sent = self._was_sent or ended is Failure.LOST
         follows = after(
             ended,
@@ -265,8 +349,17 @@ class Errand:
 class Links:
     """The shards by the newest map, and a link to each."""
 
-    def __init__(self, addresses: Mapping[ShardId, Address], shard_map: ShardMap) -> None:
-        self._links = {shard: Link(address) for shard, address in addresses.items()}
+    def __init__(
+        self,
+        addresses: Mapping[ShardId, Address],
+        shard_map: ShardMap,
+        *,
+        resolve: Resolve = resolve,
+    ) -> None:
+        self._resolve = resolve
+        self._links = {
+            shard: Link(address, resolve=resolve) for shard, address in addresses.items()
+        }
         self._map = shard_map
         self._require_addresses(shard_map)
         self.on_wrong_shard: Callable[[], None] = lambda: None
@@ -302,7 +395,7 @@ class Links:
         for shard, address in addresses.items():
             known = self._links.get(shard)
             if known is None or known.address != address:
-                self._links[shard] = Link(address)
+                self._links[shard] = Link(address, resolve=self._resolve)
         self._require_addresses(shard_map)
         self._map = shard_map
         return True

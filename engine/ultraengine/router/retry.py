@@ -16,7 +16,9 @@ FIRST_DELAY_S: Final = 0.02
 DELAY_MAX_S: Final = 0.5
 UNAVAILABLE_RETRY_AFTER_S: Final = 1.0
 """What the sender is told to wait: about the time in which a process starts again."""
-_RETRYABLE: Final = frozenset({421, 429, 502, 503, 504})
+STRANGER: Final = 401
+"""The status by which a shard refuses its front, and never the sender."""
+_RETRYABLE: Final = frozenset({STRANGER, 421, 429, 502, 503, 504})
 
 
 class Failure(enum.Enum):

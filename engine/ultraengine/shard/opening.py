@@ -98,9 +98,9 @@ def open_shard(
     memory: Memory,
     metrics: ShardMetrics,
     options: ShardOptions,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> ShardParts:
-    """Recover a shard from its directory.
+    """Recover a shard from its directory; `progress` is told of (commands replayed, of so many).
 
     Raises what the log raises (`LogDamaged`, `LogInUse`, `DiskFull`, OSError), `LogRefused` for
     another shard's directory, and `OtherHandlers` or `EvolveFailed` when the tail cannot be
@@ -230,7 +230,7 @@ def _into_memory(
     memory: Memory,
     options: ShardOptions,
     checkpoints: _Checkpoints,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int, int], None],
 ) -> tuple[Executor, Recovery]:
     """Snapshot and tail.  A logged override that lies behind the failing command is honoured."""
     reader = log.reader()
@@ -244,12 +244,13 @@ def _into_memory(
         executor.skipped |= skipped
         start = 0 if position is None else position.offset_end
         try:
-            groups = reader.groups(start)
+            total = log.recovered.end_offset - start
+            progress(0, total)
             return executor, recover(
                 executor,
-                groups,
+                reader.groups(start),
                 any_handlers=options.any_handlers,
-                progress=progress,
+                progress=lambda done: progress(done, total),  # noqa: B023  (called before it changes)
                 checkpoint=checkpoints.of(executor),
             )
         except EvolveFailed as failure:

@@ -14,28 +14,24 @@ import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 import structlog
 import uvloop
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from ultraengine.config import Config
 from ultraengine.edge.quota import Quotas
 from ultraengine.execution.registry import Registry
+from ultraengine.front.driver import make_front
 from ultraengine.gateway.driver import GatewayOptions
-from ultraengine.gateway.edge import Parts
-from ultraengine.gateway.engine import Engine
 from ultraengine.gateway.front.driver import Front
-from ultraengine.gateway.routed import RoutedEngine
-from ultraengine.gateway.watch import NewestMap, Watch, WatchCollector
+from ultraengine.gateway.watch import NewestMap, Watch
 from ultraengine.log.identity import IDENTITY_PATH
 from ultraengine.main import (
     ExitCode,
     configure_logging,
     exit_code_of,
-    identity_of,
     load_domains,
     load_extensions,
     telemetry,
@@ -45,6 +41,7 @@ from ultraengine.model.ids import ShardId
 from ultraengine.router.driver import Address, Links
 from ultraengine.router.wire import request
 from ultraengine.shard.ownership import read_ownership, write_ownership
+from ultraengine.starting.driver import identity_of
 from ultraengine.supervisor.child.driver import ChildProcess, exit_name
 from ultraengine.supervisor.environment import environment, shard_config
 from ultraengine.supervisor.layout import (
@@ -60,7 +57,6 @@ from ultraengine.supervisor.layout import (
 )
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
-from ultraengine_adapters.local.random import SystemRandom
 
 READY_POLL_S: Final = 0.03
 IN_USE_S: Final = 15.0
@@ -148,14 +144,15 @@ class Machine:
         await self._open_door()
 
     async def _ready(self, shard: ShardId) -> None:
-        """Wait until a shard answers: after its recovery, however long that is."""
+        """Wait until a shard is ready: after its recovery, however long that is."""
         process = self.processes[shard]
         loop = asyncio.get_running_loop()
         patience_until = loop.time() + IN_USE_S
         while True:
             with contextlib.suppress(EngineError):
-                await self.links.ask(shard, request("GET", "/readyz", ()), deadline_s=5.0)
-                return
+                asked = request("GET", "/readyz", ())
+                if (await self.links.ask(shard, asked, deadline_s=5.0)).status == 200:
+                    return
             waits = process.last_exit == ExitCode.IN_USE and loop.time() < patience_until
             if process.last_exit is not None and not waits:
                 raise ShardFailed(shard, process.last_exit)
@@ -163,32 +160,21 @@ class Machine:
 
     async def _open_door(self) -> None:
         config, limits = self.config, self.config.limits
-        prometheus = CollectorRegistry()
-        for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
-            prometheus.register(collector)
         clock = SystemClock()
         quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
         identity, key_file = identity_of(config, clock, quotas)
         watch = Watch(self.links, self._secret, self._views, self._newest_map)
-        prometheus.register(WatchCollector(watch))
-        # Reads do not come to this engine: a front forwards them as they are.
-        engine = cast("Engine", RoutedEngine(self.links, self.registry, limits, watch.status))
-        self.gateway = Front(
-            Parts(
-                engine=engine,
-                identity=identity,
-                clock=clock,
-                random=SystemRandom(),
-                operations=watch.operations(),
-                telemetry=telemetry(config),
-                quotas=quotas,
-                shard_map_version=lambda: self.links.shard_map.version,
-            ),
-            GatewayOptions(host=config.host, port=config.port),
+        self.gateway = make_front(
             links=self.links,
             secret=self._secret,
             watch=watch,
-            registry=prometheus,
+            registry=self.registry,
+            limits=limits,
+            clock=clock,
+            identity=identity,
+            quotas=quotas,
+            options=GatewayOptions(host=config.host, port=config.port),
+            telemetry=telemetry(config),
             key_file=key_file,
         )
         await self.gateway.start()

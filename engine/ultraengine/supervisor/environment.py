@@ -2,29 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from ultraengine.config import Config
+from ultraengine.config import Config, behind_front
 from ultraengine.model.ids import ShardId
-from ultraengine.model.limits import DEFAULT_LIMITS, KIB
-
-BATCH_MARGIN_BYTES: Final = 64 * KIB
-"""A front gives ids to commands that have none, so a batch for a shard may be a little larger
-than the one that came."""
+from ultraengine.model.limits import DEFAULT_LIMITS
 
 
 def shard_config(config: Config, shard: ShardId, *, socket: Path, hop_key: Path) -> Config:
     """The configuration of one shard behind a front.
 
-    Keys, quotas and spans belong to the front: a command is charged once.
+    Keys, quotas and spans belong to the front.
     """
-    limits = msgspec.structs.replace(
-        config.limits,
-        tenant_commands_per_s=0.0,
-        batch_bytes_max=config.limits.batch_bytes_max + BATCH_MARGIN_BYTES,
-    )
     return msgspec.structs.replace(
         config,
         shard=shard,
@@ -34,7 +25,7 @@ def shard_config(config: Config, shard: ShardId, *, socket: Path, hop_key: Path)
         tracing=False,
         end_with_input=True,
         archive=None if config.archive is None else config.archive / f"shard-{shard:04d}",
-        limits=limits,
+        limits=behind_front(config.limits),
     )
 
 

@@ -88,9 +88,33 @@ down() {
   [ "${1:-}" != --all ] || stop_daemon
 }
 
-load() {
+load() { # kind asks a node what it holds with a program that a node of ours has not: each keeps a note
+  local image id node lacking
   [ "$#" -gt 0 ] || die "usage: hack/lab/lab load IMAGE..."
-  step "loading $*" kind load docker-image --name "$CLUSTER" "$@"
+  for image in "$@"; do
+    id=$(docker image inspect --format '{{.Id}}' "$image")
+    lacking=()
+    for node in $(cluster_nodes); do
+      holds "$node" "$image" "$id" || lacking+=("$node")
+    done
+    [ "${#lacking[@]}" -eq 0 ] || step "loading $image" load_image "$image" "$id" "${lacking[@]}"
+  done
+}
+
+note_of() { echo "/var/lib/ultraengine-lab-${1//[^a-zA-Z0-9]/-}"; } # IMAGE
+
+holds() { # NODE IMAGE ID: whether it was loaded, and kubelet has not cleared it away since
+  docker exec "$1" sh -c "grep -qs $3 $(note_of "$2") && ctr -n k8s.io images ls -q | grep -q /$2\$"
+}
+
+load_image() { # IMAGE ID NODE...
+  local image=$1 id=$2 nodes node
+  shift 2
+  nodes=$(IFS=,; echo "$*")
+  kind load docker-image --name "$CLUSTER" --nodes "$nodes" "$image"
+  for node in "$@"; do
+    docker exec "$node" sh -c "echo $id >$(note_of "$image")"
+  done
 }
 
 logs() {

@@ -80,7 +80,7 @@ class Elector:
                 async with asyncio.timeout(RENEW_DEADLINE_S):
                     await self.step()
             except (Refused, TimeoutError) as error:
-                _log.warning("lease.not_renewed", error=str(error))
+                _log.warning("lease.not_renewed", error=str(error) or type(error).__name__)
             if self.leading() != led:
                 led = not led
                 _log.info("leading.began" if led else "leading.ended", identity=self._identity)

@@ -33,10 +33,11 @@ from ultraengine_operator.api.types import Metadata, UltraEngine
 from ultraengine_operator.budget import Fleet, Standing
 from ultraengine_operator.cache import Cache, Key
 from ultraengine_operator.cluster import KINDS, WATCHED, Cluster, Content, Refused, Shards
+from ultraengine_operator.events import Told, changes
 from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, observed_of
 from ultraengine_operator.plan import Plan, Settings, Settled, plan
 from ultraengine_operator.reasons import Problem, Reason
-from ultraengine_operator.report import engine_status, shard_status, unreadable_status
+from ultraengine_operator.report import Status, engine_status, shard_status, unreadable_status
 
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
 _log = structlog.get_logger("ultraengine.operator")
@@ -63,7 +64,7 @@ class Loop:
         changing_max: int = 1,
         leading: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
-        told: Callable[[Content, str, str], None] = lambda _about, _reason, _message: None,
+        told: Callable[[Content, Told], None] = lambda _about, _told: None,
     ) -> None:
         self.cache = Cache()
         self._cluster = cluster
@@ -114,6 +115,15 @@ class Loop:
             await self._unreadable(content, problem)
             self._standings[name] = Standing.QUIET
             return None
+        made = self._plan(key, engine, observed)
+        if self._may_act(engine, made):
+            done = await self._act(key, engine, made)
+            observed = observed_of(self.cache.children(key))
+            made = self._after(key, done, observed)
+        await self._report(key, engine, made, observed)
+        return made.look_again_s
+
+    def _plan(self, key: Key, engine: UltraEngine, observed: Observed) -> Plan:
         made = plan(
             engine,
             observed,
@@ -122,12 +132,23 @@ class Loop:
             settings=self._settings,
             now_s=self._clock(),
         )
-        self._standings[name] = made.standing
-        if self._may_act(engine, made):
-            made = await self._act(key, engine, made)
-            observed = observed_of(self.cache.children(key))
-        await self._report(key, engine, made, observed)
-        return made.look_again_s
+        self._standings[f"{key[0]}/{key[1]}"] = made.standing
+        return made
+
+    def _after(self, key: Key, done: Plan, observed: Observed) -> Plan:
+        """What is to be reported once the actions are done.
+
+        The answers to the writes are in the cache, so no event will tell of them again: what is
+        seen now is planned for again, and what that asks for is done at once.  Where something
+        was deleted, its going is still to be heard of.
+        """
+        content = self.cache.engine(key)
+        heard_of = all(isinstance(one, Apply | Create | MakeHopKey | SetFinalizer)
+                       for one in done.actions)  # fmt: skip
+        if not done.actions or done.problems or done.deleting or not heard_of or content is None:
+            return done
+        again = self._plan(key, engine_of(content), observed)
+        return msgspec.structs.replace(again, look_again_s=0.0) if again.actions else again
 
     async def _look_for_hop_key(self, key: Key) -> None:
         """Secrets are neither listed nor watched; the one that is ours is asked for by name."""
@@ -161,7 +182,6 @@ class Loop:
                 problem = Problem(
                     Reason.APPLY_REFUSED, f"{describe(action)}: {refused.message}", holds=False
                 )
-                self._told(_about(engine), problem.reason, problem.message)
                 return _with_problem(made, problem)
             _log.info("action.done", engine=f"{key[0]}/{key[1]}", action=describe(action))
         return made
@@ -186,10 +206,11 @@ class Loop:
                 await self._create(content)
             case Delete(ref):
                 await self._cluster.delete(KINDS[ref.kind], namespace, ref.name, uid=None)
-                self._told(_about(engine), "Deleting", describe(action))
+                self._told(_about(engine.metadata), Told("Deleting", describe(action), "Delete"))
             case RestartPod(name, uid):
                 await self._cluster.delete(KINDS["Pod"], namespace, name, uid=uid)
-                self._told(_about(engine), Reason.ROLLING_RESTART, describe(action))
+                told = Told(Reason.ROLLING_RESTART, describe(action), "Restart")
+                self._told(_about(engine.metadata), told)
             case ExpandClaim(name, size):
                 wish = {"spec": {"resources": {"requests": {"storage": size}}}}
                 kind = KINDS["PersistentVolumeClaim"]
@@ -227,6 +248,7 @@ class Loop:
         before = content.get("status") or {}
         status = unreadable_status(metadata, problem, before=before, now=_now_text(self._clock()))
         await self._write_status("UltraEngine", content, status)
+        self._tell(metadata, before, status)
 
     async def _report(self, key: Key, engine: UltraEngine, made: Plan, observed: Observed) -> None:
         content = self.cache.engine(key)
@@ -245,6 +267,12 @@ class Loop:
         before = content.get("status") or {}
         status = engine_status(engine, made, observed, before=before, now=now)
         await self._write_status("UltraEngine", content, status)
+        self._tell(engine.metadata, before, status)
+
+    def _tell(self, metadata: Metadata, before: Status, after: Status) -> None:
+        """Once it is written: a change that is written again is told again otherwise."""
+        for one in changes(before.get("conditions") or (), after["conditions"]):
+            self._told(_about(metadata), one)
 
     async def _ask(self, key: Key, shard: int) -> SeenShard | None:
         found = await self._shards.ask(key[0], key[1], shard)
@@ -277,8 +305,7 @@ class Loop:
                 raise
 
 
-def _about(engine: UltraEngine) -> Content:
-    metadata = engine.metadata
+def _about(metadata: Metadata) -> Content:
     return {
         "apiVersion": names.API_VERSION, "kind": "UltraEngine", "name": metadata.name,
         "namespace": metadata.namespace, "uid": metadata.uid,

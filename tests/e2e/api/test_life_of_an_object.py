@@ -114,13 +114,16 @@ def test_scale_reads_the_status_and_writes_the_spec(server: ApiServer, kind: str
 def test_the_category_and_the_short_names_list_our_objects(server: ApiServer) -> None:
     for kind in FILES:
         with_status(server, whole(kind))
-    listed = server.kubectl("get", "ultraengine", "-o", "name").split()
+    listed = server.kubectl("get", "ultra", "-o", "name").split()
     assert listed == [
         "shard.ultraengine.io/whole-shard-1", "snapshot.ultraengine.io/whole",
         "ultraengine.ultraengine.io/whole",
     ]  # fmt: skip
     assert [server.kubectl("get", short, "-o", "name").strip() for short in
             ("uesh", "uesnap", "ue")] == listed  # fmt: skip
+    assert [server.kubectl("get", kind.lower(), "-o", "name").strip() for kind in
+            ("Shard", "Snapshot", "UltraEngine")] == listed  # fmt: skip
+    assert server.kubectl("get", "ultraengine", "whole", "-o", "name").strip() == listed[2]
 
 
 COLUMNS = {

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +42,11 @@ def run(*command: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
-def until(what: str, holds: Callable[[], bool]) -> None:
+def until(what: str, holds: Callable[[], bool], seen: Callable[[], Any] = lambda: "") -> None:
     """Poll; what is awaited is a state, and only its absence for very long is a failure."""
     end = time.monotonic() + WAIT_S
     while not holds():
-        assert time.monotonic() < end, f"not within {WAIT_S:.0f} s: {what}"
+        assert time.monotonic() < end, f"not within {WAIT_S:.0f} s: {what} {seen()}"
         time.sleep(0.2)
 
 
@@ -58,6 +59,8 @@ class Namespace:
             str(CACHE / "bin" / "kubectl"),
             f"--kubeconfig={KUBECONFIG}",
             f"--context={checked_context(CONTEXT)}",
+            # Emptied by the lab when it installs CRDs: kubectl would know old ones for ten minutes.
+            f"--cache-dir={CACHE / 'discovery'}",
             f"--namespace={name}",
         )
 
@@ -110,7 +113,10 @@ class Namespace:
     def keep(self, directory: Path) -> None:
         """Write down what a reader of the failure needs: logs, events, objects."""
         directory.mkdir(parents=True, exist_ok=True)
-        kinds = "pods,statefulsets,deployments,services,persistentvolumeclaims,leases,configmaps"
+        kinds = (
+            "ultraengines,shards,pods,statefulsets,deployments,services,persistentvolumeclaims,"
+            "leases,configmaps"
+        )
         self._keep(directory / "objects.yaml", "get", kinds, "--output=yaml")
         self._keep(directory / "events.txt", "get", "events", "--sort-by=.lastTimestamp")
         for pod in self.kubectl("get", "pods", "--output=name").split():
@@ -123,3 +129,22 @@ class Namespace:
             [*self._kubectl, *arguments], capture_output=True, text=True, check=False
         )
         file.write_text(done.stdout + done.stderr)
+
+
+@contextmanager
+def new_namespace() -> Iterator[Namespace]:
+    """A namespace under restricted pod security, for as long as it is needed."""
+    made = Namespace(f"e2e-{uuid.uuid4().hex[:8]}")
+    body: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": made.name,
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+        },
+    }
+    made.apply(body)
+    try:
+        yield made
+    finally:
+        made.kubectl("delete", "namespace", made.name, "--wait=false")

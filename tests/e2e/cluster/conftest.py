@@ -1,14 +1,12 @@
-"""One namespace per test under restricted pod security; what was in it is kept on failure."""
+"""Namespaces under restricted pod security; what was in them is kept on failure."""
 
 import os
 import re
-import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.e2e.cluster.cluster import Namespace
+from tests.e2e.cluster.cluster import Namespace, new_namespace
 
 KEPT = Path(os.environ.get("ULTRA_E2E_KEPT", "e2e-failures"))
 FAILED: pytest.StashKey[bool] = pytest.StashKey()
@@ -25,20 +23,24 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
-def namespace(request: pytest.FixtureRequest) -> Iterator[Namespace]:
-    made = Namespace(f"e2e-{uuid.uuid4().hex[:8]}")
-    body: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {
-            "name": made.name,
-            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
-        },
-    }
-    made.apply(body)
-    try:
+def kept_on_failure(request: pytest.FixtureRequest) -> Iterator[list[Namespace]]:
+    """Namespaces that a test adds to it are written down when the test has failed."""
+    namespaces: list[Namespace] = []
+    yield namespaces
+    if request.node.stash.get(FAILED, False):
+        for one in namespaces:
+            one.keep(KEPT / re.sub(r"\W+", "-", request.node.name) / one.name)
+
+
+@pytest.fixture
+def namespace(fresh_namespace: Namespace, kept_on_failure: list[Namespace]) -> Namespace:
+    """A namespace of the test's own."""
+    kept_on_failure.append(fresh_namespace)
+    return fresh_namespace
+
+
+@pytest.fixture
+def fresh_namespace() -> Iterator[Namespace]:
+    """Outlives `kept_on_failure`, which reads it."""
+    with new_namespace() as made:
         yield made
-        if request.node.stash.get(FAILED, False):
-            made.keep(KEPT / re.sub(r"\W+", "-", request.node.name))
-    finally:
-        made.kubectl("delete", "namespace", made.name, "--wait=false")

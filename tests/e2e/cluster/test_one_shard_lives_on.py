@@ -1,34 +1,11 @@
 """As an operator, I lose container, pod and node, and find each acknowledged command once."""
 
 import json
-import subprocess
-from typing import Any
 
 import pytest
-from tests.e2e.cluster.cluster import Namespace, RefusedContext, checked_context, run, until
+from tests.e2e.cluster.cluster import Namespace, RefusedContext, checked_context
+from tests.e2e.cluster.faults import kill_container, restart_node
 from tests.e2e.cluster.one_shard import POD, Bank, service, stateful_set
-
-
-def kill_container(pod: dict[str, Any]) -> None:
-    node = pod["spec"]["nodeName"]
-    name = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-    run("docker", "exec", node, "ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", name)
-
-
-def restart_node(namespace: Namespace, node: str) -> None:
-    """The node's kubelet and all containers end at once, then start again from their disks."""
-    run("docker", "kill", node)
-    run("docker", "start", node)
-
-    def back() -> bool:
-        done = subprocess.run(
-            ["docker", "exec", node, "systemctl", "is-active", "kubelet"],
-            capture_output=True,
-            check=False,
-        )
-        return done.returncode == 0
-
-    until(f"kubelet of {node} active", back)
 
 
 def volume(namespace: Namespace) -> str:
@@ -63,7 +40,7 @@ def test_what_was_acknowledged_outlives_its_container_its_pod_and_its_node(
         bank.pay(address, 20)
 
     restarts = pod["status"]["containerStatuses"][0]["restartCount"]
-    restart_node(namespace, pod["spec"]["nodeName"])
+    restart_node(pod["spec"]["nodeName"])
     namespace.wait_ready(POD, restarts_min=restarts + 1)
     with namespace.forward(POD, 8080) as address:
         bank.check(address)

@@ -66,10 +66,11 @@ class Server:
         deadline = time.monotonic() + START_S
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                if Caller(self.port).ask("GET", "/readyz")[0] == 200:
                     return True
-            except OSError:
-                time.sleep(0.02)
+            except (OSError, http.client.HTTPException, ValueError):
+                pass
+            time.sleep(0.02)
         return False
 
     def stop(self) -> int:

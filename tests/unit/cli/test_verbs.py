@@ -346,3 +346,15 @@ def test_new_domain_lists_what_it_wrote(ultra: Ultra, tmp_path: Path) -> None:
     assert written
     assert all(path.exists() for path in written)
     assert ultra("new", "domain", "library", "--directory", tmp_path)[0] == Exit.USAGE
+
+
+def test_settings_of_a_gateway_are_reported_together(
+    ultra: Ultra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ULTRA_KEYLESS", "perhaps")
+    monkeypatch.setenv("ULTRA_SHARD_ADDRESS", "http://shop:8080")
+    code, _, err = ultra("gateway")
+    assert code == 2
+    for variable in ("ULTRA_MAP", "ULTRA_HOP_KEY", "ULTRA_KEYLESS", "ULTRA_SHARD_ADDRESS"):
+        assert f"\n  {variable}: " in err
+    assert "ULTRA_SHARD_ADDRESS" in ultra("gateway", "--help")[1]

@@ -6,6 +6,7 @@ import pytest
 from tests.unit.gateway.conftest import START, CountingRandom, StillClock
 
 from ultraengine.edge.auth import (
+    Anybody,
     ApiKeys,
     KeyEntry,
     KeyFileError,
@@ -15,6 +16,7 @@ from ultraengine.edge.auth import (
     entry_text,
     issue_key,
     require_admin,
+    require_feed,
     require_scope,
 )
 from ultraengine.model.errors import EngineError
@@ -205,3 +207,52 @@ def test_admin_is_a_scope_of_its_own() -> None:
     with pytest.raises(EngineError) as caught:
         require_admin(KnownCaller("t", "p", frozenset({"*:read", "*:write"})))
     assert caught.value.code == "FORBIDDEN"
+
+
+# --- a network that is trusted as a whole ----------------------------------------------------
+
+OPEN = Anybody()
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "shop-gateway"},
+        {"host": "shop-gateway:8080", "origin": "http://shop-gateway:8080"},
+        {"host": "localhost", "x-forwarded-for": "10.1.1.1"},
+        {"host": "127.0.0.1:8080", "forwarded": "for=10.1.1.1"},
+        {},
+    ],
+)
+def test_whoever_reaches_a_keyless_gateway_may_all_but_administer(
+    headers: dict[str, str], local: bool
+) -> None:
+    caller = OPEN.authenticate(headers, peer_is_loopback=local)
+    assert (caller.tenant, caller.principal) == ("default", "anybody")
+    require_scope(caller, "ledger", "write")
+    require_scope(caller, "ledger", "read")
+    require_feed(caller)
+    with pytest.raises(EngineError, match="scope admin"):
+        require_admin(caller)
+
+
+def test_a_host_that_says_localhost_is_not_believed_from_afar() -> None:
+    caller = OPEN.authenticate({"host": "localhost"}, peer_is_loopback=False)
+    assert caller.principal == "anybody"
+
+
+def test_the_pods_own_loopback_administers_a_keyless_gateway() -> None:
+    caller = OPEN.authenticate({"host": "localhost:8081"}, peer_is_loopback=True)
+    assert caller == LOCAL.authenticate({"host": "localhost:8081"}, peer_is_loopback=True)
+    require_admin(caller)
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("host", ["shop-gateway", "localhost"])
+def test_a_web_page_of_another_site_does_not_reach_a_keyless_gateway(
+    host: str, local: bool
+) -> None:
+    with pytest.raises(EngineError) as refused:
+        OPEN.authenticate({"host": host, "origin": "http://evil.example"}, peer_is_loopback=local)
+    assert refused.value.code == "FORBIDDEN"

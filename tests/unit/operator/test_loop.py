@@ -71,6 +71,30 @@ async def test_an_engine_becomes_ready_and_then_nothing_is_written() -> None:
     assert cluster.writes == before
 
 
+async def test_a_new_operator_reports_nothing_new_of_an_engine_that_is_as_wished() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=2)
+    await settle(cluster, operator(cluster))
+    before = cluster.objects["UltraEngine", "default", "shop"]
+    successor = operator(cluster)
+    await successor.relist()
+    await successor.reconcile(KEY)
+    assert cluster.objects["UltraEngine", "default", "shop"] == before
+
+
+async def test_what_is_reported_is_what_is_seen_after_the_actions() -> None:
+    # No event may follow: the answer to a write has told the cache already.
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1)
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    cluster.objects.pop(("ServiceAccount", "default", "shop-engine"))
+    await loop.relist()
+    await loop.reconcile(KEY)
+    assert ("ServiceAccount", "default", "shop-engine") in cluster.objects
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+
+
 async def test_an_operator_killed_before_any_write_ends_where_an_undisturbed_one_does() -> None:
     undisturbed = MemoryCluster()
     await engine(undisturbed, shards=2)

@@ -8,6 +8,8 @@ await front.stop()
 """
 
 import asyncio
+import socket
+from collections.abc import Sequence
 from typing import Final, cast
 
 from prometheus_client import CollectorRegistry
@@ -66,10 +68,10 @@ class Front(Gateway):
         edge = cast("RoutedEdge", self.edge)
         return RoutedHttp(edge, self._heartbeat, exposition, commands, self._watch)
 
-    async def start(self) -> None:
+    async def start(self, listeners: Sequence[socket.socket] = ()) -> None:
         """Look at the shards, then serve.  Raises OSError when an address cannot be had."""
         await self._watch.look()
-        await super().start()
+        await super().start(listeners)
         self._watching = [
             asyncio.create_task(self._watch.run()),
             asyncio.create_task(self._sweep()),

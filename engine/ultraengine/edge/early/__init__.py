@@ -1,0 +1,1 @@
+"""The doors of a process that is not ready to serve yet."""

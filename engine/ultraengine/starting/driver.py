@@ -1,0 +1,73 @@
+"""What a process reads and opens before it serves; what is wrong with it is a setting."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from ultraengine.config import Config, ConfigErrors
+from ultraengine.edge.auth import ApiKeys, KeyFileError, Loopback
+from ultraengine.edge.early.driver import listen_all
+from ultraengine.edge.quota import Quotas
+from ultraengine.edge.server import KeyFile
+from ultraengine.gateway.hop import HopIdentity
+from ultraengine.log.identity import IDENTITY_PATH
+from ultraengine.model.ids import ShardId
+from ultraengine.ports import Clock, Identity
+from ultraengine.router.shard_map import MapRefused, ShardMap
+from ultraengine.shard.ownership import PATH as SLOTS_PATH
+
+
+def read_map(path: Path) -> ShardMap:
+    """The published shard map.  Raises `ConfigErrors`."""
+    try:
+        return ShardMap.decode(path.read_bytes())
+    except (OSError, MapRefused) as error:
+        raise ConfigErrors([f"ULTRA_MAP: {error}"]) from error
+
+
+def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity, KeyFile | None]:
+    """Who is let in: whom a front names, who has a key, or nobody but this machine.
+
+    Raises `ConfigErrors`.
+    """
+    if config.hop_key is not None:
+        try:
+            return HopIdentity(config.hop_key.read_text().strip()), None
+        except (OSError, ValueError) as error:
+            raise ConfigErrors([f"ULTRA_HOP_KEY: {error}"]) from error
+    if config.api_keys is None:
+        return Loopback(), None
+    try:
+        table = KeyFile.read(config.api_keys)
+    except (KeyFileError, OSError) as error:
+        raise ConfigErrors([f"ULTRA_API_KEYS: {error}"]) from error
+    keys = ApiKeys(table, clock)
+    quotas.replace(table.quotas)
+    return keys, KeyFile(config.api_keys, keys, quotas.replace)
+
+
+def listen_for(config: Config, *, together: bool) -> list[socket.socket]:
+    """The sockets that answer while a shard recovers; `together`: admin has no port of its own.
+
+    None at ``ULTRA_SOCKET``: nobody probes it, and its file may be another process's until the
+    lock of the directory is ours.  Raises `ConfigErrors`.
+    """
+    if config.socket is not None:
+        return []
+    ports = [config.port] if together else [config.port, config.admin_port]
+    try:
+        return listen_all(config.host, ports)
+    except OSError as error:
+        where = f"{config.host}, {' and '.join(map(str, ports))}"
+        raise ConfigErrors([f"ULTRA_PORT: cannot listen on {where}: {error}"]) from error
+
+
+def others_beside(data: Path, shard: ShardId) -> Sequence[ShardId]:
+    """The other shards that have something in the directory of a volume, ascending."""
+    found = []
+    for place in data.glob("shard-*"):
+        number = place.name.removeprefix("shard-")
+        is_used = any((place / name).exists() for name in (SLOTS_PATH, IDENTITY_PATH))
+        if is_used and number.isdecimal() and int(number) != shard:
+            found.append(ShardId(int(number)))
+    return sorted(found)

@@ -1,0 +1,106 @@
+"""One UltraEngine as a user applies it, and what a user looks at to know how it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from tests.e2e.cluster.cluster import Namespace, until
+
+EXAMPLE: Final = Path(__file__).parents[3] / "examples" / "shop.yaml"
+
+
+def manifest(name: str, *, shards: int) -> dict[str, Any]:
+    """The example that a new user applies, with another name and number of shards."""
+    content: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    content["metadata"]["name"] = name
+    content["spec"]["shards"] = shards
+    return content
+
+
+class Engine:
+    """An UltraEngine of a namespace, reached by its gateway's pods through a port of a node."""
+
+    def __init__(self, namespace: Namespace, name: str, *, shards: int, port: int) -> None:
+        self.namespace, self.name, self.port = namespace, name, port
+        self._shards = shards
+        self.address = f"http://127.0.0.1:{port}"
+
+    def apply(self, **metadata: Any) -> None:
+        """Apply the object, and a Service that this machine can reach."""
+        content = manifest(self.name, shards=self._shards)
+        content["metadata"].update(metadata)
+        self.namespace.apply(content, self._node_port())
+
+    def _node_port(self) -> dict[str, Any]:
+        labels = {"ultraengine.io/engine": self.name, "app.kubernetes.io/component": "gateway"}
+        port = {"name": "http", "port": 80, "targetPort": "http", "nodePort": self.port}
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": f"{self.name}-outside"},
+            "spec": {"type": "NodePort", "selector": labels, "ports": [port]},
+        }
+
+    def close(self) -> None:
+        """Give the node's port back before the namespace goes, which takes its time."""
+        self.namespace.kubectl("delete", "service", f"{self.name}-outside", "--ignore-not-found")
+
+    def conditions(self) -> dict[str, dict[str, Any]]:
+        """Conditions of the newest generation by type; none while they are of an older one."""
+        found = self.namespace.get("ultraengine", self.name)
+        assert found is not None
+        generation = found["metadata"]["generation"]
+        return {
+            one["type"]: one
+            for one in found.get("status", {}).get("conditions", ())
+            if one["observedGeneration"] == generation
+        }
+
+    def wait_for(self, kind: str, status: str, reason: str) -> dict[str, Any]:
+        """The condition once it says so."""
+        found: dict[str, Any] = {}
+
+        def says_so() -> bool:
+            found.clear()
+            found.update(self.conditions().get(kind, {}))
+            return (found.get("status"), found.get("reason")) == (status, reason)
+
+        until(f"{kind} {status} {reason} of {self.name}, but", says_so, lambda: found)
+        return found
+
+    def wait_ready(self) -> None:
+        """Until all is as wished, and says so of the newest generation."""
+        self.wait_for("Ready", "True", "AsWished")
+
+    def told(self, reason: str) -> list[str]:
+        """Types of the Events about the engine for this reason."""
+        text = self.namespace.kubectl(
+            "get", "events", "--output=json",
+            f"--field-selector=involvedObject.name={self.name},reason={reason}",
+        )  # fmt: skip
+        return [one["type"] for one in json.loads(text)["items"]]
+
+    def pod_of(self, shard: int) -> dict[str, Any]:
+        """The pod of a shard."""
+        pod = self.namespace.get("pod", f"{self.name}-shard-{shard}-0")
+        assert pod is not None
+        return pod
+
+    def volumes(self) -> dict[str, str]:
+        """The volume behind each claim of the engine."""
+        label = f"--selector=ultraengine.io/engine={self.name}"
+        text = self.namespace.kubectl("get", "persistentvolumeclaims", label, "--output=json")
+        return {
+            one["metadata"]["name"]: one["spec"]["volumeName"] for one in json.loads(text)["items"]
+        }
+
+    def replaced(self, pod: dict[str, Any]) -> Callable[[], bool]:
+        """Whether a pod of the same name has taken the place of this one."""
+
+        def replaced() -> bool:
+            now = self.namespace.get("pod", pod["metadata"]["name"])
+            return now is not None and now["metadata"]["uid"] != pod["metadata"]["uid"]
+
+        return replaced

@@ -1,0 +1,211 @@
+"""Connections to a shard that moves, vanishes and comes back, and to one that knows no front."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import ShardId
+from ultraengine.router import driver
+from ultraengine.router.driver import SILENT_S, Address, Links, notice_silence, resolve
+from ultraengine.router.shard_map import ShardMap
+from ultraengine.router.wire import request
+
+SHARD = ShardId(0)
+ASK = request("GET", "/", ())
+
+
+class Place:
+    """One address of a shard; it says its name to whoever asks."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.statuses: list[int] = []
+        """Statuses of the next answers; 200 when there are none, and 0 is no answer at all."""
+        self.connections: list[asyncio.StreamWriter] = []
+        self.address: tuple[str, int] = ("127.0.0.1", 0)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, *self.address)
+        self.address = self._server.sockets[0].getsockname()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self.connections:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(writer)
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                status = self.statuses.pop(0) if self.statuses else 200
+                if not status:
+                    writer.close()
+                    return
+                head = f"HTTP/1.1 {status} x\r\nContent-Length: {len(self.name)}\r\n\r\n"
+                writer.write((head + self.name).encode())
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
+class Names:
+    """A name server with one name."""
+
+    def __init__(self) -> None:
+        self.found: Sequence[tuple[str, int]] = ()
+        self.fails: Exception | None = None
+        self.hold: asyncio.Event | None = None
+        self.asked = 0
+
+    async def __call__(self, host: str, port: int) -> Sequence[tuple[str, int]]:
+        assert (host, port) == ("shop-shard-0", 8080)
+        self.asked += 1
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.fails is not None:
+            raise self.fails
+        return self.found
+
+
+class World:
+    def __init__(self) -> None:
+        self.places = [Place("first"), Place("second")]
+        self.names = Names()
+        address = Address(host="shop-shard-0", port=8080)
+        self.links = Links({SHARD: address}, ShardMap.even(1), resolve=self.names)
+
+    async def ask(self) -> str:
+        answered = await self.links.ask(SHARD, ASK, deadline_s=5.0)
+        assert answered.status == 200
+        return answered.body.decode()
+
+    async def lose(self, place: Place) -> None:
+        """The end of a pod: its listener and its connections; the links have heard of it."""
+        await place.stop()
+        async with asyncio.timeout(5):
+            while self.links._links[SHARD]._all:  # noqa: ASYNC110  (it has no event)
+                await asyncio.sleep(0.01)
+
+    async def failure(self) -> EngineError:
+        with pytest.raises(EngineError) as failed:
+            await self.links.ask(SHARD, ASK, deadline_s=5.0)
+        return failed.value
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    for place in world.places:
+        await place.start()
+    world.names.found = [world.places[0].address]
+    yield world
+    await world.links.close()
+    for place in world.places:
+        await place.stop()
+
+
+async def test_a_shard_that_comes_back_at_another_address_is_found_there(world: World) -> None:
+    assert await world.ask() == "first"
+    await world.lose(world.places[0])
+    world.names.found = [world.places[1].address]
+    assert await world.ask() == "second"
+
+
+async def test_an_open_connection_needs_no_name_server(world: World) -> None:
+    assert await world.ask() == "first"
+    world.names.fails = OSError("no name server")
+    assert await world.ask() == "first"
+    assert world.names.asked == 1
+
+
+@pytest.mark.parametrize("way", ["fails", "hangs"])
+async def test_the_last_known_address_is_tried_while_names_cannot_be_resolved(
+    world: World, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "RESOLVE_S", 0.05)
+    assert await world.ask() == "first"
+    await world.lose(world.places[0])
+    if way == "fails":
+        world.names.fails = OSError("no name server")
+    else:
+        world.names.hold = asyncio.Event()
+    failure = await world.failure()
+    assert (failure.code, failure.retry_after_s) == ("SHARD_UNAVAILABLE", 1.0)
+    await world.places[0].start()  # At the same address: the pod's machine lives.
+    assert await world.ask() == "first"
+    await world.lose(world.places[0])
+    assert (await world.failure()).code == "SHARD_UNAVAILABLE"
+    world.names.fails = world.names.hold = None
+    world.names.found = [world.places[1].address]
+    assert await world.ask() == "second"
+
+
+async def test_every_address_of_a_name_is_tried(world: World) -> None:
+    world.names.found = [place.address for place in world.places]
+    await world.lose(world.places[0])
+    assert await world.ask() == "second"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("unknown"), UnicodeError("label empty or too long"), TimeoutError(), None]
+)
+async def test_a_name_that_has_no_address_is_a_shard_that_is_away(
+    world: World, error: Exception | None
+) -> None:
+    world.names.fails, world.names.found = error, ()
+    assert (await world.failure()).code == "SHARD_UNAVAILABLE"
+    world.names.fails, world.names.found = None, [world.places[0].address]
+    assert await world.ask() == "first"
+
+
+async def test_the_system_resolves_names_and_says_what_is_none() -> None:
+    assert await resolve("127.0.0.1", 80) == [("127.0.0.1", 80)]
+    with pytest.raises(UnicodeError):
+        await resolve("a..b", 80)
+
+
+async def test_a_shard_that_is_away_is_tried_by_one_connection_however_many_ask(
+    world: World,
+) -> None:
+    await world.lose(world.places[0])
+    assert (await world.failure()).code == "SHARD_UNAVAILABLE"
+    await world.places[0].start()
+    world.names.hold, asked = asyncio.Event(), world.names.asked
+    asking = [asyncio.create_task(world.ask()) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    assert world.names.asked == asked + 1
+    world.names.hold.set()
+    assert await asyncio.gather(*asking) == ["first"] * 20
+    assert world.names.asked > asked + 1  # Once it is back, more of them are opened.
+
+
+async def test_a_shard_that_refuses_the_hop_key_is_away_and_not_a_stranger_to_the_sender(
+    world: World,
+) -> None:
+    world.places[0].statuses = [401]
+    failure = await world.failure()
+    assert failure.code == "SHARD_UNAVAILABLE"
+    assert "hop key" in failure.detail
+    # After an answer that was lost, the command may have been carried out.
+    world.places[0].statuses = [0, 401, 200]
+    assert await world.ask() == "first"
+
+
+def test_a_machine_that_vanishes_is_noticed_by_the_kernel() -> None:
+    with socket.socket() as connection:
+        notice_silence(connection)
+        read = connection.getsockopt
+        assert read(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == SILENT_S * 1_000
+        assert read(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        tries = read(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+        between = read(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        assert read(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) + tries * between == SILENT_S
+    with socket.socket(socket.AF_UNIX) as connection:
+        notice_silence(connection)  # It has none of these.
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0

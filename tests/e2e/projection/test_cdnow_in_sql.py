@@ -23,7 +23,8 @@ CUSTOMERS = 23_570
 KILLS = 10
 VIEW = "SELECT * FROM ledger_{}"
 TABLES = (
-    "account", "transfer", "entry", "hold", "daily_balance", "day_close", "asset_day", "asset_close",
+    "account", "transfer", "entry", "hold", "daily_balance", "day_close", "asset_day",
+    "asset_close",
 )  # fmt: skip
 
 

@@ -22,7 +22,10 @@ ROWS = 69_659
 CUSTOMERS = 23_570
 KILLS = 10
 VIEW = "SELECT * FROM ledger_{}"
-TABLES = ("account", "transfer", "entry", "hold", "daily_balance", "asset_day")
+TABLES = (
+    "account", "transfer", "entry", "hold", "daily_balance", "day_close", "asset_day",
+    "asset_close",
+)  # fmt: skip
 
 
 def sums_of(file: Path) -> tuple[dict[str, int], dict[int, int]]:

@@ -18,7 +18,7 @@ from ultraengine.domains.ledger.sql_reads import SQL_READS
 from ultraengine.domains.ledger.sql_statement import STATEMENT
 from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.exact import expanded
+from ultraengine.model.exact import GreatestWords, expanded
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.model.projection import Aggregate, ColumnType
@@ -183,6 +183,8 @@ def test_macros_are_written_out_from_the_inside() -> None:
         " SUM(CASE WHEN d.w < 0 THEN 0 - d.w ELSE 0 END)"
     )
     assert "WHEN e.v > 0 THEN e.v" in expanded("CREDIT(e.v)", ReadDialect())
+    both = expanded("MINUS(DEBIT(a.x), CREDIT(a.y))", GreatestWords())
+    assert both == "(GREATEST(0 - a.x, 0) - GREATEST(a.y, 0))"
     with pytest.raises(InvariantBroken, match="number of arguments"):
         expanded("PLUS(a.x)", ReadDialect())
     with pytest.raises(InvariantBroken, match="is closed"):

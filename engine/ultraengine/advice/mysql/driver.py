@@ -61,6 +61,8 @@ class MysqlDatabase:
         self._address = parse(url)
         self._sql = MysqlDialect()
         self._session: Session | None = None
+        self.lock_wait_s = LOCK_WAIT_S
+        """Longest wait for a worker that makes or shows a set."""
 
     async def _connect(self, statement_s: float, lock_s: float) -> Session:
         session = await connect(self._address, max(1, round(lock_s)))
@@ -165,7 +167,7 @@ class MysqlDatabase:
     async def _known(self, statement: str, *values: Any) -> int:
         """Change what is remembered while no worker is making a set."""
         with _translating():
-            ((taken,),) = await self._db.rows(sql.TAKE_LOCK, "sets", LOCK_WAIT_S)
+            ((taken,),) = await self._db.rows(sql.TAKE_LOCK, "sets", self.lock_wait_s)
             if not taken:
                 raise Refused("a worker makes or shows a set, try again")
             try:

@@ -80,8 +80,16 @@ class Reserve(msgspec.Struct, frozen=True, tag=True):
     epoch: Epoch
 
 
+class Found(msgspec.Struct, frozen=True, tag=True):
+    """This is to be the first record: swear to be in it, and answer.  It is created when all of
+    its disks have sworn."""
+
+    number: int
+    record: Record
+
+
 class Told(msgspec.Struct, frozen=True, tag=True):
-    """The answer to `Ask` and `Reserve`."""
+    """The answer to `Ask`, `Reserve` and `Found`."""
 
     number: int
     seat: Seat
@@ -96,4 +104,4 @@ class Lead(msgspec.Struct, frozen=True, tag=True):
     record: Record
 
 
-Message = Beacon | Hello | Joining | Append | Held | Ask | Reserve | Told | Lead
+Message = Beacon | Hello | Joining | Append | Held | Ask | Reserve | Found | Told | Lead

@@ -28,6 +28,7 @@ from ultraengine.replication.messages import (
     Append,
     Ask,
     Beacon,
+    Found,
     Held,
     Hello,
     Joining,
@@ -191,6 +192,8 @@ class Replica:
                 effects.sends.append(Sending(None, self._told(message.number)))
             case Reserve():
                 self._reserve(message, effects)
+            case Found():
+                self._found(message, effects)
             case Lead():
                 self._enter(message.record, now, effects)
             case Told():
@@ -351,6 +354,12 @@ class Replica:
             self._retain_committed()
             self._swear(self.follower.with_(promise=reserved, joined=None), effects)
             self.leader = None
+        effects.sends.append(Sending(None, self._told(message.number)))
+
+    def _found(self, message: Found, effects: Effects) -> None:
+        sworn = promises.founding(self.follower.promise)
+        if sworn is not None and self.me.seat in message.record.isr and self.log.end == 0:
+            self._swear(self.follower.with_(promise=sworn), effects)
         effects.sends.append(Sending(None, self._told(message.number)))
 
     # --- leading -------------------------------------------------------------------------

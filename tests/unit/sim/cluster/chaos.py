@@ -69,7 +69,8 @@ def drawn(seed: int) -> Chaos:
         return rng.uniform(0, most) if rng.random() < 0.4 else 0.0
 
     faults = tuple(one for one in FAULTS if rng.random() < 0.35)
-    if min_isr < 2 or replicas < 3:
+    if min_isr < 2 or replicas == min_isr:
+        # Nothing may be lost; or what is lost blocks the shard until a person says so.
         faults = tuple(one for one in faults if one != "wiped")
     if min_isr * 2 <= replicas:
         faults = tuple(one for one in faults if one != "rolled back")

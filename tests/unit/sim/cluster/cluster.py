@@ -17,7 +17,7 @@ from tests.unit.sim.cluster.state import Add, Done
 from ultraengine.log.frame import Frame
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
-from ultraengine.replication.messages import Lead, Told
+from ultraengine.replication.messages import Found, Lead, Told
 from ultraengine.replication.planner import Planner, PlannerEffects, PlannerLimits
 from ultraengine.replication.record import Record, bootstrap, elected
 from ultraengine.replication.replica import Effects, Swap
@@ -75,6 +75,7 @@ class Cluster:
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.count = 0
+        self.steps = 0
         self.checker = Checker()
         self.trace: list[str] = []
         self.healed = False
@@ -94,6 +95,9 @@ class Cluster:
         self.api = bootstrap(
             CLUSTER, ShardId(0), self.running()[0].machine.me, seats, self.chaos.min_isr
         )
+        for node in self.running():
+            node.receive(OPERATOR, Found(0, self.api))
+            assert node.machine.promise.seated
         self.landed = [self.api]
         self.era = 0
         """Of the API server's content; a request of an earlier one does not land any more."""
@@ -126,7 +130,8 @@ class Cluster:
             if self.now > end:
                 raise Violated(f"not healed: {self._unhealed()}")
             action()
-            if self.healed and self.count % 8 == 0 and not self._unhealed():
+            self.steps += 1
+            if self.healed and self.steps % 8 == 0 and not self._unhealed():
                 break
         for node in self.running():
             self.checker.all_is_there(node)
@@ -192,7 +197,7 @@ class Cluster:
 
     def crash_point(self, node: Node) -> None:
         often = self.chaos.crash_in_effects
-        if often and not self.healed and self.rng.random() < often:
+        if often and 0 < self.now and not self.healed and self.rng.random() < often:
             raise Crashed
 
     def flush_s(self, node: Node) -> float:

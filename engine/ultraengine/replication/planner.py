@@ -135,7 +135,7 @@ class Planner:
             for one in self._answers.values()
         )
         if not behind and answer is not None and answer.start == holder.start:
-            if self._leads[holder.seat] == record.epoch:
+            if self._leads[holder.seat] == record.epoch and not self._split(record):
                 self._led_at, self._rolled_back = now, False
                 return
             effects.lead = Lead(record)  # It was in force when it was read.
@@ -156,6 +156,14 @@ class Planner:
             effects.swap = Swap(record, plan)
         elif plan is Refused.ROLLED_BACK:
             self._reserve(record, now, effects)
+
+    def _split(self, record: Record) -> bool:
+        """Whether a disk has sworn this epoch to another candidate, which a record that went back
+        had named: it obeys nobody before the next epoch."""
+        return any(
+            one.promise.epoch == record.epoch and one.promise.holder not in {None, record.holder}
+            for one in self._answers.values()
+        )
 
     def _reserve(self, record: Record, now: float, effects: PlannerEffects) -> None:
         if not self._rolled_back:

@@ -82,6 +82,11 @@ def read_stored(disk: SimDisk) -> Stored:
         return Stored()
 
 
+def next_life(stored: Stored) -> Stored:
+    """With the start counter of the life that begins (clause 7)."""
+    return msgspec.structs.replace(stored, start=stored.start + 1)
+
+
 class View:
     """The log, as the protocol asks it."""
 
@@ -136,8 +141,9 @@ class Node:
         self.seed = seed
         self.alive = True
         stored = read_stored(disk)
-        self.start = stored.start + 1
-        self._store(msgspec.structs.replace(stored, start=self.start))
+        stored = next_life(stored)
+        self.start = stored.start
+        self._store(stored)
         self.view = View(self._open(stored.promise.epoch))
         self._recorded_end = int(self.view.log.recovered.recorded_end)
         self._offset = int(self.view.log.recovered.end_offset)

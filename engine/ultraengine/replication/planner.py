@@ -17,10 +17,10 @@ import msgspec
 from ultraengine.model.ids import Epoch
 from ultraengine.replication import promise as promises
 from ultraengine.replication import promotion
+from ultraengine.replication.effects import Swap
 from ultraengine.replication.messages import Ask, Lead, Reserve, Told
 from ultraengine.replication.promotion import Answer, Refused
 from ultraengine.replication.record import NotAllowed, Record, Seat
-from ultraengine.replication.replica import Swap
 
 
 class PlannerLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,13 +1,13 @@
-"""What must hold, after every step: `docs/protocol.md`, "The promise", and what clients may rely on.
+"""What must hold after every step: the promise of `docs/protocol.md`, and what clients rely on.
 
 Every answer has an epoch and an offset, so that the order of all commands is known and one pass is
 enough: no search for an order that would explain the history.
 """
 
 import msgspec
-
 from tests.unit.sim.cluster.node import Node, decode_adds
 from tests.unit.sim.cluster.state import EPOCH_START, Add, Done
+
 from ultraengine.log.frame import Frame
 
 
@@ -81,9 +81,7 @@ class Checker:
         for member in members:
             view = member.view
             if view.durable_end <= position or view.chain(position + 1) != chain:
-                raise Violated(
-                    f"replica {member.number} is in sync without what is acknowledged"
-                )
+                raise Violated(f"replica {member.number} is in sync without what is acknowledged")
         if self.acknowledged and self.acknowledged[-1].epoch == epoch:
             self.acknowledged.pop()
         self.acknowledged.append(Acknowledged(epoch, position, chain))

@@ -9,26 +9,28 @@ import random
 from collections.abc import Callable
 
 import msgspec
-
+from tests.unit.sim.cluster.actors import Client, SkewedClock
 from tests.unit.sim.cluster.chaos import Chaos, drawn
 from tests.unit.sim.cluster.checker import Checker, Violated
 from tests.unit.sim.cluster.node import CLUSTER, Crashed, Node, Reply, Request
 from tests.unit.sim.cluster.state import Add, Done
+
 from ultraengine.log.frame import Frame
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
+from ultraengine.replication.effects import Effects, Swap
 from ultraengine.replication.messages import Found, Lead, Told
 from ultraengine.replication.planner import Planner, PlannerEffects, PlannerLimits
 from ultraengine.replication.record import Record, bootstrap, elected
-from ultraengine.replication.replica import Effects, Swap
-from ultraengine.testing.sim_clock import START, SimClock
 from ultraengine.testing.sim_disk import SimDisk
 
 API, OPERATOR = -1, -2
 """Addresses beside the replicas' numbers."""
 TICK_S = 0.05
 HEALING_S = 10.0
-"""In this virtual time after everything heals, all clients are answered and all copies are equal."""
+"""So long after everything heals, at most, all clients are answered and all copies are equal."""
+SETTLED_S = 0.5
+"""How long clients go on then."""
 COMMANDS_MAX = 60
 PLANNER_LIMITS = PlannerLimits(round_s=0.1, answers_s=0.15, silence_s=0.3)
 
@@ -36,33 +38,6 @@ PLANNER_LIMITS = PlannerLimits(round_s=0.1, answers_s=0.15, silence_s=0.3)
 def swap_lands(api: Record, expected: Record) -> bool:
     """Compare-and-swap: only onto the very record that it was computed from."""
     return api == expected
-
-
-class Client:
-    """Sends one command after the other, each until it is answered."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.count = 0
-        self.add: Add | None = None
-        self.asked_end = 0
-        self.attempt = 0
-
-
-class SkewedClock(SimClock):
-    """A process's clock: virtual time at a rate of its own."""
-
-    def __init__(self, cluster: "Cluster", rate: float, wall_s: float) -> None:
-        super().__init__()
-        self.cluster = cluster
-        self.rate = rate
-        self.wall_s = wall_s
-
-    def monotonic(self) -> float:
-        return self.cluster.now * self.rate
-
-    def now(self):  # type: ignore[no-untyped-def]
-        return START + round((self.cluster.now * self.rate + self.wall_s) * 1_000_000)
 
 
 class Cluster:
@@ -97,7 +72,6 @@ class Cluster:
         )
         for node in self.running():
             node.receive(OPERATOR, Found(0, self.api))
-            assert node.machine.promise.seated
         self.landed = [self.api]
         self.era = 0
         """Of the API server's content; a request of an earlier one does not land any more."""
@@ -140,6 +114,10 @@ class Cluster:
         """Processes that live."""
         return [node for node in self.nodes if node is not None]
 
+    def time(self) -> float:
+        """Virtual seconds since the run began."""
+        return self.now
+
     def note(self, what: str) -> None:
         """For whoever reads a failing seed."""
         self.trace.append(f"{self.now:.4f} {what}")
@@ -148,8 +126,8 @@ class Cluster:
 
     def _clock(self) -> SkewedClock:
         if not self.chaos.skew:
-            return SkewedClock(self, 1.0, 0.0)
-        return SkewedClock(self, self.rng.uniform(0.9, 1.1), self.rng.uniform(-10, 10))
+            return SkewedClock(self.time, 1.0, 0.0)
+        return SkewedClock(self.time, self.rng.uniform(0.9, 1.1), self.rng.uniform(-10, 10))
 
     def _started(self, number: int) -> Node:
         self.count += 1
@@ -197,7 +175,7 @@ class Cluster:
 
     def crash_point(self, node: Node) -> None:
         often = self.chaos.crash_in_effects
-        if often and 0 < self.now and not self.healed and self.rng.random() < often:
+        if often and self.now > 0 and not self.healed and self.rng.random() < often:
             raise Crashed
 
     def flush_s(self, node: Node) -> float:
@@ -278,7 +256,9 @@ class Cluster:
 
     def _read(self, source: int) -> None:
         record = self.api
-        self._from_api(source, self._asker(source), lambda life: self._was_read(source, life, record))
+        self._from_api(
+            source, self._asker(source), lambda life: self._was_read(source, life, record)
+        )
 
     def _was_read(self, source: int, life: object, record: Record) -> None:
         if isinstance(life, Node):
@@ -351,9 +331,8 @@ class Cluster:
 
     def _next(self, client: Client) -> None:
         """The next command, if there is still something to do."""
-        if client.count >= COMMANDS_MAX or (self.healed and client.count and client.add is None):
-            if client.count >= COMMANDS_MAX or self.now > self.chaos.until_s + 0.5:
-                return
+        if client.count >= COMMANDS_MAX or self.now > self.chaos.until_s + SETTLED_S:
+            return
         client.count += 1
         key = self.rng.choice(("a", "b"))
         client.add = Add(f"{client.number}-{client.count}", key, self.rng.randint(1, 9))
@@ -472,7 +451,7 @@ class Cluster:
     def _unhealed(self) -> str:
         """What is still missing to a healthy shard; empty when nothing is."""
         if any(client.add is not None for client in self.clients) or self.now < (
-            self.chaos.until_s + 0.5
+            self.chaos.until_s + SETTLED_S
         ):
             return "a client waits"
         nodes = self.running()

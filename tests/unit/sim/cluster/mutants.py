@@ -10,17 +10,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
-
 from tests.unit.replication import mutants as clauses
 from tests.unit.sim.cluster import cluster as clusters
 from tests.unit.sim.cluster import node as nodes
 from tests.unit.sim.cluster.node import Node, View
+
 from ultraengine.replication import epochs, follower, leader, promise, promotion
-from ultraengine.replication.messages import Found, Held, Joining, Told
+from ultraengine.replication.effects import Effects, Sending
+from ultraengine.replication.messages import Found, Held, Joining, Lead, Told
 from ultraengine.replication.planner import Planner
 from ultraengine.replication.promotion import Answer
 from ultraengine.replication.record import DiskId
-from ultraengine.replication.replica import Effects, Replica, Sending
+from ultraengine.replication.replica import Replica
 from ultraengine.replication.stored import Stored
 
 Patch = tuple[Any, str, Callable[..., Any]]
@@ -50,7 +51,7 @@ def pushed_early(cluster: Any, source: int, effects: Any) -> None:
     """The operator tells a holder of its record before the swap is known to be won."""
     if isinstance(effects, Effects) and source == clusters.OPERATOR and effects.swap is not None:
         to = int(effects.swap.new.holder.seat.replica)
-        cluster.send(source, to, clusters.Lead(effects.swap.new))
+        cluster.send(source, to, Lead(effects.swap.new))
     ASK_API(cluster, source, effects)
 
 
@@ -73,7 +74,9 @@ def shows_the_tail(machine: Replica) -> int:
 
 
 def serves_at_once(machine: Replica) -> bool:
-    return machine.leader is not None and not machine.leader.over and machine.leader.begin is not None
+    return (
+        machine.leader is not None and not machine.leader.over and machine.leader.begin is not None
+    )
 
 
 def held_as_it_is(machine: Replica, effects: Effects, position: int | None = None) -> None:
@@ -86,9 +89,7 @@ def cuts_nothing(machine: Replica, message: Joining, now: float, effects: Effect
     effects.cut_to = None
 
 
-def any_hello_is_answered(
-    machine: Replica, message: Joining, now: float, effects: Effects
-) -> None:
+def any_hello_is_answered(machine: Replica, message: Joining, now: float, effects: Effects) -> None:
     machine._asked = message.number
     JOIN(machine, message, now, effects)
 
@@ -118,9 +119,7 @@ def never_split(_planner: Planner, _record: Any) -> bool:
 def any_life_answers(machine: Replica, message: Held, now: float, effects: Effects) -> None:
     """An answer to another leadership counts for this one."""
     if machine.leads:
-        message = msgspec.structs.replace(
-            message, epoch=machine._leader().epoch, leader=machine.me
-        )
+        message = msgspec.structs.replace(message, epoch=machine._leader().epoch, leader=machine.me)
     HELD(machine, message, now, effects)
 
 

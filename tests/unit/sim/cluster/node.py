@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
-
 from tests.unit.sim.cluster.state import ADDS, EPOCH_START, Add, Done, State
+
 from ultraengine.log.driver import Log, LogOptions, Written
 from ultraengine.log.frame import Frame, FrameDraft, FrameKind
 from ultraengine.log.mending import truncate
@@ -17,10 +17,11 @@ from ultraengine.log.survey import read_all
 from ultraengine.model.ids import NO_CHAIN, ConfigVersion, Epoch, Instant, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.replication import epochs as tables
+from ultraengine.replication.effects import Effects, ReplicaLimits
 from ultraengine.replication.epochs import EpochStart, EpochTable
 from ultraengine.replication.messages import Append
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
-from ultraengine.replication.replica import Effects, Replica, ReplicaLimits
+from ultraengine.replication.replica import Replica
 from ultraengine.replication.stored import (
     STORED_PATH,
     STORED_TEMPORARY,
@@ -132,7 +133,13 @@ class Node:
     """One life of one replica's process."""
 
     def __init__(
-        self, number: int, replicas: int, disk: SimDisk, clock: SimClock, outside: Outside, seed: int
+        self,
+        number: int,
+        replicas: int,
+        disk: SimDisk,
+        clock: SimClock,
+        outside: Outside,
+        seed: int,
     ) -> None:
         self.number = number
         self.disk = disk

@@ -20,7 +20,7 @@ from ultraengine.replication import promotion
 from ultraengine.replication.effects import Swap
 from ultraengine.replication.messages import Ask, Lead, Reserve, Told
 from ultraengine.replication.promotion import Answer, Refused
-from ultraengine.replication.record import NotAllowed, Record, Seat
+from ultraengine.replication.record import Record, Seat
 
 
 class PlannerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,16 +141,13 @@ class Planner:
             effects.lead = Lead(record)  # It was in force when it was read.
         if not behind and now - self._led_at < self._limits.silence_s:
             return
-        try:
-            plan = promotion.plan_failover(
-                record,
-                self._answers,
-                replicas=self._replicas,
-                cluster_uid=self._cluster_uid,
-                only=self._only,
-            )
-        except NotAllowed:
-            return
+        plan = promotion.plan_failover(
+            record,
+            self._answers,
+            replicas=self._replicas,
+            cluster_uid=self._cluster_uid,
+            only=self._only,
+        )
         if isinstance(plan, Record):
             self._rolled_back = False
             effects.swap = Swap(record, plan)
@@ -179,9 +176,6 @@ class Planner:
             for seat, answer in self._answers.items()
             if answer.promise.epoch == self._epoch and answer.promise.holder is None
         }
-        try:
-            plan = promotion.plan_recovery(record, self._epoch, sworn, replicas=self._replicas)
-        except NotAllowed:
-            return
+        plan = promotion.plan_recovery(record, self._epoch, sworn, replicas=self._replicas)
         if isinstance(plan, Record):
             effects.swap = Swap(record, plan)

@@ -101,17 +101,14 @@ class Replica:
     @property
     def leads(self) -> bool:
         """Whether this life is a leader or a candidate, as far as it knows."""
-        return self.leader is not None and not self.leader.over
+        return self._leading() is not None
 
     @property
     def serves(self) -> bool:
         """Whether commands may be appended: the epoch-start frame is committed (clause 7)."""
-        leader = self.leader
+        leader = self._leading()
         return (
-            leader is not None
-            and not leader.over
-            and leader.begin is not None
-            and leader.committed_end > leader.begin
+            leader is not None and leader.begin is not None and leader.committed_end > leader.begin
         )
 
     # --- what happens --------------------------------------------------------------------
@@ -145,8 +142,8 @@ class Replica:
     def tick(self, now: float) -> Effects:
         """Time has passed; a few times per `ReplicaLimits.resend_s`."""
         effects = Effects()
-        leader = self.leader
-        if leader is not None and not leader.over:
+        leader = self._leading()
+        if leader is not None:
             self._change(leader, now, effects)
             self._feed(now, effects, all_of_them=True)
         elif now - self._heard_at >= self._limits.read_s:
@@ -157,11 +154,10 @@ class Replica:
     def record_read(self, record: Record | None, now: float) -> Effects:
         """A quorum read has answered; None: there is no record."""
         effects = Effects()
-        if record is None:
-            if self.leader is not None:
-                self.leader = self.leader.with_(over=True)
-        elif self.leads:
-            self._led(leaders.read(self._leader(), record), now, effects)
+        leader = self._leading()
+        if leader is not None:
+            over = leader.with_(over=True)
+            self._led(over if record is None else leaders.read(leader, record), now, effects)
         if record is not None:
             self._enter(record, now, effects)
         return effects
@@ -170,11 +166,11 @@ class Replica:
         """The outcome of a swap is known: `current` is the record after it, by its own answer
         when that is `swap.new`, else by a quorum read after the refusal."""
         effects = Effects()
-        leader = self.leader
-        if leader is None or leader.over or swap.new not in leader.unresolved:
+        leader = self._leading()
+        if leader is None or swap.new not in leader.unresolved:
             return effects
         if current is None:
-            self.leader = leader.with_(over=True)
+            self._led(leader.with_(over=True), now, effects)
         elif current == swap.new:
             self._led(leaders.won(leader, swap.new), now, effects)
         else:
@@ -184,17 +180,16 @@ class Replica:
     def written(self, now: float) -> Effects:
         """The log has grown by frames of this leader: they are sent while they are flushed."""
         effects = Effects()
-        if self.leads:
-            self._feed(now, effects)
+        self._feed(now, effects)
         return effects
 
     def flushed(self, now: float) -> Effects:
         """More of the log is durable."""
         effects = Effects()
-        leader = self.leader
-        if leader is not None and not leader.over:
+        leader = self._leading()
+        if leader is not None:
             self._led(leader, now, effects)
-        elif leader is None and self.follower.joined is not None:
+        else:
             self._hold(effects)
         return effects
 
@@ -286,8 +281,8 @@ class Replica:
             tables.last_epoch(tables.cut(self.log.epochs, end)),
             end,
         )
-        leader = self.leader
-        leads = None if leader is None or leader.over else leader.epoch
+        leader = self._leading()
+        leads = None if leader is None else leader.epoch
         return Told(number, self.me.seat, answer, leads)
 
     def _reserve(self, message: Reserve, effects: Effects) -> None:
@@ -306,10 +301,9 @@ class Replica:
 
     # --- leading -------------------------------------------------------------------------
 
-    def _leader(self) -> Leader:
-        if self.leader is None:
-            raise NotAllowed("this life does not lead")
-        return self.leader
+    def _leading(self) -> Leader | None:
+        leader = self.leader
+        return None if leader is None or leader.over else leader
 
     def _enter(self, record: Record, now: float, effects: Effects) -> None:
         """Lead the record's epoch, if this life is named and has not sworn it to anybody."""
@@ -351,8 +345,8 @@ class Replica:
             self._feed(now, effects, all_of_them=True)
 
     def _compare(self, message: Hello, now: float, effects: Effects) -> None:
-        leader = self.leader
-        if leader is None or leader.over or message.epoch != leader.epoch:
+        leader = self._leading()
+        if leader is None or message.epoch != leader.epoch:
             return
         seat, log = message.me.seat, self.log
         peer = self._peers.get(seat)
@@ -373,14 +367,12 @@ class Replica:
         effects.sends.append(Sending(seat.replica, Joining(message.number, join)))
 
     def _held(self, message: Held, now: float, effects: Effects) -> None:
-        leader = self.leader
-        if leader is None or leader.over:
-            return
+        leader = self._leading()
         peer = self._peers.get(message.me.seat)
-        if (message.epoch, message.leader) != (leader.epoch, self.me) or peer is None:
+        if leader is None or (message.epoch, message.leader) != (leader.epoch, self.me):
             return
-        if peer.start != message.me.start:
-            return
+        if peer is None or peer.start != message.me.start:
+            return  # Of a life before, or after; that one has not said hello yet.
         peer.heard_at = now
         peer.joined = True
         if message.position > peer.held_end:
@@ -399,7 +391,9 @@ class Replica:
 
     def _feed(self, now: float, effects: Effects, *, all_of_them: bool = False) -> None:
         """Send frames to whoever lacks some; with `all_of_them`, a sign of life to the others."""
-        leader = self._leader()
+        leader = self._leading()
+        if leader is None:
+            return
         end = self.log.end
         reached = set()
         for seat, peer in self._peers.items():

@@ -118,8 +118,8 @@ def never_split(_planner: Planner, _record: Any) -> bool:
 
 def any_life_answers(machine: Replica, message: Held, now: float, effects: Effects) -> None:
     """An answer to another leadership counts for this one."""
-    if machine.leads:
-        message = msgspec.structs.replace(message, epoch=machine._leader().epoch, leader=machine.me)
+    if machine.leader is not None:
+        message = msgspec.structs.replace(message, epoch=machine.leader.epoch, leader=machine.me)
     HELD(machine, message, now, effects)
 
 

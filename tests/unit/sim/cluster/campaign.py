@@ -13,9 +13,9 @@ def seeds(first: int, count: int) -> int:
     """Run them; the number of those that went wrong."""
     wrong, started = 0, time.process_time()
     for seed in range(first, first + count):
-        if found := violation(seed):
+        if what := violation(seed):
             wrong += 1
-            print(f"seed {seed}: {found}", flush=True)
+            print(f"seed {seed}: {what}", flush=True)
     each = (time.process_time() - started) / count
     print(f"seeds {first} to {first + count - 1}: {wrong} wrong, {each:.3f} CPU-seconds each")
     return wrong
@@ -25,9 +25,9 @@ def mutants() -> int:
     """A row for each; the number of those that no seed has found."""
     missed = 0
     for mutant in MUTANTS:
-        seed, found = find(mutant)
+        seed, what = find(mutant)
         missed += seed < 0
-        print(f"| {mutant.clause} | {seed if found else '-'} | {found} |", flush=True)
+        print(f"| {mutant.clause} | {seed if what else '-'} | {what} |", flush=True)
     return missed
 
 

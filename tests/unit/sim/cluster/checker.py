@@ -10,6 +10,9 @@ from tests.unit.sim.cluster.state import EPOCH_START, Add, Done
 
 from ultraengine.log.frame import Frame
 
+NOT_HEALED = "not healed"
+"""How a run ends whose shard does not serve again after everything heals."""
+
 
 class Violated(Exception):
     """An invariant does not hold."""

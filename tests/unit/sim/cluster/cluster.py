@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 from tests.unit.sim.cluster.actors import Client, SkewedClock
 from tests.unit.sim.cluster.chaos import Chaos, drawn
-from tests.unit.sim.cluster.checker import Checker, Violated
+from tests.unit.sim.cluster.checker import NOT_HEALED, Checker, Violated
 from tests.unit.sim.cluster.node import CLUSTER, Crashed, Node, Reply, Request
 from tests.unit.sim.cluster.state import Add, Done
 
@@ -102,7 +102,7 @@ class Cluster:
         while self.events:
             self.now, _, action = heapq.heappop(self.events)
             if self.now > end:
-                raise Violated(f"not healed: {self._unhealed()}")
+                raise Violated(f"{NOT_HEALED}: {self._unhealed()}")
             action()
             self.steps += 1
             if self.healed and self.steps % 8 == 0 and not self._unhealed():

@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.sim.cluster.chaos import SHAPES, Chaos, drawn
 from tests.unit.sim.cluster.cluster import PLAIN, run
-from tests.unit.sim.cluster.mutants import MUTANTS, Mutant, Patched, violation
+from tests.unit.sim.cluster.mutants import MUTANTS, Mutant, found
 
 SEEDS = 200
 BATCH = 25
@@ -47,5 +47,4 @@ def test_a_seed_gives_the_same_run_again() -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[one.clause for one in MUTANTS])
 def test_a_clause_that_is_switched_off_is_missed(mutant: Mutant) -> None:
-    with Patched(mutant):
-        assert violation(mutant.seed), f"seed {mutant.seed} finds nothing: make sim ARGS=--mutants"
+    assert found(mutant, mutant.seed), "another seed may show it: make sim ARGS=--mutants"

@@ -135,9 +135,7 @@ class Replica:
                 self._found(message, effects)
             case Lead():
                 self._enter(message.record, now, effects)
-            case Told():
-                pass  # For whoever plans.
-        return effects
+        return effects  # Nothing for `Told`, which is for whoever plans.
 
     def tick(self, now: float) -> Effects:
         """Time has passed; a few times per `ReplicaLimits.resend_s`."""

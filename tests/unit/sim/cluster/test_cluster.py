@@ -9,11 +9,10 @@ SEEDS = 200
 BATCH = 25
 
 KEPT = {
-    93: "members dropped before they had copied anything did not count in a failover",
-    222: "the same, with one disk lost of three",
+    49: "members dropped before they had copied anything did not count in a failover",
     534: "a disk had sworn the epoch to another candidate, and obeyed nobody",
 }
-"""Seeds that have found something."""
+"""Seeds that have found something, or would again: each shows a mutant of its own."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))

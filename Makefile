@@ -80,6 +80,14 @@ explore: ## Walk the states of the replication protocol (ARGS="--walk 'three epo
 	@hack/venv.sh dev
 	@PYTHONPATH=. $(BIN)/python -m tests.unit.replication.campaign $(ARGS)
 
+# Seeds of `make sim`: SEEDS of them, from SEED_START on.
+SEEDS ?= 1000
+SEED_START ?= 0
+.PHONY: sim
+sim: ## Simulate a replicated shard under faults (SEEDS=2000 SEED_START=0, or ARGS=--mutants)
+	@hack/venv.sh dev
+	@PYTHONPATH=. $(BIN)/python -m tests.unit.sim.cluster.campaign --seeds $(SEEDS) --start $(SEED_START) $(ARGS)
+
 .PHONY: explore-moves
 explore-moves: ## Walk the states of moving a slot (ARGS="--walk 'one move'" or "--mutants")
 	@hack/venv.sh dev

@@ -87,6 +87,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     drafts: Sequence[FrameDraft]
     sync: bool
+    places: Sequence[Place] = ()
+    """Of frames that another replica has formed, one for each draft; empty: their place is here."""
 
 
 class _Formed(msgspec.Struct, frozen=True, gc=False):
@@ -188,7 +190,7 @@ class Appender:
                     done.append(self._written(self.point, 0, 0.0, 0.0, refusal))
                     continue
             before_bytes = buffer.frames_bytes
-            self._form(request.drafts, buffer)
+            self._form(request.drafts, request.places, buffer)
             length = buffer.frames_bytes - before_bytes
             buffer.formed.append(_Formed(self.point, length, request.sync))
         self._commit(buffer, done)
@@ -264,14 +266,20 @@ class Appender:
                 refusal = error
         return refusal, buffer
 
-    def _form(self, drafts: Sequence[FrameDraft], buffer: _Buffer) -> None:
-        """Encode the drafts behind what is buffered, and move the point."""
+    def stamp(self, epoch: Epoch, config_version: ConfigVersion) -> None:
+        """What frames carry from now on.  Raises `InvariantBroken` for an epoch that goes back."""
+        if epoch < self.point.epoch:
+            raise InvariantBroken("epochs only grow", epoch=epoch, last_epoch=self.point.epoch)
+        self._stamp = msgspec.structs.replace(
+            self._stamp, epoch=epoch, config_version=config_version
+        )
+
+    def _place(self, number: int, places: Sequence[Place]) -> Place:
+        """Where the next frame stands: here, or where its leader has put it."""
         point, stamp = self.point, self._stamp
-        durable_end = self.durable.durable_end
-        segment = self._current.segment
-        salt, keys = segment.header.salt, segment.keys
-        for draft in drafts:
-            place = Place(
+        durable_end, salt = self.durable.durable_end, self._current.segment.header.salt
+        if not places:
+            return Place(
                 stamp.shard,
                 stamp.epoch,
                 stamp.config_version,
@@ -282,6 +290,25 @@ class Appender:
                 salt,
                 stamp.codec,
             )
+        place = places[number]
+        if (place.sequence, place.chain) != (point.sequence, point.chain) or (
+            place.epoch < point.epoch
+        ):
+            raise InvariantBroken(
+                "a copied frame continues this log",
+                sequence=place.sequence,
+                end=point.sequence,
+                epoch=place.epoch,
+                last_epoch=point.epoch,
+            )
+        return msgspec.structs.replace(place, durable_end=durable_end, salt=salt)
+
+    def _form(self, drafts: Sequence[FrameDraft], places: Sequence[Place], buffer: _Buffer) -> None:
+        """Encode the drafts behind what is buffered, and move the point."""
+        stamp = self._stamp
+        keys = self._current.segment.keys
+        for number, draft in enumerate(drafts):
+            point, place = self.point, self._place(number, places)
             parts, length, chain = frames.encode(draft, place, keys, compress=stamp.compress)
             buffer.parts += parts
             buffer.frames_bytes += length
@@ -293,17 +320,16 @@ class Appender:
             else:
                 recorded = Offset(recorded + draft.count)
                 state = state_chain(state, draft.payload)
-            point = Point(
+            self.point = Point(
                 FrameSequence(point.sequence + 1),
                 offset,
                 recorded,
-                stamp.epoch,
+                place.epoch,
                 Instant(draft.time),
-                stamp.handlers,
+                place.handlers,
                 chain,
                 state,
             )
-        self.point = point
 
     def _commit(self, buffer: _Buffer, done: list[Written]) -> _Buffer:
         """Write and sync what is buffered, report it, and return an empty buffer."""
@@ -337,6 +363,7 @@ class Appender:
         for sequence, offset, length in buffer.frames:
             index.note(sequence, offset, current.position, length)
             current.position += length
+        self.catalog.written_end = self.point.sequence
 
     def _set_durable(self) -> None:
         self._unsynced = False

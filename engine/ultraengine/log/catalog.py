@@ -77,6 +77,8 @@ class Catalog:
         self._guard = guard
         self.durable = durable
         """Set by the writer alone, after each sync."""
+        self.written_end = durable.durable_end
+        """Frames below can be read, durable or not.  Set by the writer alone, after each write."""
 
     def view(self) -> View:
         """The durable end, and segments that reach at least that far."""

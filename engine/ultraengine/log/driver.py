@@ -18,12 +18,13 @@ from typing import Final
 
 import msgspec
 
+from ultraengine.log import frame as frames
 from ultraengine.log.appender import Appender, Request, Written
 from ultraengine.log.archive import Archive
 from ultraengine.log.archived import ArchivedSegments
 from ultraengine.log.catalog import Catalog
 from ultraengine.log.digest import require_fast_crc32c
-from ultraengine.log.frame import FrameDraft, frame_bytes_at_most
+from ultraengine.log.frame import Frame, FrameDraft, frame_bytes_at_most
 from ultraengine.log.identity import LogIdentity
 from ultraengine.log.mark import Mark
 from ultraengine.log.opening import LogOptions, Recovered, TornTail, open_log, write_mark
@@ -34,6 +35,7 @@ from ultraengine.log.serializer import serializers
 from ultraengine.log.space import Prepared, Space
 from ultraengine.log.trimmer import Trimmer
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import ConfigVersion, Epoch
 from ultraengine.model.policy import CompactionPolicy, LogSerializer
 from ultraengine.ports import Clock, Disk, DiskFull, Lock, ObjectStore, Random, Secrets
 
@@ -205,10 +207,35 @@ class Log:
         """
         if self._on_failure is None:
             raise InvariantBroken("a log is written after its start")
+        self._submit(Request(drafts, sync), on_durable)
+
+    def copy(self, copied: Sequence[Frame], on_durable: OnDurable, *, sync: bool = True) -> None:
+        """Queue one write of frames that another replica has formed, as they are there.
+
+        Otherwise as ``write``.  A frame that does not continue this log by sequence and chain
+        ends the log.
+        """
+        if self._on_failure is None:
+            raise InvariantBroken("a log is written after its start")
+        drafts = [frames.draft_of(frame) for frame in copied]
+        places = [frames.place_of(frame.header) for frame in copied]
+        self._submit(Request(drafts, sync, places), on_durable)
+
+    def stamp(self, epoch: Epoch, config_version: ConfigVersion) -> None:
+        """What frames of this process carry from now on: another leadership, another record.
+
+        Only while ``idle``.  Raises `InvariantBroken`.
+        """
+        if not self.idle:
+            raise InvariantBroken("frames are stamped anew between writes")
+        with self._flushing:
+            self._appender.stamp(epoch, config_version)
+
+    def _submit(self, request: Request, on_durable: OnDurable) -> None:
         if self._closed or self._failure is not None:
             return
         self._submitted += 1
-        self._queue.put(_Queued(Request(drafts, sync), on_durable))
+        self._queue.put(_Queued(request, on_durable))
         if not self._threads and not self._draining:
             self._flush_here()
 

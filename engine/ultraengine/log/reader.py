@@ -105,13 +105,17 @@ class LogReader:
         """Frames below can be read now."""
         return self._catalog.durable.durable_end
 
-    def frames(self, from_sequence: int, to_sequence: int | None = None) -> Iterator[Frame]:
-        """Frames of ``from_sequence <= sequence < to_sequence``, as far as durable now.
+    def frames(
+        self, from_sequence: int, to_sequence: int | None = None, *, unsynced: bool = False
+    ) -> Iterator[Frame]:
+        """Frames of ``from_sequence <= sequence < to_sequence``, as far as durable now, or
+        (`unsynced`) as far as written: what a leader sends while its own flush still runs.
 
         Raises `BelowRetention`, `LogDamaged`, `LogRefused` (keys).
         """
+        written_end = self._catalog.written_end
         view = self._catalog.view()
-        end = int(view.durable.durable_end)
+        end = int(written_end if unsynced else view.durable.durable_end)
         if to_sequence is not None:
             end = min(end, to_sequence)
         if from_sequence >= end:

@@ -51,6 +51,17 @@ def reserved(promise: Promise, epoch: Epoch) -> Promise | None:
     return Promise(epoch, None, promise.version, promise.seated)
 
 
+def founding(promise: Promise) -> Promise | None:
+    """Swear to be in the first record, before it is created; None for a disk that is not new.
+
+    A member that was dropped before it ever copied anything would otherwise not count as one, and
+    its testimony could be the one that a failover lacks (clause 11).
+    """
+    if promise.epoch:
+        return None
+    return Promise(promise.epoch, promise.holder, promise.version, seated=True)
+
+
 def may_lead(promise: Promise, record: Record, me: Holder) -> bool:
     """Whether this process, in this life, may enter the record's epoch.
 

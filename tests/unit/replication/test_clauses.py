@@ -383,3 +383,8 @@ def test_after_a_roll_back_the_newest_history_that_swore_leads_above_all_that_wa
     assert (made.order, made.holder.seat, made.isr) == ((5, 8), SEATS[1], SEATS[1:])
     unseated = {**known, SEATS[2]: answer(5, seated=False)}
     assert promotion.plan_recovery(FIRST, epoch, unseated, replicas=3) is Refused.TOO_FEW
+
+
+def test_a_disk_that_has_sworn_an_epoch_is_not_new() -> None:
+    assert promise.founding(NO_PROMISE) == Promise(Epoch(0), None, ConfigVersion(0), seated=True)
+    assert promise.founding(Promise(Epoch(1), None, ConfigVersion(0))) is None

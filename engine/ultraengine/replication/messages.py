@@ -1,0 +1,107 @@
+"""What replicas, and whoever plans a failover, say to each other.
+
+Every message names the life that it speaks for, so that a late one is known as such: nothing here
+relies on order or on single delivery.
+"""
+
+import msgspec
+
+from ultraengine.log.frame import Frame
+from ultraengine.model.ids import ConfigVersion, Epoch
+from ultraengine.replication.epochs import EpochTable
+from ultraengine.replication.follower import Join
+from ultraengine.replication.promotion import Answer
+from ultraengine.replication.record import Holder, Record, Seat
+
+
+class Beacon(msgspec.Struct, frozen=True, tag=True):
+    """A leader, or a candidate, is here: whoever does not copy it yet says `Hello`."""
+
+    epoch: Epoch
+    leader: Holder
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """What a copy holds before it joins; for this leadership alone."""
+
+    epoch: Epoch
+    me: Holder
+    number: int
+    """Of this life's hellos.  One that is answered is not answered again."""
+    table: EpochTable
+    end: int
+
+
+class Joining(msgspec.Struct, frozen=True, tag=True):
+    """The answer to one `Hello`.
+
+    A second answer, or one to an earlier hello, is dropped: its end of the leader's log is an
+    old one, and a cut to it would take away what the leader has counted since.
+    """
+
+    number: int
+    join: Join
+
+
+class Append(msgspec.Struct, frozen=True, tag=True):
+    """Frames from `position` on, perhaps none: then it says that the leader lives."""
+
+    epoch: Epoch
+    leader: Holder
+    seat: Seat
+    """Whom it is for."""
+    version: ConfigVersion
+    seated: bool
+    position: int
+    committed_end: int
+    frames: tuple[Frame, ...] = ()
+
+
+class Held(msgspec.Struct, frozen=True, tag=True):
+    """A copy holds this leader's log durably below `position`, and has sworn to `version`."""
+
+    epoch: Epoch
+    leader: Holder
+    me: Holder
+    position: int
+    version: ConfigVersion
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """What does your disk say?"""
+
+    number: int
+
+
+class Reserve(msgspec.Struct, frozen=True, tag=True):
+    """Swear this epoch to whoever will be chosen for it (clause 11), and answer."""
+
+    number: int
+    epoch: Epoch
+
+
+class Found(msgspec.Struct, frozen=True, tag=True):
+    """This is to be the first record: swear to be in it, and answer.  It is created when all of
+    its disks have sworn."""
+
+    number: int
+    record: Record
+
+
+class Told(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Ask`, `Reserve` and `Found`."""
+
+    number: int
+    seat: Seat
+    answer: Answer
+    leads: Epoch | None
+    """The epoch that this life leads, or tries to."""
+
+
+class Lead(msgspec.Struct, frozen=True, tag=True):
+    """This record was in force when it was sent: its swap was won, or a quorum read showed it."""
+
+    record: Record
+
+
+Message = Beacon | Hello | Joining | Append | Held | Ask | Reserve | Found | Told | Lead

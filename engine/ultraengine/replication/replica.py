@@ -1,0 +1,466 @@
+"""One replica: the protocol joined to a log, values in and values out.
+
+    receive, tick, record_read, swap_answered, written, flushed  ->  Effects
+
+The machine decides which promise to sync, where to cut, what to append and what to send; a driver
+does it, in the order of `Effects`.  It knows its log through `LogView` and its time through `now`
+(monotonic seconds, compared only with itself).  What is sent may be lost, repeated and reordered.
+
+A leader sends what it has written before it is durable here: both flushes overlap, and its own
+answer counts like everybody's.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import msgspec
+
+from ultraengine.model.ids import Epoch
+from ultraengine.replication import epochs as tables
+from ultraengine.replication import follower as followers
+from ultraengine.replication import leader as leaders
+from ultraengine.replication import promise as promises
+from ultraengine.replication.effects import Effects, ReplicaLimits, Sending, Swap
+from ultraengine.replication.epochs import LogView
+from ultraengine.replication.follower import Follower, Join, Verdict
+from ultraengine.replication.leader import Leader
+from ultraengine.replication.messages import (
+    Append,
+    Ask,
+    Beacon,
+    Found,
+    Held,
+    Hello,
+    Joining,
+    Lead,
+    Message,
+    Reserve,
+    Told,
+)
+from ultraengine.replication.promise import Promise
+from ultraengine.replication.promotion import Answer
+from ultraengine.replication.record import Holder, NotAllowed, Record, ReplicaId, Seat
+
+
+class _Peer(msgspec.Struct):
+    """How far a leader is with one copy."""
+
+    start: int
+    sent_end: int
+    """Frames below were sent to it, or are there."""
+    held_end: int = 0
+    heard_at: float = 0.0
+    moved_at: float = 0.0
+    """When it last held more than before, or was sent something again."""
+    joined: bool = False
+
+
+class Replica:
+    """One life of one replica."""
+
+    def __init__(
+        self,
+        me: Holder,
+        promise: Promise,
+        log: LogView,
+        peers: Iterable[ReplicaId],
+        limits: ReplicaLimits,
+        now: float,
+    ) -> None:
+        """`peers` are the places of the others, whatever disks are in them."""
+        self.me = me
+        self.log = log
+        self.follower = Follower(me, promise)
+        self.leader: Leader | None = None
+        """None, or the leadership of this life; ``over`` ones are kept until the next one."""
+        self._others = tuple(peers)
+        self._limits = limits
+        self._peers: dict[Seat, _Peer] = {}
+        self._hello = 0
+        self._asked: int | None = None
+        """Number of the hello that may still be answered."""
+        self._heard_at = now
+        """Of the leader that is copied; or when something was done about there being none."""
+        self._entered_at = now
+        self._swap_at = now
+        self._swap_asked = False
+
+    # --- what a driver and its shard want to know ----------------------------------------
+
+    @property
+    def promise(self) -> Promise:
+        """What this disk has sworn, once the effects so far were done."""
+        return self.follower.promise
+
+    @property
+    def committed_end(self) -> int:
+        """Frames below may be executed and shown."""
+        led = 0 if self.leader is None else self.leader.committed_end
+        return max(self.follower.committed_end, led)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this life is a leader or a candidate, as far as it knows."""
+        return self._leading() is not None
+
+    @property
+    def serves(self) -> bool:
+        """Whether commands may be appended: the epoch-start frame is committed (clause 7)."""
+        leader = self._leading()
+        return (
+            leader is not None and leader.begin is not None and leader.committed_end > leader.begin
+        )
+
+    # --- what happens --------------------------------------------------------------------
+
+    def receive(self, message: Message, now: float) -> Effects:
+        """A message has arrived, perhaps late, perhaps again."""
+        effects = Effects()
+        match message:
+            case Beacon():
+                self._say_hello(message.epoch, message.leader, effects)
+            case Hello():
+                self._compare(message, now, effects)
+            case Joining():
+                self._join(message, now, effects)
+            case Append():
+                self._append(message, now, effects)
+            case Held():
+                self._held(message, now, effects)
+            case Ask():
+                effects.sends.append(Sending(None, self._told(message.number)))
+            case Reserve():
+                self._reserve(message, effects)
+            case Found():
+                self._found(message, effects)
+            case Lead():
+                self._enter(message.record, now, effects)
+        return effects  # Nothing for `Told`, which is for whoever plans.
+
+    def tick(self, now: float) -> Effects:
+        """Time has passed; a few times per `ReplicaLimits.resend_s`."""
+        effects = Effects()
+        leader = self._leading()
+        if leader is not None:
+            self._change(leader, now, effects)
+            self._feed(now, effects, all_of_them=True)
+        elif now - self._heard_at >= self._limits.read_s:
+            self._heard_at = now
+            effects.read = True
+        return effects
+
+    def record_read(self, record: Record | None, now: float) -> Effects:
+        """A quorum read has answered; None: there is no record."""
+        effects = Effects()
+        leader = self._leading()
+        if leader is not None:
+            over = leader.with_(over=True)
+            self._led(over if record is None else leaders.read(leader, record), now, effects)
+        if record is not None:
+            self._enter(record, now, effects)
+        return effects
+
+    def swap_answered(self, swap: Swap, current: Record | None, now: float) -> Effects:
+        """The outcome of a swap is known: `current` is the record after it, by its own answer
+        when that is `swap.new`, else by a quorum read after the refusal."""
+        effects = Effects()
+        leader = self._leading()
+        if leader is None or swap.new not in leader.unresolved:
+            return effects
+        if current is None:
+            self._led(leader.with_(over=True), now, effects)
+        elif current == swap.new:
+            self._led(leaders.won(leader, swap.new), now, effects)
+        else:
+            self._led(leaders.lost(leader, swap.new, current), now, effects)
+        return effects
+
+    def written(self, now: float) -> Effects:
+        """The log has grown by frames of this leader: they are sent while they are flushed."""
+        effects = Effects()
+        self._feed(now, effects)
+        return effects
+
+    def flushed(self, now: float) -> Effects:
+        """More of the log is durable."""
+        effects = Effects()
+        leader = self._leading()
+        if leader is not None:
+            self._led(leader, now, effects)
+        else:
+            self._hold(effects)
+        return effects
+
+    # --- following -----------------------------------------------------------------------
+
+    def _say_hello(self, epoch: Epoch, leader: Holder, effects: Effects) -> None:
+        follower = self.follower
+        if leader.seat == self.me.seat or not promises.takes(follower.promise, epoch, leader):
+            return
+        if follower.joined == epoch:
+            self._hold(effects)  # It has not heard that this copy has joined.
+            return
+        self._hello += 1
+        self._asked = self._hello
+        hello = Hello(epoch, self.me, self._hello, self.log.epochs, self.log.end)
+        effects.sends.append(Sending(leader.seat.replica, hello))
+
+    def _join(self, message: Joining, now: float, effects: Effects) -> None:
+        if message.number != self._asked:
+            return
+        self._asked = None
+        self._retain_committed()
+        joined = followers.join(self.follower, message.join, self.log)
+        if joined.verdict is Verdict.DIVERGED:
+            effects.diverged = True
+        if joined.verdict is not Verdict.TAKEN:
+            return
+        self._swear(joined.follower, effects)
+        self.leader = None
+        self._heard_at = now
+        if joined.cut_to < self.log.end:
+            effects.cut_to = joined.cut_to
+        self._hold(effects, min(joined.cut_to, self.log.durable_end))
+
+    def _append(self, message: Append, now: float, effects: Effects) -> None:
+        follower, log = self.follower, self.log
+        if (message.seat, message.epoch, message.leader) != (
+            self.me.seat,
+            follower.joined,
+            follower.promise.holder,
+        ):
+            # Of another disk or life in this place, or of a leader that is not copied yet.
+            self._say_hello(message.epoch, message.leader, effects)
+            return
+        self._heard_at = now
+        sworn = followers.told(
+            follower, message.epoch, message.leader, message.version, seated=message.seated
+        )
+        self._swear(sworn, effects)
+        known = max(0, log.end - message.position)
+        """Of its frames, those that are here: this leader's log up to here is this one."""
+        fresh = message.frames[known:]
+        if fresh and followers.may_append(
+            self.follower, message.epoch, message.leader, message.position + known, log
+        ):
+            effects.copy = fresh
+        self.follower = followers.committed(
+            self.follower, message.epoch, message.committed_end, log
+        )
+        self._hold(effects)
+
+    def _hold(self, effects: Effects, position: int | None = None) -> None:
+        """Tell the leader what is durable here.  The log ends where it was compared, or behind:
+        what is in it now has come from this leader, or was found equal."""
+        promise = self.follower.promise
+        if promise.holder is None or self.follower.joined != promise.epoch:
+            return
+        end = self.log.durable_end if position is None else position
+        held = Held(promise.epoch, promise.holder, self.me, end, promise.version)
+        effects.sends.append(Sending(promise.holder.seat.replica, held))
+
+    def _swear(self, follower: Follower, effects: Effects) -> None:
+        if follower.promise != self.follower.promise:
+            effects.promise = follower.promise
+        self.follower = follower
+
+    def _retain_committed(self) -> None:
+        """What a leadership of this life has committed stays known when it is over."""
+        self.follower = self.follower.with_(committed_end=self.committed_end)
+
+    # --- answering a planner -------------------------------------------------------------
+
+    def _told(self, number: int) -> Told:
+        """Of the disk alone: what is not durable may be gone when it is asked to lead."""
+        end = self.log.durable_end
+        answer = Answer(
+            self.me.start,
+            self.follower.promise,
+            tables.last_epoch(tables.cut(self.log.epochs, end)),
+            end,
+        )
+        leader = self._leading()
+        leads = None if leader is None else leader.epoch
+        return Told(number, self.me.seat, answer, leads)
+
+    def _reserve(self, message: Reserve, effects: Effects) -> None:
+        reserved = promises.reserved(self.follower.promise, message.epoch)
+        if reserved is not None:
+            self._retain_committed()
+            self._swear(self.follower.with_(promise=reserved, joined=None), effects)
+            self.leader = None
+        effects.sends.append(Sending(None, self._told(message.number)))
+
+    def _found(self, message: Found, effects: Effects) -> None:
+        sworn = promises.founding(self.follower.promise)
+        if sworn is not None and self.me.seat in message.record.isr and self.log.end == 0:
+            self._swear(self.follower.with_(promise=sworn), effects)
+        effects.sends.append(Sending(None, self._told(message.number)))
+
+    # --- leading -------------------------------------------------------------------------
+
+    def _leading(self) -> Leader | None:
+        leader = self.leader
+        return None if leader is None or leader.over else leader
+
+    def _enter(self, record: Record, now: float, effects: Effects) -> None:
+        """Lead the record's epoch, if this life is named and has not sworn it to anybody."""
+        if not promises.may_lead(self.follower.promise, record, self.me):
+            return
+        self._retain_committed()
+        sworn = promises.promised(
+            self.follower.promise, record.epoch, self.me, record.version, seated=True
+        )
+        self._swear(self.follower.with_(promise=sworn, joined=None), effects)
+        self._peers = {}
+        self._asked = None
+        self._entered_at = self._swap_at = now
+        self._led(Leader(self.me, record), now, effects)
+        self._feed(now, effects, all_of_them=True)
+
+    def _led(self, leader: Leader, now: float, effects: Effects) -> None:
+        """After any step of a leader: its own disk answers, and what may begin begins."""
+        self.leader = leader
+        if leader.over:
+            return
+        sworn = promises.promised(
+            self.follower.promise, leader.epoch, self.me, leader.record.version, seated=True
+        )
+        self._swear(self.follower.with_(promise=sworn), effects)
+        leader = leaders.answered(
+            leader,
+            self.me.seat,
+            start=self.me.start,
+            position=self.log.durable_end,
+            version=sworn.version,
+        )
+        if leaders.may_begin(leader):
+            leader = leaders.begun(leader, self.log.end)
+            effects.begin = True
+        told = leader.committed_end > (0 if self.leader is None else self.leader.committed_end)
+        self.leader = leader
+        if told:
+            self._feed(now, effects, all_of_them=True)
+
+    def _compare(self, message: Hello, now: float, effects: Effects) -> None:
+        leader = self._leading()
+        if leader is None or message.epoch != leader.epoch:
+            return
+        seat, log = message.me.seat, self.log
+        peer = self._peers.get(seat)
+        if peer is not None and (peer.start, peer.joined) >= (message.me.start, True):
+            return  # Late: a life says hello to a leader until it has joined, and joins once.
+        agreed = tables.common_end(log.epochs, log.end, message.table, message.end)
+        join = Join(
+            leader.epoch,
+            self.me,
+            leader.record.version,
+            seat in leader.record.isr,
+            log.epochs,
+            log.end,
+            agreed,
+            log.chain(agreed),
+        )
+        self._peers[seat] = _Peer(message.me.start, agreed, heard_at=now, moved_at=now)
+        effects.sends.append(Sending(seat.replica, Joining(message.number, join)))
+
+    def _held(self, message: Held, now: float, effects: Effects) -> None:
+        leader = self._leading()
+        peer = self._peers.get(message.me.seat)
+        if leader is None or (message.epoch, message.leader) != (leader.epoch, self.me):
+            return
+        if peer is None or peer.start != message.me.start:
+            return  # Of a life before, or after; that one has not said hello yet.
+        peer.heard_at = now
+        peer.joined = True
+        if message.position > peer.held_end:
+            peer.held_end, peer.moved_at = message.position, now
+        peer.sent_end = max(peer.sent_end, peer.held_end)
+        answered = leaders.answered(
+            leader,
+            message.me.seat,
+            start=message.me.start,
+            position=message.position,
+            version=message.version,
+        )
+        told = answered.committed_end > leader.committed_end
+        self._led(answered, now, effects)
+        self._feed(now, effects, all_of_them=told)
+
+    def _feed(self, now: float, effects: Effects, *, all_of_them: bool = False) -> None:
+        """Send frames to whoever lacks some; with `all_of_them`, a sign of life to the others."""
+        leader = self._leading()
+        if leader is None:
+            return
+        end = self.log.end
+        reached = set()
+        for seat, peer in self._peers.items():
+            if not peer.joined:
+                continue
+            reached.add(seat.replica)
+            if peer.held_end < end and now - peer.moved_at >= self._limits.resend_s:
+                peer.sent_end, peer.moved_at = peer.held_end, now
+            until = min(end, peer.sent_end + self._limits.append_frames_max)
+            if until == peer.sent_end and not all_of_them:
+                continue
+            append = Append(
+                leader.epoch,
+                self.me,
+                seat,
+                leader.record.version,
+                seat in leader.record.isr,
+                peer.sent_end,
+                leader.committed_end,
+            )
+            effects.sends.append(Sending(seat.replica, append, until))
+            peer.sent_end = until
+        if all_of_them:
+            beacon = Beacon(leader.epoch, self.me)
+            others = (one for one in self._others if one not in reached)
+            effects.sends += [Sending(one, beacon) for one in others]
+
+    def _change(self, leader: Leader, now: float, effects: Effects) -> None:
+        """Settle the swap that is under way, or see whether the ISR should be another one."""
+        attempts: list[Callable[[Leader], Leader]] = []
+        if leader.unresolved:
+            if now - self._swap_at < self._limits.swap_s:
+                return
+            self._swap_at = now
+            if not self._swap_asked:
+                self._swap_asked = effects.read = True
+                return
+            attempts.append(leaders.forcing)  # Once: it is sent again as it is.
+        else:
+            attempts += [partial(leaders.dropping, seat=one) for one in self._silent(leader, now)]
+            attempts += [partial(leaders.adding, seat=one) for one in self._caught_up(leader, now)]
+        for attempt in attempts:
+            try:
+                changed = attempt(leader)
+            except NotAllowed:
+                continue
+            self._swap_at, self._swap_asked = now, False
+            new = changed.unresolved[-1]
+            effects.swap = Swap(leader.record, new)
+            self._led(leader if new in leader.unresolved else changed, now, effects)
+            return
+
+    def _silent(self, leader: Leader, now: float) -> list[Seat]:
+        since = now - self._limits.silence_s
+        found = []
+        for seat in leader.record.isr:
+            peer = self._peers.get(seat)
+            heard_at = self._entered_at if peer is None else peer.heard_at
+            if seat != self.me.seat and max(heard_at, self._entered_at) < since:
+                found.append(seat)
+        return found
+
+    def _caught_up(self, leader: Leader, now: float) -> list[Seat]:
+        since = now - self._limits.silence_s
+        return [
+            seat
+            for seat, peer in self._peers.items()
+            if seat not in leader.record.isr
+            and peer.joined
+            and peer.heard_at >= since
+            and self.log.end - peer.held_end <= self._limits.lag_frames_max
+        ]

@@ -1,0 +1,94 @@
+"""What may go wrong in a run, drawn from its seed: most runs have a few faults, none has all.
+
+Many faults at once hide each other; a run with few of them goes far (Groce et al., "Swarm
+Testing", ISSTA 2012).
+"""
+
+import random
+
+import msgspec
+
+SHAPES = ((3, 2), (3, 2), (3, 2), (3, 2), (2, 1), (2, 2), (3, 3), (3, 1))
+"""(replicas, min_isr)."""
+
+
+class Chaos(msgspec.Struct, frozen=True, kw_only=True):
+    """One run's configuration."""
+
+    replicas: int = 3
+    min_isr: int = 2
+    clients: int = 2
+    until_s: float = 3.0
+    """When everything heals."""
+    delay_s: float = 0.002
+    """Longest delay of most messages."""
+    slow: float = 0.0
+    """How many messages take up to a second: they overtake and are overtaken."""
+    loss: float = 0.0
+    twice: float = 0.0
+    flush_s: float = 0.002
+    """Longest flush."""
+    faults: tuple[str, ...] = ()
+    """Kinds of what happens now and then."""
+    every_s: float = 0.3
+    """How often one of them happens, on average."""
+    crash_in_effects: float = 0.0
+    """How often a process ends between two steps of one effect."""
+    api_loss: float = 0.0
+    """How many requests to the API server, and how many answers, are lost."""
+    stale_watch: float = 0.0
+    """How often an old record is told to somebody who watches."""
+    restless: float = 0.0
+    """How often the operator replaces a leader that is well."""
+    skew: bool = False
+    """Clocks run at different rates, and wall clocks jump."""
+
+
+FAULTS = (
+    "kill",
+    "power cut",
+    "power cut of all",
+    "pause",
+    "one way",
+    "isolated",
+    "bridge",
+    "no api",
+    "no operator",
+    "wiped",
+    "rolled back",
+    "slow disk",
+)
+
+
+def drawn(seed: int) -> Chaos:
+    """The configuration of a seed."""
+    rng = random.Random(seed)
+    replicas, min_isr = rng.choice(SHAPES)
+
+    def sometimes(most: float) -> float:
+        return rng.uniform(0, most) if rng.random() < 0.4 else 0.0
+
+    faults = tuple(one for one in FAULTS if rng.random() < 0.35)
+    if min_isr < 2 or replicas == min_isr:
+        # Nothing may be lost; or what is lost blocks the shard until a person says so.
+        faults = tuple(one for one in faults if one != "wiped")
+    if min_isr * 2 <= replicas:
+        faults = tuple(one for one in faults if one != "rolled back")
+    return Chaos(
+        replicas=replicas,
+        min_isr=min_isr,
+        clients=rng.randint(1, 3),
+        until_s=rng.uniform(1.5, 4.0),
+        delay_s=rng.choice((0.001, 0.005, 0.05)),
+        slow=sometimes(0.1),
+        loss=sometimes(0.2),
+        twice=sometimes(0.2),
+        flush_s=rng.choice((0.001, 0.01, 0.1)),
+        faults=faults,
+        every_s=rng.uniform(0.1, 0.8),
+        crash_in_effects=sometimes(0.02),
+        api_loss=sometimes(0.4),
+        stale_watch=sometimes(0.5),
+        restless=sometimes(0.3),
+        skew=rng.random() < 0.3,
+    )

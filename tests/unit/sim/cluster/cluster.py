@@ -1,0 +1,478 @@
+"""A whole shard: replicas, the API server, the operator and clients, on one thread in virtual time.
+
+Everything that happens is an event of one queue; all chance comes from one seed, so a seed is a
+run.  The replicas run the machine that production runs, on the real log, on simulated disks.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+
+import msgspec
+from tests.unit.sim.cluster.actors import Client, SkewedClock
+from tests.unit.sim.cluster.chaos import Chaos, drawn
+from tests.unit.sim.cluster.checker import NOT_HEALED, Checker, Violated
+from tests.unit.sim.cluster.node import CLUSTER, Crashed, Node, Reply, Request
+from tests.unit.sim.cluster.state import Add, Done
+
+from ultraengine.log.frame import Frame
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import ShardId
+from ultraengine.replication.effects import Effects, Swap
+from ultraengine.replication.messages import Found, Lead, Told
+from ultraengine.replication.planner import Planner, PlannerEffects, PlannerLimits
+from ultraengine.replication.record import Record, bootstrap, elected
+from ultraengine.testing.sim_disk import SimDisk
+
+API, OPERATOR = -1, -2
+"""Addresses beside the replicas' numbers."""
+TICK_S = 0.05
+HEALING_S = 10.0
+"""So long after everything heals, at most, all clients are answered and all copies are equal."""
+SETTLED_S = 0.5
+"""How long clients go on then."""
+COMMANDS_MAX = 60
+PLANNER_LIMITS = PlannerLimits(round_s=0.1, answers_s=0.15, silence_s=0.3)
+
+
+def swap_lands(api: Record, expected: Record) -> bool:
+    """Compare-and-swap: only onto the very record that it was computed from."""
+    return api == expected
+
+
+class Cluster:
+    """One run."""
+
+    def __init__(self, seed: int, chaos: Chaos | None = None) -> None:
+        self.seed = seed
+        self.chaos = drawn(seed) if chaos is None else chaos
+        self.rng = random.Random(seed * 2 + 1)
+        self.now = 0.0
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.count = 0
+        self.steps = 0
+        self.checker = Checker()
+        self.trace: list[str] = []
+        self.healed = False
+        self.blocked: set[tuple[int, int]] = set()
+        self.paused: dict[int, float] = {}
+        self.slow_disk: dict[int, float] = {}
+        self.wiped = 0
+        self.rolled_back = 0
+        self.operator_away = False
+        n = self.chaos.replicas
+        self.clocks = [self._clock() for _ in range(n)]
+        self.disks = [SimDisk(seed * 31 + number) for number in range(n)]
+        self.nodes: list[Node | None] = [None] * n
+        for number in range(n):
+            self.nodes[number] = self._started(number)
+        seats = [node.seat for node in self.running()]
+        self.api = bootstrap(
+            CLUSTER, ShardId(0), self.running()[0].machine.me, seats, self.chaos.min_isr
+        )
+        for node in self.running():
+            node.receive(OPERATOR, Found(0, self.api))
+        self.landed = [self.api]
+        self.era = 0
+        """Of the API server's content; a request of an earlier one does not land any more."""
+        self.planner = self._planner()
+        self.clients = [Client(number) for number in range(self.chaos.clients)]
+
+    # --- the queue -----------------------------------------------------------------------
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        """Let something happen later."""
+        self.count += 1
+        heapq.heappush(self.events, (self.now + seconds, self.count, action))
+
+    def run(self) -> None:
+        """All of it.  Raises `Violated`, and whatever the code that runs here raises."""
+        rng = self.rng
+        for number in range(self.chaos.replicas):
+            self.at(rng.uniform(0, TICK_S), lambda number=number: self._tick(number))  # type: ignore[misc]
+        self.at(rng.uniform(0, TICK_S), self._tick_operator)
+        for client in self.clients:
+            self.at(rng.uniform(0, 0.3), lambda client=client: self._next(client))  # type: ignore[misc]
+        if self.chaos.faults:
+            self.at(rng.expovariate(1 / self.chaos.every_s), self._fault)
+        if self.chaos.stale_watch:
+            self.at(0.1, self._watch)
+        self.at(self.chaos.until_s, self._heal)
+        end = self.chaos.until_s + HEALING_S
+        while self.events:
+            self.now, _, action = heapq.heappop(self.events)
+            if self.now > end:
+                raise Violated(f"{NOT_HEALED}: {self._unhealed()}")
+            action()
+            self.steps += 1
+            if self.healed and self.steps % 8 == 0 and not self._unhealed():
+                break
+        for node in self.running():
+            self.checker.all_is_there(node)
+
+    def running(self) -> list[Node]:
+        """Processes that live."""
+        return [node for node in self.nodes if node is not None]
+
+    def time(self) -> float:
+        """Virtual seconds since the run began."""
+        return self.now
+
+    def note(self, what: str) -> None:
+        """For whoever reads a failing seed."""
+        self.trace.append(f"{self.now:.4f} {what}")
+
+    # --- processes -----------------------------------------------------------------------
+
+    def _clock(self) -> SkewedClock:
+        if not self.chaos.skew:
+            return SkewedClock(self.time, 1.0, 0.0)
+        return SkewedClock(self.time, self.rng.uniform(0.9, 1.1), self.rng.uniform(-10, 10))
+
+    def _started(self, number: int) -> Node:
+        self.count += 1
+        disk, seed = self.disks[number], self.seed * 1009 + self.count
+        return Node(number, self.chaos.replicas, disk, self.clocks[number], self, seed)
+
+    def stop(self, number: int, how: str) -> None:
+        """End a process, by a kill or with the power of its machine."""
+        if self.nodes[number] is None:
+            return
+        self.note(f"{how} of {number}")
+        self.nodes[number] = None
+        disk = self.disks[number]
+        self.disks[number] = disk.power_cut() if how == "power cut" else disk.kill()
+        self.at(self.rng.choice((0.01, 0.1, 0.5)), lambda: self._start(number))
+
+    def _start(self, number: int) -> None:
+        if self.nodes[number] is None:
+            self.note(f"start of {number}")
+            self.nodes[number] = self._started(number)
+
+    def guarded(self, number: int, node: Node, action: Callable[[], None]) -> None:
+        """Let a process do something, now or when its pause ends; it may end within."""
+        if self.nodes[number] is not node:
+            return
+        until = self.paused.get(number, 0.0)
+        if until > self.now:
+            self.at(until - self.now, lambda: self.guarded(number, node, action))
+            return
+        try:
+            action()
+        except Crashed:
+            self.stop(number, self.rng.choice(("kill", "power cut")))
+
+    def _tick(self, number: int) -> None:
+        node = self.nodes[number]
+        if node is not None:
+            self.guarded(number, node, node.tick)
+        self.at(TICK_S, lambda: self._tick(number))
+
+    # --- what a process sees of the world (`node.Outside`) -------------------------------
+
+    def soon(self, node: Node, seconds: float, action: Callable[[], None]) -> None:
+        self.at(seconds, lambda: self.guarded(node.number, node, action))
+
+    def crash_point(self, node: Node) -> None:
+        often = self.chaos.crash_in_effects
+        if often and self.now > 0 and not self.healed and self.rng.random() < often:
+            raise Crashed
+
+    def flush_s(self, node: Node) -> float:
+        slow = self.slow_disk.get(node.number, 0.0)
+        return self.rng.uniform(0, slow if slow and not self.healed else self.chaos.flush_s)
+
+    def began(self, node: Node, epoch: int, position: int) -> None:
+        self.note(f"{node.number} begins epoch {epoch} at {position}")
+        self.checker.began(node, epoch, position)
+
+    def executed(self, node: Node, frame: Frame) -> None:
+        self.checker.executed(node, frame)
+
+    def acknowledged(self, node: Node, frame: Frame, add: Add, done: Done) -> None:
+        leader = node.machine.leader
+        assert leader is not None
+        members = [
+            other
+            for other in self.running()
+            if other is not node and other.seat in leader.record.isr
+        ]
+        self.checker.acknowledge(node, frame, members)
+
+    def reply(self, source: int, client: int, reply: Reply) -> None:
+        if not self._is_lost(self.chaos.loss):
+            self.at(self._delay(), lambda: self._answered(self.clients[client], reply))
+
+    # --- the network ---------------------------------------------------------------------
+
+    def _delay(self) -> float:
+        rng, chaos = self.rng, self.chaos
+        if not self.healed and chaos.slow and rng.random() < chaos.slow:
+            return rng.uniform(0, 1.0)
+        return rng.uniform(0, 0.002 if self.healed else chaos.delay_s)
+
+    def _is_lost(self, often: float) -> bool:
+        return not self.healed and often > 0 and self.rng.random() < often
+
+    def send(self, source: int, to: int | None, message: object) -> None:
+        if to is None or self._is_lost(self.chaos.loss):
+            return
+        copies = 2 if self._is_lost(self.chaos.twice) else 1
+        for _ in range(copies):
+            self.at(self._delay(), lambda: self._deliver(source, to, message))
+
+    def _deliver(self, source: int, to: int, message: object) -> None:
+        if (source, to) in self.blocked:
+            return
+        if to == OPERATOR:
+            if isinstance(message, Told) and not self.operator_away:
+                self.planner.told(message)
+            return
+        node = self.nodes[to]
+        if node is not None:
+            self.guarded(to, node, lambda: node.receive(source, message))
+
+    # --- the API server ------------------------------------------------------------------
+
+    def ask_api(self, source: int, effects: Effects | PlannerEffects) -> None:
+        """A quorum read, or a swap; the request or its answer may be lost."""
+        if effects.read:
+            self._to_api(source, lambda: self._read(source))
+        if effects.swap is not None:
+            swap, era = effects.swap, self.era
+            self._to_api(source, lambda: self._swap(source, swap, era))
+
+    def _to_api(self, source: int, action: Callable[[], None]) -> None:
+        if (source, API) not in self.blocked and not self._is_lost(self.chaos.api_loss):
+            self.at(self._delay(), action)
+
+    def _from_api(self, source: int, life: object, action: Callable[[object], None]) -> None:
+        if (API, source) in self.blocked or self._is_lost(self.chaos.api_loss):
+            return
+        self.at(self._delay(), lambda: action(life))
+
+    def _asker(self, source: int) -> object:
+        return self.planner if source == OPERATOR else self.nodes[source]
+
+    def _read(self, source: int) -> None:
+        record = self.api
+        self._from_api(
+            source, self._asker(source), lambda life: self._was_read(source, life, record)
+        )
+
+    def _was_read(self, source: int, life: object, record: Record) -> None:
+        if isinstance(life, Node):
+            self.guarded(
+                source,
+                life,
+                lambda: life.do(life.machine.record_read(record, life.clock.monotonic())),
+            )
+        elif life is self.planner and not self.operator_away:
+            self._planned(self.planner.record_read(record, self.now))
+
+    def _swap(self, source: int, swap: Swap, era: int) -> None:
+        if era == self.era and swap_lands(self.api, swap.expected):
+            self.note(f"{source} swaps in {_short(swap.new)}")
+            self.api = swap.new
+            self.landed.append(swap.new)
+        current = self.api
+        self._from_api(
+            source, self._asker(source), lambda life: self._swapped(source, life, swap, current)
+        )
+
+    def _swapped(self, source: int, life: object, swap: Swap, current: Record) -> None:
+        if isinstance(life, Node):
+            self.guarded(
+                source,
+                life,
+                lambda: life.do(life.machine.swap_answered(swap, current, life.clock.monotonic())),
+            )
+        elif life is self.planner and not self.operator_away:
+            self._planned(self.planner.swap_answered(swap, current))
+
+    def _watch(self) -> None:
+        """Somebody who watches hears of a record that was in force, now or long ago."""
+        if self._is_lost(self.chaos.stale_watch):
+            number = self.rng.randrange(self.chaos.replicas)
+            self._deliver(API, number, Lead(self.rng.choice(self.landed)))
+        self.at(0.1, self._watch)
+
+    # --- the operator --------------------------------------------------------------------
+
+    def _planner(self) -> Planner:
+        return Planner(CLUSTER, self.chaos.replicas, PLANNER_LIMITS, self.now)
+
+    def _tick_operator(self) -> None:
+        if not self.operator_away:
+            self._planned(self.planner.tick(self.now))
+            if self._is_lost(self.chaos.restless * TICK_S):
+                self._replace()
+        self.at(TICK_S, self._tick_operator)
+
+    def _replace(self) -> None:
+        """A switchover, or a mistake: whom the record names leads no more."""
+        record = self.api
+        seat = self.rng.choice(record.isr)
+        node = next((one for one in self.running() if one.seat == seat), None)
+        if node is not None:
+            self.note(f"the operator wants {seat.replica}")
+            new = elected(record, node.machine.me, record.isr)
+            self.ask_api(OPERATOR, PlannerEffects(swap=Swap(record, new)))
+
+    def _planned(self, effects: PlannerEffects) -> None:
+        if effects.ask is not None:
+            for number in range(self.chaos.replicas):
+                self.send(OPERATOR, number, effects.ask)
+        if effects.lead is not None:
+            self.send(OPERATOR, int(effects.lead.record.holder.seat.replica), effects.lead)
+        self.ask_api(OPERATOR, Effects(read=effects.read, swap=effects.swap))
+
+    # --- clients -------------------------------------------------------------------------
+
+    def _next(self, client: Client) -> None:
+        """The next command, if there is still something to do."""
+        if client.count >= COMMANDS_MAX or self.now > self.chaos.until_s + SETTLED_S:
+            return
+        client.count += 1
+        key = self.rng.choice(("a", "b"))
+        client.add = Add(f"{client.number}-{client.count}", key, self.rng.randint(1, 9))
+        client.asked_end = self.checker.answered_end
+        self._ask(client, client.add)
+
+    def _ask(self, client: Client, add: Add) -> None:
+        if client.add is not add:
+            return
+        number = client.attempt % self.chaos.replicas
+        if not self._is_lost(self.chaos.loss):
+            request = Request(client.number, add)
+            self.at(self._delay(), lambda: self._deliver(-3, number, request))
+        self.at(0.15, lambda: self._again(client, add))
+
+    def _again(self, client: Client, add: Add) -> None:
+        """No answer: the outcome is unknown, and the same id is sent again, elsewhere."""
+        if client.add is add:
+            client.attempt += 1
+            self._ask(client, add)
+
+    def _answered(self, client: Client, reply: Reply) -> None:
+        add = client.add
+        if add is None or add.id != reply.id or reply.done is None:
+            return
+        self.checker.answer(add, reply.done, client.asked_end)
+        client.add = None
+        self.at(self.rng.uniform(0, 0.1), lambda: self._next(client))
+
+    # --- faults --------------------------------------------------------------------------
+
+    def _fault(self) -> None:
+        if self.healed:
+            return
+        kind = self.rng.choice(self.chaos.faults)
+        number = self.rng.randrange(self.chaos.replicas)
+        self.note(kind)
+        self._do(kind, number)
+        self.at(self.rng.expovariate(1 / self.chaos.every_s), self._fault)
+
+    def _do(self, kind: str, number: int) -> None:
+        rng, everybody = self.rng, range(self.chaos.replicas)
+        match kind:
+            case "kill" | "power cut":
+                self.stop(number, kind)
+            case "power cut of all":
+                for one in everybody:
+                    self.stop(one, "power cut")
+            case "pause":
+                self.paused[number] = self.now + rng.uniform(0.05, 1.0)
+            case "one way":
+                self._block({(number, rng.choice((*everybody, OPERATOR, API)))})
+            case "isolated":
+                self._block({(number, one) for one in (*everybody, OPERATOR, API)})
+            case "bridge":
+                others = [one for one in everybody if one != number]
+                self._block({(one, other) for one in others for other in others})
+            case "no api":
+                self._block({(one, API) for one in (*everybody, OPERATOR)})
+            case "no operator":
+                self.operator_away = True
+                self.at(rng.uniform(0.2, 1.0), self._operator_is_back)
+            case "wiped":
+                self._wipe(number)
+            case "rolled back":
+                self._roll_back()
+            case "slow disk":
+                self.slow_disk[number] = rng.choice((0.0, 0.3))
+            case _:
+                raise InvariantBroken("a fault has a name", kind=kind)
+
+    def _block(self, pairs: set[tuple[int, int]]) -> None:
+        """Nothing passes from one to the other, for a while; often nothing comes back either."""
+        if self.rng.random() < 0.6:
+            pairs = pairs | {(to, source) for source, to in pairs}
+        fresh = pairs - self.blocked
+        self.blocked |= fresh
+        self.at(self.rng.uniform(0.1, 1.5), lambda: self.blocked.difference_update(fresh))
+
+    def _operator_is_back(self) -> None:
+        """Another process: it knows nothing."""
+        if self.operator_away:
+            self.operator_away = False
+            self.planner = self._planner()
+
+    def _wipe(self, number: int) -> None:
+        """A disk is lost.  No more than `min_isr` - 1 of them: that is what is promised."""
+        if self.wiped >= self.chaos.min_isr - 1:
+            return
+        self.wiped += 1
+        self.stop(number, "kill")
+        self.count += 1
+        self.disks[number] = SimDisk(self.seed * 37 + self.count)
+
+    def _roll_back(self) -> None:
+        """The API server's content goes back, and nothing that was on its way to it arrives."""
+        earlier = [one for one in self.landed if one.order < self.api.order]
+        if self.rolled_back >= 1 or not earlier:
+            return
+        self.rolled_back += 1
+        self.era += 1
+        self.api = self.rng.choice(earlier)
+        self.note(f"back to {_short(self.api)}")
+
+    # --- the end -------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        self.note("everything heals")
+        self.healed = True
+        self.blocked.clear()
+        self.paused.clear()
+        self._operator_is_back()
+        for number in range(self.chaos.replicas):
+            self._start(number)
+
+    def _unhealed(self) -> str:
+        """What is still missing to a healthy shard; empty when nothing is."""
+        if any(client.add is not None for client in self.clients) or self.now < (
+            self.chaos.until_s + SETTLED_S
+        ):
+            return "a client waits"
+        nodes = self.running()
+        if len({node.state.position for node in nodes}) > 1 or len(nodes) < self.chaos.replicas:
+            return f"copies at {[node.state.position for node in nodes]}"
+        if len(self.api.isr) < self.chaos.replicas:
+            return f"in sync: {_short(self.api)}"
+        return ""
+
+
+def _short(record: Record) -> str:
+    isr = [int(one.replica) for one in record.isr]
+    return f"({record.epoch}, {record.version}) {record.holder.seat.replica} of {isr}"
+
+
+def run(seed: int, chaos: Chaos | None = None) -> Cluster:
+    """One seed, whole."""
+    cluster = Cluster(seed, chaos)
+    cluster.run()
+    return cluster
+
+
+PLAIN = msgspec.structs.replace(Chaos(), until_s=1.0)
+"""Nothing goes wrong."""

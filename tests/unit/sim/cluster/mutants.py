@@ -1,0 +1,205 @@
+"""Clauses of the protocol, each switched off by a patch that only tests know, and a seed whose run
+goes wrong then.
+
+`tests/unit/replication/mutants.py` does the same for the explorer, and lends its patches.  Here
+are also the clauses that only the machine and its driver can break: what is synced before what,
+and what a late message may do.  Clauses that no seed has shown are the explorer's alone.
+`make sim ARGS=--mutants` prints the first seed of each; `docs/protocol.md` has the table.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from tests.unit.replication import mutants as clauses
+from tests.unit.sim.cluster import cluster as clusters
+from tests.unit.sim.cluster import node as nodes
+from tests.unit.sim.cluster.checker import NOT_HEALED, Violated
+from tests.unit.sim.cluster.node import DivergedReplica, Node, View
+from tests.unit.sim.cluster.state import Diverged
+
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.replication import epochs, follower, leader, promise, promotion
+from ultraengine.replication.effects import Effects, Sending
+from ultraengine.replication.messages import Found, Held, Joining, Lead
+from ultraengine.replication.planner import Planner
+from ultraengine.replication.promotion import Refused
+from ultraengine.replication.record import DiskId, Record
+from ultraengine.replication.replica import Replica
+from ultraengine.replication.stored import Stored
+
+Patch = tuple[Any, str, Callable[..., Any]]
+SEEDS_MAX = 1000
+
+
+class Mutant(NamedTuple):
+    """One clause switched off."""
+
+    clause: str
+    patches: tuple[Patch, ...]
+    seed: int
+    """One that shows it."""
+    heals: bool = True
+    """Whether only a broken promise counts: without this clause a shard that does not heal is what
+    is expected."""
+
+
+def never_sworn(node: Node, stored: Stored) -> None:
+    """The promise is answered and never written; the start counter is."""
+    kept = nodes.read_stored(node.disk).promise
+    STORE(node, msgspec.structs.replace(stored, promise=kept))
+
+
+def counts_unsynced(view: View) -> int:
+    return view.end
+
+
+def pushed_early(cluster: Any, source: int, effects: Any) -> None:
+    """The operator tells a holder of its record before the swap is known to be won."""
+    if isinstance(effects, Effects) and source == clusters.OPERATOR and effects.swap is not None:
+        to = int(effects.swap.new.holder.seat.replica)
+        cluster.send(source, to, Lead(effects.swap.new))
+    ASK_API(cluster, source, effects)
+
+
+def one_disk_for_all(_raw: bytes) -> DiskId:
+    return DiskId(b"")
+
+
+def keeps_what_is_committed(machine: Replica, record: Any, now: float, effects: Effects) -> None:
+    """The tail that is not known committed is cut when an epoch is entered."""
+    before = machine.leader
+    ENTER(machine, record, now, effects)
+    if machine.leader is not before and machine.committed_end < machine.log.end:
+        effects.cut_to = machine.committed_end
+
+
+def shows_the_tail(machine: Replica) -> int:
+    one = machine.leader
+    begin = 0 if one is None or one.over else one.begin or 0
+    return max(COMMITTED(machine), begin)
+
+
+def serves_at_once(machine: Replica) -> bool:
+    return (
+        machine.leader is not None and not machine.leader.over and machine.leader.begin is not None
+    )
+
+
+def held_as_it_is(machine: Replica, effects: Effects, position: int | None = None) -> None:
+    """The whole log is counted at the join, whatever of it was compared."""
+    HOLD(machine, effects, None if position is None else machine.log.end)
+
+
+def cuts_nothing(machine: Replica, message: Joining, now: float, effects: Effects) -> None:
+    JOIN(machine, message, now, effects)
+    effects.cut_to = None
+
+
+def any_hello_is_answered(machine: Replica, message: Joining, now: float, effects: Effects) -> None:
+    machine._asked = message.number
+    JOIN(machine, message, now, effects)
+
+
+def same_start(stored: Stored) -> Stored:
+    return msgspec.structs.replace(stored, start=max(1, stored.start))
+
+
+def never_founded(machine: Replica, message: Found, effects: Effects) -> None:
+    effects.sends.append(Sending(None, machine._told(message.number)))
+
+
+def never_split(_planner: Planner, _record: Any) -> bool:
+    return False
+
+
+def any_life_answers(machine: Replica, message: Held, now: float, effects: Effects) -> None:
+    """An answer to another leadership counts for this one."""
+    if machine.leader is not None:
+        message = msgspec.structs.replace(message, epoch=machine.leader.epoch, leader=machine.me)
+    HELD(machine, message, now, effects)
+
+
+def anybody_who_answers(last: Record, answers: Any, **more: Any) -> Any:
+    return OFF.anybody(last, answers, **more) if answers else Refused.TOO_FEW
+
+
+STORE, ENTER, JOIN, HOLD = Node._store, Replica._enter, Replica._join, Replica._hold
+HELD, ASK_API = Replica._held, clusters.Cluster.ask_api
+COMMITTED: Callable[[Replica], int] = Replica.committed_end.fget  # type: ignore[attr-defined]
+OFF = clauses
+MUTANTS = [
+    Mutant("1 an epoch is entered once",
+           ((promotion, "elected", OFF.same_epoch), (leader, "may_begin", OFF.begins_alone)), 86),
+    Mutant("2 a promise is synced before it is answered", ((Node, "_store", never_sworn),), 0),
+    Mutant("2 pushed after it was won",
+           ((clusters.Cluster, "ask_api", pushed_early), (leader, "may_begin", OFF.begins_alone)),
+           35),
+    Mutant("2 enough have sworn", ((leader, "may_begin", OFF.begins_alone),), 132),
+    Mutant("3 what is synced counts, not what is written",
+           ((View, "durable_end", property(counts_unsynced)),), 763),  # type: ignore[arg-type]
+    Mutant("3 all in sync, not most", ((leader, "advanced", OFF.majority),), 0),
+    Mutant("4 whoever leaves is waited for", ((leader, "wait_set", OFF.newest_only),), 5),
+    Mutant("5 a seat is a disk", ((nodes, "DiskId", one_disk_for_all),), 146),
+    Mutant("5 the first disks swear to be it", ((Replica, "_found", never_founded),), 49,
+           heals=False),
+    Mutant("6 drawn from the ISR", ((promotion, "plan_failover", anybody_who_answers),), 20),
+    Mutant("7 a life leads once",
+           ((promise, "may_lead", OFF.leads_again), (nodes, "next_life", same_start)), 2),
+    Mutant("7 the tail is adopted", ((Replica, "_enter", keeps_what_is_committed),), 0),
+    Mutant("7 the tail is not shown early",
+           ((Replica, "committed_end", property(shows_the_tail)),), 6),  # type: ignore[arg-type]
+    Mutant("7 served after the epoch-start frame",
+           ((Replica, "serves", property(serves_at_once)),), 0),  # type: ignore[arg-type]
+    Mutant("8 counted from where compared",
+           ((Replica, "_hold", held_as_it_is), (Replica, "_join", cuts_nothing)), 69),
+    Mutant("8 the rest is cut",
+           ((follower, "common_end", OFF.never_cuts), (epochs, "common_end", OFF.never_cuts)), 69),
+    Mutant("8 a hello is answered once", ((Replica, "_join", any_hello_is_answered),), 14),
+    Mutant("8 answers of this leadership alone", ((Replica, "_held", any_life_answers),), 250,
+           heals=False),
+    Mutant("11 the newest history leads", ((promotion, "best_of", OFF.worst_of),), 57),
+    Mutant("11 two candidates of one epoch are noticed", ((Planner, "_split", never_split),), 534,
+           heals=False),
+]  # fmt: skip
+
+
+class Patched:
+    """A clause is off inside."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._patches = mutant.patches
+        self._saved: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> None:
+        for place, name, broken in self._patches:
+            self._saved.append((place, name, place.__dict__[name]))
+            setattr(place, name, broken)
+
+    def __exit__(self, *_: object) -> None:
+        for place, name, whole in reversed(self._saved):
+            setattr(place, name, whole)
+
+
+def violation(seed: int) -> str:
+    """What goes wrong in a run; empty when nothing does."""
+    try:
+        clusters.run(seed)
+    except (Violated, Diverged, DivergedReplica, InvariantBroken) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def found(mutant: Mutant, seed: int) -> str:
+    """What a seed shows of a clause that is off; empty when nothing that counts."""
+    with Patched(mutant):
+        wrong = violation(seed)
+    return "" if mutant.heals and NOT_HEALED in wrong else wrong
+
+
+def find(mutant: Mutant, first: int = 0, end: int = SEEDS_MAX) -> tuple[int, str]:
+    """The first seed that shows it, and how; (-1, "") without one."""
+    for seed in range(first, end):
+        if wrong := found(mutant, seed):
+            return seed, wrong
+    return -1, ""

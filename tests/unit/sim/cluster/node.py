@@ -1,0 +1,358 @@
+"""A replica's process: the machine that production runs, the real log, and a driver in between.
+
+The driver does what `Effects` say, in their order, and may end between any two of them.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+from tests.unit.sim.cluster.state import ADDS, EPOCH_START, Add, Done, State
+
+from ultraengine.log.driver import Log, LogOptions, Written
+from ultraengine.log.frame import Frame, FrameDraft, FrameKind
+from ultraengine.log.mending import truncate
+from ultraengine.log.space import write_file
+from ultraengine.log.survey import read_all
+from ultraengine.model.ids import NO_CHAIN, ConfigVersion, Epoch, Instant, ShardId
+from ultraengine.model.limits import Limits
+from ultraengine.replication import epochs as tables
+from ultraengine.replication.effects import Effects, ReplicaLimits
+from ultraengine.replication.epochs import EpochStart, EpochTable
+from ultraengine.replication.messages import Append
+from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
+from ultraengine.replication.replica import Replica
+from ultraengine.replication.stored import (
+    STORED_PATH,
+    STORED_TEMPORARY,
+    Stored,
+    decode_stored,
+    encode_stored,
+)
+from ultraengine.testing.sim_clock import SimClock, SimRandom, SimSecrets
+from ultraengine.testing.sim_disk import SimDisk
+
+LIMITS = Limits(
+    segment_bytes=12 * 1024, frame_bytes_max=4 * 1024, reserve_bytes=0, segments_prepared=0
+)
+CLUSTER = b"simulated-engine"
+REPLICA_LIMITS = ReplicaLimits(silence_s=0.4, resend_s=0.1, swap_s=0.3, read_s=0.2)
+
+
+class Crashed(Exception):
+    """The process ends here."""
+
+
+class DivergedReplica(Exception):
+    """The replica has stopped and called a person."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A client's command."""
+
+    client: int
+    add: Add
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Its answer; None: this replica does not serve."""
+
+    id: str
+    done: Done | None
+
+
+class Outside(Protocol):
+    """What a process sees of the world."""
+
+    def send(self, source: int, to: int | None, message: object) -> None: ...
+    def reply(self, source: int, client: int, reply: Reply) -> None: ...
+    def ask_api(self, source: int, effects: Effects) -> None: ...
+    def soon(self, node: "Node", seconds: float, action: Callable[[], None]) -> None: ...
+    def crash_point(self, node: "Node") -> None: ...
+    def began(self, node: "Node", epoch: int, position: int) -> None: ...
+    def executed(self, node: "Node", frame: Frame) -> None: ...
+    def acknowledged(self, node: "Node", frame: Frame, add: Add, done: Done) -> None: ...
+    def flush_s(self, node: "Node") -> float: ...
+
+
+def read_stored(disk: SimDisk) -> Stored:
+    """What the disk has; nothing on a new one."""
+    try:
+        return decode_stored(read_all(disk, STORED_PATH))
+    except FileNotFoundError:
+        return Stored()
+
+
+def next_life(stored: Stored) -> Stored:
+    """With the start counter of the life that begins (clause 7)."""
+    return msgspec.structs.replace(stored, start=stored.start + 1)
+
+
+class View:
+    """The log, as the protocol asks it."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.end = int(log.recovered.end_sequence)
+        self.tip: bytes = log.recovered.chain
+        table: EpochTable = ()
+        for frame in log.reader().frames(0):
+            table = self._longer(table, frame)
+        self.epochs = table
+
+    @staticmethod
+    def _longer(table: EpochTable, frame: Frame) -> EpochTable:
+        start = EpochStart(frame.header.epoch, int(frame.header.sequence))
+        return tables.extended(table, [start])
+
+    @property
+    def durable_end(self) -> int:
+        return int(self.log.durable.durable_end)
+
+    def chain(self, position: int) -> bytes:
+        if position == self.end:
+            return self.tip
+        if position == 0:
+            return NO_CHAIN
+        (frame,) = self.log.reader().frames(position, position + 1, unsynced=True)
+        return frame.header.chain
+
+    def grown(self, epoch: int, written: Written) -> None:
+        """Frames of this epoch have been written."""
+        self.epochs = tables.extended(self.epochs, [EpochStart(Epoch(epoch), self.end)])
+        self.end, self.tip = int(written.end_sequence), written.chain
+
+    def copied(self, frames: tuple[Frame, ...], written: Written) -> None:
+        """A leader's frames have been written."""
+        for frame in frames:
+            self.epochs = self._longer(self.epochs, frame)
+        self.end, self.tip = int(written.end_sequence), written.chain
+
+
+class Node:
+    """One life of one replica's process."""
+
+    def __init__(
+        self,
+        number: int,
+        replicas: int,
+        disk: SimDisk,
+        clock: SimClock,
+        outside: Outside,
+        seed: int,
+    ) -> None:
+        self.number = number
+        self.disk = disk
+        self.clock = clock
+        self.outside = outside
+        self.seed = seed
+        self.alive = True
+        stored = read_stored(disk)
+        stored = next_life(stored)
+        self.start = stored.start
+        self._store(stored)
+        self.view = View(self._open(stored.promise.epoch))
+        self._recorded_end = int(self.view.log.recovered.recorded_end)
+        self._offset = int(self.view.log.recovered.end_offset)
+        self._time = int(self.view.log.recovered.last_time)
+        seat = Seat(ReplicaId(number), DiskId(self.view.log.identity.disk_uuid))
+        self.machine = Replica(
+            Holder(seat, self.start),
+            stored.promise,
+            self.view,
+            [ReplicaId(n) for n in range(replicas) if n != number],
+            REPLICA_LIMITS,
+            clock.monotonic(),
+        )
+        self.state = State()
+        self.waiting: list[Request] = []
+        self.in_flight: dict[str, set[int]] = {}
+        self._flushing = False
+        self._forming = False
+
+    @property
+    def seat(self) -> Seat:
+        return self.machine.me.seat
+
+    def _open(self, epoch: int) -> Log:
+        options = LogOptions(
+            shard=ShardId(0),
+            epoch=Epoch(epoch),
+            handlers=b"simulate",
+            limits=LIMITS,
+            cluster_uid=CLUSTER,
+        )
+        self.seed += 1
+        log = Log.open(self.disk, self.clock, SimRandom(self.seed), SimSecrets({}), options)
+        log.start(self._failed, threads=False)
+        return log
+
+    def _failed(self, error: BaseException) -> None:
+        raise error
+
+    def _store(self, stored: Stored) -> None:
+        write_file(self.disk, STORED_PATH, STORED_TEMPORARY, encode_stored(stored))
+
+    # --- what happens --------------------------------------------------------------------
+
+    def receive(self, source: int, message: object) -> None:
+        """From a replica, or from who plans."""
+        if isinstance(message, Request):
+            self._request(message)
+        else:
+            self.do(self.machine.receive(message, self.clock.monotonic()), source)  # type: ignore[arg-type]
+
+    def tick(self) -> None:
+        self.do(self.machine.tick(self.clock.monotonic()))
+
+    def do(self, effects: Effects, source: int | None = None) -> None:
+        """Execute effects in their order, and then what is committed."""
+        crash_point = self.outside.crash_point
+        if effects.diverged:
+            raise DivergedReplica(f"replica {self.number} says DIVERGED")
+        if effects.promise is not None:
+            crash_point(self)
+            self._store(Stored(self.start, effects.promise))
+            crash_point(self)
+        if effects.cut_to is not None:
+            self._cut(effects.cut_to)
+            crash_point(self)
+        if effects.copy:
+            self._copy(effects.copy)
+            crash_point(self)
+        if effects.begin:
+            self._begin()
+            crash_point(self)
+        if effects.swap is not None or effects.read:
+            self.outside.ask_api(self.number, effects)
+        for sending in effects.sends:
+            message = sending.message
+            if isinstance(message, Append) and sending.frames_end > message.position:
+                frames = tuple(
+                    self.view.log.reader().frames(
+                        message.position, sending.frames_end, unsynced=True
+                    )
+                )
+                message = msgspec.structs.replace(message, frames=frames)
+            self.outside.send(self.number, source if sending.to is None else sending.to, message)
+            crash_point(self)
+        self._execute()
+        if effects.begin:
+            self.do(self.machine.written(self.clock.monotonic()))
+
+    def _cut(self, position: int) -> None:
+        old = self.view.log
+        old.close(clean=False)
+        self.outside.crash_point(self)
+        truncate(self.disk, position - 1, clock=self.clock, secrets=SimSecrets({}))
+        self.outside.crash_point(self)
+        log = self._open(self.machine.promise.epoch)
+        view = View(log)
+        self.view.log, self.view.end = log, view.end
+        self.view.tip, self.view.epochs = view.tip, view.epochs
+        self._recorded_end = int(log.recovered.recorded_end)
+        self._offset = int(log.recovered.end_offset)
+        self._time = int(log.recovered.last_time)
+
+    def _copy(self, frames: tuple[Frame, ...]) -> None:
+        done: list[Written] = []
+        self.view.log.copy(frames, done.append, sync=False)
+        self.view.copied(frames, done[-1])
+        for frame in frames:
+            header = frame.header
+            self._time = max(self._time, int(header.time))
+            if header.kind == FrameKind.OUTCOMES:
+                self._recorded_end = int(header.offset_end)
+            else:
+                self._offset = int(header.offset_end)
+        self._flush_later()
+
+    def _begin(self) -> None:
+        leader = self.machine.leader
+        assert leader is not None
+        self.outside.began(self, int(leader.epoch), self.view.end)
+        self._write([Add(EPOCH_START, "epochs", 1)])
+
+    def _write(self, adds: list[Add]) -> None:
+        """Outcomes that are not in the log yet, and a group, in one write."""
+        leader = self.machine.leader
+        assert leader is not None
+        self._time = max(self._time + 1, int(self.clock.now()))
+        drafts = []
+        while self._recorded_end in self.state.outcomes:
+            draft = self.state.outcomes[self._recorded_end]
+            drafts.append(msgspec.structs.replace(draft, time=self._time))
+            self._recorded_end += draft.count
+        payload = msgspec.msgpack.encode(adds)
+        time = Instant(self._time)
+        drafts.append(FrameDraft(FrameKind.COMMANDS, self._offset, len(adds), time, payload))
+        self._offset += len(adds)
+        done: list[Written] = []
+        self.view.log.stamp(leader.epoch, ConfigVersion(leader.record.version))
+        self.view.log.write(drafts, done.append, sync=False)
+        self.view.grown(int(leader.epoch), done[-1])
+        self._flush_later()
+
+    def _flush_later(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self.outside.soon(self, self.outside.flush_s(self), self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self.view.log.sync(lambda _written: None)
+        self.outside.crash_point(self)
+        self.do(self.machine.flushed(self.clock.monotonic()))
+
+    # --- serving -------------------------------------------------------------------------
+
+    def _request(self, request: Request) -> None:
+        add = request.add
+        done = self.state.done.get(add.id)
+        if not self.machine.serves:
+            self.outside.reply(self.number, request.client, Reply(add.id, None))
+        elif done is not None:
+            self.outside.reply(self.number, request.client, Reply(add.id, done))
+        elif add.id in self.in_flight:
+            self.in_flight[add.id].add(request.client)
+        else:
+            self.in_flight[add.id] = {request.client}
+            self.waiting.append(request)
+            if not self._forming:
+                self._forming = True
+                self.outside.soon(self, 0.001, self._form)
+
+    def _form(self) -> None:
+        self._forming = False
+        waiting, self.waiting = self.waiting, []
+        if not self.machine.serves:
+            for request in waiting:
+                self.in_flight.pop(request.add.id, None)
+        elif waiting:
+            self._write([request.add for request in waiting])
+            self.do(self.machine.written(self.clock.monotonic()))
+
+    def _execute(self) -> None:
+        """What is committed, and may be shown."""
+        end = min(self.machine.committed_end, self.view.durable_end)
+        if self.state.position < end:
+            for frame in self.view.log.reader().frames(self.state.position, end):
+                answers = self.state.execute(frame)
+                self.outside.executed(self, frame)
+                for add, done in answers:
+                    self._answer(frame, add, done)
+        if not self.machine.leads:
+            self.in_flight.clear()
+            self.waiting.clear()
+
+    def _answer(self, frame: Frame, add: Add, done: Done) -> None:
+        clients = self.in_flight.pop(add.id, ())
+        if self.machine.leads and add.id != EPOCH_START:
+            self.outside.acknowledged(self, frame, add, done)
+            for client in sorted(clients):
+                self.outside.reply(self.number, client, Reply(add.id, done))
+
+
+def decode_adds(frame: Frame) -> list[Add]:
+    """The commands of a frame."""
+    return ADDS.decode(frame.payload) if frame.header.kind == FrameKind.COMMANDS else []

@@ -96,7 +96,7 @@ class ExitCode(enum.IntEnum):
     DISK_FULL = 74
     """No room for the segment that every start needs."""
     REFUSED = 75
-    """The directory belongs to another shard, or a key is missing or wrong."""
+    """The directory is of another shard or engine or was lost, or a key is missing or wrong."""
     HALTED = 76
     """A recorded event does not evolve: see the offset in the message."""
     FENCED = 77

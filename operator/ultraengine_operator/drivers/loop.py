@@ -38,8 +38,11 @@ from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, obse
 from ultraengine_operator.plan import Plan, Settings, Settled, plan
 from ultraengine_operator.reasons import Problem, Reason
 from ultraengine_operator.report import Status, engine_status, shard_status, unreadable_status
+from ultraengine_operator.rollout import unready
 
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
+SILENT_S: Final = 5.0
+"""After this a shard is asked again that is ready and was never heard: a Service may be younger."""
 _log = structlog.get_logger("ultraengine.operator")
 
 
@@ -120,7 +123,9 @@ class Loop:
             done = await self._act(key, engine, made)
             observed = observed_of(self.cache.children(key))
             made = self._after(key, done, observed)
-        await self._report(key, engine, made, observed)
+        silent = await self._report(key, engine, made, observed)
+        if made.look_again_s is None and silent:
+            return SILENT_S
         return made.look_again_s
 
     def _plan(self, key: Key, engine: UltraEngine, observed: Observed) -> Plan:
@@ -250,24 +255,29 @@ class Loop:
         await self._write_status("UltraEngine", content, status)
         self._tell(metadata, before, status)
 
-    async def _report(self, key: Key, engine: UltraEngine, made: Plan, observed: Observed) -> None:
+    async def _report(self, key: Key, engine: UltraEngine, made: Plan, observed: Observed) -> bool:
+        """Write what has changed; whether a shard is ready and has never answered."""
         content = self.cache.engine(key)
         if content is None or made.actions == (SetFinalizer(present=False),):
-            return
+            return False
+        silent = False
         now = _now_text(self._clock())
         for name, one in sorted(self.cache.shard_objects(key).items()):
             shard = int(one["spec"]["shard"])
-            answered = await self._ask(key, shard)
+            is_ready = not unready(observed, (shard,))
+            answered = await self._ask(key, shard) if is_ready else None
             status = shard_status(
                 shard, made, observed, answered,
                 generation=one["metadata"].get("generation", 1),
                 before=one.get("status") or {}, now=now,
             )  # fmt: skip
+            silent = silent or (is_ready and "epoch" not in status)
             await self._write_status("Shard", self.cache.shard_objects(key).get(name, one), status)
         before = content.get("status") or {}
         status = engine_status(engine, made, observed, before=before, now=now)
         await self._write_status("UltraEngine", content, status)
         self._tell(engine.metadata, before, status)
+        return silent
 
     def _tell(self, metadata: Metadata, before: Status, after: Status) -> None:
         """Once it is written: a change that is written again is told again otherwise."""

@@ -74,6 +74,11 @@ class Engine:
         """Until all is as wished, and says so of the newest generation."""
         self.wait_for("Ready", "True", "AsWished")
 
+    def heard(self) -> list[bool]:
+        """For each Shard, whether its pod's own words are in the status."""
+        text = self.namespace.kubectl("get", "shards.ultraengine.io", "--output=json")
+        return ["epoch" in one.get("status", {}) for one in json.loads(text)["items"]]
+
     def told(self, reason: str) -> list[str]:
         """Types of the Events about the engine for this reason."""
         text = self.namespace.kubectl(

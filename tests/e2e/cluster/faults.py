@@ -68,6 +68,24 @@ def no_api_server(namespace: Namespace) -> Iterator[None]:
     finally:
         run("docker", "exec", CONTROL_PLANE, "mv", _AWAY, _MANIFEST)
         until("the API server answers", answers)
+        _until_controllers_work()
+
+
+def _until_controllers_work() -> None:
+    """Kubernetes' own controllers have ended meanwhile, several times, and start ever later;
+    a new kubelet knows nothing of that."""
+
+    def renewals() -> dict[str, str]:
+        text = Namespace("kube-system").kubectl("get", "leases", "--output=json")
+        return {
+            one["metadata"]["name"]: one["spec"]["renewTime"]
+            for one in json.loads(text)["items"]
+            if one["metadata"]["name"] in ("kube-controller-manager", "kube-scheduler")
+        }
+
+    before = renewals()
+    run("docker", "exec", CONTROL_PLANE, "systemctl", "restart", "kubelet")
+    until("controllers work", lambda: all(renewals()[one] != before[one] for one in before))
 
 
 def operators() -> list[dict[str, Any]]:

@@ -66,6 +66,7 @@ def test_an_applied_engine_becomes_ready_and_books_a_first_transfer(
     shop.traffic.check()
     assert shop.traffic.shards() == {0, 1}
     assert shop.wait_for("Available", "True", "Serving")
+    until("every shard's own words are reported", lambda: shop.heard() == [True, True])
     until("the engine's rise is told", lambda: "Normal" in shop.told("AsWished"))
     with capsys.disabled():
         print(  # noqa: T201 (the figure is what a reader of the run wants)

@@ -7,7 +7,7 @@ from tests.unit.operator.memory import MemoryCluster, SilentShards, engine
 
 from ultraengine_operator import names
 from ultraengine_operator.cluster import KINDS, Content, Refused
-from ultraengine_operator.drivers.loop import Loop, NotLeading
+from ultraengine_operator.drivers.loop import SILENT_S, Loop, NotLeading
 from ultraengine_operator.plan import Settings
 from ultraengine_operator.rollout import timestamp_s
 
@@ -80,6 +80,28 @@ async def test_a_new_operator_reports_nothing_new_of_an_engine_that_is_as_wished
     await successor.relist()
     await successor.reconcile(KEY)
     assert cluster.objects["UltraEngine", "default", "shop"] == before
+
+
+async def test_a_ready_shard_that_was_never_heard_is_asked_again_soon() -> None:
+    class Hesitant(SilentShards):
+        asked = 0
+
+        async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
+            self.asked += 1
+            return None if self.asked == 1 else await super().ask(namespace, engine, shard)
+
+    cluster, shards = MemoryCluster(), Hesitant()
+    await engine(cluster, shards=1)
+    loop = Loop(cluster, shards, Settings(), clock=lambda: timestamp_s(cluster.now))
+    await loop.relist()
+    await loop.reconcile(KEY)
+    assert shards.asked == 0, "a shard without a ready pod was asked"
+    cluster.controllers()
+    await loop.relist()
+    assert await loop.reconcile(KEY) == SILENT_S
+    assert "epoch" not in cluster.objects["Shard", "default", "shop-shard-0"]["status"]
+    assert await loop.reconcile(KEY) is None
+    assert cluster.objects["Shard", "default", "shop-shard-0"]["status"]["epoch"] == "7"
 
 
 async def test_what_is_reported_is_what_is_seen_after_the_actions() -> None:

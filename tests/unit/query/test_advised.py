@@ -34,7 +34,7 @@ def ask(one: ShapeReport, *numbers: int) -> Question:
 
 def test_a_question_is_the_statement_of_the_read() -> None:
     asked = ask(shape(("code", "eq")), 1, 2)
-    assert '"ledger_transfer__v2_b3" WHERE "tenant" = ?1' in asked.text
+    assert '"ledger_transfer__v1_b3" WHERE "tenant" = ?1' in asked.text
     assert 'ORDER BY "booked_at" DESC, "transfer" DESC LIMIT 101' in asked.text
     assert asked.values == ("t1", "b1", "code-1")
 

@@ -11,8 +11,9 @@ A batch is one transaction:
 4. the slices that aggregates have to compute anew, and one audit row per shard.
 """
 
+import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -24,21 +25,19 @@ from ultraengine.model.projection import Projection, Table
 from ultraengine.projection.added_indexes import create_whole
 from ultraengine.projection.engine_tables import engine_tables
 from ultraengine.projection.fold import Batch, CurrentRows
-from ultraengine.projection.postgres import rows as binary
 from ultraengine.projection.postgres import statements as sql
 from ultraengine.projection.postgres.dialect import (
     DAY_US,
-    SHAPE,
     Options,
     PostgresDialect,
     Slice,
     digest_of,
     end_of,
     options_of,
-    shapes_of,
     slices_ahead,
     slices_of,
 )
+from ultraengine.projection.postgres.loads import Load, loads_of
 from ultraengine.projection.postgres.session.driver import Connection, Session
 from ultraengine.projection.target import (
     START,
@@ -58,8 +57,6 @@ from ultraengine.projection.target import (
 
 log = structlog.get_logger()
 
-CHUNK_ROWS: Final = 2_000
-"""Rows per message of a COPY: the server inserts one while the next is encoded."""
 PARTITIONS_AHEAD: Final = 2
 """Partitions that are kept ready after the one of now."""
 UNSEEN_ROWS: Final = 200
@@ -258,26 +255,15 @@ class PostgresTarget:
         self, of: ProjectionSet, projection: Projection, batch: Batch, moved: Sequence[Moved]
     ) -> None:
         """One transaction, as the head of this file says."""
-        tables = {table.name: table for table in projection.tables}
+        loads = loads_of(projection.tables, batch)
         async with self._session.use() as database:
             try:
-                for name, appended in batch.appended.items():
-                    into, table = physical(of.projection, name, of.suffix), tables[name]
-                    if appended and await self._is_cut(database, into, table):
-                        cuts = slices_of(table, appended)
-                        await self._make_partitions(database, into, table, cuts)
-                for name, current in batch.current.items():
-                    if current.put or current.changed:
-                        await self._prepare(database, of, tables[name], current)
+                for load in loads:
+                    await self._prepare(database, of, load)
                 async with database.transaction():
                     await self._move(database, of, moved)
-                    for name, appended in batch.appended.items():
-                        if appended:
-                            into = physical(of.projection, name, of.suffix)
-                            await self._copy(database, into, tables[name], appended)
-                    for name, current in batch.current.items():
-                        if current.put or current.changed:
-                            await self._merge(database, of, tables[name], current)
+                    for load, following in itertools.zip_longest(loads, loads[1:]):
+                        await self._load(database, of, load, following)
                     await self._touch(database, of, projection, batch)
                     for one in moved:
                         await database.execute(
@@ -308,44 +294,14 @@ class PostgresTarget:
                     f" is not at {one.before.offset} any more"
                 )
 
-    async def _copy(
-        self,
-        database: Connection,
-        into: str,
-        table: Table,
-        rows: Sequence[Sequence[Any]],
-        shapes: Sequence[tuple[int, Sequence[Sequence[Any]]]] = (),
-    ) -> None:
-        """`rows` as they are, or groups of them with their shape before each."""
-        columns = binary.kinds(table.columns)
-        width = len(columns)
-        groups = [(binary.lead(width), rows)]
-        if shapes:
-            groups = [(binary.lead(width + 1, shape), some) for shape, some in shapes]
-        # In the order of the key, neighbours in the index are filled one after the other.  For
-        # the server that is two fifths less work, far more than sorting costs here.
-        key_width = len(table.key)
-
-        async def source() -> AsyncIterator[bytes]:
-            yield binary.SIGNATURE
-            for first, unsorted in groups:
-                some = binary.in_key_order(unsorted, key_width)
-                for start in range(0, len(some), CHUNK_ROWS):
-                    yield binary.encode(first, columns, some[start : start + CHUNK_ROWS])
-            yield binary.TRAILER
-
-        await database.copy_to_table(
-            self._sql.identifier(into),
-            source=source(),
-            columns=[*([SHAPE] if shapes else []), *table.names],
-            format="binary",
-        )
-
-    async def _prepare(
-        self, database: Connection, of: ProjectionSet, table: Table, current: CurrentRows
-    ) -> None:
-        """A staging table, and a planner that knows the table."""
-        name, known = physical(of.projection, table.name, of.suffix), self._session.known
+    async def _prepare(self, database: Connection, of: ProjectionSet, load: Load) -> None:
+        """Partitions; or a staging table, and a planner that knows the table."""
+        name, table = physical(of.projection, load.table.name, of.suffix), load.table
+        known = self._session.known
+        if load.current is None:
+            if await self._is_cut(database, name, table):
+                await self._make_partitions(database, name, table, slices_of(table, load.rows))
+            return
         if name not in known.stages:
             await database.execute(self._sql.create_stage(name, table))
             known.stages.add(name)
@@ -356,19 +312,35 @@ class PostgresTarget:
         if unseen[0] >= unseen[1]:
             await database.execute(self._sql.analyze(name))
             unseen[:] = 0, GROWTH * unseen[1]
-        unseen[0] += len(current.put)
+        unseen[0] += len(load.current.put)
+
+    async def _load(
+        self, database: Connection, of: ProjectionSet, load: Load, following: Load | None
+    ) -> None:
+        """One table of a batch; the following one is put in order while the server inserts."""
+
+        async def source() -> AsyncIterator[bytes]:
+            for piece in load.pieces(following.put_in_order if following else _nothing):
+                yield piece
+
+        name = physical(of.projection, load.table.name, of.suffix)
+        await database.copy_to_table(
+            self._sql.identifier(name if load.current is None else self._sql.stage(name)),
+            source=source(),
+            columns=load.columns,
+            format="binary",
+        )
+        if load.current is not None:
+            await self._merge(database, name, load, load.current)
 
     async def _merge(
-        self, database: Connection, of: ProjectionSet, table: Table, current: CurrentRows
+        self, database: Connection, name: str, load: Load, current: CurrentRows
     ) -> None:
-        name = physical(of.projection, table.name, of.suffix)
-        changes = shapes_of(current)
-        shapes: list[tuple[int, Sequence[Sequence[Any]]]] = [(0, list(current.put.values()))]
-        shapes += [(shape, rows) for shape, rows in enumerate(changes.values(), 1)]
-        await self._copy(database, self._sql.stage(name), table, (), shapes)
+        """From the staging table into the table of current state."""
+        table = load.table
         if current.put:
             await database.execute(self._sql.merge_stage(name, table))
-        for shape, (positions, rows) in enumerate(changes.items(), 1):
+        for shape, (positions, rows) in enumerate(load.changes.items(), 1):
             columns = [table.columns[position].name for position in positions]
             done = await database.execute(self._sql.change_stage(name, table, columns, shape))
             if _count(done) != len(rows):
@@ -492,6 +464,10 @@ class PostgresTarget:
                 )
                 sums[table.name] = Checksum(row["rows"], digest_of(row["low"], row["high"]))
         return sums
+
+
+def _nothing() -> None:
+    """After the last load there is nothing to put in order."""
 
 
 def _count(done: str) -> int:

@@ -12,6 +12,7 @@ from tests.unit.cli.conftest import ULTRA, Ultra
 
 from ultraengine.cli.exits import Exit
 from ultraengine.domains.ledger import DOMAIN
+from ultraengine.domains.ledger.tables import TABLES
 from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, Offset, ShardId
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.sqlite.driver import SqliteTarget
@@ -53,8 +54,9 @@ def test_status_shows_each_set(ultra: Ultra, url: str) -> None:
     code, out, _ = ultra("projection", "status", "--target", url)
     assert code == Exit.OK
     lines = [line.split() for line in out.splitlines()]
-    assert lines[1] == ["ledger", "1", "1", "serving", "0:7", "2026-01-01T00:00:00+00:00", "-"]
-    assert lines[2] == ["ledger", "1", "2", "building", "-", "-", "-"]
+    version = str(TABLES.version)
+    assert lines[1] == ["ledger", version, "1", "serving", "0:7", "2026-01-01T00:00:00+00:00", "-"]
+    assert lines[2] == ["ledger", version, "2", "building", "-", "-", "-"]
 
 
 def test_status_is_json_for_programs(ultra: Ultra, url: str) -> None:

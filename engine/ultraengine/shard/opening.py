@@ -19,7 +19,6 @@ from ultraengine.execution.system import EpochStart
 from ultraengine.log.damage import LogRefused
 from ultraengine.log.driver import Log, LogOptions
 from ultraengine.log.frame import FrameHeader
-from ultraengine.log.reader import LogReader
 from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.ids import Epoch, FrameSequence, ShardId
 from ultraengine.model.limits import Limits
@@ -56,6 +55,10 @@ class Memory(Protocol):
 
     def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
         """An executor at the newest good snapshot below `sequence_max`, or an empty one."""
+
+    def keeps_schemas(self, *, same_handlers: bool) -> bool:
+        """Whether what would be kept can be read by the release that wrote the log; after
+        ``load``.  `same_handlers`: its handler versions were those of this process."""
 
     def checkpoint(self, position: ImagePosition) -> bool:
         """Keep what was replayed so far, so that the next start goes on from there; whether it
@@ -124,7 +127,7 @@ def open_shard(
     )
     try:
         started = world.clock.monotonic()
-        checkpoints = _Checkpoints(world.clock, log.reader(), memory, registry, options)
+        checkpoints = _Checkpoints(world.clock, log, memory, registry, options)
         executor, recovery = _into_memory(log, memory, options, checkpoints, progress)
         replay_s = world.clock.monotonic() - started
     except BaseException:
@@ -178,18 +181,23 @@ def _log_options(
 
 
 class _Checkpoints:
-    """When a long replay keeps what it has reached, and where that is."""
+    """When a long replay keeps what it has reached, and where that is.
+
+    A start that comes to nothing must leave the release before able to start: it may be the
+    only one that may decide the last groups, or that can replay the log at all.
+    """
 
     def __init__(
         self,
         clock: Clock,
-        reader: LogReader,
+        log: Log,
         memory: Memory,
         registry: Registry,
         options: ShardOptions,
     ) -> None:
         self._clock = clock
-        self._reader = reader
+        self._reader = log.reader()
+        self._same_handlers = log.recovered.last_handlers == registry.handlers_digest
         self._memory = memory
         self._registry = registry
         self._shard = options.shard
@@ -198,7 +206,8 @@ class _Checkpoints:
 
     def of(self, executor: Executor) -> Callable[[FrameHeader], None] | None:
         """What recovery of this executor calls before each group; None when it keeps nothing."""
-        if not self._every_s:
+        same = self._same_handlers
+        if not self._every_s or not self._memory.keeps_schemas(same_handlers=same):
             return None
 
         def before(group: FrameHeader) -> None:

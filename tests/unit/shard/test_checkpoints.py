@@ -173,6 +173,27 @@ def test_the_release_before_can_still_start_after_one_that_cannot_replay_its_log
     assert slots(started(disk.kill())) == wanted
 
 
+def test_what_is_kept_holds_no_id_that_comes_behind_it() -> None:
+    few = {"dedup_entries_max": 16, "dedup_bytes_max": 1 << 20}
+    often, never = (msgspec.structs.replace(one, **few) for one in (OFTEN, NEVER))
+    disk = SimDisk()
+    shard = SimShard(disk, SimClock(), [DOMAIN], limits=never)
+    for number in range(COMMANDS):
+        shard.send(added(shard, number))
+    assert shard.memory.is_spilled
+    wanted = slots(shard)
+    shard.stop()
+    disk = interrupted(disk.kill(), often)
+    # The runs hold nothing that the log and the snapshots do not: they may be lost.
+    runs = [f"dedup/{name}" for name in disk.list("dedup")]
+    assert runs
+    for path in runs:
+        disk.remove(path)
+    again = SimShard(disk, SimClock(), [DOMAIN], limits=never)
+    assert 0 < again.replayed < COMMANDS
+    assert slots(again) == wanted
+
+
 def test_a_release_with_other_handlers_and_the_same_schema_keeps_what_it_has_reached() -> None:
     disk = lived()
     shard = SimShard(disk, SimClock(), [DOMAIN], limits=NEVER)

@@ -18,7 +18,8 @@ SnapshotMode = Literal["fork", "cooperative", "inline"]
 SnapshotCodecName = Literal["binary", "json"]
 LogVerify = Literal["tail", "all"]
 CompactionName = Literal["none", "time", "key"]
-OTHER_TABLES: Final = ("ULTRA_LIMIT_", "ULTRA_SECRET_")
+SECRET_PREFIX: Final = "ULTRA_SECRET_"
+OTHER_TABLES: Final = ("ULTRA_LIMIT_", SECRET_PREFIX)
 """Variables that are no settings: limits, and key material that the Secrets port reads."""
 
 

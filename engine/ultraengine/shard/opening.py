@@ -6,6 +6,7 @@
 Everything blocks and runs on a thread of its own; it goes through ports and keeps no state.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -16,7 +17,7 @@ from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
 from ultraengine.execution.system import EpochStart
-from ultraengine.log.damage import LogRefused
+from ultraengine.log.damage import LogDamaged, LogRefused
 from ultraengine.log.driver import Log, LogOptions
 from ultraengine.log.frame import FrameHeader
 from ultraengine.log.serializer import MsgpackSerializer
@@ -214,7 +215,9 @@ class _Checkpoints:
             started = self._clock.monotonic()
             if started < self._due_s:
                 return
-            self._memory.checkpoint(self._position(executor, group))
+            # Its state chain is read from the beginning of a segment, the replay perhaps not.
+            with contextlib.suppress(LogDamaged):
+                self._memory.checkpoint(self._position(executor, group))
             ended = self._clock.monotonic()
             # A large state must not keep a start from ever getting on.
             self._due_s = ended + max(self._every_s, PROGRESS_SHARE * (ended - started))

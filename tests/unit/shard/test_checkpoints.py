@@ -216,6 +216,35 @@ def test_the_log_can_be_cut_below_what_a_start_has_kept() -> None:
     assert slots(started(shard.disk.kill())) == before
 
 
+def test_a_start_goes_on_where_the_log_that_it_does_not_need_is_damaged() -> None:
+    # One segment for all of it, with its needed part beyond the first stride of the index.
+    large = {"segment_bytes": 1 << 20, "reserve_bytes": 1 << 20}
+    often, never = (msgspec.structs.replace(one, **large) for one in (OFTEN, NEVER))
+    shard = SimShard(SimDisk(), SimClock(), [DOMAIN], limits=never)
+    for number in range(600):
+        if number == 500:
+            needed = shard.snapshot("full").entry
+        shard.send(added(shard, number))
+    shard.stop()
+    shard = SimShard(shard.disk.kill(), SimClock(), [DOMAIN], limits=never)
+    newest = shard.snapshot("full").entry
+    wanted = slots(shard)
+    shard.stop()
+    disk = shard.disk.kill()
+    segment = min(name for name in disk.list("log") if name.startswith("seg-"))
+    for path, position in (
+        (f"snapshots/{newest.file}", newest.bytes - 1),
+        (f"log/{segment}", 4096 + 140),
+    ):
+        file = disk.open(path, write=True)
+        file.pwrite(bytes([file.pread(1, position)[0] ^ 1]), position)
+        file.sync()
+    for limits in (never, often):
+        again = started(copied(disk), limits=limits)
+        assert again.replayed == again.executor.applied_end - 1 - needed.offset_end
+        assert slots(again) == wanted
+
+
 def test_without_a_limit_nothing_is_kept() -> None:
     assert newest_sequence(interrupted(lived(), OFTEN)) > 0
     assert newest_sequence(interrupted(lived(), NEVER)) == 0

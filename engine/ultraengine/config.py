@@ -18,7 +18,8 @@ SnapshotMode = Literal["fork", "cooperative", "inline"]
 SnapshotCodecName = Literal["binary", "json"]
 LogVerify = Literal["tail", "all"]
 CompactionName = Literal["none", "time", "key"]
-OTHER_TABLES: Final = ("ULTRA_LIMIT_", "ULTRA_SECRET_")
+SECRET_PREFIX: Final = "ULTRA_SECRET_"  # noqa: S105  (where secrets are, and none)
+OTHER_TABLES: Final = ("ULTRA_LIMIT_", SECRET_PREFIX)
 """Variables that are no settings: limits, and key material that the Secrets port reads."""
 
 
@@ -135,6 +136,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
             mistakes.append("ULTRA_LIMIT_SEGMENT_BYTES: at least twice frame_bytes_max")
         mistakes += self._mistakes_of_a_shard_among_others()
+        for name, value in (("MASTER", self.master_key), ("CHAIN", self.chain_key)):
+            # Refused here: whoever looks for a secret tells its name when there is none.
+            if value is not None and value.strip().startswith(("hex:", "base64:")):
+                mistakes.append(f"ULTRA_{name}_KEY: the name of a secret, not the key itself")
         if self.compaction != "none" and self.archive is None:
             mistakes.append("ULTRA_ARCHIVE: needed when compaction is time or key")
         if self.extensions is not None and self.extensions.count(":") != 1:

@@ -175,6 +175,16 @@ def test_a_master_key_may_come_from_the_environment(
     process.background.shutdown()
 
 
+@pytest.mark.parametrize("variable", ["ULTRA_MASTER_KEY", "ULTRA_CHAIN_KEY"])
+@pytest.mark.parametrize("prefix", ["hex:", "base64:"])
+def test_a_key_in_the_place_of_its_name_is_refused_and_not_shown(
+    variable: str, prefix: str
+) -> None:
+    with pytest.raises(ConfigErrors, match=variable) as caught:
+        Config.from_env({variable: f"{prefix}{'07' * 32}"}).check()
+    assert "0707" not in str(caught.value)
+
+
 def test_snapshots_are_binary_unless_json_or_a_codec_of_ones_own_is_wanted() -> None:
     assert snapshot_codec(Config(), NONE) == BINARY
     config = Config.from_env({"ULTRA_SNAPSHOT_CODEC": "json"})

@@ -169,6 +169,12 @@ class _ShardPart(msgspec.Struct, array_like=True, frozen=True):
     slot_floors: list[tuple[int, int]]
 
 
+def _below(stream: Iterator[Sequence[Entry]], end: int) -> Iterator[Sequence[Entry]]:
+    """The entries of a stream with offsets below `end`."""
+    for entries in stream:
+        yield [entry for entry in entries if entry[1] < end]
+
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _SHARD_PART: Final = msgspec.msgpack.Decoder(_ShardPart)
 
@@ -386,6 +392,10 @@ class DedupIndex:
         since = max(low, self._spilled_end)
         if low < self._spilled_end:
             streams = list(self._runs.blocks(slot, low))
+            if self._spilled_end > self._end:
+                # A replay below the end of runs that an earlier process made: what they hold
+                # beyond it is no part of this position, and replay adds it again.
+                streams = [_below(stream, self._end) for stream in streams]
             if index is not None:
                 streams.append(index.scan(since, MIRROR_END))
             yield from encode_blocks(map(block_of, merge_sorted(streams)))

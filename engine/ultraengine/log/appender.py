@@ -279,6 +279,9 @@ class Appender:
         point, stamp = self.point, self._stamp
         durable_end, salt = self.durable.durable_end, self._current.segment.header.salt
         if not places:
+            if stamp.epoch < point.epoch:
+                # Copied since the last stamp; what follows it would be damage to the next start.
+                raise InvariantBroken("epochs only grow", epoch=stamp.epoch, last_epoch=point.epoch)
             return Place(
                 stamp.shard,
                 stamp.epoch,
@@ -291,11 +294,11 @@ class Appender:
                 stamp.codec,
             )
         place = places[number]
-        if (place.sequence, place.chain) != (point.sequence, point.chain) or (
-            place.epoch < point.epoch
-        ):
+        continues = (stamp.shard, point.sequence, point.chain)
+        if (place.shard, place.sequence, place.chain) != continues or place.epoch < point.epoch:
             raise InvariantBroken(
                 "a copied frame continues this log",
+                shard=place.shard,
                 sequence=place.sequence,
                 end=point.sequence,
                 epoch=place.epoch,

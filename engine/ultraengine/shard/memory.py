@@ -5,7 +5,8 @@ starts over, all three start over.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 import msgspec
@@ -69,6 +70,8 @@ class ShardMemory:
         self._snapshots = snapshots
         self._spawn = spawn
         self._current: tuple[ExecutorImage, DedupIndex, RunStore] | None = None
+        self._schemas: Mapping[str, AbstractSet[int]] = {}
+        """Of the sections that were loaded last, as they were stored."""
 
     @property
     def image(self) -> ExecutorImage:
@@ -127,12 +130,25 @@ class ShardMemory:
             self._current = (ExecutorImage(executor, dedupe), dedupe, runs)
             return self._current[0]
 
-        _, position, _ = self._snapshots.load_newest(new_image, sequence_max=sequence_max)
+        _, position, report = self._snapshots.load_newest(new_image, sequence_max=sequence_max)
+        self._schemas = report.schemas
         if position is None:
             self.history.truncate_to(0, 0)
         else:
             self.history.truncate_to(position.history_end, position.offset_end)
         return self.image.resume(position), position
+
+    def keeps_schemas(self, *, same_handlers: bool) -> bool:
+        """Whether the last writer can read what this process would write.
+
+        A domain that was loaded shows what its last writer wrote; of one that was not, only
+        the handlers on the log can tell.
+        """
+        for domain in self._registry.domains:
+            loaded = self._schemas.get(domain.name)
+            if not (same_handlers if loaded is None else domain.schema in loaded):
+                return False
+        return True
 
     def checkpoint(self, position: ImagePosition) -> bool:
         """Keep what was replayed so far, which stands at `position`, as a snapshot.  Blocks.

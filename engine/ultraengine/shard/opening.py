@@ -6,6 +6,7 @@
 Everything blocks and runs on a thread of its own; it goes through ports and keeps no state.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -16,10 +17,9 @@ from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
 from ultraengine.execution.system import EpochStart
-from ultraengine.log.damage import LogRefused
+from ultraengine.log.damage import LogDamaged, LogRefused
 from ultraengine.log.driver import Log, LogOptions
 from ultraengine.log.frame import FrameHeader
-from ultraengine.log.reader import LogReader
 from ultraengine.log.serializer import MsgpackSerializer
 from ultraengine.model.ids import Epoch, FrameSequence, ShardId
 from ultraengine.model.limits import Limits
@@ -56,6 +56,10 @@ class Memory(Protocol):
 
     def load(self, *, sequence_max: int, log_end: int) -> tuple[Executor, ImagePosition | None]:
         """An executor at the newest good snapshot below `sequence_max`, or an empty one."""
+
+    def keeps_schemas(self, *, same_handlers: bool) -> bool:
+        """Whether what would be kept can be read by the release that wrote the log; after
+        ``load``.  `same_handlers`: its handler versions were those of this process."""
 
     def checkpoint(self, position: ImagePosition) -> bool:
         """Keep what was replayed so far, so that the next start goes on from there; whether it
@@ -124,7 +128,7 @@ def open_shard(
     )
     try:
         started = world.clock.monotonic()
-        checkpoints = _Checkpoints(world.clock, log.reader(), memory, registry, options)
+        checkpoints = _Checkpoints(world.clock, log, memory, registry, options)
         executor, recovery = _into_memory(log, memory, options, checkpoints, progress)
         replay_s = world.clock.monotonic() - started
     except BaseException:
@@ -178,18 +182,23 @@ def _log_options(
 
 
 class _Checkpoints:
-    """When a long replay keeps what it has reached, and where that is."""
+    """When a long replay keeps what it has reached, and where that is.
+
+    A start that comes to nothing must leave the release before able to start: it may be the
+    only one that may decide the last groups, or that can replay the log at all.
+    """
 
     def __init__(
         self,
         clock: Clock,
-        reader: LogReader,
+        log: Log,
         memory: Memory,
         registry: Registry,
         options: ShardOptions,
     ) -> None:
         self._clock = clock
-        self._reader = reader
+        self._reader = log.reader()
+        self._same_handlers = log.recovered.last_handlers == registry.handlers_digest
         self._memory = memory
         self._registry = registry
         self._shard = options.shard
@@ -198,14 +207,17 @@ class _Checkpoints:
 
     def of(self, executor: Executor) -> Callable[[FrameHeader], None] | None:
         """What recovery of this executor calls before each group; None when it keeps nothing."""
-        if not self._every_s:
+        same = self._same_handlers
+        if not self._every_s or not self._memory.keeps_schemas(same_handlers=same):
             return None
 
         def before(group: FrameHeader) -> None:
             started = self._clock.monotonic()
             if started < self._due_s:
                 return
-            self._memory.checkpoint(self._position(executor, group))
+            # Its state chain is read from the beginning of a segment, the replay perhaps not.
+            with contextlib.suppress(LogDamaged):
+                self._memory.checkpoint(self._position(executor, group))
             ended = self._clock.monotonic()
             # A large state must not keep a start from ever getting on.
             self._due_s = ended + max(self._every_s, PROGRESS_SHARE * (ended - started))

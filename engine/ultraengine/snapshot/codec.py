@@ -21,6 +21,8 @@ from ultraengine.snapshot.image import CHUNK_BYTES_MAX, NAME_BYTES_MAX, SHARD_WI
 
 BINARY: Final = 1
 JSON: Final = 2
+JSON_BYTES_MAX: Final = 2 * CHUNK_BYTES_MAX
+"""Of a line with a value: a control character takes six bytes, and a block holds 16 MiB."""
 USER_CODECS: Final = range(64, 256)
 SCHEMA_MAX: Final = 0xFFFF_FFFF
 
@@ -93,7 +95,8 @@ class JsonCodec:
     """One line of JSON per section, for people; several times larger and slower than binary.
 
     A chunk that is one msgpack value is shown as that value under ``value`` when it comes
-    back from JSON as the very same bytes; every other chunk stands under ``base64``.
+    back from JSON as the very same bytes and its line is not longer than `JSON_BYTES_MAX`;
+    every other chunk stands under ``base64``.
     """
 
     number = JSON
@@ -104,11 +107,13 @@ class JsonCodec:
     def encode_section(self, section: Section) -> bytes:
         """The line, newline included."""
         shown = _JsonSection(section.slot, section.name, section.schema)
-        value = _readable(section.chunk)
-        if value is msgspec.UNSET:
-            shown.base64 = base64.b64encode(section.chunk).decode()
-        else:
-            shown.value = value
+        shown.value = _readable(section.chunk)
+        if shown.value is not msgspec.UNSET:
+            line = msgspec.json.encode(shown) + b"\n"
+            if len(line) <= JSON_BYTES_MAX:
+                return line
+            shown.value = msgspec.UNSET
+        shown.base64 = base64.b64encode(section.chunk).decode()
         return msgspec.json.encode(shown) + b"\n"
 
     def decode_section(self, data: bytes) -> Section:

@@ -7,6 +7,7 @@ which thread, and sees to it that only one changes the store at a time.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -95,6 +96,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     damaged: Mapping[str, str] = {}
     """Files that could not be used, with the exact reason, in the order they were met."""
     state_hash_checked: bool = False
+    schemas: Mapping[str, AbstractSet[int]] = {}
+    """Schemas in which the sections of each name were stored."""
     sections: int = 0
     chunk_bytes: int = 0
 
@@ -398,6 +401,7 @@ class SnapshotStore:
                 chain=chain,
                 damaged=unusable,
                 state_hash_checked=checked,
+                schemas=loading.schemas,
                 sections=loading.sections,
                 chunk_bytes=loading.chunk_bytes,
             )
@@ -433,6 +437,11 @@ class _Loading:
         self._last: SnapshotFile | None = None
         self.sections = 0
         self.chunk_bytes = 0
+
+    @property
+    def schemas(self) -> Mapping[str, AbstractSet[int]]:
+        """Schemas of the sections taken, as they were stored, by name."""
+        return self._read.seen
 
     @property
     def position(self) -> ImagePosition | None:

@@ -126,6 +126,7 @@ class Machine:
                     shard_config(config, shard, socket=socket, hop_key=hop_key),
                     os.environ,
                     Path.cwd(),
+                    secrets=True,
                 ),
                 {"shard": shard, "data": str(config.data / shard_directory(shard))},
             )

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ultraengine.config import Config, behind_front
+from ultraengine.config import SECRET_PREFIX, Config, behind_front
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS
 
@@ -29,12 +29,19 @@ def shard_config(config: Config, shard: ShardId, *, socket: Path, hop_key: Path)
     )
 
 
-def environment(config: Config, inherited: Mapping[str, str], search: Path) -> dict[str, str]:
+def environment(
+    config: Config, inherited: Mapping[str, str], search: Path, *, secrets: bool = False
+) -> dict[str, str]:
     """The variables from which `Config.from_env` reads this configuration.
 
-    Other variables are inherited; `search` is where the process finds a user's modules.
+    Other variables are inherited; `search` is where the process finds a user's modules.  With
+    `secrets`, all keys are, those too that only older segments and snapshots name.
     """
-    found = {name: text for name, text in inherited.items() if not name.startswith("ULTRA_")}
+    found = {
+        name: text
+        for name, text in inherited.items()
+        if not name.startswith("ULTRA_") or (secrets and name.startswith(SECRET_PREFIX))
+    }
     paths = [str(search), *filter(None, [inherited.get("PYTHONPATH")])]
     found["PYTHONPATH"] = ":".join(paths)
     default = Config()

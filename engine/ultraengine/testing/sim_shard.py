@@ -25,6 +25,7 @@ from ultraengine.model.reply import Reply
 from ultraengine.reply.recorded import Recorded, name_of
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.effects import Answer, Group, Pending
+from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine.shard.opening import ShardOptions, World, open_shard
@@ -33,6 +34,7 @@ from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import validate
 from ultraengine.snapshot.driver import SnapshotDriver, SnapshotTaken
 from ultraengine.snapshot.image import ImagePosition
+from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.schedule import SnapshotKind
 from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine.testing.sim_clock import SimClock, SimRandom, SimSecrets
@@ -79,6 +81,7 @@ class SimShard:
             random=world.random,
             secrets=world.secrets,
             new_image=lambda: self.memory.proof_image(),  # noqa: PLW0108  (made below)
+            migrations=Migrations(readable(self.registry)),
         )
         self.memory = ShardMemory(
             disk,

@@ -7,7 +7,7 @@ from tests.unit.log.log_world import SECRETS, World, options
 from ultraengine.log.driver import Log, Written
 from ultraengine.log.frame import Frame
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.ids import ConfigVersion, Epoch
+from ultraengine.model.ids import ConfigVersion, Epoch, ShardId
 from ultraengine.testing.sim_clock import SimClock, SimRandom
 from ultraengine.testing.sim_disk import SimDisk
 
@@ -79,6 +79,26 @@ def test_a_copied_frame_of_a_lower_epoch_ends_the_log() -> None:
     header = msgspec.structs.replace(frames[1].header, epoch=Epoch(1))
     follower.log.copy([msgspec.structs.replace(frames[1], header=header)], follower.written.append)
     assert len(follower.failures) == 1
+
+
+def test_a_frame_of_another_shard_is_not_copied() -> None:
+    leader, follower = leading(), World(seed=5)
+    frames = all_frames(leader)
+    header = msgspec.structs.replace(frames[0].header, shard=ShardId(99))
+    follower.log.copy([msgspec.structs.replace(frames[0], header=header)], follower.written.append)
+    assert [type(one) for one in follower.failures] == [InvariantBroken]
+    assert follower.log.durable.durable_end == 0
+
+
+def test_nothing_of_an_older_epoch_is_written_behind_what_was_copied() -> None:
+    leader, follower = leading(), World(seed=5)
+    follower.log.copy(all_frames(leader), follower.written.append)
+    own = msgspec.structs.replace(leader.commands(1), base_offset=3)
+    follower.log.write([own], follower.written.append)
+    assert [type(one) for one in follower.failures] == [InvariantBroken]
+    assert follower.log.durable == leader.log.durable
+    # It would be taken for damage, or for a torn tail, at the next start.
+    assert follower.restart(follower.disk.power_cut(), epoch=Epoch(2)).durable.durable_end == 3
 
 
 def test_what_is_written_and_not_synced_can_be_sent() -> None:

@@ -15,6 +15,7 @@ from ultraengine.log.digest import state_chain
 from ultraengine.log.frame import FrameKind
 from ultraengine.model.ids import NO_CHAIN
 from ultraengine.model.limits import Limits
+from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.snapshot.store import newest_sequence
 from ultraengine.testing.crash_states import crash_states
 from ultraengine.testing.sim_clock import SimClock
@@ -48,6 +49,34 @@ class FailsOnce(type(DOMAIN)):  # type: ignore[misc]
         super().evolve(state, event, at)
 
 
+class Renewed(type(DOMAIN)):  # type: ignore[misc]
+    """The counter of a later release: it decides anew and writes another schema."""
+
+    version = DOMAIN.version + 1
+    schema = DOMAIN.schema + 1
+
+
+class NewVersion(type(DOMAIN)):  # type: ignore[misc]
+    """The counter of a later release that decides anew."""
+
+    version = DOMAIN.version + 1
+
+
+class RenewedInside(type(DOMAIN)):  # type: ignore[misc]
+    """The counter of a later release: it decides as before and writes another schema."""
+
+    schema = DOMAIN.schema + 1
+
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self._value = value
+
+    def evolve(self, state: Any, event: Any, at: Any) -> None:
+        if event.value == self._value:
+            raise RuntimeError("a mistake of this release")
+        super().evolve(state, event, at)
+
+
 def added(shard: SimShard, number: int) -> Admitted:
     return shard.registry.admit(
         id=f"c{number}", type="counter.add", key=f"k{number % 3}",
@@ -72,7 +101,7 @@ def copied(disk: SimDisk, *, record: bool = False) -> SimDisk:
 
 
 def started(disk: SimDisk, **options: Any) -> SimShard:
-    return SimShard(disk, TickingClock(), [DOMAIN], **{"limits": OFTEN, **options})
+    return SimShard(disk, TickingClock(), **{"domains": [DOMAIN], "limits": OFTEN, **options})
 
 
 def slots(shard: SimShard) -> list[Any]:
@@ -114,6 +143,69 @@ def test_what_is_kept_names_its_exact_place_in_the_log() -> None:
     assert at.state_chain == chain != NO_CHAIN
 
 
+def unrecorded(disk: SimDisk) -> SimDisk:
+    """The same, ended by a kill: the outcome of the last group is not in the log."""
+    shard = SimShard(disk, SimClock(), [DOMAIN], limits=NEVER)
+    shard.send(added(shard, COMMANDS))
+    return disk.kill()
+
+
+def test_the_release_before_can_still_start_after_one_that_may_not_decide_its_last_group() -> None:
+    disk = unrecorded(lived())
+    with pytest.raises(OtherHandlers):
+        started(disk, domains=[Renewed()])
+    again = started(disk.kill())
+    (reply,) = again.send(added(again, COMMANDS))
+    assert reply.duplicate
+
+
+def test_the_release_before_can_still_start_after_one_that_cannot_replay_its_log() -> None:
+    disk = lived()
+    shard = SimShard(disk, SimClock(), [DOMAIN], limits=NEVER)
+    shard.snapshot("full")
+    for number in range(COMMANDS, 2 * COMMANDS):
+        shard.send(added(shard, number))
+    wanted = slots(shard)
+    shard.stop()
+    disk = disk.kill()
+    with pytest.raises(EvolveFailed):
+        started(disk, domains=[RenewedInside(35)])
+    assert slots(started(disk.kill())) == wanted
+
+
+def test_what_is_kept_holds_no_id_that_comes_behind_it() -> None:
+    few = {"dedup_entries_max": 16, "dedup_bytes_max": 1 << 20}
+    often, never = (msgspec.structs.replace(one, **few) for one in (OFTEN, NEVER))
+    disk = SimDisk()
+    shard = SimShard(disk, SimClock(), [DOMAIN], limits=never)
+    for number in range(COMMANDS):
+        shard.send(added(shard, number))
+    assert shard.memory.is_spilled
+    wanted = slots(shard)
+    shard.stop()
+    disk = interrupted(disk.kill(), often)
+    # The runs hold nothing that the log and the snapshots do not: they may be lost.
+    runs = [f"dedup/{name}" for name in disk.list("dedup")]
+    assert runs
+    for path in runs:
+        disk.remove(path)
+    again = SimShard(disk, SimClock(), [DOMAIN], limits=never)
+    assert 0 < again.replayed < COMMANDS
+    assert slots(again) == wanted
+
+
+def test_a_release_with_other_handlers_and_the_same_schema_keeps_what_it_has_reached() -> None:
+    disk = lived()
+    shard = SimShard(disk, SimClock(), [DOMAIN], limits=NEVER)
+    before = shard.snapshot("full").entry.sequence_end
+    for number in range(COMMANDS, 2 * COMMANDS):
+        shard.send(added(shard, number))
+    shard.stop()
+    disk = disk.kill()
+    started(disk, domains=[NewVersion()])
+    assert newest_sequence(disk) > before
+
+
 def test_the_log_can_be_cut_below_what_a_start_has_kept() -> None:
     shard = started(lived())
     shard.snapshot("full")
@@ -122,6 +214,35 @@ def test_the_log_can_be_cut_below_what_a_start_has_kept() -> None:
     before = slots(shard)
     shard.stop()
     assert slots(started(shard.disk.kill())) == before
+
+
+def test_a_start_goes_on_where_the_log_that_it_does_not_need_is_damaged() -> None:
+    # One segment for all of it, with its needed part beyond the first stride of the index.
+    large = {"segment_bytes": 1 << 20, "reserve_bytes": 1 << 20}
+    often, never = (msgspec.structs.replace(one, **large) for one in (OFTEN, NEVER))
+    shard = SimShard(SimDisk(), SimClock(), [DOMAIN], limits=never)
+    for number in range(600):
+        if number == 500:
+            needed = shard.snapshot("full").entry
+        shard.send(added(shard, number))
+    shard.stop()
+    shard = SimShard(shard.disk.kill(), SimClock(), [DOMAIN], limits=never)
+    newest = shard.snapshot("full").entry
+    wanted = slots(shard)
+    shard.stop()
+    disk = shard.disk.kill()
+    segment = min(name for name in disk.list("log") if name.startswith("seg-"))
+    for path, position in (
+        (f"snapshots/{newest.file}", newest.bytes - 1),
+        (f"log/{segment}", 4096 + 140),
+    ):
+        file = disk.open(path, write=True)
+        file.pwrite(bytes([file.pread(1, position)[0] ^ 1]), position)
+        file.sync()
+    for limits in (never, often):
+        again = started(copied(disk), limits=limits)
+        assert again.replayed == again.executor.applied_end - 1 - needed.offset_end
+        assert slots(again) == wanted
 
 
 def test_without_a_limit_nothing_is_kept() -> None:

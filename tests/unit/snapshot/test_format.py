@@ -55,6 +55,14 @@ class TestJsonCodec(SnapshotCodecContract):
         )
         assert line == b'{"slot":1,"name":"ledger","schema":2,"value":{"alice":5}}\n'
 
+    def test_a_chunk_whose_value_is_many_times_longer_in_json_fits_a_block(self) -> None:
+        codec = self.new_codec()
+        text = "\x01" * (CHUNK_BYTES_MAX - 5)
+        section = Section(1, "ledger", 2, msgspec.msgpack.encode(text))
+        line = codec.encode_section(section)
+        assert len(line) < fmt.BLOCK_BYTES_MAX
+        assert codec.decode_section(line) == section
+
     @pytest.mark.parametrize(
         "line",
         [

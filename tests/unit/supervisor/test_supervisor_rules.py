@@ -253,3 +253,11 @@ def test_sockets_are_where_their_paths_are_short_and_for_this_user_alone(
         assert place.stat().st_mode & 0o777 == 0o700
     finally:
         place.rmdir()
+
+
+def test_the_shards_behind_a_front_have_its_keys_and_nobody_else_has() -> None:
+    inherited = {"ULTRA_SECRET_DISK_2025": "hex:06", "ULTRA_SECRET_DISK_2026": "hex:07"}
+    config = Config(master_key="disk-2026")
+    shard = environment(config, inherited, Path("/mine"), secrets=True)
+    assert inherited.items() <= shard.items()
+    assert not inherited.keys() & environment(config, inherited, Path("/mine")).keys()

@@ -35,9 +35,11 @@ class MakeHopKey(msgspec.Struct, frozen=True):
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """Remove an object of the engine."""
+    """Remove an object of the engine, this very one: a late request must not meet a new volume
+    or map of the same name."""
 
     ref: Ref
+    uid: str
 
 
 class RestartPod(msgspec.Struct, frozen=True):
@@ -72,7 +74,7 @@ def describe(action: Action) -> str:
             verb = "apply" if isinstance(action, Apply) else "create"
             ref = ref_of(manifest)
             return f"{verb} {ref.kind} {ref.name}"
-        case Delete(ref):
+        case Delete(ref, _):
             return f"delete {ref.kind} {ref.name}"
         case RestartPod(name):
             return f"restart Pod {name}"

@@ -37,6 +37,7 @@ class SeenObject(msgspec.Struct, frozen=True):
     """Any child: whose it is, and what it says."""
 
     ref: Ref
+    uid: str
     digest: str
     owner_uid: str | None
     shard: int | None
@@ -169,6 +170,7 @@ def _object(content: Mapping[str, Any]) -> SeenObject:
     controllers = [owner["uid"] for owner in owners if owner.get("controller")]
     return SeenObject(
         Ref(content["kind"], _name(content)),
+        str(content["metadata"].get("uid", "")),
         digest(content),
         controllers[0] if controllers else None,
         _shard(content),

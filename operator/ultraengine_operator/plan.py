@@ -259,7 +259,7 @@ def _surplus(view: EngineView, observed: Observed) -> tuple[Action, ...]:
     uid = view.engine.metadata.uid
     scaler = Ref("HorizontalPodAutoscaler", f"{view.name}-gateway")
     return tuple(
-        Delete(one.ref)
+        Delete(one.ref, one.uid)
         for one in observed.objects
         if one.owner_uid == uid
         and not one.deleting

@@ -209,8 +209,8 @@ class Loop:
             case MakeHopKey(manifest):
                 content = {**manifest, "stringData": {names.HOP_FILE: secrets.token_urlsafe(32)}}
                 await self._create(content)
-            case Delete(ref):
-                await self._cluster.delete(KINDS[ref.kind], namespace, ref.name, uid=None)
+            case Delete(ref, uid):
+                await self._cluster.delete(KINDS[ref.kind], namespace, ref.name, uid=uid)
                 self._told(_about(engine.metadata), Told("Deleting", describe(action), "Delete"))
             case RestartPod(name, uid):
                 await self._cluster.delete(KINDS["Pod"], namespace, name, uid=uid)

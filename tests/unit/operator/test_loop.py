@@ -270,6 +270,29 @@ async def test_deleting_keeps_volumes_unless_their_deletion_is_confirmed(
     assert kinds == ["ConfigMap", "PersistentVolumeClaim"] * left
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("PersistentVolumeClaim", "data-shop-shard-0-0"), ("ConfigMap", "shop-shardmap")],
+)
+async def test_a_late_deletion_spares_what_was_made_anew_under_the_same_name(
+    kind: str, name: str
+) -> None:
+    # As when another operator has finished the deletion meanwhile, and a new engine was applied.
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1, deletionPolicy="Delete", confirmDeletion="shop")
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    await cluster.delete(KINDS["UltraEngine"], "default", "shop", uid=None)
+    await loop.relist()
+    await loop.reconcile(KEY)
+    await loop.relist()
+    again = cluster.objects[kind, "default", name]
+    await cluster.delete(KINDS[kind], "default", name, uid=None)
+    await cluster.create(KINDS[kind], again)
+    await loop.reconcile(KEY)
+    assert (kind, "default", name) in cluster.objects
+
+
 async def test_an_unconfirmed_deletion_waits_and_then_lets_go_with_all_volumes() -> None:
     cluster = MemoryCluster()
     await engine(cluster, shards=1, deletionPolicy="Delete")

@@ -31,7 +31,7 @@ from ultraengine_operator.actions import (
 from ultraengine_operator.api.decode import engine_of, metadata_of
 from ultraengine_operator.api.types import Metadata, UltraEngine
 from ultraengine_operator.budget import Fleet, Standing
-from ultraengine_operator.cache import Cache, Key
+from ultraengine_operator.cache import Cache, Key, key_of
 from ultraengine_operator.cluster import KINDS, WATCHED, Cluster, Content, Refused, Shards
 from ultraengine_operator.events import Told, changes
 from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, observed_of
@@ -205,10 +205,10 @@ class Loop:
                 seen = digest(self.cache.children(key).get(ref, live))
                 self._settled[key][ref] = Settled(rendered, seen)
             case Create(manifest):
-                await self._create(manifest)
+                await self._create(key, manifest)
             case MakeHopKey(manifest):
                 content = {**manifest, "stringData": {names.HOP_FILE: secrets.token_urlsafe(32)}}
-                await self._create(content)
+                await self._create(key, content)
             case Delete(ref, uid):
                 await self._cluster.delete(KINDS[ref.kind], namespace, ref.name, uid=uid)
                 self._told(_about(engine.metadata), Told("Deleting", describe(action), "Delete"))
@@ -223,12 +223,21 @@ class Loop:
             case SetFinalizer(present):
                 await self._set_finalizer(engine.metadata, present=present)
 
-    async def _create(self, manifest: Content) -> None:
+    async def _create(self, key: Key, manifest: Content) -> None:
+        kind, name = KINDS[manifest["kind"]], manifest["metadata"]["name"]
         try:
-            self.cache.put(await self._cluster.create(KINDS[manifest["kind"]], manifest))
+            self.cache.put(await self._cluster.create(kind, manifest))
         except Refused as refused:
             if refused.status != 409:
                 raise
+            # It stays as it is. Unless it is seen from now on, it would be made again and again.
+            found = await self._cluster.get(kind, key[0], name)
+            if found is None:
+                raise Refused(0, f"{kind.name} {name} is there and is not") from refused
+            if key_of(found) != key:
+                detail = f"there is another one, which is not labelled {names.ENGINE}={key[1]}"
+                raise Refused(409, detail) from refused
+            self.cache.put(found)
 
     async def _set_finalizer(self, metadata: Metadata, *, present: bool) -> None:
         applied: Content = {

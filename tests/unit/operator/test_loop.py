@@ -12,6 +12,7 @@ from ultraengine_operator.plan import Settings
 from ultraengine_operator.rollout import timestamp_s
 
 KEY = ("default", "shop")
+LABELS = {names.ENGINE: "shop"}
 ROUNDS_MAX = 12
 
 
@@ -372,6 +373,39 @@ async def test_a_field_that_somebody_else_owns_is_reported_and_not_taken() -> No
     await settle(cluster, loop)
     assert conditions(cluster)["Stalled"] == ("True", "ApplyRefused")
     assert cluster.objects["Deployment", "default", "shop-gateway"]["spec"]["replicas"] == 5
+
+
+@pytest.mark.parametrize(("kind", "name"), [("Secret", "shop-hop"), ("ConfigMap", "shop-shardmap")])
+async def test_a_foundation_that_is_somebody_elses_is_reported_and_not_asked_for_without_a_pause(
+    kind: str, name: str
+) -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1)
+    theirs = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "default"}}
+    await cluster.create(KINDS[kind], theirs)
+    loop = operator(cluster)
+    await loop.relist()
+    again_s = await loop.reconcile(KEY)
+    assert again_s is not None
+    assert again_s > 1.0
+    assert conditions(cluster)["Stalled"] == ("True", "ApplyRefused")
+    assert ("StatefulSet", "default", "shop-shard-0") not in cluster.objects
+    await cluster.merge(KINDS[kind], "default", name, {"metadata": {"labels": LABELS}})
+    if kind == "Secret":
+        await settle(cluster, loop)
+        assert conditions(cluster)["Ready"] == ("True", "AsWished")
+
+
+async def test_a_map_that_a_list_has_missed_is_looked_at_and_not_made_again() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1)
+    loop = operator(cluster)
+    await loop.relist()
+    first = operator(cluster)
+    await first.relist()
+    await first.reconcile(KEY)
+    assert await loop.reconcile(KEY) is None
+    assert conditions(cluster)["Ready"] == ("False", "ShardsNotReady")
 
 
 async def test_an_operator_that_does_not_lead_writes_nothing() -> None:

@@ -8,7 +8,7 @@ The loop acts only while `leading` is true, and asks before every write.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ from ultraengine_operator.report import Status, engine_status, shard_status, unr
 from ultraengine_operator.rollout import unready
 
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
+ASKED_MAX: Final = 32
+"""Shards that are asked at the same time."""
 SILENT_S: Final = 5.0
 """After this a shard is asked again that is ready and was never heard: a Service may be younger."""
 _log = structlog.get_logger("ultraengine.operator")
@@ -94,6 +96,17 @@ class Loop:
         found = content["metadata"].get("labels") or {}
         pairs = (one.strip().partition("=") for one in self._selector.split(",") if one.strip())
         return all(key in found and value in ("", found[key]) for key, _, value in pairs)
+
+    def hear(self, what: str, content: Content) -> Key | None:
+        """Take in an event of a watch; the engine whose world it changed.
+
+        An UltraEngine that is not ours any more is as one that was deleted: another operator acts
+        on it from now on.
+        """
+        is_theirs = content["kind"] == "UltraEngine" and not self.is_ours(content)
+        if what == "DELETED" or is_theirs:
+            return self.cache.drop(content)
+        return self.cache.put(content)
 
     def engines(self) -> tuple[Key, ...]:
         """Every engine there is."""
@@ -271,12 +284,18 @@ class Loop:
             return False
         silent = False
         now = _now_text(self._clock())
-        for name, one in sorted(self.cache.shard_objects(key).items()):
+        objects = sorted(self.cache.shard_objects(key).items())
+        ready = [
+            shard
+            for shard in (int(one["spec"]["shard"]) for _, one in objects)
+            if not unready(observed, (shard,))
+        ]
+        answers = await self._ask_all(key, ready)
+        for name, one in objects:
             shard = int(one["spec"]["shard"])
-            is_ready = not unready(observed, (shard,))
-            answered = await self._ask(key, shard) if is_ready else None
+            is_ready = shard in answers
             status = shard_status(
-                shard, made, observed, answered,
+                shard, made, observed, answers.get(shard),
                 generation=one["metadata"].get("generation", 1),
                 before=one.get("status") or {}, now=now,
             )  # fmt: skip
@@ -292,6 +311,17 @@ class Loop:
         """Once it is written: a change that is written again is told again otherwise."""
         for one in changes(before.get("conditions") or (), after["conditions"]):
             self._told(_about(metadata), one)
+
+    async def _ask_all(self, key: Key, shards: Sequence[int]) -> dict[int, SeenShard | None]:
+        """What each says; None of those that are silent."""
+        room = asyncio.Semaphore(ASKED_MAX)
+
+        async def ask(shard: int) -> SeenShard | None:
+            async with room:
+                return await self._ask(key, shard)
+
+        answers = await asyncio.gather(*(ask(shard) for shard in shards))
+        return dict(zip(shards, answers, strict=True))
 
     async def _ask(self, key: Key, shard: int) -> SeenShard | None:
         found = await self._shards.ask(key[0], key[1], shard)
@@ -377,11 +407,15 @@ class Worker:
             again_s = await self._loop.reconcile(key)
         except NotLeading:
             return
-        except (Refused, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - one engine's trouble must not end the others'.
             failures = self._failures.get(key, 0)
             self._failures[key] = failures + 1
             delay_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-            _log.warning("reconcile.failed", engine="/".join(key), error=str(error), again=delay_s)
+            cause = None if isinstance(error, Refused) else error
+            _log.warning(
+                "reconcile.failed",
+                engine="/".join(key), error=str(error), again=delay_s, exc_info=cause,
+            )  # fmt: skip
             self.enqueue(key, delay_s)
         else:
             self._failures.pop(key, None)

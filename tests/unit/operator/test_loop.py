@@ -1,5 +1,6 @@
 """The whole loop against an API server in memory: kills, refusals, restarts, deletion."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from tests.unit.operator.memory import MemoryCluster, SilentShards, engine
 
 from ultraengine_operator import names
 from ultraengine_operator.cluster import KINDS, Content, Refused
-from ultraengine_operator.drivers.loop import SILENT_S, Loop, NotLeading
+from ultraengine_operator.drivers.loop import ASKED_MAX, SILENT_S, Loop, NotLeading, Worker
 from ultraengine_operator.plan import Settings
 from ultraengine_operator.rollout import timestamp_s
 
@@ -491,3 +492,59 @@ async def test_a_deletion_that_waits_is_let_go_at_once_when_told() -> None:
     await settle(cluster, loop)
     assert ("UltraEngine", "default", "shop") not in cluster.objects
     assert ("PersistentVolumeClaim", "default", "data-shop-shard-0-0") in cluster.objects
+
+
+async def test_an_engine_that_cannot_be_looked_at_is_tried_again_and_stops_no_other() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, name="bad", shards=1)
+    await engine(cluster, shards=1)
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    odd = {"spec": {"resources": {"requests": {"storage": "1e9"}}}}
+    claim = "data-bad-shard-0-0"
+    await cluster.merge(KINDS["PersistentVolumeClaim"], "default", claim, odd)
+    await engine(cluster, shards=2)
+    await loop.relist()
+    worker = Worker(loop)
+    worker.enqueue(("default", "bad"))
+    worker.enqueue(KEY, 0.001)
+    running = asyncio.create_task(worker.run())
+    try:
+        while ("StatefulSet", "default", "shop-shard-1") not in cluster.objects:
+            assert not running.done(), running.exception()
+            await asyncio.sleep(0.001)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_many_silent_shards_are_asked_at_the_same_time() -> None:
+    # One after the other they would take longer than the operator's own liveness allows.
+    class Silent(SilentShards):
+        asked = asked_max = 0
+
+        async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
+            self.asked += 1
+            self.asked_max = max(self.asked_max, self.asked)
+            await asyncio.sleep(0)
+            self.asked -= 1
+            return None
+
+    cluster, shards = MemoryCluster(), Silent()
+    await engine(cluster, shards=ASKED_MAX + 2)
+    loop = Loop(cluster, shards, Settings(), clock=lambda: timestamp_s(cluster.now))
+    await settle(cluster, loop)
+    assert shards.asked_max == ASKED_MAX
+
+
+async def test_an_engine_that_is_given_to_another_operator_is_let_alone_at_once() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, labels={"team": "a"})
+    loop = operator(cluster, selector="team=a")
+    await settle(cluster, loop)
+    theirs = await engine(cluster, labels={"team": "b"}, image="ultraengine:2")
+    assert loop.hear("MODIFIED", theirs) == KEY
+    assert loop.engines() == ()
+    before = cluster.writes
+    await loop.reconcile(KEY)
+    assert cluster.writes == before

@@ -93,6 +93,8 @@ class SeenMap(msgspec.Struct, frozen=True):
     engine_uid: str
     shard_map: ShardMap | None
     problem: str = ""
+    version: str = ""
+    """The ConfigMap's resourceVersion, for a compare-and-swap."""
 
 
 class SeenShard(msgspec.Struct, frozen=True):
@@ -231,7 +233,9 @@ def _gateway(content: Mapping[str, Any]) -> SeenGateway:
 
 def _map(content: Mapping[str, Any]) -> SeenMap:
     uid = _label(content, names.ENGINE_UID)
+    version = str(content["metadata"].get("resourceVersion", ""))
     try:
-        return SeenMap(uid, ShardMap.decode(content.get("data", {})[names.MAP_KEY].encode()))
+        shard_map = ShardMap.decode(content.get("data", {})[names.MAP_KEY].encode())
     except (MapRefused, KeyError) as error:
-        return SeenMap(uid, None, str(error))
+        return SeenMap(uid, None, str(error), version)
+    return SeenMap(uid, shard_map, version=version)

@@ -24,6 +24,7 @@ from ultraengine_operator.actions import (
     ExpandClaim,
     MakeHopKey,
     RestartPod,
+    SealMap,
     SetFinalizer,
     describe,
     ref_of,
@@ -161,7 +162,7 @@ class Loop:
         was deleted, its going is still to be heard of.
         """
         content = self.cache.engine(key)
-        heard_of = all(isinstance(one, Apply | Create | MakeHopKey | SetFinalizer)
+        heard_of = all(isinstance(one, Apply | Create | MakeHopKey | SealMap | SetFinalizer)
                        for one in done.actions)  # fmt: skip
         if not done.actions or done.problems or done.deleting or not heard_of or content is None:
             return done
@@ -222,6 +223,8 @@ class Loop:
             case MakeHopKey(manifest):
                 content = {**manifest, "stringData": {names.HOP_FILE: secrets.token_urlsafe(32)}}
                 await self._create(key, content)
+            case SealMap(name, version, content):
+                await self._seal(namespace, name, version, content)
             case Delete(ref, uid):
                 await self._cluster.delete(KINDS[ref.kind], namespace, ref.name, uid=uid)
                 self._told(_about(engine.metadata), Told("Deleting", describe(action), "Delete"))
@@ -251,6 +254,18 @@ class Loop:
                 detail = f"there is another one, which is not labelled {names.ENGINE}={key[1]}"
                 raise Refused(409, detail) from refused
             self.cache.put(found)
+
+    async def _seal(self, namespace: str, name: str, version: str, content: str) -> None:
+        wish = {"metadata": {"resourceVersion": version}, "data": {names.MAP_KEY: content}}
+        try:
+            self.cache.put(await self._cluster.merge(KINDS["ConfigMap"], namespace, name, wish))
+        except Refused as refused:
+            if refused.status != 409:
+                raise
+            # Somebody has written it meanwhile: the next plan goes by what is there now.
+            found = await self._cluster.get(KINDS["ConfigMap"], namespace, name)
+            if found is not None:
+                self.cache.put(found)
 
     async def _set_finalizer(self, metadata: Metadata, *, present: bool) -> None:
         applied: Content = {

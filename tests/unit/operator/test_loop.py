@@ -1,47 +1,20 @@
 """The whole loop against an API server in memory: kills, refusals, restarts, deletion."""
 
-import asyncio
 from typing import Any
 
 import pytest
 from tests.unit.operator.memory import MemoryCluster, SilentShards, engine
+from tests.unit.operator.rounds import KEY, ROUNDS_MAX, conditions, operator, settle
 
 from ultraengine_operator import names
 from ultraengine_operator.cluster import KINDS, Content, Refused
-from ultraengine_operator.drivers.loop import ASKED_MAX, SILENT_S, Loop, NotLeading, Worker
+from ultraengine_operator.drivers.loop import SILENT_S, Loop, NotLeading
 from ultraengine_operator.plan import Settings
 from ultraengine_operator.rollout import timestamp_s
-
-KEY = ("default", "shop")
-LABELS = {names.ENGINE: "shop"}
-ROUNDS_MAX = 12
 
 
 class Killed(Exception):
     """The operator's process is gone."""
-
-
-def operator(cluster: MemoryCluster, **options: Any) -> Loop:
-    options.setdefault("clock", lambda: timestamp_s(cluster.now))
-    return Loop(cluster, SilentShards(), Settings(), **options)
-
-
-async def settle(cluster: MemoryCluster, loop: Loop, **world: Any) -> None:
-    """Rounds of the operator and of the controllers until nothing is written any more."""
-    for _ in range(ROUNDS_MAX):
-        before = cluster.writes
-        await loop.relist()
-        for key in loop.engines():
-            await loop.reconcile(key)
-        cluster.controllers(**world)
-        if cluster.writes == before:
-            return
-    raise AssertionError(f"still writing after {ROUNDS_MAX} rounds")
-
-
-def conditions(cluster: MemoryCluster, name: str = "shop") -> dict[str, tuple[str, str]]:
-    found = cluster.objects["UltraEngine", "default", name]["status"]["conditions"]
-    return {one["type"]: (one["status"], one["reason"]) for one in found}
 
 
 def shape(cluster: MemoryCluster) -> dict[Any, Content]:
@@ -272,29 +245,6 @@ async def test_deleting_keeps_volumes_unless_their_deletion_is_confirmed(
     assert kinds == ["ConfigMap", "PersistentVolumeClaim"] * left
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [("PersistentVolumeClaim", "data-shop-shard-0-0"), ("ConfigMap", "shop-shardmap")],
-)
-async def test_a_late_deletion_spares_what_was_made_anew_under_the_same_name(
-    kind: str, name: str
-) -> None:
-    # As when another operator has finished the deletion meanwhile, and a new engine was applied.
-    cluster = MemoryCluster()
-    await engine(cluster, shards=1, deletionPolicy="Delete", confirmDeletion="shop")
-    loop = operator(cluster)
-    await settle(cluster, loop)
-    await cluster.delete(KINDS["UltraEngine"], "default", "shop", uid=None)
-    await loop.relist()
-    await loop.reconcile(KEY)
-    await loop.relist()
-    again = cluster.objects[kind, "default", name]
-    await cluster.delete(KINDS[kind], "default", name, uid=None)
-    await cluster.create(KINDS[kind], again)
-    await loop.reconcile(KEY)
-    assert (kind, "default", name) in cluster.objects
-
-
 async def test_an_unconfirmed_deletion_waits_and_then_lets_go_with_all_volumes() -> None:
     cluster = MemoryCluster()
     await engine(cluster, shards=1, deletionPolicy="Delete")
@@ -374,39 +324,6 @@ async def test_a_field_that_somebody_else_owns_is_reported_and_not_taken() -> No
     await settle(cluster, loop)
     assert conditions(cluster)["Stalled"] == ("True", "ApplyRefused")
     assert cluster.objects["Deployment", "default", "shop-gateway"]["spec"]["replicas"] == 5
-
-
-@pytest.mark.parametrize(("kind", "name"), [("Secret", "shop-hop"), ("ConfigMap", "shop-shardmap")])
-async def test_a_foundation_that_is_somebody_elses_is_reported_and_not_asked_for_without_a_pause(
-    kind: str, name: str
-) -> None:
-    cluster = MemoryCluster()
-    await engine(cluster, shards=1)
-    theirs = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "default"}}
-    await cluster.create(KINDS[kind], theirs)
-    loop = operator(cluster)
-    await loop.relist()
-    again_s = await loop.reconcile(KEY)
-    assert again_s is not None
-    assert again_s > 1.0
-    assert conditions(cluster)["Stalled"] == ("True", "ApplyRefused")
-    assert ("StatefulSet", "default", "shop-shard-0") not in cluster.objects
-    await cluster.merge(KINDS[kind], "default", name, {"metadata": {"labels": LABELS}})
-    if kind == "Secret":
-        await settle(cluster, loop)
-        assert conditions(cluster)["Ready"] == ("True", "AsWished")
-
-
-async def test_a_map_that_a_list_has_missed_is_looked_at_and_not_made_again() -> None:
-    cluster = MemoryCluster()
-    await engine(cluster, shards=1)
-    loop = operator(cluster)
-    await loop.relist()
-    first = operator(cluster)
-    await first.relist()
-    await first.reconcile(KEY)
-    assert await loop.reconcile(KEY) is None
-    assert conditions(cluster)["Ready"] == ("False", "ShardsNotReady")
 
 
 async def test_an_operator_that_does_not_lead_writes_nothing() -> None:
@@ -492,59 +409,3 @@ async def test_a_deletion_that_waits_is_let_go_at_once_when_told() -> None:
     await settle(cluster, loop)
     assert ("UltraEngine", "default", "shop") not in cluster.objects
     assert ("PersistentVolumeClaim", "default", "data-shop-shard-0-0") in cluster.objects
-
-
-async def test_an_engine_that_cannot_be_looked_at_is_tried_again_and_stops_no_other() -> None:
-    cluster = MemoryCluster()
-    await engine(cluster, name="bad", shards=1)
-    await engine(cluster, shards=1)
-    loop = operator(cluster)
-    await settle(cluster, loop)
-    odd = {"spec": {"resources": {"requests": {"storage": "1e9"}}}}
-    claim = "data-bad-shard-0-0"
-    await cluster.merge(KINDS["PersistentVolumeClaim"], "default", claim, odd)
-    await engine(cluster, shards=2)
-    await loop.relist()
-    worker = Worker(loop)
-    worker.enqueue(("default", "bad"))
-    worker.enqueue(KEY, 0.001)
-    running = asyncio.create_task(worker.run())
-    try:
-        while ("StatefulSet", "default", "shop-shard-1") not in cluster.objects:
-            assert not running.done(), running.exception()
-            await asyncio.sleep(0.001)
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def test_many_silent_shards_are_asked_at_the_same_time() -> None:
-    # One after the other they would take longer than the operator's own liveness allows.
-    class Silent(SilentShards):
-        asked = asked_max = 0
-
-        async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
-            self.asked += 1
-            self.asked_max = max(self.asked_max, self.asked)
-            await asyncio.sleep(0)
-            self.asked -= 1
-            return None
-
-    cluster, shards = MemoryCluster(), Silent()
-    await engine(cluster, shards=ASKED_MAX + 2)
-    loop = Loop(cluster, shards, Settings(), clock=lambda: timestamp_s(cluster.now))
-    await settle(cluster, loop)
-    assert shards.asked_max == ASKED_MAX
-
-
-async def test_an_engine_that_is_given_to_another_operator_is_let_alone_at_once() -> None:
-    cluster = MemoryCluster()
-    await engine(cluster, labels={"team": "a"})
-    loop = operator(cluster, selector="team=a")
-    await settle(cluster, loop)
-    theirs = await engine(cluster, labels={"team": "b"}, image="ultraengine:2")
-    assert loop.hear("MODIFIED", theirs) == KEY
-    assert loop.engines() == ()
-    before = cluster.writes
-    await loop.reconcile(KEY)
-    assert cluster.writes == before

@@ -138,9 +138,10 @@ async def test_an_engine_that_cannot_be_looked_at_is_tried_again_and_stops_no_ot
     worker.enqueue(KEY, 0.001)
     running = asyncio.create_task(worker.run())
     try:
-        while ("StatefulSet", "default", "shop-shard-1") not in cluster.objects:
-            assert not running.done(), running.exception()
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(20):
+            while ("StatefulSet", "default", "shop-shard-1") not in cluster.objects:
+                assert not running.done(), running.exception()
+                await asyncio.sleep(0.001)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -34,10 +34,21 @@ class MakeHopKey(msgspec.Struct, frozen=True):
     """Without its content: chance is the driver's."""
 
 
+class SealMap(msgspec.Struct, frozen=True):
+    """Publish the first map again under the next version, if it is still the one that was seen."""
+
+    name: str
+    version: str
+    """The resourceVersion that was seen: who has moved a slot since goes first."""
+    content: str
+
+
 class Delete(msgspec.Struct, frozen=True):
-    """Remove an object of the engine."""
+    """Remove an object of the engine, this very one: a late request must not meet a new volume
+    or map of the same name."""
 
     ref: Ref
+    uid: str
 
 
 class RestartPod(msgspec.Struct, frozen=True):
@@ -54,7 +65,7 @@ class ExpandClaim(msgspec.Struct, frozen=True):
     size: str
 
 
-Action = SetFinalizer | Apply | Create | MakeHopKey | Delete | RestartPod | ExpandClaim
+Action = SetFinalizer | Apply | Create | MakeHopKey | SealMap | Delete | RestartPod | ExpandClaim
 
 
 def ref_of(manifest: Manifest) -> Ref:
@@ -72,7 +83,9 @@ def describe(action: Action) -> str:
             verb = "apply" if isinstance(action, Apply) else "create"
             ref = ref_of(manifest)
             return f"{verb} {ref.kind} {ref.name}"
-        case Delete(ref):
+        case SealMap(name):
+            return f"publish the next version of ConfigMap {name}: every shard has its volume"
+        case Delete(ref, _):
             return f"delete {ref.kind} {ref.name}"
         case RestartPod(name):
             return f"restart Pod {name}"

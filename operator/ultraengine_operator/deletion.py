@@ -54,17 +54,18 @@ def _delete(engine: UltraEngine, observed: Observed) -> Deletion:
         if one.owner_uid == engine.metadata.uid and one.ref.kind in ("StatefulSet", "Deployment")
     ]  # fmt: skip
     if owned:
-        actions = tuple(Delete(one.ref) for one in owned if not one.deleting)
+        actions = tuple(Delete(one.ref, one.uid) for one in owned if not one.deleting)
         return actions, None, LOOK_AGAIN_S
     if observed.pods:
         return (), None, LOOK_AGAIN_S
     uid = engine.metadata.annotations.get(names.ADOPT, engine.metadata.uid)
     claims = [claim for claim in observed.claims if claim.engine_uid == uid]
-    gone: list[Action] = [
-        Delete(Ref("PersistentVolumeClaim", claim.name)) for claim in claims if not claim.deleting
-    ]
+    ours = {Ref("PersistentVolumeClaim", claim.name) for claim in claims}
     if observed.map is not None and observed.map.engine_uid == uid:
-        gone.append(Delete(Ref("ConfigMap", f"{engine.metadata.name}-shardmap")))
-    if gone or claims:
-        return tuple(gone), None, LOOK_AGAIN_S
+        ours.add(Ref("ConfigMap", f"{engine.metadata.name}-shardmap"))
+    if ours:
+        gone = [one for one in observed.objects if one.ref in ours and not one.deleting]
+        # Volumes first: a map without its volumes is no riddle, volumes without their map are one.
+        gone.sort(key=lambda one: (one.ref.kind == "ConfigMap", one.ref))
+        return tuple(Delete(one.ref, one.uid) for one in gone), None, LOOK_AGAIN_S
     return _LET_GO

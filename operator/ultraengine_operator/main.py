@@ -84,11 +84,7 @@ class Operator:
     async def _serve(self, engines: Loop, worker: Worker, elector: Elector, teller: Teller) -> None:
         def told(event: Event) -> None:
             self._events.inc()
-            gone = event["type"] == "DELETED"
-            content = event["object"]
-            if content["kind"] == "UltraEngine" and not engines.is_ours(content):
-                return
-            key = engines.cache.drop(content) if gone else engines.cache.put(content)
+            key = engines.hear(event["type"], event["object"])
             if key is not None:
                 worker.enqueue(key)
 

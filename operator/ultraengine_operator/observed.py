@@ -37,6 +37,7 @@ class SeenObject(msgspec.Struct, frozen=True):
     """Any child: whose it is, and what it says."""
 
     ref: Ref
+    uid: str
     digest: str
     owner_uid: str | None
     shard: int | None
@@ -92,6 +93,8 @@ class SeenMap(msgspec.Struct, frozen=True):
     engine_uid: str
     shard_map: ShardMap | None
     problem: str = ""
+    version: str = ""
+    """The ConfigMap's resourceVersion, for a compare-and-swap."""
 
 
 class SeenShard(msgspec.Struct, frozen=True):
@@ -169,6 +172,7 @@ def _object(content: Mapping[str, Any]) -> SeenObject:
     controllers = [owner["uid"] for owner in owners if owner.get("controller")]
     return SeenObject(
         Ref(content["kind"], _name(content)),
+        str(content["metadata"].get("uid", "")),
         digest(content),
         controllers[0] if controllers else None,
         _shard(content),
@@ -229,7 +233,9 @@ def _gateway(content: Mapping[str, Any]) -> SeenGateway:
 
 def _map(content: Mapping[str, Any]) -> SeenMap:
     uid = _label(content, names.ENGINE_UID)
+    version = str(content["metadata"].get("resourceVersion", ""))
     try:
-        return SeenMap(uid, ShardMap.decode(content.get("data", {})[names.MAP_KEY].encode()))
+        shard_map = ShardMap.decode(content.get("data", {})[names.MAP_KEY].encode())
     except (MapRefused, KeyError) as error:
-        return SeenMap(uid, None, str(error))
+        return SeenMap(uid, None, str(error), version)
+    return SeenMap(uid, shard_map, version=version)

@@ -21,6 +21,7 @@ from ultraengine_operator.actions import (
     Delete,
     ExpandClaim,
     MakeHopKey,
+    SealMap,
     SetFinalizer,
     ref_of,
 )
@@ -30,7 +31,7 @@ from ultraengine_operator.budget import Fleet, Standing
 from ultraengine_operator.deletion import deletion
 from ultraengine_operator.observed import Observed, Ref, digest
 from ultraengine_operator.reasons import Problem, Reason
-from ultraengine_operator.rollout import Rollout, rollout
+from ultraengine_operator.rollout import Rollout, rollout, unready
 from ultraengine_operator.specs import shared
 from ultraengine_operator.specs.render import NEWEST, RULES, render
 from ultraengine_operator.specs.view import EngineView
@@ -100,6 +101,7 @@ def plan(
         *_hold(engine),
         *_foundations(view, observed),
         *_children(view, observed, settled),
+        *_sealed(view, observed),
         *_surplus(view, observed),
         *_larger_claims(view, observed),
     )
@@ -254,12 +256,23 @@ def _children(
     return tuple(actions)
 
 
+def _sealed(view: EngineView, observed: Observed) -> tuple[Action, ...]:
+    """A shard takes an empty volume for a new one while the first version of the map counts, and
+    refuses it later (`router.first_ownership`).  So the first version ends when every shard that
+    it names serves: a volume that is lost from then on is not forgotten by an empty one."""
+    found = observed.map
+    if found is None or view.shard_map.version > 1 or unready(observed, view.shard_map.shards):
+        return ()
+    sealed = msgspec.structs.replace(view.shard_map, version=view.shard_map.version + 1)
+    return (SealMap(f"{view.name}-shardmap", found.version, sealed.encode().decode()),)
+
+
 def _surplus(view: EngineView, observed: Observed) -> tuple[Action, ...]:
     """Children of shards that are neither wished nor hold slots, and an unwished autoscaler."""
     uid = view.engine.metadata.uid
     scaler = Ref("HorizontalPodAutoscaler", f"{view.name}-gateway")
     return tuple(
-        Delete(one.ref)
+        Delete(one.ref, one.uid)
         for one in observed.objects
         if one.owner_uid == uid
         and not one.deleting

@@ -8,7 +8,7 @@ The loop acts only while `leading` is true, and asks before every write.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from ultraengine_operator.actions import (
     ExpandClaim,
     MakeHopKey,
     RestartPod,
+    SealMap,
     SetFinalizer,
     describe,
     ref_of,
@@ -31,7 +32,7 @@ from ultraengine_operator.actions import (
 from ultraengine_operator.api.decode import engine_of, metadata_of
 from ultraengine_operator.api.types import Metadata, UltraEngine
 from ultraengine_operator.budget import Fleet, Standing
-from ultraengine_operator.cache import Cache, Key
+from ultraengine_operator.cache import Cache, Key, key_of
 from ultraengine_operator.cluster import KINDS, WATCHED, Cluster, Content, Refused, Shards
 from ultraengine_operator.events import Told, changes
 from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, observed_of
@@ -41,6 +42,8 @@ from ultraengine_operator.report import Status, engine_status, shard_status, unr
 from ultraengine_operator.rollout import unready
 
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
+ASKED_MAX: Final = 32
+"""Shards that are asked at the same time."""
 SILENT_S: Final = 5.0
 """After this a shard is asked again that is ready and was never heard: a Service may be younger."""
 _log = structlog.get_logger("ultraengine.operator")
@@ -95,6 +98,17 @@ class Loop:
         pairs = (one.strip().partition("=") for one in self._selector.split(",") if one.strip())
         return all(key in found and value in ("", found[key]) for key, _, value in pairs)
 
+    def hear(self, what: str, content: Content) -> Key | None:
+        """Take in an event of a watch; the engine whose world it changed.
+
+        An UltraEngine that is not ours any more is as one that was deleted: another operator acts
+        on it from now on.
+        """
+        is_theirs = content["kind"] == "UltraEngine" and not self.is_ours(content)
+        if what == "DELETED" or is_theirs:
+            return self.cache.drop(content)
+        return self.cache.put(content)
+
     def engines(self) -> tuple[Key, ...]:
         """Every engine there is."""
         return tuple(key for key in self.cache.known() if self.cache.engine(key) is not None)
@@ -148,7 +162,7 @@ class Loop:
         was deleted, its going is still to be heard of.
         """
         content = self.cache.engine(key)
-        heard_of = all(isinstance(one, Apply | Create | MakeHopKey | SetFinalizer)
+        heard_of = all(isinstance(one, Apply | Create | MakeHopKey | SealMap | SetFinalizer)
                        for one in done.actions)  # fmt: skip
         if not done.actions or done.problems or done.deleting or not heard_of or content is None:
             return done
@@ -205,12 +219,14 @@ class Loop:
                 seen = digest(self.cache.children(key).get(ref, live))
                 self._settled[key][ref] = Settled(rendered, seen)
             case Create(manifest):
-                await self._create(manifest)
+                await self._create(key, manifest)
             case MakeHopKey(manifest):
                 content = {**manifest, "stringData": {names.HOP_FILE: secrets.token_urlsafe(32)}}
-                await self._create(content)
-            case Delete(ref):
-                await self._cluster.delete(KINDS[ref.kind], namespace, ref.name, uid=None)
+                await self._create(key, content)
+            case SealMap(name, version, content):
+                await self._seal(namespace, name, version, content)
+            case Delete(ref, uid):
+                await self._cluster.delete(KINDS[ref.kind], namespace, ref.name, uid=uid)
                 self._told(_about(engine.metadata), Told("Deleting", describe(action), "Delete"))
             case RestartPod(name, uid):
                 await self._cluster.delete(KINDS["Pod"], namespace, name, uid=uid)
@@ -223,12 +239,33 @@ class Loop:
             case SetFinalizer(present):
                 await self._set_finalizer(engine.metadata, present=present)
 
-    async def _create(self, manifest: Content) -> None:
+    async def _create(self, key: Key, manifest: Content) -> None:
+        kind, name = KINDS[manifest["kind"]], manifest["metadata"]["name"]
         try:
-            self.cache.put(await self._cluster.create(KINDS[manifest["kind"]], manifest))
+            self.cache.put(await self._cluster.create(kind, manifest))
         except Refused as refused:
             if refused.status != 409:
                 raise
+            # It stays as it is. Unless it is seen from now on, it would be made again and again.
+            found = await self._cluster.get(kind, key[0], name)
+            if found is None:
+                raise Refused(0, f"{kind.name} {name} is there and is not") from refused
+            if key_of(found) != key:
+                detail = f"there is another one, which is not labelled {names.ENGINE}={key[1]}"
+                raise Refused(409, detail) from refused
+            self.cache.put(found)
+
+    async def _seal(self, namespace: str, name: str, version: str, content: str) -> None:
+        wish = {"metadata": {"resourceVersion": version}, "data": {names.MAP_KEY: content}}
+        try:
+            self.cache.put(await self._cluster.merge(KINDS["ConfigMap"], namespace, name, wish))
+        except Refused as refused:
+            if refused.status != 409:
+                raise
+            # Somebody has written it meanwhile: the next plan goes by what is there now.
+            found = await self._cluster.get(KINDS["ConfigMap"], namespace, name)
+            if found is not None:
+                self.cache.put(found)
 
     async def _set_finalizer(self, metadata: Metadata, *, present: bool) -> None:
         applied: Content = {
@@ -262,12 +299,18 @@ class Loop:
             return False
         silent = False
         now = _now_text(self._clock())
-        for name, one in sorted(self.cache.shard_objects(key).items()):
+        objects = sorted(self.cache.shard_objects(key).items())
+        ready = [
+            shard
+            for shard in (int(one["spec"]["shard"]) for _, one in objects)
+            if not unready(observed, (shard,))
+        ]
+        answers = await self._ask_all(key, ready)
+        for name, one in objects:
             shard = int(one["spec"]["shard"])
-            is_ready = not unready(observed, (shard,))
-            answered = await self._ask(key, shard) if is_ready else None
+            is_ready = shard in answers
             status = shard_status(
-                shard, made, observed, answered,
+                shard, made, observed, answers.get(shard),
                 generation=one["metadata"].get("generation", 1),
                 before=one.get("status") or {}, now=now,
             )  # fmt: skip
@@ -283,6 +326,17 @@ class Loop:
         """Once it is written: a change that is written again is told again otherwise."""
         for one in changes(before.get("conditions") or (), after["conditions"]):
             self._told(_about(metadata), one)
+
+    async def _ask_all(self, key: Key, shards: Sequence[int]) -> dict[int, SeenShard | None]:
+        """What each says; None of those that are silent."""
+        room = asyncio.Semaphore(ASKED_MAX)
+
+        async def ask(shard: int) -> SeenShard | None:
+            async with room:
+                return await self._ask(key, shard)
+
+        answers = await asyncio.gather(*(ask(shard) for shard in shards))
+        return dict(zip(shards, answers, strict=True))
 
     async def _ask(self, key: Key, shard: int) -> SeenShard | None:
         found = await self._shards.ask(key[0], key[1], shard)
@@ -368,11 +422,15 @@ class Worker:
             again_s = await self._loop.reconcile(key)
         except NotLeading:
             return
-        except (Refused, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - one engine's trouble must not end the others'.
             failures = self._failures.get(key, 0)
             self._failures[key] = failures + 1
             delay_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-            _log.warning("reconcile.failed", engine="/".join(key), error=str(error), again=delay_s)
+            cause = None if isinstance(error, Refused) else error
+            _log.warning(
+                "reconcile.failed",
+                engine="/".join(key), error=str(error), again=delay_s, exc_info=cause,
+            )  # fmt: skip
             self.enqueue(key, delay_s)
         else:
             self._failures.pop(key, None)

@@ -16,7 +16,8 @@ from ultraengine_operator.specs.pods import (
 from ultraengine_operator.specs.view import EngineView, Manifest, child
 
 STARTUP_FAILURES: Final = 900
-"""Half an hour, at one look in two seconds: a long log replays before it answers."""
+"""Half an hour, at one look in two seconds. A shard answers while its log replays, so only a node
+that is very slow to start it comes near."""
 GRACE_S: Final = 60
 
 

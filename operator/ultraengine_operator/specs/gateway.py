@@ -15,6 +15,7 @@ from ultraengine_operator.specs.view import EngineView, Manifest, child
 
 STARTUP_FAILURES: Final = 60
 GRACE_S: Final = 60
+LIMIT: Final = "ULTRA_LIMIT_"
 
 
 def _name(view: EngineView) -> str:
@@ -31,6 +32,10 @@ def _environment(view: EngineView) -> list[Manifest]:
             f"http://{view.name}-shard-{{shard}}.{view.namespace}.svc:{names.HTTP_PORT}"
         ),
     }
+    # Quotas and sizes are the gateway's to check: shards count no quotas.
+    told.update(
+        {one.name: one.value for one in view.engine.spec.settings if one.name.startswith(LIMIT)}
+    )
     if view.engine.spec.gateway.api_keys_secret_name is None:
         told["ULTRA_KEYLESS"] = "true"
     else:

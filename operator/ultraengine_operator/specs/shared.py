@@ -16,7 +16,8 @@ def service_account(view: EngineView, component: str) -> Manifest:
 
 
 def shard_map(view: EngineView) -> Manifest:
-    """The first map. It is created once and never applied again: slots move by another flow.
+    """The first map. It is created once and never applied again: slots move by another flow, and
+    its version ends when all shards are ready (`plan.SealMap`).
 
     It has no owner: whoever adopts the volumes later needs to know whose slots are where.
     """

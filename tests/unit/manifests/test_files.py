@@ -14,6 +14,7 @@ from tests.servers.crds import ROOT
 from ultraengine.gateway.metrics import EdgeMetrics
 from ultraengine.model.ids import ShardId
 from ultraengine.shard.metrics import ShardMetrics
+from ultraengine_operator.cluster import KINDS, WATCHED
 
 MANIFESTS = ROOT / "manifests"
 NAME = re.compile(r"\bultra_[a-z_]+")
@@ -95,6 +96,15 @@ def test_both_roles_of_the_operator_allow_the_same() -> None:
         assert "*" not in [*rule["resources"], *rule["verbs"], *rule["apiGroups"]]
         if "secrets" in rule["resources"]:
             assert rule["verbs"] == ["get", "create"]
+
+
+def test_the_operator_may_touch_in_all_namespaces_only_kinds_that_it_looks_at_or_makes() -> None:
+    # Its own Lease is in its own namespace: whoever may write every Lease can depose every leader.
+    text = (MANIFESTS / "rbac" / "cluster" / "roles.yaml").read_text()
+    rules = next(yaml.safe_load_all(text))["rules"]
+    ours = {kind.plural for kind in (*WATCHED, KINDS["Secret"], KINDS["Event"])}
+    ours |= {"ultraengines/status", "shards/status", "ultraengines/finalizers"}
+    assert {one for rule in rules for one in rule["resources"]} == ours
 
 
 def test_the_operator_runs_restricted() -> None:

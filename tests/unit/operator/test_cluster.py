@@ -67,6 +67,15 @@ async def test_only_the_newest_version_can_be_replaced(cluster: Cluster) -> None
     assert caught.value.status == 409
 
 
+async def test_a_patch_that_names_a_version_is_for_that_version_alone(cluster: Cluster) -> None:
+    first = await cluster.create(MAPS, config_map(x="1"))
+    wish = {"metadata": {"resourceVersion": first["metadata"]["resourceVersion"]}}
+    await cluster.merge(MAPS, "default", "one", {**wish, "data": {"x": "2"}})
+    with pytest.raises(Refused) as caught:
+        await cluster.merge(MAPS, "default", "one", {**wish, "data": {"x": "3"}})
+    assert caught.value.status == 409
+
+
 async def test_an_apply_takes_no_field_of_another_manager_and_drops_its_own(
     cluster: Cluster,
 ) -> None:

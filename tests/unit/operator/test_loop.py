@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from tests.unit.operator.memory import MemoryCluster, SilentShards, engine
+from tests.unit.operator.rounds import KEY, ROUNDS_MAX, conditions, operator, settle
 
 from ultraengine_operator import names
 from ultraengine_operator.cluster import KINDS, Content, Refused
@@ -11,35 +12,9 @@ from ultraengine_operator.drivers.loop import SILENT_S, Loop, NotLeading
 from ultraengine_operator.plan import Settings
 from ultraengine_operator.rollout import timestamp_s
 
-KEY = ("default", "shop")
-ROUNDS_MAX = 12
-
 
 class Killed(Exception):
     """The operator's process is gone."""
-
-
-def operator(cluster: MemoryCluster, **options: Any) -> Loop:
-    options.setdefault("clock", lambda: timestamp_s(cluster.now))
-    return Loop(cluster, SilentShards(), Settings(), **options)
-
-
-async def settle(cluster: MemoryCluster, loop: Loop, **world: Any) -> None:
-    """Rounds of the operator and of the controllers until nothing is written any more."""
-    for _ in range(ROUNDS_MAX):
-        before = cluster.writes
-        await loop.relist()
-        for key in loop.engines():
-            await loop.reconcile(key)
-        cluster.controllers(**world)
-        if cluster.writes == before:
-            return
-    raise AssertionError(f"still writing after {ROUNDS_MAX} rounds")
-
-
-def conditions(cluster: MemoryCluster, name: str = "shop") -> dict[str, tuple[str, str]]:
-    found = cluster.objects["UltraEngine", "default", name]["status"]["conditions"]
-    return {one["type"]: (one["status"], one["reason"]) for one in found}
 
 
 def shape(cluster: MemoryCluster) -> dict[Any, Content]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ultraengine.front.settings import GatewaySettings
 from ultraengine.router.shard_map import ShardMap
 from ultraengine_operator import names
 from ultraengine_operator.api.decode import engine_of
@@ -51,6 +52,22 @@ def test_children_are_byte_for_byte_those_on_file(name: str, spec: dict[str, Any
     rendered = msgspec.json.format(msgspec.json.encode(render(view)), indent=1)
     assert problems == ()
     assert rendered == (GOLDEN / f"{name}.json").read_bytes()
+
+
+def test_limits_are_those_of_the_gateway_too_and_other_settings_are_the_shards_alone() -> None:
+    # Quotas are counted and commands are measured by the gateway: shards behind it count none.
+    quota = {"name": "ULTRA_LIMIT_TENANT_COMMANDS_PER_S", "value": "50"}
+    settings = [quota, {"name": "ULTRA_COMPRESS", "value": "true"}]
+    view, _ = view_of(engine_of(content(settings=settings)), Observed(), Settings())
+    told = {
+        one["kind"]: one["spec"]["template"]["spec"]["containers"][0]["env"]
+        for one in render(view)
+        if one["kind"] in ("StatefulSet", "Deployment")
+    }
+    assert [one for one in settings if one in told["StatefulSet"]] == settings
+    assert [one for one in settings if one in told["Deployment"]] == [quota]
+    environ = {one["name"]: one["value"] for one in told["Deployment"]}
+    assert GatewaySettings.from_env(environ).limits.tenant_commands_per_s == 50.0
 
 
 def test_the_order_in_which_objects_are_seen_does_not_matter() -> None:

@@ -418,7 +418,7 @@ def test_a_moment_is_the_serving_set_and_its_positions() -> None:
     ],
 )
 def test_an_answer_waits_for_no_sums_that_it_does_not_read(
-    query: dict[str, str], waited_for: list[str]
+    query: dict[str, Any], waited_for: list[str]
 ) -> None:
     """A late posting makes many days of business time pending: other answers must not end."""
     talk = ask(asked("k/trial-balance", **query), ReadDialect())
@@ -434,7 +434,8 @@ def test_an_answer_waits_for_no_sums_that_it_does_not_read(
 )
 @pytest.mark.parametrize("time", ["at_time", "at_effective_time"])
 def test_the_last_moment_that_there_is_can_be_asked_for(dialect: ReadDialect, time: str) -> None:
-    query = asked("k/trial-balance", **{time: "9999-12-31T23:59:59.999999Z"})
+    point: dict[str, Any] = {time: "9999-12-31T23:59:59.999999Z"}
+    query = asked("k/trial-balance", **point)
     names = [one.name for one in statements(query, MOMENT, dialect)]
     assert any(name.endswith("_hours") for name in names)
 

@@ -16,7 +16,16 @@ import msgspec
 from ultraengine.model.errors import EngineError, Malformed
 from ultraengine.model.limits import Limits
 from ultraengine.model.projection import Column, Table, Value
-from ultraengine.model.reads import Computed, Filter, Operator, Order, Parameter, Read, path_names
+from ultraengine.model.reads import (
+    Computed,
+    Filter,
+    Operator,
+    Order,
+    Parameter,
+    Part,
+    Read,
+    path_names,
+)
 from ultraengine.query.cursor import Cursors
 from ultraengine.query.positions import NOTHING, Wanted, read_wanted
 from ultraengine.query.routes import Match, Route
@@ -58,6 +67,27 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     values: Mapping[str, Value] = {}
     """Prepared parameters of a `Computed` read."""
     wanted: Wanted = NOTHING
+
+    @property
+    def parts(self) -> list[Part]:
+        """Of a `Computed` read, those that run for these values."""
+        read = self.route.read
+        if isinstance(read, Read):
+            return []
+        return [
+            part
+            for part in read.parts
+            if part.when is None or self.values[part.when[0]] == part.when[1]
+        ]
+
+    @property
+    def aggregates(self) -> list[str]:
+        """What it reads of tables that are summed up later than they move."""
+        return [
+            name
+            for name in self.route.aggregates
+            if any(f"{{table:{name}}}" in part.select for part in self.parts)
+        ]
 
     @property
     def key(self) -> tuple[Any, ...]:

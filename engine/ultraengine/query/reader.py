@@ -76,7 +76,7 @@ class Behind(msgspec.Struct, frozen=True):
 def ask(asked: Asked, dialect: ReadDialect) -> "Talk[Found | Behind]":
     """The conversation of a query.  Raises `EngineError` PROJECTION_UNAVAILABLE."""
     route = asked.route
-    moment = yield from look(route.projection, dialect, slices=route.reads_aggregates)
+    moment = yield from look(route.projection, dialect, asked.aggregates)
     if not asked.wanted.reached(moment.position):
         return Behind(moment)
     ran = statements(asked, moment, dialect)
@@ -89,8 +89,13 @@ def ask(asked: Asked, dialect: ReadDialect) -> "Talk[Found | Behind]":
     return Found(moment, tuple(ran[: len(rows)]), tuple(rows))
 
 
-def look(projection: Projection, dialect: ReadDialect, *, slices: bool = False) -> "Talk[Moment]":
-    """Which set serves, and how far it has come.  Raises `EngineError` PROJECTION_UNAVAILABLE."""
+def look(
+    projection: Projection, dialect: ReadDialect, aggregates: Sequence[str] = ()
+) -> "Talk[Moment]":
+    """Which set serves, how far it has come, and what these aggregates do not say yet.
+
+    Raises `EngineError` PROJECTION_UNAVAILABLE.
+    """
     found = yield _serving(projection.name, dialect)
     if not found:
         raise EngineError(
@@ -107,8 +112,8 @@ def look(projection: Projection, dialect: ReadDialect, *, slices: bool = False) 
     position = Position.of({ShardId(row[2]): Offset(row[3]) for row in placed})
     time = Instant(max((row[4] for row in placed), default=0))
     pending: dict[str, tuple[int, ...]] = {}
-    if slices:
-        left = yield _pending(projection.name, build, dialect)
+    if aggregates:
+        left = yield _pending(projection.name, build, aggregates, dialect)
         if len(left) > SLICES_MAX:
             raise EngineError(
                 f"more than {SLICES_MAX} days are still to be summed up",
@@ -146,17 +151,24 @@ def _serving(projection: str, dialect: ReadDialect) -> Statement:
     return Statement(SERVING, text, values, columns, SHARDS_MAX)
 
 
-def _pending(projection: str, build: int, dialect: ReadDialect) -> Statement:
+def _pending(
+    projection: str, build: int, aggregates: Sequence[str], dialect: ReadDialect
+) -> Statement:
     quote = dialect.quote
+    places = [
+        dialect.parameter(number, ColumnType.TEXT) for number in range(3, 3 + len(aggregates))
+    ]
     text = (
         f"SELECT {quote('aggregate')}, {quote('slice')} FROM {quote(SLICES.name)}"
         f" WHERE {quote('projection')} = {dialect.parameter(1, ColumnType.TEXT)}"
         f" AND {quote('build')} = {dialect.parameter(2, ColumnType.INTEGER)}"
+        f" AND {quote('aggregate')} IN ({', '.join(places)})"
         f" LIMIT {SLICES_MAX + 1}"
     )
     values = (
         dialect.bind(projection, ColumnType.TEXT),
         dialect.bind(build, ColumnType.INTEGER),
+        *(dialect.bind(name, ColumnType.TEXT) for name in aggregates),
     )
     columns = (SLICES.column("aggregate"), SLICES.column("slice"))
     return Statement("pending", text, values, columns, SLICES_MAX)

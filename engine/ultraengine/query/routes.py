@@ -21,14 +21,6 @@ class Route(NamedTuple):
     aggregates: dict[str, Aggregate]
 
     @property
-    def reads_aggregates(self) -> bool:
-        """Whether it reads tables that are summed up later than they move."""
-        read = self.read
-        return isinstance(read, Computed) and any(
-            f"{{table:{name}}}" in part.select for part in read.parts for name in self.aggregates
-        )
-
-    @property
     def name(self) -> str:
         """Its name in metrics and reports."""
         return f"{self.domain}.{self.read.name}"

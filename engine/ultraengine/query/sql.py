@@ -161,11 +161,7 @@ def statements(asked: Asked, moment: Moment, dialect: ReadDialect) -> list[State
     read = asked.route.read
     if isinstance(read, Read):
         return [_rows(asked, read, moment, dialect)]
-    return [
-        _part(asked, read, part, moment, dialect)
-        for part in read.parts
-        if part.when is None or asked.values[part.when[0]] == part.when[1]
-    ]
+    return [_part(asked, read, part, moment, dialect) for part in asked.parts]
 
 
 def _part(

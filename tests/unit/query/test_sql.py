@@ -39,6 +39,8 @@ from ultraengine.query.openapi import document
 from ultraengine.query.plan import context, plan
 from ultraengine.query.positions import Position
 from ultraengine.query.reader import SLICES_MAX, Behind, ask, look
+from ultraengine.query.readers.mysql.dialect import MysqlReadDialect
+from ultraengine.query.readers.postgres.dialect import PostgresReadDialect
 from ultraengine.query.readers.sqlite.dialect import SqliteReadDialect
 from ultraengine.query.routes import SqlRoutes
 from ultraengine.query.sql import Moment, Scope, prefix_end, statements
@@ -329,7 +331,7 @@ def test_an_aggregate_is_read_with_the_slices_that_are_still_to_be_summed_up() -
     statement = statements(asked("k/turnover"), PENDING, ReadDialect())[0]
     assert statement.text.count('"day" NOT IN (?, ?)') == 1
     assert statement.text.count('"day" IN (?, ?)') == 1
-    assert statement.values[1:3] == statement.values[4:6] == (20_454, 20_455)
+    assert statement.values[1:3] == statement.values[5:7] == (20_454, 20_455)
     assert isinstance(ASSET_DAY, Aggregate)
     summed = statements(asked("k/turnover"), MOMENT, ReadDialect())[0]
     assert "UNION" not in summed.text
@@ -400,11 +402,42 @@ def test_a_moment_is_the_serving_set_and_its_positions() -> None:
     fresh = told(look(TABLES, ReadDialect()), [(V, 3, None, None, None)])
     assert fresh == Moment(V, 3, Position())
     slices = told(
-        look(TABLES, ReadDialect(), slices=True),
+        look(TABLES, ReadDialect(), ["asset_day", "other"]),
         [(V, 3, 0, 9, 50)],
         [("asset_day", 5), ("asset_day", 6), ("other", 5)],
     )
     assert slices.pending == {"asset_day": (5, 6), "other": (5,)}
+
+
+@pytest.mark.parametrize(
+    ("query", "waited_for"),
+    [
+        ({}, []),
+        ({"at_time": "2026-01-01"}, ["asset_close"]),
+        ({"at_effective_time": "2026-01-01"}, ["asset_day"]),
+    ],
+)
+def test_an_answer_waits_for_no_sums_that_it_does_not_read(
+    query: dict[str, Any], waited_for: list[str]
+) -> None:
+    """A late posting makes many days of business time pending: other answers must not end."""
+    talk = ask(asked("k/trial-balance", **query), ReadDialect())
+    next(talk)
+    second = talk.send([(V, 3, 0, 9, 50)])
+    assert (second.name == "pending") == bool(waited_for)
+    if waited_for:
+        assert second.values == ("ledger", 3, *waited_for)
+
+
+@pytest.mark.parametrize(
+    "dialect", [SqliteReadDialect(), PostgresReadDialect(), MysqlReadDialect()]
+)
+@pytest.mark.parametrize("time", ["at_time", "at_effective_time"])
+def test_the_last_moment_that_there_is_can_be_asked_for(dialect: ReadDialect, time: str) -> None:
+    point: dict[str, Any] = {time: "9999-12-31T23:59:59.999999Z"}
+    query = asked("k/trial-balance", **point)
+    names = [one.name for one in statements(query, MOMENT, dialect)]
+    assert any(name.endswith("_hours") for name in names)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +450,7 @@ def test_a_moment_is_the_serving_set_and_its_positions() -> None:
 )
 def test_tables_that_cannot_be_read_now_are_unavailable(answers: Any, why: str) -> None:
     with pytest.raises(EngineError, match=why) as caught:
-        told(look(TABLES, ReadDialect(), slices=True), *answers)
+        told(look(TABLES, ReadDialect(), ["asset_day"]), *answers)
     assert caught.value.code == "PROJECTION_UNAVAILABLE"
 
 

@@ -133,18 +133,17 @@ ASSET_DAY: Final = Aggregate(
         "SELECT s.{tenant}, s.{book}, s.{asset}, s.{day}, TOTAL(s.{paid_in}), TOTAL(s.{paid_out}),"  # noqa: S608  (declared SQL: no values)
         " SUM(s.{entries}), COUNT(*), "
         + _changes(("balance", "MINUS(s.{balance}, MINUS(s.{paid_in}, s.{paid_out}))"))
-        # The balance now without what came later; grouped, so that it is added up once.
-        + " FROM (SELECT d.{tenant}, d.{book}, a.{asset}, d.{account}, d.{day}, d.{paid_in},"
-        " d.{paid_out}, d.{entries}, MINUS(a.{balance},"
-        " COALESCE(MINUS(TOTAL(l.{paid_in}), TOTAL(l.{paid_out})), 0)) AS {balance}"
+        # The balance now without what came later; DISTINCT, so that it is added up once and not
+        # wherever it is named: rows of an account and a day are distinct anyway.
+        + " FROM (SELECT DISTINCT d.{tenant}, d.{book}, a.{asset}, d.{account}, d.{day},"
+        " d.{paid_in}, d.{paid_out}, d.{entries}, MINUS(a.{balance}, COALESCE((SELECT"
+        " MINUS(TOTAL(l.{paid_in}), TOTAL(l.{paid_out})) FROM {table:daily_balance} l WHERE "
+        + _same_account("l")
+        + " AND l.{day} > d.{day}), 0)) AS {balance}"
         " FROM (SELECT c.{tenant}, c.{book}, c.{account}, c.{day}, c.{paid_in}, c.{paid_out},"
         " c.{entries} FROM {table:daily_balance} c WHERE {slice}) d "
         + _JOINED
-        + " LEFT JOIN {table:daily_balance} l ON "
-        + _same_account("l")
-        + " AND l.{day} > d.{day} GROUP BY d.{tenant}, d.{book}, d.{account}, d.{day}, a.{asset},"
-        " a.{balance}, d.{paid_in}, d.{paid_out}, d.{entries}) s"
-        " GROUP BY s.{tenant}, s.{book}, s.{asset}, s.{day}"
+        + ") s GROUP BY s.{tenant}, s.{book}, s.{asset}, s.{day}"
     ),
 )
 ASSET_CLOSE: Final = Aggregate(

@@ -39,8 +39,8 @@ def prepare_trial(values: Values) -> Values:
     mode = "recorded" if at is not None else "effective" if effective is not None else "now"
     moment = int(next((one for one in (at, effective) if one is not None), 0))
     # What is asked for ends a microsecond later: the end of a day is the start of the next one, and
-    # the days before it say it all.
-    day, day_start = day_of(moment + 1)
+    # the days before it say it all.  Behind the last moment no database has a day.
+    day, day_start = day_of(min(moment + 1, TIME_LAST))
     partial = f"{mode}_hours" if day_start <= moment else ""
     return {
         **values, "mode": mode, "moment": moment, "day": day, "day_start": day_start,

@@ -389,8 +389,9 @@ class MysqlTarget:
                     raise RowRefused(f"{len(values) - met} rows to change are not in {table.name}")
 
     async def refresh(self, of: ProjectionSet, projection: Projection, slices_max: int) -> int:
-        """Slices are locked until they are computed, so a write that touches one waits."""
+        """Whoever writes into the set waits until the slices are computed."""
         async with self._transaction(LONG_S) as session:
+            await session.rows(statements.REFRESH_SET, of.projection, of.build)
             room = slices_max
             for aggregate in projection.aggregates:
                 of_slice = (of.projection, of.build, aggregate.table.name)

@@ -88,6 +88,11 @@ SERVING_SETS: Final = (
     f"SELECT `build` FROM {SET} WHERE `projection` = ? AND `state` = 'serving' ORDER BY `build`"
 )
 LOCK_SET: Final = f"SELECT `build` FROM {SET} WHERE {_OF} LOCK IN SHARE MODE"
+REFRESH_SET: Final = (
+    # Who writes has LOCK_SET: a late row must see all slices that are made, to touch those
+    # behind it, also when somebody else (`ultra projection verify`) makes them.
+    f"SELECT `build` FROM {SET} WHERE {_OF} FOR UPDATE"
+)
 CREATE_SET: Final = (
     f"INSERT IGNORE INTO {SET} (`projection`, `build`, `version`, `state`, `created_at`,"
     " `changed_at`, `paused`, `tables`) VALUES (?, ?, ?, 'building', ?, ?, FALSE, ?)"

@@ -1,7 +1,7 @@
 """`PostgresTarget`: sets of tables in PostgreSQL 15 or newer, written over asyncpg.
 
 One connection, made when it is needed and given up after any error that is not about rows.
-A batch is one transaction:
+A batch is one transaction, and no refresh of the set runs meanwhile:
 
 1. the positions, each ``UPDATE … WHERE log_end = before``: of two workers one finds no row and is
    `Fenced` before it has sent anything else;
@@ -261,6 +261,7 @@ class PostgresTarget:
                 for load in loads:
                     await self._prepare(database, of, load)
                 async with database.transaction():
+                    await database.execute(sql.WRITE_SET, of.projection, of.build)
                     await self._move(database, of, moved)
                     for load, following in itertools.zip_longest(loads, loads[1:]):
                         await self._load(database, of, load, following)
@@ -365,9 +366,10 @@ class PostgresTarget:
         await database.execute(f"SET LOCAL statement_timeout = {round(self._scan_timeout_s * 1e3)}")
 
     async def refresh(self, of: ProjectionSet, projection: Projection, slices_max: int) -> int:
-        """Slices and their mark in one transaction."""
+        """Slices and their mark in one transaction, while nobody writes into the set."""
         async with self._session.use() as database, database.transaction():
             await self._scanning(database)
+            await database.execute(sql.LOCK_SET, of.projection, of.build)
             budget = slices_max
             for aggregate in projection.aggregates:
                 found = await database.fetch(

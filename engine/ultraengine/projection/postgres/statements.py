@@ -36,6 +36,11 @@ CREATE_SET: Final = (
 )
 ALL_ADDED: Final = f"SELECT * FROM {INDEXES.name} ORDER BY projection, name"
 LOCK_SET: Final = f"SELECT * FROM {SET} WHERE {_ID} FOR UPDATE"
+WRITE_SET: Final = (
+    # A refresh elsewhere (`ultra projection verify`) has LOCK_SET: it may be making slices that
+    # a late row touches, and that `PostgresDialect.touch_later` would not see yet.
+    f"SELECT FROM {SET} WHERE {_ID} FOR SHARE"
+)
 RETIRE: Final = (
     f"UPDATE {SET} SET state = 'retired', changed_at = $3"
     " WHERE projection = $1 AND build <> $2 AND state = 'serving' RETURNING tables"

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -39,8 +40,20 @@ from ultraengine.projection.target import (
     view,
 )
 from ultraengine.testing.projection_sets import NOW, SHARD, at, batch_of, facts, moved
-from ultraengine.testing.projection_tables import FACT, KNOWN, PROBE, fact
+from ultraengine.testing.projection_tables import (
+    DAY_TOTAL,
+    FACT,
+    GROWTH,
+    KNOWN,
+    PROBE,
+    ProbeTables,
+    fact,
+)
 
+COUNTED = msgspec.structs.replace(
+    DAY_TOTAL, table=msgspec.structs.replace(DAY_TOTAL.table, name="counted", checks=())
+)
+"""A second aggregate, which balances nothing."""
 KNOWN_ROW = ("put", "known", ("t", "contested"), None)
 
 
@@ -66,11 +79,13 @@ async def contested(
         yield plain
 
 
-async def until_it_waits(server: MariadbServer) -> None:
-    """Until a transaction waits for a lock."""
+async def until_it_waits(
+    server: MariadbServer, count: int = 1, task: "asyncio.Task[None] | None" = None
+) -> None:
+    """Until so many transactions wait for a lock, or the task is done."""
     waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
     async with connection(server) as plain:
-        while not await plain.run(waiting):
+        while len(await plain.run(waiting)) < count and not (task and task.done()):
             # The server looks anew only when nobody has asked for a tenth of a second.
             await plain.run("SELECT SLEEP(0.15)")
 
@@ -407,3 +422,31 @@ async def test_a_connection_is_encrypted_and_its_server_proved_as_the_url_asks(
                 await MysqlTarget("probe", url + options).open()
     finally:
         server.remove()
+
+
+async def test_a_late_row_touches_days_that_another_connection_is_summing_up(
+    mariadb_server: MariadbServer, mariadb_database: str
+) -> None:
+    """As `ultra projection verify` does beside a worker."""
+    tables = ProbeTables("carry", aggregates=(GROWTH, COUNTED))
+    url = mariadb_server.url(mariadb_database)
+    first, late = (
+        batch_of(("put", "daily", ("t", name, day, paid, 0), None))
+        for name, day, paid in (("a", 9, 7), ("b", 5, 3))
+    )
+    async with opened(url) as worker, opened(url) as other:
+        of = await worker.create(tables, 1, NOW)
+        await worker.write(of, tables, first, moved(0, 1))
+        async with connection(mariadb_server, mariadb_database) as plain:
+            # The row that the refresh puts into its second aggregate.
+            await plain.run("START TRANSACTION")
+            await plain.run("INSERT INTO carry_counted__v1_b1 VALUES ('t', '1970-01-10', 0, 0, 0)")
+            refresh = asyncio.create_task(other.refresh(of, tables, 10))
+            await until_it_waits(mariadb_server)
+            write = asyncio.create_task(worker.write(of, tables, late, moved(1, 2)))
+            await until_it_waits(mariadb_server, 2, write)
+            await plain.run("ROLLBACK")
+        await asyncio.gather(refresh, write)
+        assert await worker.refresh(of, tables, 10) == 0
+    rows = await read(mariadb_server, mariadb_database, "carry_growth__v1_b1", GROWTH.table)
+    assert sorted(row[3] for row in rows) == [3, 10]

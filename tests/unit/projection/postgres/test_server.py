@@ -19,9 +19,21 @@ from ultraengine.projection.postgres.driver import PostgresTarget
 from ultraengine.projection.postgres.statements import Verdict, verdict
 from ultraengine.projection.target import Fenced, ProjectionSet, RowRefused, TargetUnavailable
 from ultraengine.testing.projection_sets import NOW, SHARD, at, batch_of, facts, moved
-from ultraengine.testing.projection_tables import KNOWN, PROBE, VISIT, ProbeTables, fact
+from ultraengine.testing.projection_tables import (
+    DAY_TOTAL,
+    GROWTH,
+    KNOWN,
+    PROBE,
+    VISIT,
+    ProbeTables,
+    fact,
+)
 
 ROWS = 3_000
+COUNTED = msgspec.structs.replace(
+    DAY_TOTAL, table=msgspec.structs.replace(DAY_TOTAL.table, name="counted", checks=())
+)
+"""A second aggregate, which balances nothing."""
 
 
 @contextlib.asynccontextmanager
@@ -48,6 +60,10 @@ async def written(target: PostgresTarget, of: ProjectionSet, first: int, last: i
         await target.write(of, PROBE, large(number * ROWS), moved(number, number + 1))
 
 
+def daily(name: str, day: int, paid: int) -> Any:
+    return "put", "daily", ("t", name, day, paid, 0), None
+
+
 @contextlib.asynccontextmanager
 async def held_back(url: str, table: str) -> AsyncIterator[None]:
     """Nobody else gets at the table meanwhile."""
@@ -62,6 +78,38 @@ async def waiting(url: str, table: str) -> None:
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass"
         while not await database.fetchval(waits, table):  # noqa: ASYNC110  (nobody is told)
             await asyncio.sleep(0.01)
+
+
+async def queued(url: str, task: "asyncio.Task[None]") -> None:
+    """Until the task is done, or two sessions wait for locks."""
+    async with connection(url) as database:
+        waits = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+        while not task.done() and await database.fetchval(waits) < 2:  # noqa: ASYNC110  (likewise)
+            await asyncio.sleep(0.01)
+
+
+# --- sums that are refreshed by somebody else --------------------------------------------
+
+
+async def test_a_late_row_touches_days_that_another_connection_is_summing_up(
+    postgres_url: str,
+) -> None:
+    """As `ultra projection verify` does beside a worker."""
+    tables = ProbeTables("carry", aggregates=(GROWTH, COUNTED))
+    async with opened(postgres_url) as worker, opened(postgres_url) as other:
+        of = await worker.create(tables, 1, NOW)
+        await worker.write(of, tables, batch_of(daily("a", 9, 7)), moved(0, 1))
+        async with held_back(postgres_url, "carry_counted__v1_b1"):
+            refresh = asyncio.create_task(other.refresh(of, tables, 10))
+            await waiting(postgres_url, "carry_counted__v1_b1")
+            late = batch_of(daily("b", 5, 3))
+            write = asyncio.create_task(worker.write(of, tables, late, moved(1, 2)))
+            await queued(postgres_url, write)
+        await asyncio.gather(refresh, write)
+        assert await worker.refresh(of, tables, 10) == 0
+    async with connection(postgres_url) as database:
+        rows = await database.fetch("SELECT owned FROM carry_growth__v1_b1 ORDER BY day")
+    assert [int(row["owned"]) for row in rows] == [3, 10]
 
 
 # --- a server that goes away -------------------------------------------------------------

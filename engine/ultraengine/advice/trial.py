@@ -160,8 +160,11 @@ def judged(
         return Verdict.NO_GAIN, "no plan uses it"
     if work < limits.gain_min:
         return Verdict.NO_GAIN, f"{work:g} times less work is below gain_min ({limits.gain_min:g})"
-    if seconds <= 1:
-        return Verdict.NO_GAIN, f"less work, but not less time ({seconds:g} times)"
+    if limits.time_gain_min and seconds <= limits.time_gain_min:
+        return Verdict.NO_GAIN, (
+            f"less work, but {seconds:g} times less time is not above time_gain_min "
+            f"({limits.time_gain_min:g})"
+        )
     if write.share > limits.write_cost_max:
         return Verdict.TOO_DEAR, (
             f"inserts take {write.share:.0%} longer, more than write_cost_max "

@@ -164,6 +164,8 @@ class AdviceLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Longest single statement of a trial; then the trial ends without a verdict."""
     gain_min: float = 2.0
     """An index is kept when its shapes cost so many times less work with it."""
+    time_gain_min: float = 1.0
+    """And its shapes must take this many times less time, or more: 0 = time does not matter."""
     write_cost_max: float = 0.5
     """An index is too dear when it makes inserts longer by more than this share."""
     indexes_per_table_max: int = 3

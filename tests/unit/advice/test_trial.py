@@ -93,7 +93,12 @@ def test_a_verdict_has_its_reason(
 def test_less_work_that_takes_longer_is_no_gain() -> None:
     slower = msgspec.structs.replace(tried(100, 10), after=measured(10, 1.0))
     verdict, reason = judged([slower], cost(0), DEFAULT_ADVICE_LIMITS)
-    assert (verdict, reason) == (Verdict.NO_GAIN, "less work, but not less time (0.1 times)")
+    assert (verdict, reason) == (
+        Verdict.NO_GAIN,
+        "less work, but 0.1 times less time is not above time_gain_min (1)",
+    )
+    work_alone = AdviceLimits(time_gain_min=0.0)
+    assert judged([slower], cost(0), work_alone) == (Verdict.KEEP, "10 times less work")
 
 
 def test_an_average_has_the_plan_of_the_dearest_and_every_index() -> None:

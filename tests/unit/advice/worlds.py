@@ -28,7 +28,9 @@ T0: Final = 1_767_225_600_000_000
 SPAN_US: Final = 60 * 86_400_000_000
 """Two months, so that tables with partitions have more than one."""
 NOW: Final = Instant(T0 + SPAN_US)
-PLAIN: Final = AdviceLimits(rounds=1, examples=3, write_rows=200, write_cost_max=1_000.0)
+PLAIN: Final = AdviceLimits(
+    rounds=1, examples=3, write_rows=200, write_cost_max=1_000.0, time_gain_min=0.0
+)
 """What a verdict says here must not hang on how busy the machine is."""
 BY_CODE: Final = Usage(
     "ledger", "ledger.transfers", "transfer", ("book",), (("code", "eq"),),

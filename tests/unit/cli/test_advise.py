@@ -20,7 +20,7 @@ from ultraengine.cli.exits import Exit
 from ultraengine.domains.ledger.tables import TRANSFER
 
 QUICK = ("--limit", "rounds=1", "--limit", "examples=2", "--limit", "write_rows=100",
-         "--limit", "write_cost_max=1000")  # fmt: skip
+         "--limit", "write_cost_max=1000", "--limit", "time_gain_min=0")  # fmt: skip
 COLUMNS = ["tenant", "book", "code", "booked_at", "transfer"]
 
 

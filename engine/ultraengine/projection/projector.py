@@ -9,8 +9,8 @@ An event that a projection cannot take is *poison*: nothing of its group is kept
 writes what came before and parks the projection there.  Nothing is ever left out.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Final, Protocol, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -142,6 +142,8 @@ class Former:
         self._by_domain: dict[str, list[tuple[Projection, Batch]]] = {}
         for member, batch in zip(members, self._batches, strict=True):
             self._by_domain.setdefault(member.domain, []).append((member.projection, batch))
+        self.poison: Poison | None = None
+        """What could not be projected; with it the batch is void."""
         self.groups = 0
         self.bytes = 0
         """Payload of the groups."""
@@ -159,19 +161,16 @@ class Former:
 
     def take(self, group: CommittedGroup, now: Instant) -> Poison | None:
         """`steps` without stops: None = the group is in the batches."""
-        steps = self.steps(group, now)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return cast("Poison | None", end.value)
+        for _ in self.steps(group, now):
+            pass
+        return self.poison
 
-    def steps(self, group: CommittedGroup, now: Instant) -> Generator[None, None, Poison | None]:
+    def steps(self, group: CommittedGroup, now: Instant) -> Iterator[None]:
         """Project the part of a group that is new, in steps of `STEP_EVENTS`.
 
-        Returns None when it is in the batches.  Whoever writes meanwhile gets his turn between
-        two steps.  Raises `InvariantBroken` when commands are missing between the position and
-        the group.
+        When it ends without `poison`, the group is in the batches.  Whoever writes meanwhile gets
+        his turn between two steps.  Raises `InvariantBroken` when commands are missing between
+        the position and the group.
         """
         before = self.position(group.shard)
         if group.base_offset > before.offset:
@@ -182,7 +181,7 @@ class Former:
                 base_offset=group.base_offset,
             )
         if group.offset_end <= before.offset:
-            return None
+            return
         name: str | None = None
         left = STEP_EVENTS
         source, hooks, by_domain = self._decoder.source, self._hooks, self._by_domain
@@ -202,13 +201,15 @@ class Former:
                     left = STEP_EVENTS
                     yield
         except Undecodable as error:
-            return Poison(None, Parked(group.shard, error.offset, WHOLE, error.reason, now))
+            parked = Parked(group.shard, error.offset, WHOLE, error.reason, now)
+            self.poison = Poison(None, parked)
         except Exception as error:  # noqa: BLE001  (whatever a projection raises parks it)
             reason = f"{type(error).__name__}: {error}"[:REASON_CHARS_MAX]
-            return Poison(name, Parked(group.shard, source.offset, source.index, reason, now))
-        self._commands += group.offset_end - before.offset
-        self._include(group)
-        return None
+            parked = Parked(group.shard, source.offset, source.index, reason, now)
+            self.poison = Poison(name, parked)
+        else:
+            self._commands += group.offset_end - before.offset
+            self._include(group)
 
     def _hooked(self, projection: str, event: Any, source: Source) -> Any:
         for hook in self._hooks:

@@ -67,15 +67,10 @@ class Forming:
 
     async def _take(self, former: Former, group: CommittedGroup) -> Poison | None:
         """`Former.take`, one step at a time."""
-        steps = former.steps(group, self._clock.now())
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                poison: Poison | None = end.value
-                await asyncio.sleep(0)  # Groups may be small and many.
-                return poison
+        for _ in former.steps(group, self._clock.now()):
             await asyncio.sleep(0)
+        await asyncio.sleep(0)  # Groups may be small and many.
+        return former.poison
 
     async def _again(self) -> Former:
         """What was taken before the poison, which has spoilt its batch."""

@@ -321,7 +321,7 @@ class PostgresTarget:
         """One table of a batch; the following one is put in order while the server inserts."""
 
         async def source() -> AsyncIterator[bytes]:
-            for piece in load.pieces(following.put_in_order if following else _nothing):
+            for piece in load.pieces(following):
                 yield piece
 
         name = physical(of.projection, load.table.name, of.suffix)
@@ -466,10 +466,6 @@ class PostgresTarget:
                 )
                 sums[table.name] = Checksum(row["rows"], digest_of(row["low"], row["high"]))
         return sums
-
-
-def _nothing() -> None:
-    """After the last load there is nothing to put in order."""
 
 
 def _count(done: str) -> int:

@@ -8,7 +8,7 @@ been sent while the next piece is encoded; so the next table is put in order bef
 of this one is sent, and not after, when the server would wait for it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ultraengine.model.projection import Table
@@ -62,8 +62,8 @@ class Load:
         shapes: list[_Rows] = [list(self.current.put.values()), *self.changes.values()]
         return [(lead(width + 1, shape), rows) for shape, rows in enumerate(shapes)]
 
-    def pieces(self, meanwhile: Callable[[], None]) -> Iterator[bytes]:
-        """All of the COPY's data.  `meanwhile` is called while the server has rows to insert.
+    def pieces(self, following: "Load | None") -> Iterator[bytes]:
+        """All of the COPY's data.  The following load is put in order while the server inserts.
 
         Raises ValueError, TypeError and IndexError for what is no row of the table.
         """
@@ -73,7 +73,8 @@ class Load:
         for first, rows in self._groups or ():
             for start in range(0, len(rows), PIECE_ROWS):
                 yield encode(first, columns, rows[start : start + PIECE_ROWS])
-        meanwhile()
+        if following is not None:
+            following.put_in_order()
         yield TRAILER
 
 

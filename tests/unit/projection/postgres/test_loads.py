@@ -29,7 +29,7 @@ def batch() -> Batch:
 
 
 def data(load: Load) -> bytes:
-    return b"".join(load.pieces(lambda: None))
+    return b"".join(load.pieces(None))
 
 
 def test_facts_come_first_and_tables_without_rows_not_at_all() -> None:
@@ -64,7 +64,7 @@ def test_the_next_table_is_put_in_order_while_the_server_has_rows_to_insert() ->
         made.append("sale", sale(number))
     made.change("total", ("acme", "nib", DAY), {"last": 9})
     facts, current = loads_of((SALE, TOTAL), made)
-    pieces = facts.pieces(current.put_in_order)
+    pieces = facts.pieces(current)
     assert next(pieces) == wire.SIGNATURE
     for _ in range(2):
         next(pieces)

@@ -17,7 +17,7 @@ import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from ultraengine.config import Config, ConfigErrors
-from ultraengine.edge.auth import Anybody, ApiKeys, KeyFileError, KeyTable
+from ultraengine.edge.auth import Anybody, KeyFileError, KeyTable
 from ultraengine.edge.quota import Quotas
 from ultraengine.edge.server import KeyFile
 from ultraengine.execution.registry import Registry
@@ -26,7 +26,6 @@ from ultraengine.gateway.driver import GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Engine
 from ultraengine.gateway.front.driver import Front
-from ultraengine.gateway.hop import HopIdentity
 from ultraengine.gateway.routed import RoutedEngine
 from ultraengine.gateway.watch import NewestMap, Watch, WatchCollector
 from ultraengine.main import (
@@ -42,7 +41,7 @@ from ultraengine.model.limits import Limits
 from ultraengine.ports import Clock, Identity, Telemetry
 from ultraengine.router.driver import Address, Links
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.starting.driver import read_map
+from ultraengine.starting.driver import let_in, read_map, read_secret
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
 
@@ -79,13 +78,6 @@ def read_files(settings: GatewaySettings) -> Known:
     if mistakes:
         raise ConfigErrors(mistakes)
     return Known(shard_map, secret, keys)
-
-
-def read_secret(path: Path) -> str:
-    """A hop key.  Raises ValueError for one that is too short, OSError."""
-    secret = path.read_text().strip()
-    HopIdentity(secret)
-    return secret
 
 
 def make_front(
@@ -144,9 +136,7 @@ class GatewayProcess:
         identity: Identity = Anybody()
         key_file = None
         if known.keys is not None and settings.api_keys is not None:
-            identity = keys = ApiKeys(known.keys, clock)
-            quotas.replace(known.keys.quotas)
-            key_file = KeyFile(settings.api_keys, keys, quotas.replace)
+            identity, key_file = let_in(known.keys, settings.api_keys, clock, quotas)
         watch = Watch(self.links, known.secret, newest=self._newest_map, follow=True)
         together = settings.admin_port == settings.port
         self.front = make_front(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ultraengine.config import Config, ConfigErrors
-from ultraengine.edge.auth import ApiKeys, KeyFileError, Loopback
+from ultraengine.edge.auth import ApiKeys, KeyFileError, KeyTable, Loopback
 from ultraengine.edge.early.driver import listen_all
 from ultraengine.edge.quota import Quotas
 from ultraengine.edge.server import KeyFile
@@ -25,6 +25,20 @@ def read_map(path: Path) -> ShardMap:
         raise ConfigErrors([f"ULTRA_MAP: {error}"]) from error
 
 
+def read_secret(path: Path) -> str:
+    """A hop key.  Raises ValueError for one that is too short, OSError."""
+    secret = path.read_text().strip()
+    HopIdentity(secret)
+    return secret
+
+
+def let_in(table: KeyTable, path: Path, clock: Clock, quotas: Quotas) -> tuple[ApiKeys, KeyFile]:
+    """Who has a key of the file at `path`: `table` now, and it is read again when it changes."""
+    keys = ApiKeys(table, clock)
+    quotas.replace(table.quotas)
+    return keys, KeyFile(path, keys, quotas.replace)
+
+
 def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity, KeyFile | None]:
     """Who is let in: whom a front names, who has a key, or nobody but this machine.
 
@@ -32,7 +46,7 @@ def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity,
     """
     if config.hop_key is not None:
         try:
-            return HopIdentity(config.hop_key.read_text().strip()), None
+            return HopIdentity(read_secret(config.hop_key)), None
         except (OSError, ValueError) as error:
             raise ConfigErrors([f"ULTRA_HOP_KEY: {error}"]) from error
     if config.api_keys is None:
@@ -41,9 +55,7 @@ def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity,
         table = KeyFile.read(config.api_keys)
     except (KeyFileError, OSError) as error:
         raise ConfigErrors([f"ULTRA_API_KEYS: {error}"]) from error
-    keys = ApiKeys(table, clock)
-    quotas.replace(table.quotas)
-    return keys, KeyFile(config.api_keys, keys, quotas.replace)
+    return let_in(table, config.api_keys, clock, quotas)
 
 
 def listen_for(config: Config, *, together: bool) -> list[socket.socket]:

@@ -39,6 +39,10 @@ from ultraengine.model.projection import (
 _DAY: Final = column("day", ColumnType.DATE, "UTC day of the business time.")
 _BOOKED_DAY: Final = column("day", ColumnType.DATE, "UTC day of the booking.")
 _BY_DAY: Final = (Index("day", ("day", "tenant", "book")),)
+_SIDES: Final = (
+    column("debits", TOTAL, "By how much the sum of all balances below 0 grew."),
+    column("credits", TOTAL, "By how much the sum of those above 0 grew: the same."),
+)
 
 DAILY_BALANCE: Final = Table(
     name="daily_balance",
@@ -118,8 +122,7 @@ ASSET_DAY: Final = Aggregate(
             column("paid_out", TOTAL, "Sum of what went out: the same."),
             column("entries", INTEGER, "Postings."),
             column("accounts", INTEGER, "Accounts with postings."),
-            column("debits", TOTAL, "By how much the sum of all balances below 0 grew."),
-            column("credits", TOTAL, "By how much the sum of those above 0 grew: the same."),
+            *_SIDES,
         ),
         indexes=(Index("day", ("day",)),),
         checks=(Check("double_entry", "{paid_in} = {paid_out} AND {debits} = {credits}"),),
@@ -157,8 +160,7 @@ ASSET_CLOSE: Final = Aggregate(
             ASSET,
             _BOOKED_DAY,
             column("accounts", INTEGER, "Accounts opened."),
-            column("debits", TOTAL, "By how much the sum of all balances below 0 grew."),
-            column("credits", TOTAL, "By how much the sum of those above 0 grew: the same."),
+            *_SIDES,
             column("pending_debits", TOTAL, "By how much grew what is held on paying sides."),
             column("pending_credits", TOTAL, "And on receiving sides: the same."),
         ),

@@ -61,10 +61,11 @@ def split_type(text: str) -> tuple[str, str, int | None] | None:
 
 
 def slot_of(tenant: str, key: str) -> SlotId:
-    """The slot of a partition key: the upper 12 bits of 32 of CRC-32(``tenant NUL key``) x 0x9E3779B1.
+    """The slot of a partition key: bits 20-31 of CRC-32(``tenant NUL key``) x 0x9E3779B1.
 
-    CRC-32 is that of IEEE 802.3.  It is linear: keys that differ in few bits share bits of it, so that
-    ``book-0`` to ``book-7`` would be neighbours; the multiplication (Knuth, TAOCP 3, 6.4) spreads them (ADR 17).
+    CRC-32 is that of IEEE 802.3.  It is linear: keys that differ in a few bits, as ``book-0`` to
+    ``book-7`` do, share bits of it.  The multiplication (Knuth, TAOCP 3, 6.4) spreads them
+    (ADR 17).
     Part of the on-disk format: snapshots are grouped by slot, so this may never change.
     """
     return SlotId((zlib.crc32(f"{tenant}\0{key}".encode()) * SPREAD & 0xFFFFFFFF) >> 20)

@@ -1,4 +1,4 @@
-"""The slot of a key is part of the format, and names that people give are spread like random ones (ADR 17)."""
+"""Slots are part of the format, and names that people give are spread like random ones (ADR 17)."""
 
 import zlib
 from collections import Counter

@@ -22,6 +22,7 @@ from ultraengine.log.recovery import belongs
 from ultraengine.log.segment import HEADER_BYTES
 from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import Epoch, FrameSequence
 from ultraengine.model.outcome import Outcome
 from ultraengine.model.policy import LogSerializer
 from ultraengine.ports import Disk
@@ -173,6 +174,25 @@ class LogReader:
         for frame in self.frames(sequence, sequence + 1):
             return frame.header.chain
         raise LookupError(f"frame {sequence} is not below the durable end {durable.durable_end}")
+
+    def epoch_starts(self) -> list[tuple[Epoch, FrameSequence]]:
+        """(epoch, sequence of its first frame) of what is durable and still here, ascending.
+
+        Walks only segments in which an epoch begins, and the last one.  Raises like `frames`.
+        """
+        view = self._catalog.view()
+        starts: list[tuple[Epoch, FrameSequence]] = []
+        before: Epoch | None = None
+        for segment, following in zip(view.segments, [*view.segments[1:], None], strict=True):
+            point = segment.header.point
+            if before == point.epoch and following and following.header.point.epoch == before:
+                continue
+            stop = following.header.first_sequence if following else view.durable.durable_end
+            for frame in self.frames(point.sequence, int(stop)):
+                if frame.header.epoch != before:
+                    before = frame.header.epoch
+                    starts.append((before, frame.header.sequence))
+        return starts
 
     def state_chain_at(self, sequence: int) -> bytes:
         """The state chain over all OUTCOMES frames below `sequence`, which is durable.

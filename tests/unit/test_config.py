@@ -13,20 +13,15 @@ from ultraengine.extensions import NONE, Extensions
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import NoCompaction
-from ultraengine.main import (
-    ExitCode,
-    Process,
-    exit_code_of,
-    load_domains,
-    load_extensions,
-    telemetry,
-)
+from ultraengine.main import Process
 from ultraengine.model.ids import Instant
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.ports import DiskFull
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.snapshot.codec import BINARY, JSON, BinaryCodec
 from ultraengine.snapshot.schedule import EveryCommands, Progress
+from ultraengine.starting.ends import ExitCode, exit_code_of
+from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 
 
 class Numbered(BinaryCodec):

@@ -22,7 +22,7 @@ from ultraengine.log.frame import FrameDraft, Keys
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.replication import wire
-from ultraengine.replication.effects import Effects
+from ultraengine.replication.effects import Deposed, Diverged, Effects
 from ultraengine.replication.link import Certificates, Link, Listener
 from ultraengine.replication.messages import Append, Message, Told
 from ultraengine.replication.planning.driver import Planning
@@ -45,14 +45,6 @@ log = structlog.get_logger("replication")
 EpochStartDraft = Callable[[Epoch, Offset, Instant], FrameDraft]
 """The first frame of a leadership."""
 Step = Callable[[float], Effects]
-
-
-class Deposed(Exception):
-    """This life has led and does no more: its memory is void, the next one follows."""
-
-
-class Diverged(Exception):
-    """The log contradicts what is known committed; everything is kept as it is."""
 
 
 class _Appended(msgspec.Struct):
@@ -96,7 +88,8 @@ class ReplicaDriver:
         self._too_far: set[ReplicaId] = set()
         self._appended: deque[_Appended] = deque()
         self._led: asyncio.Future[Epoch] = self._loop.create_future()
-        self._in_sync = 0
+        self.in_sync = 0
+        """Copies that the record in force counts, when this replica leads."""
         self.on_in_sync: Callable[[int], None] = lambda _count: None
         """Told how many copies a commit counts, when that has changed."""
 
@@ -358,9 +351,9 @@ class ReplicaDriver:
             epoch = self._led.result()
             if leader is None or leader.over or leader.epoch != epoch:
                 raise Deposed(f"another replica may lead: epoch {epoch} is over here")
-        if leader is not None and len(leader.record.isr) != self._in_sync:
-            self._in_sync = len(leader.record.isr)
-            self.on_in_sync(self._in_sync)
+        if leader is not None and len(leader.record.isr) != self.in_sync:
+            self.in_sync = len(leader.record.isr)
+            self.on_in_sync(self.in_sync)
         end = min(machine.committed_end, self.files.view.durable_end)
         while self._appended and self._appended[0].written.end_sequence <= end:
             one = self._appended.popleft()

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.replication.three import Three, three, until
 
 from ultraengine.log.damage import LogRefused
-from ultraengine.replication.driver import Deposed
+from ultraengine.replication.effects import Deposed
 
 
 def payloads(made: Three, number: int) -> list[bytes]:

@@ -205,7 +205,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _is_loopback(host: str) -> bool:
-    return host in {"localhost", "[::1]"} or host.startswith("127.")
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _integer(text: str) -> int:
@@ -253,7 +253,7 @@ def _addresses(text: str) -> Addresses:
         host, _, port = part.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
             raise ValueError(f"{part!r} is not host:port")
-        found.append((host, int(port)))
+        found.append((host.strip("[]"), int(port)))
     return tuple(found)
 
 

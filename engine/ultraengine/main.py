@@ -28,6 +28,7 @@ from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, sn
 from ultraengine.config import Config, ConfigErrors, behind_front
 from ultraengine.edge.early.driver import EarlyDoors
 from ultraengine.edge.quota import Quotas
+from ultraengine.execution.executor import Executor
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.registry import Registry
 from ultraengine.feed.driver import Feed
@@ -55,7 +56,7 @@ from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine.starting.driver import identity_of, listen_for, others_beside, read_map
 from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
-from ultraengine.starting.replicated.driver import follow, leading_log, tell_copies
+from ultraengine.starting.replicated.driver import execute_behind, follow, leading_log, tell_copies
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.object_store import DirectoryObjectStore
@@ -70,6 +71,10 @@ KEEP_UP_S: Final = 0.1
 """Between two turns of upkeep while nothing arrives."""
 
 log = structlog.get_logger("main")
+
+
+Leading = tuple[LeadingLog, Epoch, Executor | None]
+"""The log of a replica that leads, in which epoch, and what has executed a part of it."""
 
 
 class Process:
@@ -120,10 +125,9 @@ class Process:
         )
         doors.open()
         try:
-            leading = await self._lead() if config.replicas else None
-            driver, parts, memory = await asyncio.to_thread(
-                self._recover, shard_id, metrics, leading
-            )
+            driver, memory = await asyncio.to_thread(self._memory, shard_id)
+            leading = await self._lead(memory) if config.replicas else None
+            parts = await asyncio.to_thread(self._recover, memory, metrics, leading)
         except BaseException:
             for listener in await doors.hand_over():
                 listener.close()
@@ -181,7 +185,7 @@ class Process:
             "upkeep", offset=self.shard.executor.applied_end, detail=sentence, error=None
         )
 
-    async def _lead(self) -> tuple[LeadingLog, Epoch]:
+    async def _lead(self, memory: ShardMemory) -> Leading:
         """Follow, perhaps for ever, until this replica leads."""
         config = self.config
         if config.record is None:
@@ -195,9 +199,17 @@ class Process:
             self._shard_options(),
             on_end=self._on_fatal,
         )
+        following = await execute_behind(self.replica, memory)
         epoch = await self.replica.led()
         self._stage = "the shard is recovering: this replica leads"
-        return leading_log(self.replica), epoch
+        followed = await following.stop()
+        log.info(
+            "replica.takes_over",
+            epoch=epoch,
+            executed_end=0 if followed is None else followed.applied_end,
+            log_end=self.replica.files.stand().end_offset,
+        )
+        return leading_log(self.replica), epoch, followed
 
     def _shard_options(self) -> ShardOptions:
         config, own = self.config, self.extensions
@@ -214,13 +226,8 @@ class Process:
             compaction=compaction_policy(config, own),
         )
 
-    def _recover(
-        self,
-        shard_id: ShardId,
-        metrics: ShardMetrics,
-        leading: tuple[LeadingLog, Epoch] | None,
-    ) -> tuple[SnapshotDriver, ShardParts, ShardMemory]:
-        """Everything that blocks: files, log, snapshot, tail."""
+    def _memory(self, shard_id: ShardId) -> tuple[SnapshotDriver, ShardMemory]:
+        """The files beside the log.  Blocks."""
         config, world, own = self.config, self.world, self.extensions
         published = config.map
         if published is not None and config.engine_uid is not None:
@@ -259,18 +266,23 @@ class Process:
             snapshots=driver,
             spawn=self.background.submit,
         )
-        options = self._shard_options()
+        return driver, memory
+
+    def _recover(
+        self, memory: ShardMemory, metrics: ShardMetrics, leading: Leading | None
+    ) -> ShardParts:
+        """Log, snapshot, tail.  Blocks."""
+        shard_id = ShardId(self.config.shard)
 
         def progress(done: int, total: int) -> None:
             log.info("replay.progress", shard=shard_id, commands=done, of=total)
             self._stage = f"the shard is recovering: {done} of {total} commands replayed"
 
-        where = (world, self.registry, memory, metrics, options)
+        where = (self.world, self.registry, memory, metrics, self._shard_options())
         if leading is None:
-            parts = open_shard(*where, progress)
-        else:
-            parts = recover_shard(*where, *leading, progress)
-        return driver, parts, memory
+            return open_shard(*where, progress)
+        leading_log, epoch, followed = leading
+        return recover_shard(*where, leading_log, epoch, progress, followed=followed)
 
     def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
         log.error(event, **facts)

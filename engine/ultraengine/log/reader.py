@@ -130,15 +130,18 @@ class LogReader:
         position = segments[0].index.start_of_sequence(from_sequence)
         yield from self._walk(segments, position, from_sequence, end)
 
-    def groups(self, from_offset: int, to_offset: int | None = None) -> Iterator[RecordedGroup]:
+    def groups(
+        self, from_offset: int, to_offset: int | None = None, *, below: int | None = None
+    ) -> Iterator[RecordedGroup]:
         """Groups with a command of ``from_offset <= offset < to_offset``, each whole, in order.
 
-        The last ones may lack outcomes.  Raises like `frames`, and `LogRefused` for a codec
-        that is not given.
+        The last ones may lack outcomes.  Frames from sequence `below` on are not looked at: they
+        may be durable here and not be committed.  Raises like `frames`, and `LogRefused` for a
+        codec that is not given.
         """
         pending: deque[RecordedGroup] = deque()
         closed = False
-        for frame in self._frames_of_offset(from_offset):
+        for frame in self._frames_of_offset(from_offset, below):
             header = frame.header
             if header.kind == FrameKind.COMMANDS:
                 if header.offset_end > from_offset and not closed:
@@ -219,12 +222,14 @@ class LogReader:
             )
         return found
 
-    def _frames_of_offset(self, offset: int) -> Iterator[Frame]:
+    def _frames_of_offset(self, offset: int, below: int | None) -> Iterator[Frame]:
         """Frames from shortly before the COMMANDS frame that holds `offset`."""
         view = self._catalog.view()
         offsets = [segment.header.point.offset for segment in view.segments]
         at = bisect_right(offsets, offset) - 1
         end = int(view.durable.durable_end)
+        if below is not None:
+            end = min(end, below)
         if at < 0:
             yield from self._archived_frames(view.segments, offset, end)
             return

@@ -88,8 +88,11 @@ class ReplicaDriver:
         self._too_far: set[ReplicaId] = set()
         self._appended: deque[_Appended] = deque()
         self._led: asyncio.Future[Epoch] = self._loop.create_future()
+        self.committed_end = 0
         self.in_sync = 0
         """Copies that the record in force counts, when this replica leads."""
+        self.on_committed: Callable[[int], None] = lambda _end: None
+        """Told below which frame everything is committed and durable here, when that grows."""
         self.on_in_sync: Callable[[int], None] = lambda _count: None
         """Told how many copies a commit counts, when that has changed."""
 
@@ -355,6 +358,9 @@ class ReplicaDriver:
             self.in_sync = len(leader.record.isr)
             self.on_in_sync(self.in_sync)
         end = min(machine.committed_end, self.files.view.durable_end)
+        if end > self.committed_end:
+            self.committed_end = end
+            self.on_committed(end)
         while self._appended and self._appended[0].written.end_sequence <= end:
             one = self._appended.popleft()
             one.on_committed(msgspec.structs.replace(one.written, durable_end=end))

@@ -172,16 +172,19 @@ def recover_shard(
     log: LogWriter,
     epoch: Epoch,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
+    *,
+    followed: Executor | None = None,
 ) -> ShardParts:
     """Recover a shard from a log that is open, and of which everything may be executed.
 
+    `followed`: `memory` is loaded, and this executor of it has executed a part of the log already.
     Raises as `open_shard` does, of memory alone.
     """
     serializer = serializer_of(options)
     ownership = _ownership(world.disk, options.shard)
     started = world.clock.monotonic()
     checkpoints = _Checkpoints(world.clock, log, memory, registry, options)
-    executor, recovery = _into_memory(log, memory, options, checkpoints, progress)
+    executor, recovery = _into_memory(log, memory, options, checkpoints, progress, followed)
     replay_s = world.clock.monotonic() - started
     machine = Machine(
         executor,
@@ -295,18 +298,17 @@ def _into_memory(
     options: ShardOptions,
     checkpoints: _Checkpoints,
     progress: Callable[[int, int], None],
+    followed: Executor | None,
 ) -> tuple[Executor, Recovery]:
     """Snapshot and tail.  A logged override that lies behind the failing command is honoured."""
     reader = log.reader()
     skipped: set[int] = set()
     while True:
-        executor, position = memory.load(
-            sequence_max=log.recovered.end_sequence, log_end=log.recovered.end_offset
-        )
-        if position is not None:
-            _check_chain(log, position)
+        if followed is None:
+            executor, start = load_state(log, memory)
+        else:
+            executor, start, followed = followed, followed.applied_end, None
         executor.skipped |= skipped
-        start = 0 if position is None else position.offset_end
         try:
             total = log.recovered.end_offset - start
             progress(0, total)
@@ -322,6 +324,20 @@ def _into_memory(
             if offset in skipped or offset not in set(skips(reader.groups(start))):
                 raise
             skipped.add(int(str(offset)))
+
+
+def load_state(log: LogWriter, memory: Memory) -> tuple[Executor, int]:
+    """The newest good snapshot's state, or an empty one, and the offset to go on from.
+
+    Raises `SnapshotRefused` for a snapshot of another log.
+    """
+    executor, position = memory.load(
+        sequence_max=log.recovered.end_sequence, log_end=log.recovered.end_offset
+    )
+    if position is None:
+        return executor, 0
+    _check_chain(log, position)
+    return executor, position.offset_end
 
 
 def _check_chain(log: LogWriter, position: ImagePosition) -> None:

@@ -199,6 +199,12 @@ class Trio:
             while not self.stopping:
                 number = await self.send(session, self.history.new(rng), number)
 
+    async def told(self, count: int) -> None:
+        """Wait until so many commands are answered."""
+        async with asyncio.timeout(WAIT_S):
+            while len(self.history.told) < count:  # noqa: ASYNC110  (nobody tells)
+                await asyncio.sleep(0.02)
+
     async def counters(self) -> dict[str, int]:
         """What the leader says."""
         leader, found = await self.leader(), {}

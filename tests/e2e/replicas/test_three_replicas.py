@@ -5,6 +5,7 @@ sets the number of kills.
 """
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -92,11 +93,17 @@ async def test_a_follower_says_that_it_does_not_lead_and_a_stop_hands_over(tmp_p
         await trio.start()
         leader = await trio.leader()
         client = asyncio.create_task(trio.client(0))
-        await asyncio.sleep(1.0)
+        await trio.told(200)
         assert await leader.end(signal.SIGTERM) == 0
         again = await trio.leader()
         assert again is not leader
-        await asyncio.sleep(1.0)
+        taken = [
+            json.loads(line)
+            for line in again.log.read_text().splitlines()
+            if '"replica.takes_over"' in line
+        ]
+        assert taken[-1]["executed_end"] > 100, "it has executed while it followed"
+        await trio.told(len(trio.history.told) + 20)
         trio.stopping = True
         await client
         trio.history.check()

@@ -12,6 +12,7 @@ import msgspec
 from ultraengine.config import Config
 from ultraengine.execution.registry import Registry
 from ultraengine.log.frame import FrameDraft
+from ultraengine.log.reader import LogReader
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.ports import RecordStore
 from ultraengine.replication.driver import ReplicaDriver
@@ -20,11 +21,14 @@ from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.replication.planner import PlannerLimits
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.writing.driver import ReplicaOptions, ReplicaWorld
+from ultraengine.shard.following.driver import Following
 from ultraengine.shard.machine import Machine
+from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.opening import (
     ShardOptions,
     World,
     epoch_start_draft,
+    load_state,
     log_options,
     serializer_of,
 )
@@ -77,8 +81,28 @@ async def follow(
     return replica
 
 
+async def execute_behind(replica: ReplicaDriver, memory: ShardMemory) -> Following:
+    """Execute what is committed while the replica follows.
+
+    Raises what loading a snapshot raises.
+    """
+    files = replica.files
+    executor, _ = await asyncio.to_thread(load_state, leading_log(replica), memory)
+
+    def bar() -> None:
+        replica.machine.barred = True
+
+    def reader() -> LogReader:
+        return files.view.log.reader()
+
+    following = Following(executor, memory, reader, on_difference=bar)
+    replica.on_committed = following.reached
+    following.reached(replica.committed_end)
+    return following
+
+
 def leading_log(replica: ReplicaDriver) -> LeadingLog:
-    """The log of the shard, once the replica has ``led``."""
+    """The log of the shard, as it is open now; for a shard, once the replica has ``led``."""
     loop = asyncio.get_running_loop()
 
     def close(clean: bool) -> None:  # noqa: FBT001  (called by position)

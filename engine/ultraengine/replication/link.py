@@ -33,6 +33,8 @@ SILENT_S: Final = 30.0
 """A connection on which nothing arrives for so long is closed; every replica asks often."""
 RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
+LOST: Final = (OSError, EOFError, RuntimeError)
+"""What a connection that has ended raises; the last, by uvloop, of one that is closed already."""
 CONNECTIONS_MAX: Final = 64
 """Accepted ones, greeted or not."""
 CERTIFICATES: Final = ("tls.crt", "tls.key", "ca.crt")
@@ -138,7 +140,7 @@ class Link:
             try:
                 async with asyncio.timeout(CONNECT_S):
                     reader, writer = await self._connect()
-            except (OSError, EOFError, ValueError) as error:
+            except (*LOST, ValueError) as error:
                 log.debug("link.not_connected", to=self._address, why=str(error))
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
                 wait_s = min(2 * wait_s, RETRY_MAX_S)
@@ -148,7 +150,7 @@ class Link:
             log.info("link.connected", to=self._address)
             try:
                 await self._write_all(reader, writer)
-            except (OSError, EOFError) as error:
+            except LOST as error:
                 log.info("link.lost", to=self._address, why=str(error) or type(error).__name__)
             finally:
                 self._writer = None
@@ -245,7 +247,7 @@ class Listener:
             await self._read_all(greeting.me.seat.replica, reader)
         except WireDamaged as error:
             log.warning("link.refused", peer=writer.get_extra_info("peername"), why=str(error))
-        except (OSError, EOFError) as error:
+        except LOST as error:
             log.debug("link.ended", peer=writer.get_extra_info("peername"), why=str(error))
         finally:
             self._open.discard(writer)

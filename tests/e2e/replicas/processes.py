@@ -84,6 +84,11 @@ class Copy:
             process.send_signal(number)
         return await asyncio.wait_for(process.wait(), WAIT_S)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send one that does not end it."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
     @property
     def runs(self) -> bool:
         return self.process is not None

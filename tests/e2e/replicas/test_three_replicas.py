@@ -1,5 +1,7 @@
 """As an operator of three copies, I lose a process at any moment and no acknowledged command.
 
+Processes are killed, or stopped and let go on as if nothing had been.
+
 Clients with a history send all the while, each command with one id until it is answered.  FAILOVERS
 sets the number of kills.
 """
@@ -49,10 +51,15 @@ def chains(copy: Copy) -> dict[int, bytes]:
 
 
 async def disturb(trio: Trio, rng: random.Random) -> None:
-    """Kill the leader, a follower or all of them, and start what was killed again."""
+    """Kill the leader, a follower or all of them and start what was killed again, or stop the
+    leader for longer than it may be silent and let it go on."""
     leader = await trio.leader()
     followers = [copy for copy in trio.copies if copy is not leader]
-    victims = rng.choice([[leader], [leader], [rng.choice(followers)], trio.copies])
+    victims = rng.choice([[leader], [leader], [rng.choice(followers)], trio.copies, []])
+    if not victims:
+        leader.signal(signal.SIGSTOP)
+        await asyncio.sleep(rng.uniform(1.0, 4.0))
+        leader.signal(signal.SIGCONT)
     for copy in victims:
         await copy.end(signal.SIGKILL)
     await asyncio.sleep(rng.uniform(0.0, 2.0))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -155,6 +156,29 @@ async def test_a_link_is_dialled_again_when_the_other_side_comes_back() -> None:
         pair.link.send(wire.encode_message(Ask(2)))
         await until(lambda: pair.heard)
         assert pair.heard == [Ask(2)]
+
+
+async def write_on(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x")
+        await asyncio.sleep(0)
+
+
+def test_under_uvloop_a_link_outlives_a_connection_that_is_closed_below_it() -> None:
+    async def story() -> None:
+        async with Pair() as pair:
+            await pair.connected()
+            writer = pair.link._writer
+            assert writer is not None
+            writer.transport.abort()
+            with pytest.raises(links.LOST):
+                await write_on(writer)
+            await until(lambda: pair.link._writer not in {None, writer})
+            assert not pair.running.done()
+            pair.link.send(wire.encode_message(Ask(2)))
+            await until(lambda: Ask(2) in pair.heard)
+
+    uvloop.run(story())
 
 
 async def test_what_a_slow_replica_does_not_take_is_dropped_and_nothing_grows() -> None:

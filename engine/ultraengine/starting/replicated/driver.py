@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ultraengine.config import Config
+from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.registry import Registry
 from ultraengine.log.frame import FrameDraft
 from ultraengine.log.reader import LogReader
@@ -18,6 +18,7 @@ from ultraengine.ports import RecordStore
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.effects import ReplicaLimits
 from ultraengine.replication.leading_log import LeadingLog
+from ultraengine.replication.link import Certificates
 from ultraengine.replication.planner import PlannerLimits
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.writing.driver import ReplicaOptions, ReplicaWorld
@@ -65,7 +66,12 @@ async def follow(
     *,
     on_end: Callable[[BaseException], None],
 ) -> ReplicaDriver:
-    """Start the replica.  Raises what `ReplicaDriver.start` raises."""
+    """Start the replica.  Raises what `ReplicaDriver.start` raises, and `ConfigErrors`."""
+    if config.replica_tls is not None:
+        try:
+            Certificates(config.replica_tls).context(server=True)
+        except OSError as error:  # Also of what is in the files.
+            raise ConfigErrors([f"ULTRA_REPLICA_TLS: {error}"]) from error
     serializer = serializer_of(options)
 
     def draft(epoch: Epoch, offset: Offset, time: Instant) -> FrameDraft:

@@ -47,7 +47,7 @@ class _NoEvents:
         return None
 
 
-class _NoHistory:
+class NoHistory:
     """A history store that keeps nothing."""
 
     def append(self, _offset: int, _domain: str, _payload: bytes, /) -> None:
@@ -56,6 +56,9 @@ class _NoHistory:
     def view(self, _domain: str, _visible_end: Callable[[], int], /) -> History:
         """Nothing to see."""
         return _NoEvents()
+
+
+NO_HISTORY: Final = NoHistory()
 
 
 class LoadedState(msgspec.Struct, frozen=True):
@@ -75,7 +78,7 @@ def load_state(disk: Disk, secrets: Secrets, domains: Sequence[Domain], shard: i
     """
     registry = Registry(domains)
     nothing = NothingRemembered()
-    executor = Executor(registry, ShardId(shard), dedupe=nothing, history=_NoHistory())
+    executor = Executor(registry, ShardId(shard), dedupe=nothing, history=NO_HISTORY)
     image = ExecutorImage(executor, nothing)
     reader = snapshots.Tools(disk=disk, secrets=secrets, codecs=Codecs())
     position = None
@@ -96,7 +99,7 @@ def empty_image(domains: Sequence[Domain], shard: int) -> Image:
     """An image with everything in memory, to prove and merge snapshots with."""
     options = msgspec.structs.replace(DedupOptions.of(DEFAULT_LIMITS), bytes_max=0)
     dedupe = DedupIndex(options)
-    executor = Executor(Registry(domains), ShardId(shard), dedupe=dedupe, history=_NoHistory())
+    executor = Executor(Registry(domains), ShardId(shard), dedupe=dedupe, history=NO_HISTORY)
     return ExecutorImage(executor, dedupe)
 
 

@@ -53,6 +53,9 @@ class NoHistory:
     def append(self, _offset: int, _domain: str, _payload: bytes, /) -> None:
         """Drop it."""
 
+    def append_run(self, _offset: int, _domain: str, _payloads: Sequence[bytes], /) -> None:
+        """Drop them."""
+
     def view(self, _domain: str, _visible_end: Callable[[], int], /) -> History:
         """Nothing to see."""
         return _NoEvents()

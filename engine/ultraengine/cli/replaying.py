@@ -12,7 +12,7 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -316,6 +316,10 @@ class _History:
     def append(self, offset: int, domain: str, payload: bytes, /) -> None:
         """Keep the encoded events of a command that was evolved or decided."""
         self._growing.append(offset, domain, payload)
+
+    def append_run(self, offset: int, domain: str, payloads: Sequence[bytes], /) -> None:
+        """The same of commands at consecutive offsets."""
+        self._growing.append_run(offset, domain, payloads)
 
     def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
         """Reads of one domain."""

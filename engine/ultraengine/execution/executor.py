@@ -20,7 +20,7 @@ from ultraengine.execution.pipeline import NO_EVENTS, AfterHook, EvolveFailed, V
 from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.execution.slots import SlotImage
 from ultraengine.model.command import Command, identity_hash
-from ultraengine.model.domain import History
+from ultraengine.model.domain import History, Recorded
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, SlotId, slot_of
 from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Outcome, Status
@@ -38,6 +38,9 @@ class Dedupe(Protocol):
 
     def add(self, slot: int, identity: bytes, offset: int, /) -> None:
         """Remember a command."""
+
+    def add_run(self, slot: int, identities: Sequence[bytes], offset: int, /) -> None:
+        """Remember commands of one slot at consecutive offsets, the first one at `offset`."""
 
     def raise_floor(self, offset: int, /) -> None:
         """Forget commands below `offset`; a logged decision."""
@@ -59,6 +62,9 @@ class HistoryStore(Protocol):
 
     def append(self, offset: int, domain: str, payload: bytes, /) -> None:
         """Keep the encoded events of the command at `offset`; buffered, never waits."""
+
+    def append_run(self, offset: int, domain: str, payloads: Sequence[bytes], /) -> None:
+        """Keep the encoded events of commands at consecutive offsets, the first one at `offset`."""
 
     def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
         """Reads of one domain, below the offset that `visible_end` gives at the time."""
@@ -370,8 +376,99 @@ class Executor:
 
     # --- replay --------------------------------------------------------------------------
 
-    def replay(self, command: Command, outcome: Outcome, *, time: Instant, epoch: Epoch) -> None:
-        """Evolve a recorded outcome.
+    def replay_group(
+        self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
+    ) -> None:
+        """`replay` of commands that follow each other in one group, many at once where their
+        domain can do that.  Raises as it does."""
+        index, count = 0, len(commands)
+        while index < count:
+            first = commands[index]
+            tenant, key, type_name = first.tenant, first.key, first.type
+            stop = index + 1
+            while (
+                stop < count
+                and (other := commands[stop]).key == key
+                and other.type == type_name
+                and other.tenant == tenant
+            ):
+                stop += 1
+            self._replay_run(commands, outcomes, index, stop, time, epoch)
+            index = stop
+
+    def _replay_run(
+        self,
+        commands: list[Command],
+        outcomes: list[Outcome],
+        index: int,
+        stop: int,
+        time: Instant,
+        epoch: Epoch,
+    ) -> None:
+        """Commands of one type, tenant and key: by their lane as far as it goes, then one."""
+        handler = self.registry.handler(commands[index].type, commands[index].tenant)
+        lane = None if handler is None or self.skipped else handler.spec.recorded
+        while index < stop:
+            events = 0
+            if lane is not None and handler is not None and time >= self.time:
+                done, events = self._take(handler, lane, commands, outcomes, index, stop, time)
+                index += done
+            if index < stop:
+                self.replay(
+                    commands[index], outcomes[index], time=time, epoch=epoch, evolved=events
+                )
+                index += 1
+        if epoch < self.epoch:
+            raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
+
+    def _take(
+        self,
+        handler: Handler,
+        lane: Recorded,
+        commands: list[Command],
+        outcomes: list[Outcome],
+        index: int,
+        stop: int,
+        time: Instant,
+    ) -> tuple[int, int]:
+        """(commands that the lane has replayed whole, events evolved of the one behind them)."""
+        first, offset, place = commands[index], self.applied_end, self._place
+        tenant, key = first.tenant, first.key
+        slot, domain = slot_of(tenant, key), handler.domain
+        image, state = self.slot(slot), self.state(slot, handler.domain_index)
+        place.offset, place.time, place.index = offset, time, 0
+        place.tenant, place.key = tenant, key
+        try:
+            focus = domain.focus(state, tenant, key)
+            done, events = lane(focus, outcomes, index, stop, place)
+        except Exception as error:
+            raise EvolveFailed("a recorded event evolves", offset=offset) from error
+        if not done:
+            return 0, events
+        end = index + done
+        identities = [identity_hash(tenant, one.id) for one in commands[index:end]]
+        self.dedupe.add_run(slot, identities, offset)
+        payloads = [bytes(one.events) for one in outcomes[index:end]]
+        self.history.append_run(offset, domain.name, payloads)
+        image.accept(tenant, key, outcomes[end - 1].version)
+        image.changed = True
+        due = domain.due(state)
+        if due != image.due[handler.domain_index]:
+            self._schedule(image, slot, handler.domain_index, due)
+        self.applied_end = Offset(offset + done)
+        self.time = time
+        return done, events
+
+    def replay(
+        self,
+        command: Command,
+        outcome: Outcome,
+        *,
+        time: Instant,
+        epoch: Epoch,
+        evolved: int = 0,
+    ) -> None:
+        """Evolve a recorded outcome, but for its first `evolved` events, which are.
 
         Raises `EvolveFailed` when ``evolve`` fails or this build cannot read the events, with
         the offset in its facts.
@@ -382,14 +479,14 @@ class Executor:
         if system.is_system(command):
             self._replay_system(command, outcome, offset, time)
         else:
-            self._replay_domain(command, outcome, offset, time)
+            self._replay_domain(command, outcome, offset, time, evolved)
         self.applied_end = Offset(offset + 1)
         self.time = time
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
 
     def _replay_domain(
-        self, command: Command, outcome: Outcome, offset: Offset, time: Instant
+        self, command: Command, outcome: Outcome, offset: Offset, time: Instant, evolved: int
     ) -> None:
         slot = slot_of(command.tenant, command.key)
         self.dedupe.add(slot, identity_hash(command.tenant, command.id), offset)
@@ -411,9 +508,10 @@ class Executor:
         place.tenant, place.key = command.tenant, command.key
         try:
             focus = domain.focus(state, command.tenant, command.key)
-            for position, event in enumerate(self.registry.events[index].decode(raw)):
+            events = self.registry.events[index].decode(raw)
+            for position in range(evolved, len(events)):
                 place.index = position
-                domain.evolve(focus, event, place)
+                domain.evolve(focus, events[position], place)
         except Exception as error:
             raise EvolveFailed("a recorded event evolves", offset=offset) from error
         self.history.append(offset, domain.name, raw)

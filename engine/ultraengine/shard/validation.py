@@ -5,7 +5,7 @@ decides differently is named (requirement 002 D-T.12).  Works on a copy of the s
 running shard is not touched, its history is only read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -41,6 +41,9 @@ class NothingRemembered:
         return ()
 
     def add(self, _slot: int, _identity: bytes, _offset: int, /) -> None:
+        """Remember nothing."""
+
+    def add_run(self, _slot: int, _identities: Sequence[bytes], _offset: int, /) -> None:
         """Remember nothing."""
 
     def raise_floor(self, _offset: int, /) -> None:
@@ -79,6 +82,9 @@ class ReadOnlyHistory:
 
     def append(self, _offset: int, _domain: str, _payload: bytes, /) -> None:
         """It is there already."""
+
+    def append_run(self, _offset: int, _domain: str, _payloads: Sequence[bytes], /) -> None:
+        """They are there already."""
 
     def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
         """Reads below `visible_end`, so that the future is not seen."""

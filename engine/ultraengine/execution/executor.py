@@ -10,76 +10,32 @@ it owns and returns values; drivers do the rest.
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from ultraengine.execution import system
 from ultraengine.execution.context import CommandContext, EventPlace
-from ultraengine.execution.pipeline import NO_EVENTS, AfterHook, EvolveFailed, Verdict, internal
+from ultraengine.execution.pipeline import (
+    NO_EVENTS,
+    AfterHook,
+    EvolveFailed,
+    Verdict,
+    internal,
+    other_version,
+)
 from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.execution.slots import SlotImage
-from ultraengine.model.command import Command, identity_hash
-from ultraengine.model.domain import History, Recorded
+from ultraengine.execution.stores import Dedupe, HistoryStore
+from ultraengine.model.command import Command, identity_hash, run_end
+from ultraengine.model.domain import Recorded
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, SlotId, slot_of
-from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Outcome, Status
+from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Outcome, Status
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _Raw: Final = msgspec.Raw
 # Bound once: the hot path reads it with every command.
-
-
-class Dedupe(Protocol):
-    """The idempotency memory (`execution/dedup.py`), grouped by slot."""
-
-    def find(self, slot: int, identity: bytes, /) -> tuple[int, ...]:
-        """Offsets of commands that may have this identity, newest first."""
-
-    def add(self, slot: int, identity: bytes, offset: int, /) -> None:
-        """Remember a command."""
-
-    def add_run(self, slot: int, identities: Sequence[bytes], offset: int, /) -> None:
-        """Remember commands of one slot at consecutive offsets, the first one at `offset`."""
-
-    def raise_floor(self, offset: int, /) -> None:
-        """Forget commands below `offset`; a logged decision."""
-
-    def advance(self, time: Instant, offset_end: Offset, /) -> None:
-        """A group ended: forget what is older than the window, at the same place everywhere."""
-
-    @property
-    def floor_time(self) -> Instant:
-        """Ids made before this may have been forgotten; 0 while nothing was."""
-
-    @property
-    def floor_offset(self) -> Offset:
-        """Commands below this offset may have been forgotten; 0 while none was."""
-
-
-class HistoryStore(Protocol):
-    """Where accepted events are kept for ever (`execution/history.py`)."""
-
-    def append(self, offset: int, domain: str, payload: bytes, /) -> None:
-        """Keep the encoded events of the command at `offset`; buffered, never waits."""
-
-    def append_run(self, offset: int, domain: str, payloads: Sequence[bytes], /) -> None:
-        """Keep the encoded events of commands at consecutive offsets, the first one at `offset`."""
-
-    def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
-        """Reads of one domain, below the offset that `visible_end` gives at the time."""
-
-
-def _other_version(offset: Offset, expected: int, version: int) -> Verdict:
-    verdict = Verdict(Status.REJECTED)
-    verdict.failure = Failure(
-        "VERSION_MISMATCH",
-        f"expected version {expected}, found {version}",
-        "/expected_version",
-        version,
-    )
-    verdict.outcome = Outcome(offset, verdict.status, version, NIL, EMPTY_ARRAY, verdict.failure)
-    return verdict
 
 
 class Executor:
@@ -196,7 +152,7 @@ class Executor:
         version = image.versions.get(name, 0)
         expected = command.expected_version
         if expected is not None and expected != version:
-            return _other_version(offset, expected, version)
+            return other_version(offset, expected, version)
         index = handler.domain_index
         context, place = self._contexts[index], self._place
         if context.used:
@@ -383,16 +339,7 @@ class Executor:
         domain can do that.  Raises as it does."""
         index, count = 0, len(commands)
         while index < count:
-            first = commands[index]
-            tenant, key, type_name = first.tenant, first.key, first.type
-            stop = index + 1
-            while (
-                stop < count
-                and (other := commands[stop]).key == key
-                and other.type == type_name
-                and other.tenant == tenant
-            ):
-                stop += 1
+            stop = run_end(commands, index)
             self._replay_run(commands, outcomes, index, stop, time, epoch)
             index = stop
 
@@ -410,13 +357,14 @@ class Executor:
         lane = None if handler is None or self.skipped else handler.spec.recorded
         while index < stop:
             events = 0
-            if lane is not None and handler is not None and time >= self.time:
+            # Of what was rejected nothing may be looked up: that may be why it was rejected.
+            ordinary = outcomes[index].status == Status.ACCEPTED and time >= self.time
+            if ordinary and lane is not None and handler is not None:
                 done, events = self._take(handler, lane, commands, outcomes, index, stop, time)
                 index += done
             if index < stop:
-                self.replay(
-                    commands[index], outcomes[index], time=time, epoch=epoch, evolved=events
-                )
+                one, outcome = commands[index], outcomes[index]
+                self.replay(one, outcome, time=time, epoch=epoch, evolved=events)
                 index += 1
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
@@ -432,8 +380,8 @@ class Executor:
         time: Instant,
     ) -> tuple[int, int]:
         """(commands that the lane has replayed whole, events evolved of the one behind them)."""
-        first, offset, place = commands[index], self.applied_end, self._place
-        tenant, key = first.tenant, first.key
+        offset, place = self.applied_end, self._place
+        tenant, key = commands[index].tenant, commands[index].key
         slot, domain = slot_of(tenant, key), handler.domain
         image, state = self.slot(slot), self.state(slot, handler.domain_index)
         place.offset, place.time, place.index = offset, time, 0
@@ -452,11 +400,7 @@ class Executor:
         self.history.append_run(offset, domain.name, payloads)
         image.accept(tenant, key, outcomes[end - 1].version)
         image.changed = True
-        due = domain.due(state)
-        if due != image.due[handler.domain_index]:
-            self._schedule(image, slot, handler.domain_index, due)
-        self.applied_end = Offset(offset + done)
-        self.time = time
+        self.applied_end, self.time = Offset(offset + done), time
         return done, events
 
     def replay(

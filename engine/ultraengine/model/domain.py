@@ -169,11 +169,12 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     command goes the ordinary way.  It must leave commands alone that ``guard``, ``dry_run``
     or ``linked`` have a say in; raising halts the shard as in ``evolve``."""
     recorded: Recorded | None = None
-    """The lane of recorded commands: (state, outcomes, index, end, at) -> (outcomes that it has evolved
-    whole, from ``outcomes[index]`` on and below `end`; events that it has evolved of the one behind
-    them).  They are of one (tenant, key), at consecutive offsets from ``at.offset`` on.  It stops at the first outcome
-    that is not accepted, has no events or another offset, and at the first event that it leaves to ``evolve`` or that
-    does not fit; it has done all that ``evolve`` would, and nothing that changes ``due``."""
+    """The lane of recorded commands: (state, outcomes, index, end, at) -> (outcomes that it has
+    evolved whole, from ``outcomes[index]`` on and below `end`; events that it has evolved of the
+    one behind them).  They are of one (tenant, key), at consecutive offsets from ``at.offset``
+    on.  It stops at the first outcome that is not accepted, has no events or another offset, and
+    at the first event that it leaves to ``evolve`` or that does not fit.  It has done all that
+    ``evolve`` would, and nothing that changes ``due``; raising halts the shard."""
     linked: Callable[[Any], bool] | None = None
     """Whether an item is tied to the next one."""
     overlay: Callable[[Any], Any] | None = None

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ultraengine.execution.executor import Executor, HistoryStore
+from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
+from ultraengine.execution.stores import HistoryStore
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.domain import History
 from ultraengine.model.errors import EngineError

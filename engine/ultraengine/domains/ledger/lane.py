@@ -3,8 +3,8 @@
 ``_lane.c`` does for a transfer what `transfers.decide_transfer` and `evolve.evolve` do on
 their fast path, and writes the event's bytes, without an object for the event.  It stops at the
 first item that is not ordinary, which then goes the careful way.  Recorded events of ordinary
-transfers are read and applied likewise, as far as every value agrees with memory.  `LANE` is None where there
-is no compiled code; decisions, events and state are the same with and without it.
+transfers are read and applied likewise, as far as every value agrees with memory.  `LANE` is
+None where there is no compiled code; decisions, events and state are the same with and without it.
 """
 
 from collections.abc import Callable, Sequence

@@ -122,11 +122,9 @@ def recorded_groups(disk: Disk, secrets: Secrets, from_offset: int) -> Iterator[
 
 def _evolve(executor: Executor, group: RecordedGroup) -> None:
     time, epoch = Instant(group.header.time), Epoch(group.header.epoch)
-    for position, (command, outcome) in enumerate(
-        zip(group.commands, group.outcomes or (), strict=True)
-    ):
-        if group.header.base_offset + position >= executor.applied_end:
-            executor.replay(command, outcome, time=time, epoch=epoch)
+    first = max(0, executor.applied_end - group.header.base_offset)
+    outcomes = (group.outcomes or [])[first:]
+    executor.replay_group(group.commands[first:], outcomes, time=time, epoch=epoch)
 
 
 def shard_number(name: str) -> int:

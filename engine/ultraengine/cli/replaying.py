@@ -268,9 +268,9 @@ def _evolve(
 def _evolve_group(executor: Executor, group: RecordedGroup, end: int) -> None:
     header = group.header
     time, epoch = Instant(header.time), Epoch(header.epoch)
-    for command, outcome in zip(group.commands, group.outcomes or (), strict=True):
-        if executor.applied_end <= outcome.offset < end:
-            executor.replay(command, outcome, time=time, epoch=epoch)
+    first, last = executor.applied_end - header.base_offset, end - header.base_offset
+    outcomes = (group.outcomes or [])[max(first, 0) : last]
+    executor.replay_group(group.commands[max(first, 0) : last], outcomes, time=time, epoch=epoch)
     if executor.applied_end == header.offset_end:
         executor.dedupe.advance(time, executor.applied_end)
 

@@ -109,12 +109,16 @@ def validate(
     for group in reader.groups(executor.applied_end, to_offset):
         header, outcomes = group.header, group.outcomes or []
         time, epoch = Instant(header.time), Epoch(header.epoch)
+        first = max(0, executor.applied_end - header.base_offset)
+        before = from_offset if to_offset is None else min(from_offset, to_offset)
+        last = min(before - header.base_offset, len(outcomes))
+        if first < last:
+            executor.replay_group(
+                group.commands[first:last], outcomes[first:last], time=time, epoch=epoch
+            )
         for command, recorded in zip(group.commands, outcomes, strict=False):
             offset = Offset(recorded.offset)
             if offset < executor.applied_end or (to_offset is not None and offset >= to_offset):
-                continue
-            if offset < from_offset:
-                executor.replay(command, recorded, time=time, epoch=epoch)
                 continue
             admitted = executor.registry.restore(command)
             decided = executor.execute(admitted, offset=offset, time=time, epoch=epoch).outcome

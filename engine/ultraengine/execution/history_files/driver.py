@@ -227,10 +227,7 @@ class HistoryFile:
         """`append` for commands at consecutive offsets, the lock taken once."""
         if not self._ready:
             raise InvariantBroken("the history is cut to its position before it grows")
-        place = self._cursor.place
-        placed: list[Placed] = []
-        for number, payload in enumerate(payloads, offset):
-            placed += place(number, domain, payload)
+        placed = self._cursor.place_run(offset, domain, payloads)
         with self._lock:
             self._placed += placed
             self._coming.update(enumerate(((domain, payload) for payload in payloads), offset))

@@ -2,13 +2,15 @@
 
     python benchmarks/replay.py DIRECTORY [--rounds 5]
 
-The directory is that of a shard which has opened accounts and then booked transfers; it is only
-read.  Each run replays the whole log into an empty state with ids and history (in a temporary
-directory), and counts from the first transfer on: reading and checking frames, decoding,
-evolving, remembering ids, history.  Runs alternate, A before B and then B before A.
+The directory is that of a shard which has opened accounts, taken a snapshot (perhaps) and then
+booked transfers; it is only read.  Each run verifies the tail and loads the newest snapshot, as a
+start does, and then replays: reading and checking frames, decoding, evolving, remembering ids,
+history (in a temporary directory).  Replay counts from the first transfer on.  Runs alternate, A
+before B and then B before A.
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import threading
@@ -26,11 +28,17 @@ from ultraengine.execution.executor import Executor
 from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.registry import Registry
 from ultraengine.log.reader import RecordedGroup
+from ultraengine.log.segment import KeyRing
 from ultraengine.log.standing import standing_log
+from ultraengine.log.survey import survey
 from ultraengine.model.limits import DEFAULT_LIMITS
 from ultraengine.shard.image import ExecutorImage
 from ultraengine.shard.recovery import recover
+from ultraengine.snapshot import tools as snapshots
+from ultraengine.snapshot.codec import Codecs
+from ultraengine.snapshot.files import ChainFile, opened
 from ultraengine.snapshot.image import state_hash
+from ultraengine.snapshot.manifest import plan_load
 from ultraengine_adapters.local.disk import LocalDisk
 
 TRANSFERS = "ledger.create_transfers"
@@ -60,26 +68,68 @@ class Timed:
             yield group
 
 
-def replay(directory: Path, domain: Ledger) -> tuple[float, str]:
-    """(microseconds of processor time per command, state hash)."""
-    disk, registry = open_disk(directory), Registry([domain])
-    log = standing_log(disk, open_secrets(None), threading.Lock())
+class Spent(msgspec.Struct):
+    """Processor seconds of one run, and the state that it reached."""
+
+    verify: float
+    load: float
+    replay: float
+    commands: int
+    state_hash: str
+
+    @property
+    def all(self) -> float:
+        """What a start takes, but for the interpreter's own."""
+        return self.verify + self.load + self.replay
+
+
+def replay(directory: Path, domain: Ledger) -> Spent:
+    """One run."""
+    disk, secrets, registry = open_disk(directory), open_secrets(None), Registry([domain])
+    reader = snapshots.Tools(disk=disk, secrets=secrets, codecs=Codecs())
+    chain = plan_load(snapshots.listed(reader)) or ()
+    started = time.process_time()
+    survey(disk, KeyRing(secrets), verify_from=chain[-1].sequence_end if chain else 0)
+    verified = time.process_time()
+    log = standing_log(disk, secrets, threading.Lock())
     own = DedupOptions.of(DEFAULT_LIMITS)
     dedupe = DedupIndex(
         msgspec.structs.replace(own, entries_max=own.entries_total_max, bytes_max=0)
     )
     with tempfile.TemporaryDirectory() as scratch:
         history = HistoryFile(LocalDisk(Path(scratch)), log.identity.shard, registry.decoders)
-        history.truncate_to(0, 0)
-        executor = Executor(registry, log.identity.shard, dedupe=dedupe, history=history)
-        dedupe.load_done()
-        groups = Timed(log.reader.groups(0))
+        image = ExecutorImage(
+            Executor(registry, log.identity.shard, dedupe=dedupe, history=history), dedupe
+        )
+        position = None
+        loading = time.process_time()
+        for entry in chain:
+            file = ChainFile(path=f"{reader.directory}/{entry.file}", entry=entry)
+            with opened(disk, file, reader.codecs, reader.key_of) as found:
+                for section in found.sections():
+                    image.load(section)
+                position = found.header.position
+        image.mark()
+        executor = image.resume(position)
+        loaded = time.process_time()
+        history.truncate_to(0, executor.applied_end)
+        groups = Timed(log.reader.groups(executor.applied_end))
         recover(executor, groups, any_handlers=True)
         history.flush()
-        spent = time.process_time() - groups.started
+        ended = time.process_time()
         history.close()
-    found = state_hash(ExecutorImage(executor, dedupe).sections(full=True))
-    return spent / groups.commands * 1e6, found.hex()
+    return Spent(
+        verified - started,
+        loaded - loading,
+        ended - groups.started,
+        groups.commands,
+        state_hash(image.sections(full=True)).hex(),
+    )
+
+
+def median(spent: list[Spent], part: str) -> float:
+    """Of one part of all runs."""
+    return statistics.median(getattr(one, part) for one in spent)
 
 
 def main() -> None:
@@ -88,20 +138,26 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    ratios, times, hashes = [], {Plain: [], Ledger: []}, set()
+    runs: dict[type[Ledger], list[Spent]] = {Plain: [], Ledger: []}
     for turn in range(options.rounds):
-        order = (Plain, Ledger) if turn % 2 == 0 else (Ledger, Plain)
-        for kind in order:
-            spent, found = replay(options.directory, kind())
-            times[kind].append(spent)
-            hashes.add(found)
-        ratios.append(times[Ledger][-1] / times[Plain][-1])
-    if len(hashes) != 1:
-        raise SystemExit(f"the states differ: {hashes}")
-    plain, lane = (statistics.median(times[kind]) for kind in (Plain, Ledger))
-    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    print(f"us per command: one by one {plain:.2f}, lane {lane:.2f}")
-    print(f"ratio: {statistics.median(ratios):.3f} ({spread})")
+        for kind in (Plain, Ledger) if turn % 2 == 0 else (Ledger, Plain):
+            runs[kind].append(replay(options.directory, kind()))
+            gc.collect()
+    if len({one.state_hash for spent in runs.values() for one in spent}) != 1:
+        raise SystemExit("the states differ")
+    pairs = list(zip(runs[Ledger], runs[Plain], strict=True))
+    for name, kind in (("one by one", Plain), ("lane", Ledger)):
+        spent = runs[kind]
+        per_command = median(spent, "replay") / spent[0].commands * 1e6
+        print(
+            f"{name}: replay {per_command:.2f} us per command; seconds: "
+            f"verify {median(spent, 'verify'):.2f}, load {median(spent, 'load'):.2f}, "
+            f"replay {median(spent, 'replay'):.2f}, all {median(spent, 'all'):.2f}"
+        )
+    for part in ("replay", "all"):
+        ratios = sorted(getattr(lane, part) / getattr(plain, part) for lane, plain in pairs)
+        spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+        print(f"ratio of {part}: {statistics.median(ratios):.3f} ({spread})")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Processor time of replaying recorded one-transfer commands, with and without the lane.
 
-    python benchmarks/replay.py DIRECTORY [--rounds 5]
+    python benchmarks/replay.py DIRECTORY [--rounds 5] [--commands N]
 
 The directory is that of a shard which has opened accounts, taken a snapshot (perhaps) and then
 booked transfers; it is only read.  Each run verifies the tail and loads the newest snapshot, as a
@@ -83,8 +83,8 @@ class Spent(msgspec.Struct):
         return self.verify + self.load + self.replay
 
 
-def replay(directory: Path, domain: Ledger) -> Spent:
-    """One run."""
+def replay(directory: Path, domain: Ledger, commands: int | None) -> Spent:
+    """One run, of so many commands of the tail at least."""
     disk, secrets, registry = open_disk(directory), open_secrets(None), Registry([domain])
     reader = snapshots.Tools(disk=disk, secrets=secrets, codecs=Codecs())
     chain = plan_load(snapshots.listed(reader)) or ()
@@ -113,7 +113,9 @@ def replay(directory: Path, domain: Ledger) -> Spent:
         executor = image.resume(position)
         loaded = time.process_time()
         history.truncate_to(0, executor.applied_end)
-        groups = Timed(log.reader.groups(executor.applied_end))
+        start = executor.applied_end
+        end = None if commands is None else start + commands
+        groups = Timed(log.reader.groups(start, end))
         recover(executor, groups, any_handlers=True)
         history.flush()
         ended = time.process_time()
@@ -137,11 +139,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--commands", type=int, help="of the tail (all)")
     options = parser.parse_args()
     runs: dict[type[Ledger], list[Spent]] = {Plain: [], Ledger: []}
     for turn in range(options.rounds):
         for kind in (Plain, Ledger) if turn % 2 == 0 else (Ledger, Plain):
-            runs[kind].append(replay(options.directory, kind()))
+            runs[kind].append(replay(options.directory, kind(), options.commands))
+            print(kind.__name__, runs[kind][-1], flush=True)
             gc.collect()
     if len({one.state_hash for spent in runs.values() for one in spent}) != 1:
         raise SystemExit("the states differ")

@@ -58,10 +58,7 @@ class StoredHistory:
         path = self._path(number)
         with contextlib.closing(self._disk.open(path)) as file:
             index = self._index(number, file, path)
-            place = index.range(offset)
-            if place is None:
-                return None
-            start, end = place
+            start, end = index.range(offset) or (HEADER_BYTES, HEADER_BYTES)
             found = index.find(file.pread(end - start, start), start, offset, path)
         return found[1] if found is not None and found[0] == domain else None
 

@@ -10,70 +10,32 @@ it owns and returns values; drivers do the rest.
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from ultraengine.execution import system
 from ultraengine.execution.context import CommandContext, EventPlace
-from ultraengine.execution.pipeline import NO_EVENTS, AfterHook, EvolveFailed, Verdict, internal
+from ultraengine.execution.pipeline import (
+    NO_EVENTS,
+    AfterHook,
+    EvolveFailed,
+    Verdict,
+    internal,
+    other_version,
+)
 from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.execution.slots import SlotImage
-from ultraengine.model.command import Command, identity_hash
-from ultraengine.model.domain import History
+from ultraengine.execution.stores import Dedupe, HistoryStore
+from ultraengine.model.command import Command, identity_hash, run_end
+from ultraengine.model.domain import Recorded
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, SlotId, slot_of
-from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Outcome, Status
+from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Outcome, Status
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _Raw: Final = msgspec.Raw
 # Bound once: the hot path reads it with every command.
-
-
-class Dedupe(Protocol):
-    """The idempotency memory (`execution/dedup.py`), grouped by slot."""
-
-    def find(self, slot: int, identity: bytes, /) -> tuple[int, ...]:
-        """Offsets of commands that may have this identity, newest first."""
-
-    def add(self, slot: int, identity: bytes, offset: int, /) -> None:
-        """Remember a command."""
-
-    def raise_floor(self, offset: int, /) -> None:
-        """Forget commands below `offset`; a logged decision."""
-
-    def advance(self, time: Instant, offset_end: Offset, /) -> None:
-        """A group ended: forget what is older than the window, at the same place everywhere."""
-
-    @property
-    def floor_time(self) -> Instant:
-        """Ids made before this may have been forgotten; 0 while nothing was."""
-
-    @property
-    def floor_offset(self) -> Offset:
-        """Commands below this offset may have been forgotten; 0 while none was."""
-
-
-class HistoryStore(Protocol):
-    """Where accepted events are kept for ever (`execution/history.py`)."""
-
-    def append(self, offset: int, domain: str, payload: bytes, /) -> None:
-        """Keep the encoded events of the command at `offset`; buffered, never waits."""
-
-    def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
-        """Reads of one domain, below the offset that `visible_end` gives at the time."""
-
-
-def _other_version(offset: Offset, expected: int, version: int) -> Verdict:
-    verdict = Verdict(Status.REJECTED)
-    verdict.failure = Failure(
-        "VERSION_MISMATCH",
-        f"expected version {expected}, found {version}",
-        "/expected_version",
-        version,
-    )
-    verdict.outcome = Outcome(offset, verdict.status, version, NIL, EMPTY_ARRAY, verdict.failure)
-    return verdict
 
 
 class Executor:
@@ -190,7 +152,7 @@ class Executor:
         version = image.versions.get(name, 0)
         expected = command.expected_version
         if expected is not None and expected != version:
-            return _other_version(offset, expected, version)
+            return other_version(offset, expected, version)
         index = handler.domain_index
         context, place = self._contexts[index], self._place
         if context.used:
@@ -370,8 +332,87 @@ class Executor:
 
     # --- replay --------------------------------------------------------------------------
 
-    def replay(self, command: Command, outcome: Outcome, *, time: Instant, epoch: Epoch) -> None:
-        """Evolve a recorded outcome.
+    def replay_group(
+        self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
+    ) -> None:
+        """`replay` of commands that follow each other in one group, many at once where their
+        domain can do that.  Raises as it does."""
+        index, count = 0, len(commands)
+        while index < count:
+            stop = run_end(commands, index)
+            self._replay_run(commands, outcomes, index, stop, time, epoch)
+            index = stop
+
+    def _replay_run(
+        self,
+        commands: list[Command],
+        outcomes: list[Outcome],
+        index: int,
+        stop: int,
+        time: Instant,
+        epoch: Epoch,
+    ) -> None:
+        """Commands of one type, tenant and key: by their lane as far as it goes, then one."""
+        handler = self.registry.handler(commands[index].type, commands[index].tenant)
+        lane = None if handler is None or self.skipped else handler.spec.recorded
+        while index < stop:
+            events = 0
+            # Of what was rejected nothing may be looked up: that may be why it was rejected.
+            ordinary = outcomes[index].status == Status.ACCEPTED and time >= self.time
+            if ordinary and lane is not None and handler is not None:
+                done, events = self._take(handler, lane, commands, outcomes, index, stop, time)
+                index += done
+            if index < stop:
+                one, outcome = commands[index], outcomes[index]
+                self.replay(one, outcome, time=time, epoch=epoch, evolved=events)
+                index += 1
+        if epoch < self.epoch:
+            raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
+
+    def _take(
+        self,
+        handler: Handler,
+        lane: Recorded,
+        commands: list[Command],
+        outcomes: list[Outcome],
+        index: int,
+        stop: int,
+        time: Instant,
+    ) -> tuple[int, int]:
+        """(commands that the lane has replayed whole, events evolved of the one behind them)."""
+        offset, place = self.applied_end, self._place
+        tenant, key = commands[index].tenant, commands[index].key
+        slot, domain = slot_of(tenant, key), handler.domain
+        image, state = self.slot(slot), self.state(slot, handler.domain_index)
+        place.offset, place.time, place.index = offset, time, 0
+        place.tenant, place.key = tenant, key
+        try:
+            focus = domain.focus(state, tenant, key)
+            done, events = lane(focus, outcomes, index, stop, place)
+        except Exception as error:
+            raise EvolveFailed("a recorded event evolves", offset=offset) from error
+        if not done:
+            return 0, events
+        end = index + done
+        identities = [identity_hash(tenant, one.id) for one in commands[index:end]]
+        self.dedupe.add_run(slot, identities, offset)
+        payloads = [bytes(one.events) for one in outcomes[index:end]]
+        self.history.append_run(offset, domain.name, payloads)
+        image.accept(tenant, key, outcomes[end - 1].version)
+        image.changed = True
+        self.applied_end, self.time = Offset(offset + done), time
+        return done, events
+
+    def replay(
+        self,
+        command: Command,
+        outcome: Outcome,
+        *,
+        time: Instant,
+        epoch: Epoch,
+        evolved: int = 0,
+    ) -> None:
+        """Evolve a recorded outcome, but for its first `evolved` events, which are.
 
         Raises `EvolveFailed` when ``evolve`` fails or this build cannot read the events, with
         the offset in its facts.
@@ -382,14 +423,14 @@ class Executor:
         if system.is_system(command):
             self._replay_system(command, outcome, offset, time)
         else:
-            self._replay_domain(command, outcome, offset, time)
+            self._replay_domain(command, outcome, offset, time, evolved)
         self.applied_end = Offset(offset + 1)
         self.time = time
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
 
     def _replay_domain(
-        self, command: Command, outcome: Outcome, offset: Offset, time: Instant
+        self, command: Command, outcome: Outcome, offset: Offset, time: Instant, evolved: int
     ) -> None:
         slot = slot_of(command.tenant, command.key)
         self.dedupe.add(slot, identity_hash(command.tenant, command.id), offset)
@@ -411,9 +452,10 @@ class Executor:
         place.tenant, place.key = command.tenant, command.key
         try:
             focus = domain.focus(state, command.tenant, command.key)
-            for position, event in enumerate(self.registry.events[index].decode(raw)):
+            events = self.registry.events[index].decode(raw)
+            for position in range(evolved, len(events)):
                 place.index = position
-                domain.evolve(focus, event, place)
+                domain.evolve(focus, events[position], place)
         except Exception as error:
             raise EvolveFailed("a recorded event evolves", offset=offset) from error
         self.history.append(offset, domain.name, raw)

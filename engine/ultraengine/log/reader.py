@@ -68,6 +68,11 @@ class RecordedGroup:
         """Whether every command has its outcome in the log."""
         return bool(self._parts) and self._parts[-1].header.offset_end == self.header.offset_end
 
+    @property
+    def last_frame(self) -> Frame | None:
+        """The OUTCOMES frame that completes the group, None while one is missing."""
+        return self._parts[-1] if self.recorded else None
+
     def add(self, outcomes: Frame) -> None:
         """The next OUTCOMES frame of this group, in order."""
         header = outcomes.header

@@ -116,6 +116,11 @@ class CopiedHistory:
         """Keep the events of one command."""
         self._events[offset] = domain, self._decoders[domain](payload)
 
+    def append_run(self, offset: int, domain: str, payloads: Sequence[bytes], /) -> None:
+        """Keep the events of commands at consecutive offsets."""
+        for number, payload in enumerate(payloads, offset):
+            self.append(number, domain, payload)
+
     def place(self, offset: int, domain: str, events: dict[int, Any]) -> None:
         """Keep some events of a tick at their places; the others are not of this slot."""
         self._events[offset] = domain, [events.get(n) for n in range(max(events) + 1)]

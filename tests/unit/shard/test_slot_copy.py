@@ -11,7 +11,7 @@ from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Offset, slot_of
 from ultraengine.model.limits import DEFAULT_LIMITS
-from ultraengine.shard.slot_copy import Done, SlotCopy, parts, slot_digest
+from ultraengine.shard.slot_copy import CopiedHistory, Done, SlotCopy, parts, slot_digest
 from ultraengine.testing.sim_clock import SimClock
 from ultraengine.testing.sim_disk import SimDisk
 from ultraengine.testing.sim_shard import SHARD, SimShard
@@ -142,3 +142,10 @@ def test_a_copy_needs_the_domains_of_its_source() -> None:
     batch = parts(last, SLOT)
     with pytest.raises(EvolveFailed, match="no domain"):
         copy.take(last.header.base_offset, last.header.offset_end, batch)
+
+
+def test_a_run_of_commands_is_in_the_history_of_a_copy_at_each_offset() -> None:
+    history = CopiedHistory({"box": msgspec.msgpack.decode})
+    history.append_run(4, "box", [b"\x91\x01", b"\x91\x02", b"\x91\x03"])
+    view = history.view("box", lambda: 6)
+    assert [view.events(Offset(offset)) for offset in range(3, 8)] == [None, [1], [2], None, None]

@@ -33,7 +33,7 @@ from ultraengine.execution.registry import Registry
 from ultraengine.extensions import Extensions
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.log.standing import Standing, standing_log
-from ultraengine.main import load_extensions
+from ultraengine.starting.loading import load_extensions
 from ultraengine.model.domain import History
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, ShardId

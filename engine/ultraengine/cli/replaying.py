@@ -33,7 +33,6 @@ from ultraengine.execution.registry import Registry
 from ultraengine.extensions import Extensions
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.log.standing import Standing, standing_log
-from ultraengine.starting.loading import load_extensions
 from ultraengine.model.domain import History
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, ShardId
@@ -49,6 +48,7 @@ from ultraengine.snapshot.files import ChainFile, opened
 from ultraengine.snapshot.image import ImagePosition, state_hash
 from ultraengine.snapshot.manifest import SnapshotEntry, plan_load
 from ultraengine.snapshot.migrate import Migrations
+from ultraengine.starting.loading import load_extensions
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.object_store import DirectoryObjectStore
 

@@ -11,13 +11,14 @@ order of the commands of one key, and reads what it has written.
 import asyncio
 import random
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Self, cast
 
 import aiohttp
 import msgspec
 
+from ultraengine.client.addresses import Addresses
 from ultraengine.client.backoff import Backoff
 from ultraengine.client.errors import (
     ClientError,
@@ -37,11 +38,18 @@ from ultraengine.model.reply import Reply
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
+SILENCE_S: Final = 5.0
+"""With several addresses: a process that says nothing for so long may be stopped, and another one
+leads by then. A command that waits for copies longer than this is sent again, and again."""
+
 Transport = Literal["http", "stream"]
 
 
 class Client:
     """A connection pool to one engine.  Use it as ``async with``, or call ``close``.
+
+    `url`: the address of the engine or its gateway; several are those of copies of one shard, of
+    which the client finds the one that answers, and finds it again when that changes.
 
     `transport`: ``http`` sends batches, one in flight per lane; ``stream`` keeps a WebSocket
     open and many commands unanswered on it, for many small commands at low latency.
@@ -52,7 +60,7 @@ class Client:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         *,
         api_key: str | None = None,
         transport: Transport = "http",
@@ -62,9 +70,13 @@ class Client:
         backoff: Backoff | None = None,
     ) -> None:
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        addresses = Addresses([url] if isinstance(url, str) else url)
+        self._addresses = addresses
         self._settings = Settings(
-            url=url.rstrip("/"), headers=headers, backoff=backoff or Backoff()
+            addresses=addresses, headers=headers, backoff=backoff or Backoff()
         )
+        if addresses.several:
+            self._settings = msgspec.structs.replace(self._settings, silence_s=SILENCE_S)
         self._kind: type[Sender] = HttpSender if transport == "http" else StreamSender
         self._lane_count = lanes
         self._deadline_s = deadline_s
@@ -187,8 +199,7 @@ class Client:
             key = key_of(path)
             min_offset = None if key is None else self._seen.offset(key)
         query = read_params(params, min_offset=min_offset, read=read)
-        url = read_url(self._settings.url, path)
-        value, headers = await self._read(url, query, Any, deadline_s)
+        value, headers = await self._read(path, query, Any, deadline_s)
         etag = headers.get("ETag")
         return Answer(
             value=value,
@@ -205,9 +216,8 @@ class Client:
         deadline_s: float | None = None,
     ) -> Outcome:
         """What became of the command `id`; without `key` every slot is asked."""
-        url = read_url(self._settings.url, f"commands/{id}")
         query = {} if key is None else {"key": key}
-        found, _headers = await self._read(url, query, Outcome, deadline_s)
+        found, _headers = await self._read(f"commands/{id}", query, Outcome, deadline_s)
         return cast("Outcome", found)
 
     async def operate(
@@ -224,7 +234,7 @@ class Client:
         self._check_open()
         loop = asyncio.get_running_loop()
         limit = self._deadline_s if deadline_s is None else deadline_s
-        url = f"{self._settings.url}/admin/v1/{operation}"
+        url = f"{self._addresses.url}/admin/v1/{operation}"
         headers = {**self._settings.headers, "Content-Type": "application/json"}
         end = None if limit is None else loop.time() + limit
         try:
@@ -322,7 +332,7 @@ class Client:
         return self._session
 
     async def _read(
-        self, url: str, query: Mapping[str, str], kind: Any, deadline_s: float | None
+        self, path: str, query: Mapping[str, str], kind: Any, deadline_s: float | None
     ) -> tuple[Any, Mapping[str, str]]:
         """GET with attempts until the deadline; a read may always be repeated."""
         self._check_open()
@@ -331,14 +341,17 @@ class Client:
         end = None if limit is None else loop.time() + limit
         attempts = 0
         while True:
-            answer = await self._get_once(url, query, kind, end)
+            base = self._addresses.url
+            answer = await self._get_once(read_url(base, path), query, kind, end)
             if not isinstance(answer, Setback):
+                self._addresses.work()
                 return answer
-            attempts += 1
+            elsewhere = self._addresses.failed(base, answer)
+            attempts += not elsewhere
             wait = self._settings.backoff.delay_s(
-                attempts,
+                max(attempts, 1),
                 random.random(),  # noqa: S311  (jitter, not a secret)
-                answer.error.retry_after_s,
+                None if elsewhere else answer.error.retry_after_s,
             )
             if not answer.retryable or (end is not None and loop.time() + wait >= end):
                 kind = Refused if answer.status else Unreachable

@@ -55,18 +55,19 @@ class HttpSender(Sender):
             if not batch:
                 continue
             self._batch = batch
-            answer = await self._post(batch)
+            url = self._settings.addresses.url
+            answer = await self._post(url, batch)
             self._batch = ()
             if isinstance(answer, Setback):
-                await self._failed(batch, answer)
+                await self._failed(url, batch, answer)
             else:
-                self._failures = 0
+                self._worked()
                 self._answered(list(zip(batch, answer, strict=True)))
 
-    async def _post(self, batch: list[Pending]) -> list[Reply] | Setback:
+    async def _post(self, url: str, batch: list[Pending]) -> list[Reply] | Setback:
         try:
             async with self._session.post(
-                f"{self._settings.url}/v1/commands:batch",
+                f"{url}/v1/commands:batch",
                 data=encode_batch(batch),
                 headers={**self._settings.headers, "Content-Type": MSGPACK, "Accept": MSGPACK},
                 allow_redirects=False,

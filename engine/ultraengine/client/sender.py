@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import aiohttp
 import msgspec
 
+from ultraengine.client.addresses import Addresses
 from ultraengine.client.backoff import Backoff
 from ultraengine.client.lane import Lane
 from ultraengine.client.pending import Pending
@@ -29,14 +30,15 @@ FRAME_SLACK_BYTES = 64
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a sender needs to know."""
 
-    url: str
-    """Base address without a slash at its end."""
+    addresses: Addresses
+    """Where the engine is; shared by all lanes, so that one finds the leader for all."""
     headers: dict[str, str]
     backoff: Backoff = Backoff()
     connect_timeout_s: float = 5.0
     """Longest wait for a connection; then the attempt failed and was certainly not logged."""
     silence_s: float = DEFAULT_LIMITS.reply_wait_s + 5.0
-    """Longest wait for the first byte of an answer; the engine itself answers before."""
+    """Longest wait for the first byte of an answer; the engine itself answers before.  With
+    several addresses, how long a process that says nothing is waited for."""
     commands_per_batch_max: int = DEFAULT_LIMITS.commands_per_batch_max
     batch_bytes_max: int = DEFAULT_LIMITS.batch_bytes_max - FRAME_SLACK_BYTES
 
@@ -98,6 +100,11 @@ class Sender(ABC):
                 async with asyncio.timeout_at(at):
                     await self._wake.wait()
 
+    def _worked(self) -> None:
+        """The engine has answered."""
+        self._failures = 0
+        self._settings.addresses.work()
+
     def _answered(self, answers: Sequence[tuple[Pending, Reply]]) -> None:
         """Settle commands that got a reply of their own."""
         again: dict[str, list[Pending]] = {}
@@ -126,8 +133,8 @@ class Sender(ABC):
         for key, pendings in again.items():
             self._lane.park(pendings, until[key])
 
-    async def _failed(self, batch: Sequence[Pending], setback: Setback) -> None:
-        """Settle commands whose whole request failed; returns when the lane may go on."""
+    async def _failed(self, url: str, batch: Sequence[Pending], setback: Setback) -> None:
+        """Settle commands whose whole request to `url` failed; returns when the lane may go on."""
         for pending in batch:
             if setback.certain:
                 pending.not_logged(setback.error, _as_refusal(pending, setback))
@@ -142,8 +149,11 @@ class Sender(ABC):
             for pending in batch:
                 pending.give_up()
             return
-        self._failures += 1
-        delay = self._delay_s(self._failures, setback.error.retry_after_s)
+        if self._settings.addresses.failed(url, setback):
+            delay = self._delay_s(1, None)
+        else:
+            self._failures += 1
+            delay = self._delay_s(self._failures, setback.error.retry_after_s)
         at = self._loop.time() + delay
         for pending in batch:
             if pending.is_over_by(at):

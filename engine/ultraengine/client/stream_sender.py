@@ -55,21 +55,22 @@ class StreamSender(Sender):
     async def _run(self) -> None:
         while True:
             await self._until_ready()
-            setback = await self._stream()
+            url = self._settings.addresses.url
+            setback = await self._stream(url)
             unanswered = self._unanswered()
             self._sent.clear()
             # What waits has not been sent on this stream, but shares its bad news.
-            await self._failed([*unanswered, *self._not_sent(setback)], setback)
+            await self._failed(url, [*unanswered, *self._not_sent(setback)], setback)
 
     def _not_sent(self, setback: Setback) -> list[Pending]:
         """Commands that waited for a stream that could not be opened."""
         return self._lane.drain() if setback.certain else []
 
-    async def _stream(self) -> Setback:
+    async def _stream(self, url: str) -> Setback:
         """Open a stream and use it until it ends; returns why it did."""
         try:
             async with self._session.ws_connect(
-                f"{self._settings.url}/v1/stream",
+                f"{url}/v1/stream",
                 protocols=(SUBPROTOCOL,),
                 headers=self._settings.headers,
                 heartbeat=HEARTBEAT_S,
@@ -147,7 +148,7 @@ class StreamSender(Sender):
             if pending is not None:
                 answers.append((pending, reply))
         if answers:
-            self._failures = 0
+            self._worked()
             self._answered(answers)
 
     def _on_notice(self, notice: Notice) -> ReplyError | None:

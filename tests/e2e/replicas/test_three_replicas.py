@@ -14,8 +14,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.e2e.replicas.processes import COPIES, Copy, Trio
+from tests.e2e.replicas.processes import COPIES, WAIT_S, Copy, Trio
 
+from ultraengine.client import Client, Reply
+from ultraengine.client.client import Transport
 from ultraengine.log.driver import Log, LogOptions
 from ultraengine.model.ids import Epoch, ShardId
 from ultraengine.model.limits import Limits
@@ -116,5 +118,45 @@ async def test_a_follower_says_that_it_does_not_lead_and_a_stop_hands_over(tmp_p
         trio.history.check()
         assert await trio.counters() == trio.expected()
         assert sum(copy.runs for copy in trio.copies) == COPIES - 1
+    finally:
+        await trio.stop()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("transport", ["http", "stream"])
+async def test_our_client_finds_the_new_leader_by_itself(
+    tmp_path: Path, transport: Transport
+) -> None:
+    trio = Trio(tmp_path)
+    replies: list[Reply] = []
+    ending = asyncio.Event()
+
+    async def go_on(client: Client, key: str) -> None:
+        while not ending.is_set():
+            replies.append(await client.send("counter.add", key=key, data={"delta": 1}))
+
+    async def forty_more() -> None:
+        wanted = len(replies) + 40
+        async with asyncio.timeout(WAIT_S):
+            while len(replies) < wanted:  # noqa: ASYNC110  (nobody tells)
+                await asyncio.sleep(0.02)
+
+    try:
+        await trio.start()
+        addresses = [copy.url for copy in trio.copies]
+        async with Client(addresses, transport=transport, deadline_s=120.0) as client:
+            tasks = [asyncio.create_task(go_on(client, key)) for key in ("a", "b", "c", "d")]
+            await forty_more()
+            for _ in range(3):
+                leader = await trio.leader()
+                await leader.end(signal.SIGKILL)
+                await forty_more()
+                await leader.start()
+            ending.set()
+            await asyncio.gather(*tasks)
+            values = [(await client.get(f"counter/{key}")).value["value"] for key in "abcd"]
+        assert sum(values) == len(replies)
+        assert len({reply.offset for reply in replies}) == len(replies)
+        assert len({reply.epoch for reply in replies}) >= 4
     finally:
         await trio.stop()

@@ -325,8 +325,8 @@ def refusal(name: str, code: str, retry_after_s: float | None = None) -> Reply:
     return Reply(id=name, outcome="refused", error=error)
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[SmallEngine]:
+@contextlib.asynccontextmanager
+async def listening() -> AsyncIterator[SmallEngine]:
     """A small engine that listens on a free port."""
     small = SmallEngine()
     app = web.Application()
@@ -345,3 +345,17 @@ async def engine() -> AsyncIterator[SmallEngine]:
         small.gate.set()
     await small.close_streams()
     await runner.cleanup()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[SmallEngine]:
+    """A small engine that listens on a free port."""
+    async with listening() as small:
+        yield small
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[SmallEngine]:
+    """Another one."""
+    async with listening() as small:
+        yield small

@@ -71,6 +71,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     record: Path | None = None
     """Directory of the record of who leads; the same for all copies, on this machine or on a file
     system that keeps locks and renames."""
+    record_lease: str | None = None
+    """On Kubernetes instead: name of the Lease in the pod's namespace that keeps the record.  It
+    has to be there; the pod's account needs get and update of this one."""
     replica_tls: Path | None = None
     """Directory with ``tls.crt``, ``tls.key`` and ``ca.crt``, with which copies prove to each other
     who they are, read again when they change; needed unless all addresses are of the loopback."""
@@ -177,8 +180,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append(f"ULTRA_MIN_ISR: {self.min_isr} is not in 0..{copies}")
         if not (self.cluster or "").strip():
             mistakes.append("ULTRA_CLUSTER: needed with ULTRA_REPLICAS")
-        if self.record is None:
-            mistakes.append("ULTRA_RECORD: needed with ULTRA_REPLICAS")
+        if (self.record is None) == (self.record_lease is None):
+            mistakes.append("ULTRA_RECORD: needed with ULTRA_REPLICAS, or ULTRA_RECORD_LEASE")
         if self.durability != "sync":
             mistakes.append("ULTRA_DURABILITY: `sync` with ULTRA_REPLICAS: copies count flushes")
         if self.compaction != "none":

@@ -37,6 +37,7 @@ from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.local.driver import operations_of
 from ultraengine.model.ids import Epoch, ShardId
+from ultraengine.ports import RecordStore
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.router.first_ownership import settle
@@ -57,6 +58,11 @@ from ultraengine.starting.driver import identity_of, listen_for, others_beside, 
 from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 from ultraengine.starting.replicated.driver import execute_behind, follow, leading_log, tell_copies
+from ultraengine_adapters.kubernetes.record_store import (
+    ApiServer,
+    LeaseRecordStore,
+    pod_namespace,
+)
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.object_store import DirectoryObjectStore
@@ -75,6 +81,19 @@ log = structlog.get_logger("main")
 
 Leading = tuple[LeadingLog, Epoch, Executor | None]
 """The log of a replica that leads, in which epoch, and what has executed a part of it."""
+
+
+def record_store(config: Config) -> RecordStore:
+    """Where the record of a replicated shard is kept.  Raises `ConfigErrors`, OSError."""
+    if config.record is not None:
+        return DirectoryRecordStore(config.record)
+    try:
+        api, namespace = ApiServer.of_pod(os.environ), pod_namespace()
+    except (KeyError, ValueError, OSError) as error:
+        raise ConfigErrors(
+            [f"ULTRA_RECORD_LEASE: this is no pod with an account: {error}"]
+        ) from error
+    return LeaseRecordStore(api, namespace, config.record_lease or "")
 
 
 class Process:
@@ -188,13 +207,11 @@ class Process:
     async def _lead(self, memory: ShardMemory) -> Leading:
         """Follow, perhaps for ever, until this replica leads."""
         config = self.config
-        if config.record is None:
-            raise ConfigErrors(["ULTRA_RECORD: needed with ULTRA_REPLICAS"])
         self._stage = "this replica does not lead: another one serves, or soon will"
         self.replica = await follow(
             config,
             self.world,
-            DirectoryRecordStore(config.record),
+            record_store(config),
             self.registry,
             self._shard_options(),
             on_end=self._on_fatal,

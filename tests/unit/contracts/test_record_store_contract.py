@@ -1,14 +1,28 @@
 """What every implementation of the RecordStore port does."""
 
+import copy
+import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.servers.lease import TOKEN, LeaseServer
 
+from ultraengine.model.ids import ConfigVersion, Epoch, ShardId
 from ultraengine.ports import OutcomeUnknown, RecordStore
+from ultraengine.replication.record import DiskId, Holder, Record, ReplicaId, Seat
+from ultraengine.replication.store import encode_record
 from ultraengine.testing.sim_record import SimRecordStore
+from ultraengine_adapters.kubernetes.record_store import (
+    ANNOTATION,
+    CONFLICTS_MAX,
+    ApiServer,
+    LeaseRecordStore,
+    pod_namespace,
+)
 from ultraengine_adapters.local.record_store import DirectoryRecordStore
 
 
@@ -120,3 +134,114 @@ class TestDirectoryRecordStore(RecordStoreContract):
         with pytest.raises(IsADirectoryError):
             store.swap(b"first", b"second")
         assert store.read() == b"first"
+
+
+@pytest.fixture
+def lease_server(tmp_path: Path) -> Iterator[LeaseServer]:
+    with LeaseServer(tmp_path).serving() as server:
+        yield server
+
+
+def in_lease(server: LeaseServer) -> LeaseRecordStore:
+    tls = ssl.create_default_context(cafile=str(server.authority))
+    api = ApiServer(host="127.0.0.1", port=server.port, tls=tls, token=lambda: TOKEN)
+    return LeaseRecordStore(api, "bank", "shop-shard-0")
+
+
+class TestLeaseRecordStore(RecordStoreContract):
+    @pytest.fixture
+    def store(self, lease_server: LeaseServer) -> RecordStore:
+        return in_lease(lease_server)
+
+    def test_everything_else_of_the_lease_is_kept(self, lease_server: LeaseServer) -> None:
+        assert lease_server.lease is not None
+        lease_server.lease["metadata"]["annotations"] = {"of": "somebody"}
+        lease_server.lease["metadata"]["ownerReferences"] = [{"uid": "u0"}]
+        lease_server.lease["spec"] = {"holderIdentity": "nobody", "leaseDurationSeconds": 5}
+        assert in_lease(lease_server).swap(None, b"first")
+        held = lease_server.lease
+        assert held["metadata"]["annotations"] == {"of": "somebody", ANNOTATION: "first"}
+        assert held["metadata"]["ownerReferences"] == [{"uid": "u0"}]
+        assert held["spec"] == {"holderIdentity": "nobody", "leaseDurationSeconds": 5}
+        assert set(lease_server.tokens) == {f"Bearer {TOKEN}"}
+
+    def test_people_see_who_leads_and_in_which_epoch(self, lease_server: LeaseServer) -> None:
+        holder = Holder(Seat(ReplicaId(2), DiskId(b"d" * 16)), 1)
+        record = Record(
+            b"c" * 16, ShardId(0), Epoch(7), holder, (holder.seat,), 1, ConfigVersion(9)
+        )
+        assert in_lease(lease_server).swap(None, encode_record(record))
+        assert lease_server.lease is not None
+        assert lease_server.lease["spec"] == {"holderIdentity": "replica-2", "leaseTransitions": 7}
+        assert in_lease(lease_server).read() == encode_record(record)
+
+    def test_a_lease_that_somebody_else_writes_is_swapped_when_its_record_is_the_same(
+        self, lease_server: LeaseServer
+    ) -> None:
+        store = in_lease(lease_server)
+        store.swap(None, b"first")
+        lease_server.faults.extend([409, 409])
+        assert store.swap(b"first", b"second")
+        lease_server.faults.extend([409] * CONFLICTS_MAX)
+        with pytest.raises(BlockingIOError):
+            store.swap(b"second", b"third")
+        assert store.read() == b"second"
+
+    def test_a_lease_that_was_made_anew_is_not_the_one_that_was_read(
+        self, lease_server: LeaseServer
+    ) -> None:
+        assert lease_server.lease is not None
+        before = copy.deepcopy(lease_server.lease)
+        lease_server.lease["metadata"]["uid"] = "u2"
+        assert lease_server.put(before)[0] == 409
+
+    def test_a_missing_lease_has_no_value_and_is_never_made(
+        self, lease_server: LeaseServer
+    ) -> None:
+        lease_server.lease = None
+        store = in_lease(lease_server)
+        assert store.read() is None
+        with pytest.raises(FileNotFoundError):
+            store.swap(None, b"first")
+        assert lease_server.lease is None
+
+    @pytest.mark.parametrize(("fault", "landed"), [("lost", False), ("cut", True), (504, False)])
+    def test_a_swap_without_an_answer_says_that_nothing_is_known(
+        self, lease_server: LeaseServer, fault: str | int, landed: bool
+    ) -> None:
+        store = in_lease(lease_server)
+        lease_server.faults.append(fault)
+        with pytest.raises(OutcomeUnknown):
+            store.swap(None, b"first")
+        assert (store.read() == b"first") is landed
+
+    def test_a_refused_swap_and_one_that_nobody_heard_were_not_done(
+        self, lease_server: LeaseServer, tmp_path: Path
+    ) -> None:
+        store = in_lease(lease_server)
+        lease_server.faults.append(403)
+        with pytest.raises(PermissionError):
+            store.swap(None, b"first")
+        nobody = ApiServer(host="127.0.0.1", port=1, tls=ssl.create_default_context())
+        with pytest.raises(OSError, match="Connection refused") as caught:
+            LeaseRecordStore(nobody, "bank", "shop-shard-0").swap(None, b"first")
+        assert not isinstance(caught.value, OutcomeUnknown)
+        assert store.read() is None
+
+    def test_a_pod_finds_its_api_server_and_reads_its_token_each_time(
+        self, lease_server: LeaseServer, tmp_path: Path
+    ) -> None:
+        account = tmp_path / "account"
+        account.mkdir()
+        (account / "ca.crt").write_bytes(lease_server.authority.read_bytes())
+        (account / "namespace").write_text("bank\n")
+        environ = {
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(lease_server.port),
+        }
+        api = ApiServer.of_pod(environ, account)
+        store = LeaseRecordStore(api, pod_namespace(account), "shop-shard-0")
+        for token in ("one", "two"):
+            (account / "token").write_text(f"{token}\n")
+            store.read()
+        assert lease_server.tokens == ["Bearer one", "Bearer two"]

@@ -1,0 +1,1 @@
+"""Ports on a Kubernetes API server, by plain HTTPS: one object needs no client library."""

@@ -17,6 +17,7 @@ from ultraengine.replication.record import (
     Record,
     Seat,
     grown,
+    settled,
     shrunk,
     touched,
 )
@@ -169,11 +170,24 @@ def dropping(leader: Leader, seat: Seat) -> Leader:
 
 
 def adding(leader: Leader, seat: Seat) -> Leader:
-    """Send the swap that takes `seat` in, which is waited for at once (clause 4).  Raises
-    `NotAllowed`; also when its log does not reach what is committed."""
-    if held(leader, seat) < leader.committed_end:
-        raise NotAllowed(f"{seat} holds less than what is committed")
+    """Send the swap that takes `seat` in, which is waited for at once (clause 4).
+
+    Raises `NotAllowed`; also when its log does not reach what may be acknowledged: what this
+    leader has committed, and the whole tail that it has adopted from the epochs before.
+    """
+    if leader.begin is None or held(leader, seat) < max(leader.begin, leader.committed_end):
+        raise NotAllowed(f"{seat} holds less than what may be acknowledged")
     return _sending(leader, grown(leader.record, seat))
+
+
+def settling(leader: Leader) -> Leader:
+    """Send the swap that says that all of the ISR hold what this leader has adopted (clause 11).
+
+    Raises `NotAllowed` before its epoch-start frame is committed, and when it is said already.
+    """
+    if leader.begin is None or leader.committed_end <= leader.begin:
+        raise NotAllowed("the epoch-start frame is not committed")
+    return _sending(leader, settled(leader.record))
 
 
 def forcing(leader: Leader) -> Leader:

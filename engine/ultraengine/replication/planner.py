@@ -159,8 +159,10 @@ class Planner:
         if isinstance(plan, Record):
             self._rolled_back = False
             effects.swap = Swap(record, plan)
-        elif plan is Refused.ROLLED_BACK:
+        elif plan is Refused.UNSETTLED or (plan is Refused.ROLLED_BACK and self._rolled_back):
             self._reserve(record, now, effects)
+        elif plan is Refused.ROLLED_BACK:
+            self._rolled_back = True
 
     def _split(self, record: Record) -> bool:
         """Whether a disk has sworn this epoch to another candidate, which a record that went back
@@ -171,9 +173,6 @@ class Planner:
         )
 
     def _reserve(self, record: Record, now: float, effects: PlannerEffects) -> None:
-        if not self._rolled_back:
-            self._rolled_back = True
-            return
         self._epoch = promotion.recovery_epoch(record, self._answers)
         self._ask(_Phase.RESERVING, now)
         effects.ask = Reserve(self._number, self._epoch)

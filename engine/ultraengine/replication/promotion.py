@@ -42,6 +42,8 @@ class Refused(enum.Enum):
     """No member of the ISR that may lead answered: wait, or a person accepts the loss."""
     ROLLED_BACK = "rolled back"
     """A disk knows a newer record: `recovery_epoch`, promises, then `plan_recovery`."""
+    UNSETTLED = "unsettled"
+    """The leader after a roll-back was lost before its ISR held what it has adopted: likewise."""
 
 
 def needed(replicas: int, min_isr: int) -> int:
@@ -69,6 +71,8 @@ def plan_failover(
     """
     if any(is_behind(record, answer.promise, cluster_uid) for answer in answers.values()):
         return Refused.ROLLED_BACK
+    if not record.settled:
+        return Refused.UNSETTLED
     heard = [seat for seat, answer in answers.items() if counts(record, seat, answer)]
     if len(heard) < needed(replicas, record.min_isr):
         return Refused.TOO_FEW
@@ -111,8 +115,8 @@ def plan_recovery(
     *,
     replicas: int,
 ) -> Record | Refused:
-    """The swap after a roll-back: of the disks that have sworn `epoch` to nobody yet, the one with
-    the newest history leads, and they are the ISR.
+    """The swap after a roll-back, or while the record is not settled: of the disks that have sworn
+    `epoch` to nobody yet, the one with the newest history leads, and they are the ISR.
 
     `record` is what the manager holds now, or what it is to be made from when it is missing.
     """

@@ -46,10 +46,14 @@ class Record(msgspec.Struct, frozen=True):
     epoch: Epoch
     holder: Holder
     isr: tuple[Seat, ...]
-    """In-sync replicas, ascending: all of them hold every acknowledged frame."""
+    """In-sync replicas, ascending: all of them hold every acknowledged frame, once settled."""
     min_isr: int
     version: ConfigVersion
     """+ 1 with every change, the unchanged content swapped again included."""
+    settled: bool = True
+    """Whether all of the ISR hold every acknowledged frame.  Not so after a roll-back: those who
+    were heard are the ISR, and of them the holder alone is known to, until its epoch-start frame
+    is on all of them (clause 11)."""
 
     @property
     def order(self) -> tuple[Epoch, ConfigVersion]:
@@ -114,11 +118,24 @@ def touched(record: Record) -> Record:
     return _next(record)
 
 
+def settled(record: Record) -> Record:
+    """All of the ISR hold what their leader has adopted.  By the leader alone (clause 11).
+
+    Raises `NotAllowed` for a record that is settled.
+    """
+    if record.settled:
+        raise NotAllowed("the record is settled")
+    return _next(record, settled=True)
+
+
 def elected(record: Record, holder: Holder, isr: Iterable[Seat]) -> Record:
     """The next epoch, led by a member of the ISR (clauses 1, 6, 7).
 
-    Raises `NotAllowed` for a candidate or members from outside, or fewer than ``min_isr``.
+    Raises `NotAllowed` for a candidate or members from outside, fewer than ``min_isr``, or a
+    record that is not settled: not all of its ISR may lead.
     """
+    if not record.settled:
+        raise NotAllowed("of an ISR that is not settled, the newest history leads")
     members = tuple(sorted(set(isr)))
     if holder.seat not in members or not set(members) <= set(record.isr):
         raise NotAllowed(f"{members} led by {holder} is not drawn from {record.isr}")
@@ -136,7 +153,9 @@ def recovered(
     Raises `NotAllowed` when it would not go forward.
     """
     members = tuple(sorted(set(isr)))
-    made = msgspec.structs.replace(record, epoch=epoch, version=version, holder=holder, isr=members)
+    made = msgspec.structs.replace(
+        record, epoch=epoch, version=version, holder=holder, isr=members, settled=False
+    )
     if made.order <= record.order or epoch <= record.epoch:
         raise NotAllowed(f"{made.order} does not follow {record.order}")
     check(made)

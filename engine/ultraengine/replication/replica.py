@@ -434,6 +434,7 @@ class Replica:
                 return
             attempts.append(leaders.forcing)  # Once: it is sent again as it is.
         else:
+            attempts.append(leaders.settling)
             attempts += [partial(leaders.dropping, seat=one) for one in self._silent(leader, now)]
             attempts += [partial(leaders.adding, seat=one) for one in self._caught_up(leader, now)]
         for attempt in attempts:

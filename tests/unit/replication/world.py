@@ -500,7 +500,7 @@ def _planning(world: World) -> Iterator[Move]:
             continue
         answers = {seat(n, world.replicas[n].disk): answer_of(world.replicas[n]) for n in heard}
         plan = promotion.plan_failover(world.api, answers, replicas=count, cluster_uid=CLUSTER)
-        if plan is Refused.ROLLED_BACK:
+        if plan in {Refused.ROLLED_BACK, Refused.UNSETTLED}:
             yield from _recovering(world, heard, count)
         elif isinstance(plan, Record) and plan.epoch <= world.budget.epochs:
             swap = (world.api, plan, None)

@@ -314,7 +314,7 @@ class Cluster:
         record = self.api
         seat = self.rng.choice(record.isr)
         node = next((one for one in self.running() if one.seat == seat), None)
-        if node is not None:
+        if node is not None and record.settled:
             self.note(f"the operator wants {seat.replica}")
             new = elected(record, node.machine.me, record.isr)
             self.ask_api(OPERATOR, PlannerEffects(swap=Swap(record, new)))

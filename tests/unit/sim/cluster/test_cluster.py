@@ -11,6 +11,7 @@ BATCH = 50
 KEPT = {
     49: "members dropped before they had copied anything did not count in a failover",
     534: "a disk had sworn the epoch to another candidate, and obeyed nobody",
+    6401: "the leader after a roll-back was lost before its ISR held what it had adopted",
 }
 """Seeds that have found something, or would again: each shows a mutant of its own."""
 

@@ -92,6 +92,12 @@ def best_of(answers: Mapping[Seat, Answer], candidates: list[Seat]) -> Seat:
     return max(candidates, key=lambda seat: (*answers[seat].order, -seat.replica))
 
 
+def newest_of(answers: Mapping[Seat, Answer]) -> list[Seat]:
+    """All that have the newest history."""
+    newest = max(answer.order for answer in answers.values())
+    return [seat for seat in sorted(answers) if answers[seat].order == newest]
+
+
 def _members(record: Record, answers: Mapping[Seat, Answer], best: Seat) -> list[Seat]:
     """The candidate, who answered, and of the others as many as ``min_isr`` asks for."""
     present = [seat for seat in record.isr if seat in answers]
@@ -123,9 +129,7 @@ def plan_recovery(
     heard = {seat: answer for seat, answer in sworn.items() if answer.promise.seated}
     if len(heard) < max(needed(replicas, record.min_isr), record.min_isr):
         return Refused.TOO_FEW
-    newest = max(answer.order for answer in heard.values())
-    candidates = [seat for seat in sorted(heard) if heard[seat].order == newest]
-    candidates = [seat for seat in candidates if not heard[seat].barred]
+    candidates = [seat for seat in newest_of(heard) if not heard[seat].barred]
     if not candidates:
         return Refused.NO_CANDIDATE
     best = best_of(heard, candidates)

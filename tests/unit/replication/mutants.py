@@ -119,8 +119,19 @@ def always_knows(*_: Any) -> bool:
     return True
 
 
-def worst_of(answers: Any, candidates: Any) -> Any:
-    return min(candidates, key=lambda seat: answers[seat].order)
+def oldest_of(answers: Any) -> Any:
+    return [min(answers, key=lambda seat: answers[seat].order)]
+
+
+def settled_at_once(*arguments: Any) -> Record:
+    made = record.recovered(*arguments)
+    return msgspec.structs.replace(made, settled=True)
+
+
+def adds_whoever_has_the_committed(one: Leader, seat: Any) -> Leader:
+    if leader.held(one, seat) < one.committed_end or one.over or one.unresolved:
+        raise record.NotAllowed("as told")
+    return one.with_(unresolved=(record.grown(one.record, seat),))
 
 
 def anybody(last: Record, answers: Any, **_: Any) -> Any:
@@ -178,6 +189,13 @@ MUTANTS = [
     Mutant("4 whoever leaves is waited for", ((leader, "wait_set", newest_only),), CHANGE, 0,
            (*LED, "0 appends")),
     Mutant("4 whoever enters is waited for", ((leader, "wait_set", in_force_only),), CHANGE, 1),
+    Mutant("4 who enters has the adopted tail",
+           ((leader, "adding", adds_whoever_has_the_committed),),
+           Budget(commands=1, epochs=3, changes=3), 0,
+           (*LED, "2 copies 1 of epoch 1 as of 1", "0 drops 2", *GONE, "0 appends",
+            "1 copies 2 of epoch 1 as of 2", "0 hears 1", "a failover to 1 is planned",
+            "a swap lands", "1 enters epoch 2", "1 adds 2", "a swap lands", "1 hears of its swap",
+            "1 drops 0", "a swap lands", "1 hears of its swap")),
     Mutant("4 unknown is not won", ((leader, "_sending", taken_as_won),), CHANGE, 0,
            (*LED, "0 appends", "0 drops 1")),
     Mutant("4 the same version settles nothing", ((leader, "read", settled_by_any_read),),
@@ -204,7 +222,11 @@ MUTANTS = [
     Mutant("11 disks know the record", ((leader, "knows", always_knows),), ROLLED, 0,
            (*EXCHANGED, "0 appends", "2 copies 2 of epoch 1 as of 1", "0 hears 2",
             "the record goes back to (1, 2)")),
-    Mutant("11 the newest history leads", ((promotion, "best_of", worst_of),), ROLLED, 0, DROPPED),
+    Mutant("11 the newest history leads", ((promotion, "newest_of", oldest_of),), ROLLED, 0,
+           DROPPED),
+    Mutant("11 settled by its leader", ((promotion, "recovered", settled_at_once),),
+           Budget(commands=1, epochs=4, changes=1, rollbacks=1), 0,
+           DROPPED),
 ]  # fmt: skip
 
 

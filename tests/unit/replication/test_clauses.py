@@ -89,10 +89,23 @@ def test_the_next_leader_is_drawn_from_the_isr_with_enough_beside_it() -> None:
 
 def test_a_recovered_record_goes_forward_or_is_refused() -> None:
     made = record.recovered(FIRST, Epoch(5), ConfigVersion(9), ME, SEATS[:2])
-    assert made.order == (5, 9)
+    assert (made.order, made.settled) == ((5, 9), False)
     for epoch, version in ((1, 9), (0, 9)):
         with pytest.raises(NotAllowed):
             record.recovered(FIRST, Epoch(epoch), ConfigVersion(version), ME, SEATS[:2])
+
+
+def test_of_a_recovered_isr_nobody_is_elected_before_its_leader_has_settled_it() -> None:
+    made = record.recovered(FIRST, Epoch(5), ConfigVersion(9), ME, SEATS[:2])
+    with pytest.raises(NotAllowed):
+        record.elected(made, Holder(SEATS[1], 4), SEATS[:2])
+    for later in (record.grown(made, SEATS[2]), record.touched(made)):
+        assert not later.settled
+    done = record.settled(made)
+    assert done == msgspec.structs.replace(made, settled=True, version=ConfigVersion(10))
+    assert record.elected(done, Holder(SEATS[1], 4), SEATS[:2]).epoch == 6
+    with pytest.raises(NotAllowed):
+        record.settled(done)
 
 
 # --- promises ----------------------------------------------------------------------------
@@ -200,6 +213,37 @@ def test_who_enters_is_waited_for_at_once_and_holds_what_is_committed() -> None:
     assert answered(one, 6, 0, 1).committed_end == 5
     with pytest.raises(NotAllowed):
         leader.dropping(one, SEATS[1])
+
+
+def test_a_new_leader_takes_nobody_in_who_lacks_a_part_of_its_tail() -> None:
+    # Of the tail, everything may have been acknowledged in the epoch before.
+    small = msgspec.structs.replace(FIRST, isr=SEATS[:2])
+    one = leader.answered(Leader(ME, small), ME.seat, start=1, position=7, version=ConfigVersion(1))
+    one = leader.answered(one, SEATS[2], start=1, position=7, version=ConfigVersion(1))
+    with pytest.raises(NotAllowed):
+        leader.adding(one, SEATS[2])
+    one = leader.begun(one, 8)
+    assert one.committed_end == 0
+    with pytest.raises(NotAllowed):
+        leader.adding(one, SEATS[2])
+    assert leader.adding(answered(one, 8, 2), SEATS[2]).unresolved[0].isr == SEATS
+
+
+def test_a_leader_settles_its_record_once_its_epoch_start_frame_is_committed() -> None:
+    made = record.recovered(FIRST, Epoch(5), ConfigVersion(9), ME, SEATS[:2])
+    one = Leader(ME, made)
+    for seat in SEATS[:2]:
+        one = leader.answered(one, seat, start=1, position=4, version=ConfigVersion(9))
+    one = leader.begun(one, 4)
+    with pytest.raises(NotAllowed):
+        leader.settling(one)
+    for seat in SEATS[:2]:
+        one = leader.answered(one, seat, start=1, position=5, version=ConfigVersion(9))
+    assert one.committed_end == 5
+    swap = leader.settling(one).unresolved[0]
+    assert swap == record.settled(made)
+    with pytest.raises(NotAllowed):
+        leader.settling(leader.won(leader.settling(one), swap))
 
 
 def test_an_unknown_outcome_is_settled_by_force_or_by_a_higher_version_alone() -> None:
@@ -396,6 +440,16 @@ def test_there_is_no_plan_without_enough_disks_a_candidate_and_a_record_in_front
     answers: dict[Seat, Answer], why: Refused
 ) -> None:
     assert planned(answers) is why
+
+
+def test_of_a_record_that_is_not_settled_only_the_newest_history_is_planned() -> None:
+    unsettled = msgspec.structs.replace(FIRST, settled=False)
+    answers = {SEATS[1]: answer(4), SEATS[2]: answer(5)}
+    plan = promotion.plan_failover(unsettled, answers, replicas=3, cluster_uid=b"c")
+    assert plan is Refused.UNSETTLED
+    made = promotion.plan_recovery(unsettled, Epoch(2), answers, replicas=3)
+    assert isinstance(made, Record)
+    assert (made.holder.seat, made.settled) == (SEATS[2], False)
 
 
 def test_after_a_roll_back_the_newest_history_that_swore_leads_above_all_that_was_known() -> None:

@@ -117,6 +117,27 @@ def test_a_silent_leader_is_replaced_by_the_best_member_that_answers() -> None:
     assert planning.rounds(2, others).swap == Swap(FIRST, new)
 
 
+def test_a_record_that_is_not_settled_is_recovered_again_and_at_once() -> None:
+    planning = Planning()
+    planning.record = msgspec.structs.replace(FIRST, settled=False)
+    others = {1: LED, 2: LED}
+    planning.rounds(2, others)
+    asked = planning.round(others).ask
+    assert isinstance(asked, Reserve)
+    planning.answer(
+        asked.number,
+        dict.fromkeys((1, 2), Promise(asked.epoch, None, LED.version, seated=True)),
+        None,
+    )
+    swap = planning.wait().swap
+    assert swap is not None
+    assert (swap.new.holder.seat, swap.new.epoch, swap.new.settled) == (
+        SEATS[2],
+        asked.epoch,
+        False,
+    )
+
+
 def test_a_restarted_holder_is_replaced_by_its_next_life() -> None:
     planning = Planning(only=SEATS[0])
     for _ in range(2):

@@ -159,7 +159,8 @@ MUTANTS = [
     Mutant("8 a hello is answered once", ((Replica, "_join", any_hello_is_answered),), 14),
     Mutant("8 answers of this leadership alone", ((Replica, "_held", any_life_answers),), 250,
            heals=False),
-    Mutant("11 the newest history leads", ((promotion, "best_of", OFF.worst_of),), 57),
+    Mutant("11 the newest history leads", ((promotion, "newest_of", OFF.oldest_of),), 57),
+    Mutant("11 settled by its leader", ((promotion, "recovered", OFF.settled_at_once),), 6401),
     Mutant("11 two candidates of one epoch are noticed", ((Planner, "_split", never_split),), 534,
            heals=False),
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from ultraengine.advice.database import Held, Refused, is_lasting
 from ultraengine.advice.mysql import statements
 from ultraengine.advice.mysql.statements import Copying
 from ultraengine.advice.suggest import Facts
+from ultraengine.advice.sums import SPECIAL, Special, SpecialWords
 from ultraengine.advice.trial import Example, Measured, Question
 from ultraengine.model.limits import AdviceLimits
 from ultraengine.model.projection import Projection, Table
@@ -248,9 +249,16 @@ class MysqlCopy:
     unit: Final = "rows read"
 
     def __init__(
-        self, db: Session, copying: Copying, limits: AdviceLimits, rows: int, looking: int
+        self,
+        db: Session,
+        dialect: MysqlDialect,
+        copying: Copying,
+        limits: AdviceLimits,
+        rows: int,
+        looking: int,
     ) -> None:
         self._db = db
+        self._sql = dialect
         self._copying = copying
         self._limits = limits
         self._looking = looking
@@ -272,7 +280,7 @@ class MysqlCopy:
             await db.run(copying.hide())
             ((rows,),) = await db.rows(copying.count())
         first = await _reads(db)
-        return cls(db, copying, limits, int(rows), await _reads(db) - first)
+        return cls(db, dialect, copying, limits, int(rows), await _reads(db) - first)
 
     async def examples(self, columns: Sequence[str], count: int) -> Sequence[Example]:
         """`Copy.examples`."""
@@ -311,6 +319,35 @@ class MysqlCopy:
             with _translating():
                 await self._db.run(self._copying.no_index())
             self._is_indexed = False
+
+    def words(self, special: Special) -> SpecialWords:
+        """`Copy.words`."""
+        return SpecialWords(self._sql, special, self._copying.held, statements.DAY_OF)
+
+    async def build(self, words: SpecialWords) -> tuple[float, int]:
+        """`Copy.build`."""
+        with _translating():
+            start = time.perf_counter()
+            for statement in words.build():
+                await self._db.run(statement)
+            seconds = time.perf_counter() - start
+            ((rows,),) = await self._db.rows(f"SELECT COUNT(*) FROM {SPECIAL}")
+        return seconds, int(rows)
+
+    async def unbuild(self) -> None:
+        """`Copy.unbuild`."""
+        with _translating():
+            await self._db.run(f"DROP TEMPORARY TABLE IF EXISTS {SPECIAL}")
+
+    async def fold_seconds(self, words: SpecialWords) -> float:
+        """`Copy.fold_seconds`."""
+        times = []
+        with _translating():
+            for _ in range(self._limits.rounds):
+                start = time.perf_counter()
+                await self._db.run(words.fold(self._limits.write_rows))
+                times.append(time.perf_counter() - start)
+        return min(times)
 
     async def write_seconds(self) -> tuple[int, float]:
         """`Copy.write_seconds`; what is taken out is put in again, each time."""

@@ -66,6 +66,7 @@ REMEMBER: Final = (
     " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
 )
 FORGET: Final = f"DELETE FROM {INDEXES.name} WHERE projection = $1 AND name = $2"
+DAY_OF: Final = "CAST({time} AT TIME ZONE 'UTC' AS date)"
 TOO_LONG: Final = "57014"
 DENIED: Final = "42501"
 BUSY: Final = "55P03"

@@ -194,19 +194,23 @@ class SqliteDatabase:
 
 
 def _indexes(db: Any, name: str) -> dict[str, tuple[str, ...]]:
-    """Columns of the whole indexes of a table, its primary key's among them, by name."""
+    """Columns of the indexes of a table, its primary key's among them, by name.
+
+    Those that leave rows out are among them when these are rows without the last column's value:
+    no filter asks for such.
+    """
     listed = db.execute(
-        "SELECT name FROM pragma_index_list(?) WHERE NOT partial ORDER BY seq", (name,)
+        "SELECT l.name, l.partial, s.sql FROM pragma_index_list(?) l"
+        " LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name ORDER BY l.seq",
+        (name,),
     ).fetchall()
-    return {
-        index: tuple(
-            column
-            for (column,) in db.execute(
-                "SELECT name FROM pragma_index_info(?) ORDER BY seqno", (index,)
-            )
-        )
-        for (index,) in listed
-    }
+    found = {}
+    for index, is_partial, text in listed:
+        named = db.execute("SELECT name FROM pragma_index_info(?) ORDER BY seqno", (index,))
+        columns = tuple(column for (column,) in named)
+        if not is_partial or text.endswith(f' WHERE "{columns[-1]}" IS NOT NULL'):
+            found[index] = columns
+    return found
 
 
 class SqliteCopy:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ultraengine.advice.suggest import Facts
+from ultraengine.advice.sums import Special, SpecialWords
 from ultraengine.advice.trial import Example, Measured, Question
 from ultraengine.model.limits import AdviceLimits
 from ultraengine.model.projection import Projection, Table
@@ -64,6 +65,18 @@ class Copy(Protocol):
 
     async def remove(self) -> None:
         """Remove it again."""
+
+    def words(self, special: Special) -> SpecialWords:
+        """The statements of a specialised table of this copy's rows."""
+
+    async def build(self, words: SpecialWords) -> tuple[float, int]:
+        """Make it; seconds and rows.  It is gone with the copy, or with `unbuild`."""
+
+    async def unbuild(self) -> None:
+        """Remove it again."""
+
+    async def fold_seconds(self, words: SpecialWords) -> float:
+        """Seconds to merge as many rows into it as `write_seconds` inserts: the fastest of some."""
 
     async def write_seconds(self) -> tuple[int, float]:
         """Rows, and seconds to insert them: rows of the table itself, taken out before.

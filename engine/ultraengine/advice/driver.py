@@ -12,12 +12,15 @@ from typing import Any, Final, cast
 
 from ultraengine.advice.database import TRIED, Copy, Database
 from ultraengine.advice.recorder import ShapeReport
+from ultraengine.advice.specialise import Specialised
 from ultraengine.advice.suggest import Candidate, Facts, answered, same_as
+from ultraengine.advice.sums import Special
 from ultraengine.advice.trial import (
     Asker,
     Measured,
     NotAsked,
     ShapeTrial,
+    SpecialTrial,
     Trial,
     TrialFailed,
     Verdict,
@@ -112,6 +115,54 @@ async def try_all(
             # There is no copy, so none of them was tried.
             trials += [_failed(one, str(error)) for one in own]
     return settled(trials)
+
+
+async def try_specialised(
+    database: Database,
+    sets: Sequence[ProjectionSet],
+    proposed: Sequence[Specialised],
+    limits: AdviceLimits,
+    tell: Tell,
+) -> tuple[SpecialTrial, ...]:
+    """What came of each, in their order.  Raises `TargetUnavailable` and `Refused`."""
+    by_name = {of.projection: of for of in sets}
+    trials = []
+    for one in proposed:
+        table = one.special.source
+        tell(f"trying sums of {table.name} by {', '.join(one.special.groups)} and day")
+        try:
+            async with database.copy(by_name[one.projection], table, limits) as copy:
+                trials.append(await _summed_up(copy, one.special, limits, one.evidence.calls))
+        except TrialFailed as error:
+            trials.append(SpecialTrial(verdict=Verdict.FAILED, reason=str(error)))
+    return tuple(trials)
+
+
+async def _summed_up(
+    copy: Copy, special: Special, limits: AdviceLimits, calls: int
+) -> SpecialTrial:
+    words = copy.words(special)
+    examples = await copy.examples(special.equal, limits.examples)
+    if not examples:
+        raise TrialFailed(f"no row has values in all of {', '.join(special.equal)}")
+    asked = [words.questions([row[name] for name in special.equal]) for row in examples]
+    before = averaged([await copy.ask(one) for one, _ in asked])
+    rows, before_s = await copy.write_seconds()
+    build_s, made = await copy.build(words)
+    try:
+        after = averaged([await copy.ask(one) for _, one in asked])
+        fold_s = await copy.fold_seconds(words)
+    finally:
+        await copy.unbuild()
+    shape = ShapeTrial(read=special.source.name, calls=calls, before=before, after=after, used=True)
+    write = WriteCost(rows=rows, seconds_before=before_s, seconds_after=before_s + fold_s)
+    verdict, reason = judged([shape], write, limits)
+    work, quicker = gains([shape])
+    return SpecialTrial(
+        verdict=verdict, reason=reason, copy_rows=copy.rows, rows=made, work_unit=copy.unit,
+        before=before, after=after, gain=work, time_gain=quicker, write=write,
+        build_seconds=build_s,
+    )  # fmt: skip
 
 
 def _failed(candidate: Candidate, reason: str) -> Trial:

@@ -19,6 +19,7 @@ import msgspec
 
 from ultraengine.advice.recorder import Report, ShapeReport
 from ultraengine.advice.suggest import Evidence, Facts, LeftOut, evidence_of, rare, spelled
+from ultraengine.advice.sums import COUNT, DAY, Special
 from ultraengine.model.limits import AdviceLimits
 from ultraengine.model.projection import ColumnType, Table, TableKind
 from ultraengine.model.reads import TENANT, Computed, Part
@@ -28,8 +29,6 @@ _SUM: Final = r"(?:TOTAL|SUM)\({alias}\.{{(?P<column>[a-z0-9_]+)}}\)"
 _EQUAL: Final = r"{alias}\.{{(?P<column>[a-z0-9_]+)}} = \{{:"
 _GROUP: Final = re.compile(r"GROUP BY (?P<columns>[^)]*?)(?: ORDER BY|\)|$)")
 _MEMBER: Final = r"{alias}\.{{(?P<column>[a-z0-9_]+)}}"
-DAY: Final = "day"
-COUNT: Final = "entries"
 
 
 class Specialised(msgspec.Struct, frozen=True):
@@ -45,6 +44,8 @@ class Specialised(msgspec.Struct, frozen=True):
     """Python to paste into the domain."""
     instruction: str
     """What else there is to do."""
+    special: Special
+    """The same for a trial on a copy."""
 
 
 class Sums(msgspec.Struct, frozen=True):
@@ -54,6 +55,8 @@ class Sums(msgspec.Struct, frozen=True):
     columns: tuple[str, ...]
     groups: tuple[str, ...]
     """Columns that are equal to a parameter or grouped by."""
+    equal: tuple[str, ...] = ()
+    """Those that are equal to a parameter."""
 
 
 def sums_of(part: Part) -> tuple[Sums, ...]:
@@ -65,8 +68,9 @@ def sums_of(part: Part) -> tuple[Sums, ...]:
         columns = _named(_SUM, alias, text)
         if columns:
             grouped = " ".join(one["columns"] for one in _GROUP.finditer(text))
-            groups = (*_named(_EQUAL, alias, text), *_named(_MEMBER, alias, grouped))
-            found.append(Sums(named["table"], columns, tuple(dict.fromkeys(groups))))
+            equal = _named(_EQUAL, alias, text)
+            groups = tuple(dict.fromkeys((*equal, *_named(_MEMBER, alias, grouped))))
+            found.append(Sums(named["table"], columns, groups, equal))
     return tuple(found)
 
 
@@ -124,8 +128,8 @@ def _of_read(
     return made
 
 
-def _declared(sums: Sums, table: Table) -> tuple[str, str] | None:
-    """Declaration and instruction; None when the table is as coarse already."""
+def _declared(sums: Sums, table: Table) -> tuple[str, str, Special] | None:
+    """Declaration, instruction, what to try; None when the table is as coarse already."""
     groups = [name for name in dict.fromkeys((TENANT, *sums.groups)) if name in table.names]
     columns = [name for name in sums.columns if name in table.names]
     if not columns:
@@ -135,13 +139,21 @@ def _declared(sums: Sums, table: Table) -> tuple[str, str] | None:
         day = next((one for one in table.key if table.column(one).type is ColumnType.DATE), None)
         if day is None or set(table.key) <= {*groups, day} or not set(groups) <= set(table.key):
             return None
-        return _aggregate(name, [one for one in groups if one != day], day, columns, table)
+        groups = [one for one in groups if one != day]
+        return *_aggregate(name, groups, day, columns, table), _special(sums, groups, table, day)
     if table.kind is TableKind.APPEND:
         times = [one.name for one in table.columns if one.type is ColumnType.TIME]
         if not times:
             return None
-        return _folded(name, groups, columns, table, times[0])
+        made = _folded(name, groups, columns, table, times[0])
+        return *made, _special(sums, groups, table, times[0])
     return None
+
+
+def _special(sums: Sums, groups: Sequence[str], table: Table, time: str) -> Special:
+    equal = tuple(one for one in groups if one == TENANT or one in sums.equal)
+    columns = tuple(one for one in sums.columns if one in table.names)
+    return Special(table, tuple(groups), equal, columns, time)
 
 
 def _column(name: str, table: Table) -> str:

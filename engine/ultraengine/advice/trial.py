@@ -115,6 +115,24 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class SpecialTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """A specialised table, and what came of it on a copy of what it is made of."""
+
+    verdict: Verdict
+    reason: str
+    copy_rows: int = 0
+    rows: int = 0
+    """Of the specialised table, made of that copy."""
+    work_unit: str = ""
+    before: Measured | None = None
+    after: Measured | None = None
+    gain: float = 1.0
+    time_gain: float = 1.0
+    write: WriteCost | None = None
+    """Inserts, and inserts with what they change in the specialised table."""
+    build_seconds: float = 0.0
+
+
 def needed(shape: ShapeReport) -> tuple[str, ...]:
     """Columns whose values a question of the shape takes from the data."""
     return tuple(dict.fromkeys([TENANT, *shape.fixed, *(one.column for one in shape.filters)]))

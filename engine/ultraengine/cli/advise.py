@@ -11,12 +11,18 @@ import aiohttp
 import msgspec
 
 from ultraengine.advice.database import Database, Held, Refused
-from ultraengine.advice.driver import look, open_database, serving, try_all
+from ultraengine.advice.driver import (
+    look,
+    open_database,
+    serving,
+    try_all,
+    try_specialised,
+)
 from ultraengine.advice.policy import AUTO, Admitted, Policy, admitted, of_limits, parse
 from ultraengine.advice.recorder import REPORT_VERSION, Report
 from ultraengine.advice.specialise import Specialised, specialise
 from ultraengine.advice.suggest import LeftOut, suggest
-from ultraengine.advice.trial import Trial, TrialFailed, Verdict
+from ultraengine.advice.trial import SpecialTrial, Trial, TrialFailed, Verdict
 from ultraengine.cli.connection import KEY_VARIABLE
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.offline import add_domains, import_domains
@@ -51,6 +57,8 @@ class Advised(msgspec.Struct, frozen=True):
 
     trials: tuple[Trial, ...]
     specialised: tuple[Specialised, ...]
+    special_trials: tuple[SpecialTrial, ...]
+    """In their order."""
     left_out: tuple[LeftOut, ...]
 
 
@@ -270,7 +278,8 @@ async def _advise(
     suggestions = suggest(report, facts, limits)
     specialised, unmade = specialise(report, asker.computed, facts, limits)
     trials = await try_all(database, sets, facts, suggestions.candidates, asker, limits, say)
-    return Advised(trials, specialised, (*suggestions.left_out, *unmade))
+    tried = await try_specialised(database, sets, specialised, limits, say)
+    return Advised(trials, specialised, tried, (*suggestions.left_out, *unmade))
 
 
 def _present(held: Sequence[Held]) -> dict[tuple[str, str], list[str]]:
@@ -321,10 +330,11 @@ def _print(found: Advised, chosen: Admitted, *, plans: bool) -> None:
         print_table(rows, right=frozenset({3, 4, 5, 6}))
     for one in found.trials:
         _print_evidence(one, plans=plans)
-    for made in found.specialised:
+    for made, trial in zip(found.specialised, found.special_trials, strict=True):
         share = f"{made.evidence.share:.0%} of the time, 95 % within"
         print(f"\n{made.evidence.read}: {share} {_ms(made.evidence.seconds_p95)}; to be declared:")
         print(f"{made.declaration}# {made.instruction}")
+        _print_special(trial, plans=plans)
     for left in found.left_out:
         print(f"left out: {_asked(left.read, left.filters, left.order)}: {left.reason}")
     if not found.trials and not found.specialised:
@@ -368,6 +378,20 @@ def _print_evidence(one: Trial, *, plans: bool) -> None:
         print(f"  note: {note}")
 
 
+def _print_special(one: SpecialTrial, *, plans: bool) -> None:
+    print(f"# tried: {one.verdict}, {one.reason}")
+    if one.before is None or one.after is None or one.write is None:
+        return
+    print(
+        f"#   {one.copy_rows:,} rows become {one.rows:,} in {_ms(one.build_seconds)}; work in "
+        f"{one.work_unit}: {one.before.work:,.0f} -> {one.after.work:,.0f}, "
+        f"{_ms(one.before.seconds)} -> {_ms(one.after.seconds)}; writes {one.write.share:+.0%}"
+    )
+    if plans:
+        for when, measured in (("before", one.before), ("after", one.after)):
+            print(f"#   {when}:\n#     " + measured.plan.replace("\n", "\n#     "))
+
+
 def _asked(read: str, filters: Sequence[str], order: Sequence[str]) -> str:
     by = f" by {', '.join(filters)}" if filters else ""
     return f"{read}{by}" + (f" in order of {', '.join(order)}" if order else "")
@@ -394,14 +418,17 @@ def document(found: Advised, chosen: Admitted, applied: Sequence[Applied]) -> di
             }
             for one in found.trials
         ],
-        "specialised": found.specialised,
+        "specialised": [
+            {**_without(made, "special"), "trial": trial}
+            for made, trial in zip(found.specialised, found.special_trials, strict=True)
+        ],
         "left_out": found.left_out,
         "applied": applied,
         "worth_making": [one.candidate.name for one in found.trials if one.verdict is Verdict.KEEP],
     }
 
 
-def _without(one: Trial, name: str) -> Mapping[str, Any]:
+def _without(one: msgspec.Struct, name: str) -> Mapping[str, Any]:
     return {key: value for key, value in msgspec.structs.asdict(one).items() if key != name}
 
 

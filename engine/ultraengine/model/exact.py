@@ -16,7 +16,8 @@ from ultraengine.model.errors import InvariantBroken
 MACROS: Final[Mapping[str, int]] = {"TOTAL": 1, "PLUS": 2, "MINUS": 2, "DEBIT": 1, "CREDIT": 1}
 """Number of arguments by macro."""
 _MACRO: Final = re.compile(rf".*\b(?P<name>{'|'.join(MACROS)})\(", re.DOTALL)
-"""The last one: what stands behind it has none."""
+"""The last one: what stands behind it has none.  To be matched from the beginning: a search for
+one that is not there would begin anew at every character."""
 
 
 class ExactWords:
@@ -65,7 +66,7 @@ def expanded(text: str, words: ExactWords) -> str:
 
     Raises `InvariantBroken` for a wrong number of arguments or an open parenthesis.
     """
-    found = _MACRO.search(text)
+    found = _MACRO.match(text)
     while found is not None:
         # The last opening one has no macro inside.
         arguments, end = _arguments(text, found.end())
@@ -73,7 +74,7 @@ def expanded(text: str, words: ExactWords) -> str:
             raise InvariantBroken("a macro has its number of arguments", macro=found["name"])
         written = getattr(words, found["name"].lower())(*arguments)
         text = text[: found.start("name")] + written + text[end:]
-        found = _MACRO.search(text)
+        found = _MACRO.match(text)
     return text
 
 

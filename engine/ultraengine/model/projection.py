@@ -106,6 +106,9 @@ class Index(msgspec.Struct, frozen=True):
     name: str
     columns: tuple[str, ...]
     unique: bool = False
+    sparse: bool = False
+    """Rows whose last column is null are left out, where the database can: they cost nothing, and
+    no filter finds rows by a value that is not there.  Only of one that is not unique."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -349,6 +352,8 @@ def _check_table(table: Table) -> None:
         else "every table has a tenant, first in its key" if table.key[0] != "tenant"
         else "an index names columns" if any(
             column not in names for index in table.indexes for column in index.columns)
+        else "a unique index has all rows" if any(
+            index.unique and index.sparse for index in table.indexes)
         else _column_problem(table) or _partition_problem(table)
     )  # fmt: skip
     if problem:

@@ -16,6 +16,7 @@ from ultraengine.model.projection import (
     Column,
     ColumnType,
     Fold,
+    Index,
     Projection,
     Table,
 )
@@ -33,6 +34,8 @@ class Dialect(ExactWords):
     quotes: tuple[str, str] = ('"', '"')
     column_types: dict[ColumnType, str]
     """SQL type by column type; ``{length}`` is replaced."""
+    sparse_indexes: bool = False
+    """Whether an index may leave rows out."""
     inserted: str = "excluded.{column}"
     """How a merge names the value that came in."""
 
@@ -100,9 +103,14 @@ class Dialect(ExactWords):
         """One statement per secondary index."""
         return [
             f"CREATE {'UNIQUE ' if index.unique else ''}INDEX {self.quote(f'{name}_{index.name}')}"
-            f" ON {self.quote(name)} ({self.names(index.columns)})"
+            f" ON {self.quote(name)} ({self.names(index.columns)}){self._present(index)}"
             for index in table.indexes
         ]
+
+    def _present(self, index: Index) -> str:
+        if not (index.sparse and self.sparse_indexes):
+            return ""
+        return f" WHERE {self.quote(index.columns[-1])} IS NOT NULL"
 
     def create_set(self, projection: Projection, suffix: str) -> list[str]:
         """Statements that make all tables of a set."""

@@ -1,6 +1,14 @@
 """Declared tables as Markdown, for the pages of users."""
 
-from ultraengine.model.projection import Column, ColumnType, Fold, Projection, Table, TableKind
+from ultraengine.model.projection import (
+    Column,
+    ColumnType,
+    Fold,
+    Index,
+    Projection,
+    Table,
+    TableKind,
+)
 from ultraengine.projection.target import view
 
 _KINDS = {
@@ -32,10 +40,7 @@ def _section(projection: str, table: Table) -> str:
         "",
         f"Key: {_names(table.key)}.",
     ]
-    lines += [
-        f"Index{' (unique)' if index.unique else ''}: {_names(index.columns)}."
-        for index in table.indexes
-    ]
+    lines += [f"Index{_manner(index)}: {_names(index.columns)}." for index in table.indexes]
     if table.partition is not None:
         lines.append(
             f"Partitions: by `{table.partition.column}`, a {table.partition.interval} each."
@@ -48,6 +53,12 @@ def _section(projection: str, table: Table) -> str:
             for check in table.checks
         ]
     return "\n".join(lines)
+
+
+def _manner(index: Index) -> str:
+    if index.unique:
+        return " (unique)"
+    return " (sparse)" if index.sparse else ""
 
 
 def _type(column: Column) -> str:

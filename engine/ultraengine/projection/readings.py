@@ -52,8 +52,12 @@ class Inbox:
         """Keep a page."""
         self.groups.extend(page.groups)
         self.bytes += sum(map(_size, page.groups))
-        self.end = page.end
-        self.end_time = page.end_time
+        self.saw(page.end, page.end_time)
+
+    def saw(self, end: Offset, time: Instant) -> None:
+        """Where the feed ended at some moment: a page may have been sent before a later look."""
+        if self.end is None or end >= self.end:
+            self.end, self.end_time = end, time
 
     def take(self) -> CommittedGroup:
         """The oldest group."""

@@ -73,7 +73,7 @@ FACT: Final = Table(
         _maybe("maybe_json", ColumnType.JSON),
         _maybe("maybe_blob", ColumnType.BYTES, BLOB_BYTES),
     ),
-    indexes=(Index("by_text", ("tenant", "maybe_text")),),
+    indexes=(Index("by_text", ("tenant", "maybe_text"), sparse=True),),
     checks=(
         Check("room", "{maybe_amount} IS NULL OR {amount} - {maybe_amount} >= 0"),
         Check("word", "{maybe_text} IS NULL OR {maybe_text} <> 'forbidden'"),

@@ -19,11 +19,20 @@ from tests.unit.advice.worlds import (
 )
 
 from ultraengine.advice.database import TRIED, Database, Refused
-from ultraengine.advice.driver import CLASSES, look, open_database, serving, try_all
+from ultraengine.advice.driver import (
+    CLASSES,
+    look,
+    open_database,
+    serving,
+    try_all,
+    try_specialised,
+)
 from ultraengine.advice.recorder import Usage
-from ultraengine.advice.suggest import suggest
+from ultraengine.advice.specialise import Specialised
+from ultraengine.advice.suggest import Evidence, suggest
+from ultraengine.advice.sums import Special
 from ultraengine.advice.trial import Question, Trial, TrialFailed, Verdict
-from ultraengine.domains.ledger.tables import ENTRY, TABLES, TRANSFER
+from ultraengine.domains.ledger.tables import ENTRY, HOLD, TABLES, TRANSFER
 from ultraengine.model.errors import Malformed
 from ultraengine.model.ids import Instant
 from ultraengine.model.limits import AdviceLimits
@@ -35,6 +44,12 @@ CODE = AddedIndex("ledger", "advised_code", "transfer", ("tenant", "book", "code
 COUNTERPARTY = AddedIndex(
     "ledger", "advised_cp", "entry", ("tenant", "book", "account", "counterparty"), NOW
 )
+
+
+EVIDENCE = Evidence(
+    read="ledger.r", filters=(), order=(), calls=100, share=1.0, seconds=5.0, seconds_p50=0.05,
+    seconds_p95=0.05, returned=1.0,
+)  # fmt: skip
 
 
 async def advise(
@@ -302,3 +317,57 @@ def test_a_database_whose_driver_is_not_installed_is_refused(
     monkeypatch.setitem(CLASSES, "sqlite", "ultraengine.nowhere:Database")
     with pytest.raises(Malformed, match="no driver for sqlite"):
         open_database("sqlite:///here.db")
+
+
+@pytest.mark.parametrize(
+    ("special", "rows"),
+    [
+        # Two months of entries of one account; transfers of sixty codes.
+        (Special(ENTRY, ("tenant", "book", "account"), ("tenant", "book", "account"), ("amount",),
+                 "booked_at"), 60),
+        (Special(TRANSFER, ("tenant", "book", "code"), ("tenant", "book"), ("amount",),
+                 "effective_at"), 3_600),
+    ],
+    ids=["one", "grouped"],
+)  # fmt: skip
+async def test_a_specialised_table_is_tried_on_a_copy(
+    world: World, database: Database, special: Special, rows: int
+) -> None:
+    """It says the same as what it is made of, with less work; writes with it are measured too."""
+    (of,) = await serving(database, [TABLES])
+    async with database.copy(of, special.source, PLAIN) as copy:
+        words = copy.words(special)
+        (example,) = await copy.examples(special.equal, 1)
+        before, after = words.questions([example[name] for name in special.equal])
+        whole = await copy.ask(before)
+        seconds, made = await copy.build(words)
+        summed = await copy.ask(after)
+        assert made == rows
+        assert summed.work < whole.work
+        assert seconds > 0
+        assert await copy.fold_seconds(words) > 0
+        await copy.unbuild()
+        with pytest.raises(TrialFailed):
+            await copy.ask(after)
+    proposed = Specialised("ledger", special.source.name, EVIDENCE, 12_000, "", "", special)
+    told: list[str] = []
+    (trial,) = await try_specialised(database, [of], [proposed], PLAIN, told.append)
+    assert trial.before is not None
+    assert trial.after is not None
+    assert trial.write is not None
+    assert trial.gain == pytest.approx(trial.before.work / trial.after.work, abs=0.01)
+    assert trial.verdict is (Verdict.KEEP if trial.gain >= PLAIN.gain_min else Verdict.NO_GAIN)
+    assert trial.write.seconds_after > trial.write.seconds_before
+    assert (trial.copy_rows, trial.rows) == (12_000, rows)
+    assert told == [f"trying sums of {special.source.name} by {', '.join(special.groups)} and day"]
+
+
+async def test_a_specialised_table_of_no_rows_is_not_tried(
+    world: World, database: Database
+) -> None:
+    special = Special(HOLD, ("tenant", "book"), ("tenant", "book"), ("amount",), "booked_at")
+    proposed = Specialised("ledger", "hold", EVIDENCE, 0, "", "", special)
+    (of,) = await serving(database, [TABLES])
+    (trial,) = await try_specialised(database, [of], [proposed], PLAIN, lambda _: None)
+    assert trial.verdict is Verdict.FAILED
+    assert "no row has values in all of tenant, book" in trial.reason

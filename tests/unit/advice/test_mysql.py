@@ -1,5 +1,6 @@
 """What is particular to MariaDB: errors, plans, copies, indexes that are half made, locks."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -117,6 +118,30 @@ async def test_a_table_that_somebody_holds_is_refused_and_forgotten(
         await other.run("UNLOCK TABLES")
     assert await database.held() == []
     assert CODE.columns not in (await database.facts((await database.sets())[0], TRANSFER)).indexes
+
+
+async def test_advice_that_is_stopped_leaves_no_work_in_the_server(
+    world: World, database: MysqlDatabase, mariadb_server: MariadbServer, mariadb_database: str
+) -> None:
+    """A server that waits, or builds, does not look whether its client is still there."""
+    running = (
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST"
+        " WHERE ID <> CONNECTION_ID() AND INFO LIKE '%advised_code%'"
+    )
+    async with connection(mariadb_server, mariadb_database) as other:
+        await other.run("START TRANSACTION")
+        await other.run(f"SELECT COUNT(*) FROM `{TABLE}`")
+        task = asyncio.create_task(database.add(CODE, TABLES, AdviceLimits(lock_s=600.0)))
+        async with asyncio.timeout(60):
+            while await other.run(running) == [(0,)]:  # noqa: ASYNC110  (nobody is told)
+                await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await other.run(running) == [(0,)]
+        await other.run("ROLLBACK")
+    assert await database.held() == []
+    assert await database.add(CODE, TABLES, PLAIN)
 
 
 async def test_a_worker_that_makes_a_set_is_waited_for(

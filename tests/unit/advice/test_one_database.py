@@ -22,7 +22,7 @@ from ultraengine.model.ids import Instant
 from ultraengine.model.limits import AdviceLimits
 from ultraengine.projection.added_indexes import AddedIndex
 from ultraengine.projection.postgres.dialect import PostgresDialect
-from ultraengine.projection.target import TargetUnavailable
+from ultraengine.projection.target import ProjectionSet, TargetUnavailable
 
 SHORT = AdviceLimits(lock_s=0.2)
 CODE = AddedIndex("ledger", "advised_code", "transfer", ("tenant", "book", "code"), NOW)
@@ -92,6 +92,34 @@ async def test_a_server_that_is_away_is_said_to_be(tmp_path: Path) -> None:
     await database.close()
 
 
+async def codes_are_indexed(url: str, of: ProjectionSet) -> bool:
+    database = open_database(url)
+    await database.open()
+    facts = await database.facts(of, TRANSFER)
+    await database.close()
+    return ("tenant", "code") in facts.indexes
+
+
+async def lacks_what_a_filter_finds(world: World, of: ProjectionSet) -> None:
+    """An index counts when all it leaves out are rows without the last column's value."""
+    made = 'CREATE INDEX "{}" ON "ledger_transfer__v2_b1" ("tenant", "code") WHERE {}'
+    for name, condition in (("some", '"amount" > 5'), ("without", '"code" IS NULL'),
+                            ("other", '"tenant" IS NOT NULL')):  # fmt: skip
+        await world.execute(made.format(name, condition))
+        assert not await codes_are_indexed(world.url, of)
+    await world.execute(made.format("present", '"code" IS NOT NULL'))
+    assert await codes_are_indexed(world.url, of)
+
+
+async def test_an_index_of_a_file_counts_when_it_has_all_that_a_filter_finds(
+    tmp_path: Path,
+) -> None:
+    world = World(f"sqlite:///{tmp_path}/tables.db")
+    of = await world.fill(10)
+    await lacks_what_a_filter_finds(world, of)
+    await world.target.close()
+
+
 # --- PostgreSQL -------------------------------------------------------------------------------
 
 
@@ -110,6 +138,11 @@ async def database(world: World) -> AsyncIterator[PostgresDatabase]:
     await made.open()
     yield made
     await made.close()
+
+
+async def test_an_index_counts_when_it_has_all_that_a_filter_finds(world: World) -> None:
+    (of,) = await world.target.sets()
+    await lacks_what_a_filter_finds(world, of)
 
 
 async def test_what_was_left_half_made_is_seen_and_finished(

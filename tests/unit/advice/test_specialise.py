@@ -123,10 +123,10 @@ def test_the_ledgers_reads_are_understood() -> None:
         (name, part.name): sums_of(part) for name, one in computed.items() for part in one.parts
     }
     assert parts["ledger.statement", "days"] == (
-        Sums("daily_balance", ("paid_in", "paid_out"), ("book", "account")),
+        Sums("daily_balance", ("paid_in", "paid_out"), ("book", "account"), ("book", "account")),
     )
     assert parts["ledger.turnover", "turnover"] == (
-        Sums("asset_day", ("paid_in", "paid_out", "entries"), ("book", "asset")),
+        Sums("asset_day", ("paid_in", "paid_out", "entries"), ("book", "asset"), ("book",)),
     )
     usages = [Usage("ledger", name, "") for name in computed]
     found, _ = specialise(report(*usages), computed, LEDGER, DEFAULT_ADVICE_LIMITS)

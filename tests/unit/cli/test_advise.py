@@ -92,6 +92,27 @@ def test_a_program_gets_all_of_it(ultra: Ultra, target: str, slow: Path) -> None
     assert json.loads(said)["applied"] == []
 
 
+def test_a_table_to_declare_is_shown_with_what_it_brought_on_a_copy(
+    ultra: Ultra, target: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "statements.json"
+    statements = report(Usage("ledger", "ledger.statement", ""), seconds=0.1)
+    path.write_bytes(msgspec.json.encode(statements))
+    code, said, progress = ultra("advise", path, "--target", target, "--plans", *QUICK)
+    assert code == Exit.FINDINGS
+    assert "BOOK_ACCOUNT_DAY = Table(" in said
+    assert "# tried: keep, " in said
+    assert "#   6,000 rows become 30 in " in said
+    assert "#     SEARCH ultra_special USING INDEX ultra_special_key" in said
+    assert "trying sums of entry by tenant, book, account and day" in progress
+    code, said, _ = ultra("advise", path, "--target", target, "-o", "json", *QUICK)
+    (one,) = json.loads(said)["specialised"]
+    assert (code, one["table"], one["trial"]["verdict"]) == (Exit.FINDINGS, "entry", "keep")
+    assert (one["trial"]["copy_rows"], one["trial"]["rows"]) == (6_000, 30)
+    assert one["trial"]["after"]["work"] < one["trial"]["before"]["work"]
+    assert "special" not in one
+
+
 def test_an_index_is_made_listed_and_removed(ultra: Ultra, target: str, slow: Path) -> None:
     code, said, _ = ultra(
         "advise", slow, "--target", target, "--apply", "--yes", "-o", "json", *QUICK

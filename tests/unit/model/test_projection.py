@@ -56,6 +56,9 @@ WRONG = {
     ],
     "first in its key": [table(columns=(WHEN, TENANT), key=("at",))],
     "an index names columns": [table(indexes=(Index("by", ("nothing",)),))],
+    "a unique index has all rows": [
+        table(indexes=(Index("by", ("at",), unique=True, sparse=True),)),
+    ],
     "a key column is never null": [
         table(columns=(Column(name="tenant", type=TEXT, nullable=True),)),
         table(key=("tenant", "x"), columns=column(fold=Fold.SUM), kind=TableKind.CURRENT),

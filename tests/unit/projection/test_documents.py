@@ -19,6 +19,7 @@ def test_a_section_names_columns_folds_indexes_partitions_and_checks() -> None:
     text = tables_markdown(PROBE)
     assert "| `paid` | total |  Folded by sum. |" in text
     assert "| `maybe_text` | text(16), may be null |  |" in text
+    assert "Index (sparse): `tenant`, `maybe_text`." in text
     assert "Partitions: by `at`, a month each." in text
     assert "- `balanced`: `paid_in = paid_out`" in text
     unique = KNOWN.__class__(

@@ -8,6 +8,7 @@ Work is counted in rows that the session has read (``Handler_read_*``), by an in
 through a table, and again for sorting: the same each time, and both servers count it.
 """
 
+import asyncio
 import contextlib
 import json
 import time
@@ -20,6 +21,7 @@ from ultraengine.advice.database import Held, Refused, is_lasting
 from ultraengine.advice.mysql import statements
 from ultraengine.advice.mysql.statements import Copying
 from ultraengine.advice.suggest import Facts
+from ultraengine.advice.sums import SPECIAL, Special, SpecialWords
 from ultraengine.advice.trial import Example, Measured, Question
 from ultraengine.model.limits import AdviceLimits
 from ultraengine.model.projection import Projection, Table
@@ -36,6 +38,9 @@ from ultraengine.projection.target import ProjectionSet, TargetUnavailable, phys
 LOOK_S: Final = 60.0
 """Longest that looking at what there is may take."""
 LOCK_WAIT_S: Final = 10
+END_S: Final = 10.0
+END_LOOK_S: Final = 0.05
+"""Longest wait for the end of a connection, and between two looks."""
 ONLINE: Final = " ALGORITHM=INPLACE LOCK=NONE"
 """Rather than let writers wait, the server refuses."""
 
@@ -188,22 +193,47 @@ class MysqlDatabase:
             raise
         return "online: writers waited for a moment"
 
-    async def _build(self, index: AddedIndex, projection: Projection, limits: AdviceLimits) -> None:
+    @asynccontextmanager
+    async def _building(self, limits: AdviceLimits) -> AsyncIterator[Session]:
+        """A connection for long definitions.
+
+        A server does not look whether its client is still there while it changes a table, so it
+        is told when the work ends before its time.
+        """
         builder = await self._connect(limits.build_s, limits.lock_s)
+        number, is_done = None, False
         try:
+            with _translating():
+                ((number,),) = await builder.rows("SELECT CONNECTION_ID()")
+            yield builder
+            is_done = True
+        finally:
+            builder.drop()
+            if number is not None and not is_done:
+                await self._end(int(number))
+
+    async def _end(self, number: int) -> None:
+        """End a connection of ours, and wait until the server has undone what it did."""
+        with contextlib.suppress(ServerError, Lost):  # It has ended meanwhile, or the server.
+            await self._db.run(f"KILL CONNECTION {number}")
+            for _ in range(round(END_S / END_LOOK_S)):
+                ((left,),) = await self._db.rows(statements.RUNS, number)
+                if not left:
+                    return
+                await asyncio.sleep(END_LOOK_S)
+
+    async def _build(self, index: AddedIndex, projection: Projection, limits: AdviceLimits) -> None:
+        async with self._building(limits) as builder:
             for of, name in await self._places(index):
                 if self._index(name, index) not in await self._indexes(name):
                     with _translating():
                         for statement in create_added(self._sql, projection, of.suffix, [index]):
                             await builder.run(statement + ONLINE)
-        finally:
-            builder.drop()
 
     async def remove(self, index: AddedIndex, limits: AdviceLimits) -> None:
         """`Database.remove`: forgotten first, so that no new set gets it."""
         await self._known(added_indexes.forget(self._sql), *index.row[:2])
-        builder = await self._connect(limits.build_s, limits.lock_s)
-        try:
+        async with self._building(limits) as builder:
             for _, name in await self._places(index):
                 made = self._index(name, index)
                 if made in await self._indexes(name):
@@ -211,8 +241,6 @@ class MysqlDatabase:
                         await builder.run(
                             f"DROP INDEX {self._sql.quote(made)} ON {self._sql.quote(name)}"
                         )
-        finally:
-            builder.drop()
 
 
 class MysqlCopy:
@@ -221,9 +249,16 @@ class MysqlCopy:
     unit: Final = "rows read"
 
     def __init__(
-        self, db: Session, copying: Copying, limits: AdviceLimits, rows: int, looking: int
+        self,
+        db: Session,
+        dialect: MysqlDialect,
+        copying: Copying,
+        limits: AdviceLimits,
+        rows: int,
+        looking: int,
     ) -> None:
         self._db = db
+        self._sql = dialect
         self._copying = copying
         self._limits = limits
         self._looking = looking
@@ -245,7 +280,7 @@ class MysqlCopy:
             await db.run(copying.hide())
             ((rows,),) = await db.rows(copying.count())
         first = await _reads(db)
-        return cls(db, copying, limits, int(rows), await _reads(db) - first)
+        return cls(db, dialect, copying, limits, int(rows), await _reads(db) - first)
 
     async def examples(self, columns: Sequence[str], count: int) -> Sequence[Example]:
         """`Copy.examples`."""
@@ -284,6 +319,35 @@ class MysqlCopy:
             with _translating():
                 await self._db.run(self._copying.no_index())
             self._is_indexed = False
+
+    def words(self, special: Special) -> SpecialWords:
+        """`Copy.words`."""
+        return SpecialWords(self._sql, special, self._copying.held, statements.DAY_OF)
+
+    async def build(self, words: SpecialWords) -> tuple[float, int]:
+        """`Copy.build`."""
+        with _translating():
+            start = time.perf_counter()
+            for statement in words.build():
+                await self._db.run(statement)
+            seconds = time.perf_counter() - start
+            ((rows,),) = await self._db.rows(f"SELECT COUNT(*) FROM {SPECIAL}")
+        return seconds, int(rows)
+
+    async def unbuild(self) -> None:
+        """`Copy.unbuild`."""
+        with _translating():
+            await self._db.run(f"DROP TEMPORARY TABLE IF EXISTS {SPECIAL}")
+
+    async def fold_seconds(self, words: SpecialWords) -> float:
+        """`Copy.fold_seconds`."""
+        times = []
+        with _translating():
+            for _ in range(self._limits.rounds):
+                start = time.perf_counter()
+                await self._db.run(words.fold(self._limits.write_rows))
+                times.append(time.perf_counter() - start)
+        return min(times)
 
     async def write_seconds(self) -> tuple[int, float]:
         """`Copy.write_seconds`; what is taken out is put in again, each time."""

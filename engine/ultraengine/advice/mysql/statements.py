@@ -28,8 +28,11 @@ REMEMBER: Final = (
     f"INSERT IGNORE INTO `{INDEXES.name}`"
     " (`projection`, `name`, `indexed`, `members`, `created_at`) VALUES (?, ?, ?, ?, ?)"
 )
+RUNS: Final = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = ?"
+"""Whether a connection, by its number, is still there."""
 READS: Final = "SHOW SESSION STATUS LIKE 'Handler\\_read%'"
 """Rows that the session has read so far, by the way in which it came to them."""
+DAY_OF: Final = "CAST({time} AS DATE)"
 COPY: Final = "ultra_copy"
 ASIDE: Final = "ultra_aside"
 """Rows taken out of a copy, to be written again."""

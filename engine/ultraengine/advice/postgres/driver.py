@@ -11,7 +11,7 @@ looked at in them.
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from statistics import median
 from typing import Any, Final
@@ -23,6 +23,7 @@ from ultraengine.advice.database import TRIED, Held, Refused, is_lasting
 from ultraengine.advice.postgres import statements
 from ultraengine.advice.postgres.statements import Copying, Maker, Piece, pieces_of
 from ultraengine.advice.suggest import Facts
+from ultraengine.advice.sums import SPECIAL, Special, SpecialWords
 from ultraengine.advice.trial import (
     ROWS_PER_PAGE,
     Example,
@@ -316,6 +317,31 @@ class PostgresCopy:
         with _translating():
             await self._db.execute(f"DROP INDEX IF EXISTS pg_temp.{TRIED}")
 
+    def words(self, special: Special) -> SpecialWords:
+        """`Copy.words`."""
+        return SpecialWords(self._sql, special, self._copying.held, statements.DAY_OF)
+
+    async def build(self, words: SpecialWords) -> tuple[float, int]:
+        """`Copy.build`."""
+        with _translating():
+            start = time.perf_counter()
+            for statement in words.build():
+                await self._db.execute(statement)
+            seconds = time.perf_counter() - start
+            await self._db.execute(f"VACUUM (ANALYZE) {SPECIAL}")
+            return seconds, int(await self._db.fetchval(f"SELECT count(*) FROM {SPECIAL}"))
+
+    async def unbuild(self) -> None:
+        """`Copy.unbuild`."""
+        with _translating():
+            await self._db.execute(f"DROP TABLE IF EXISTS pg_temp.{SPECIAL}")
+
+    async def fold_seconds(self, words: SpecialWords) -> float:
+        """`Copy.fold_seconds`."""
+        return await _fastest(
+            lambda: self._db.execute(words.fold(self._limits.write_rows)), self._limits.rounds
+        )
+
     async def write_seconds(self) -> tuple[int, float]:
         """`Copy.write_seconds`."""
         times = []
@@ -336,3 +362,13 @@ class PostgresCopy:
 
 class _Undone(Exception):
     """Ends a transaction without its effects."""
+
+
+async def _fastest(run: Callable[[], Awaitable[Any]], rounds: int) -> float:
+    times = []
+    with _translating():
+        for _ in range(rounds):
+            start = time.perf_counter()
+            await run()
+            times.append(time.perf_counter() - start)
+    return min(times)

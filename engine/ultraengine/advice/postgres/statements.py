@@ -23,12 +23,16 @@ _HERE: Final = (
     " WHERE relname = $1 AND relnamespace = current_schema()::regnamespace)"
 )
 INDEXES_OF: Final = (
-    # Whole ones over columns, without those that are not valid yet.
+    # Over columns, without those that are not valid yet: whole ones, and those that lack only rows
+    # whose last column is null, since no filter asks for these.
     "SELECT i.indexrelid::regclass::text AS name, array_agg(a.attname::text ORDER BY k.place)"
     " AS columns FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[])"
     " WITH ORDINALITY AS k(number, place) JOIN pg_attribute a"
     " ON a.attrelid = i.indrelid AND a.attnum = k.number"
-    f" WHERE i.indrelid = {_HERE} AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL"
+    f" WHERE i.indrelid = {_HERE} AND i.indisvalid AND i.indexprs IS NULL AND (i.indpred IS NULL"
+    " OR pg_get_expr(i.indpred, i.indrelid) = (SELECT format('(%I IS NOT NULL)', l.attname)"
+    " FROM pg_attribute l WHERE l.attrelid = i.indrelid AND l.attnum ="
+    " i.indkey[i.indnkeyatts - 1]))"
     " AND k.place <= i.indnkeyatts GROUP BY i.indexrelid ORDER BY 1"
 )
 COLUMNS_OF: Final = (
@@ -66,6 +70,7 @@ REMEMBER: Final = (
     " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
 )
 FORGET: Final = f"DELETE FROM {INDEXES.name} WHERE projection = $1 AND name = $2"
+DAY_OF: Final = "CAST({time} AT TIME ZONE 'UTC' AS date)"
 TOO_LONG: Final = "57014"
 DENIED: Final = "42501"
 BUSY: Final = "55P03"

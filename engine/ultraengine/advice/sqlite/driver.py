@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from ultraengine.advice.database import TRIED, Held, Refused, is_lasting
 from ultraengine.advice.suggest import Facts
+from ultraengine.advice.sums import SPECIAL, Special, SpecialWords
 from ultraengine.advice.trial import (
     Example,
     Measured,
@@ -32,11 +33,14 @@ from ultraengine.projection import added_indexes
 from ultraengine.projection.added_indexes import AddedIndex, added, create_added
 from ultraengine.projection.engine_tables import INDEXES, SETS
 from ultraengine.projection.own_thread.driver import OwnThread
+from ultraengine.projection.partitions import DAY_US
 from ultraengine.projection.sqlite.dialect import SqliteDialect
 from ultraengine.projection.sqlite.driver import UNAVAILABLE, path_of
 from ultraengine.projection.sqlite.store.driver import PAGE_BYTES, Store, connect
 from ultraengine.projection.target import ProjectionSet, TargetUnavailable, physical
 
+DAY_OF: Final = f"(({{time}} - ({{time}} % {DAY_US} + {DAY_US}) % {DAY_US}) / {DAY_US})"
+"""Times are microseconds, also before 1970."""
 STEPS: Final = 100
 """Instructions of SQLite's machine for one of `Measured.work`."""
 LOOK_STEPS: Final = 100_000
@@ -190,19 +194,23 @@ class SqliteDatabase:
 
 
 def _indexes(db: Any, name: str) -> dict[str, tuple[str, ...]]:
-    """Columns of the whole indexes of a table, its primary key's among them, by name."""
+    """Columns of the indexes of a table, its primary key's among them, by name.
+
+    Those that leave rows out are among them when these are rows without the last column's value:
+    no filter asks for such.
+    """
     listed = db.execute(
-        "SELECT name FROM pragma_index_list(?) WHERE NOT partial ORDER BY seq", (name,)
+        "SELECT l.name, l.partial, s.sql FROM pragma_index_list(?) l"
+        " LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name ORDER BY l.seq",
+        (name,),
     ).fetchall()
-    return {
-        index: tuple(
-            column
-            for (column,) in db.execute(
-                "SELECT name FROM pragma_index_info(?) ORDER BY seqno", (index,)
-            )
-        )
-        for (index,) in listed
-    }
+    found = {}
+    for index, is_partial, text in listed:
+        named = db.execute("SELECT name FROM pragma_index_info(?) ORDER BY seqno", (index,))
+        columns = tuple(column for (column,) in named)
+        if not is_partial or text.endswith(f' WHERE "{columns[-1]}" IS NOT NULL'):
+            found[index] = columns
+    return found
 
 
 class SqliteCopy:
@@ -316,6 +324,35 @@ class SqliteCopy:
     async def remove(self) -> None:
         """`Copy.remove`."""
         await self._run(lambda: self.db.execute(f"DROP INDEX IF EXISTS {TRIED}"))
+
+    def words(self, special: Special) -> SpecialWords:
+        """`Copy.words`."""
+        return SpecialWords(self._sql, special, self._held, DAY_OF)
+
+    async def build(self, words: SpecialWords) -> tuple[float, int]:
+        """`Copy.build`."""
+        return await self._run(lambda: self._build(words))
+
+    def _build(self, words: SpecialWords) -> tuple[float, int]:
+        start = time.perf_counter()
+        for statement in words.build():
+            self.db.execute(statement)
+        seconds = time.perf_counter() - start
+        (rows,) = self.db.execute(f"SELECT count(*) FROM {SPECIAL}").fetchone()
+        return seconds, int(rows)
+
+    async def unbuild(self) -> None:
+        """`Copy.unbuild`."""
+        await self._run(lambda: self.db.execute(f"DROP TABLE IF EXISTS {SPECIAL}"))
+
+    async def fold_seconds(self, words: SpecialWords) -> float:
+        """`Copy.fold_seconds`."""
+        return await self._run(lambda: min(self._fold(words) for _ in range(self._limits.rounds)))
+
+    def _fold(self, words: SpecialWords) -> float:
+        start = time.perf_counter()
+        self.db.execute(words.fold(self._limits.write_rows))
+        return time.perf_counter() - start
 
     async def write_seconds(self) -> tuple[int, float]:
         """`Copy.write_seconds`: one transaction, as a worker writes."""

@@ -130,7 +130,7 @@ TRANSFER: Final = Table(
     ),
     indexes=(
         Index("booked", ("tenant", "book", "booked_at")),
-        Index("reference", ("tenant", "book", "reference")),
+        Index("reference", ("tenant", "book", "reference"), sparse=True),
     ),
     checks=(
         Check("amount", "{amount} > 0"),

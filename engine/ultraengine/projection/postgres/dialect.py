@@ -182,6 +182,7 @@ class PostgresDialect(GreatestWords, Dialect):
     """PostgreSQL 15 and newer."""
 
     name = "postgresql"
+    sparse_indexes = True
     column_types = {  # noqa: RUF012  (as declared by `Dialect`)
         ColumnType.INTEGER: "bigint",
         ColumnType.AMOUNT: f"numeric({AMOUNT_DIGITS},0)",

@@ -1,5 +1,8 @@
 """One task for each shard of a reading: takes pages from the feed, keeps them, stops when full.
 
+While its inbox is full, nothing of the log is read; where the log ends is asked for all the same,
+so that the lag in commands is true just when it is large.
+
 An engine that is away is asked again, ever later; a log that no longer has the position is a
 problem that the worker parks at.
 """
@@ -17,6 +20,10 @@ from ultraengine.model.ids import Offset, ShardId
 from ultraengine.projection.readings import Inbox
 
 FIRST_WAIT_S: Final = 0.1
+HEAD_EVERY_S: Final = 1.0
+"""Between two looks at the end of a log that is not read meanwhile; and the longest of them."""
+NOWHERE: Final = Offset(2**63 - 1)
+"""No log comes so far: a feed from here says where it ends, and gives nothing."""
 LOST: Final = frozenset({"TOO_OLD", "INTERNAL"})
 """The log no longer has the position, or has another history there: waiting is no use.  All other
 errors may end: a key can be replaced, a shard can come back."""
@@ -36,6 +43,7 @@ class Reader:
         ahead_bytes_max: int,
         wait_s_max: float,
         chance: Callable[[], float],
+        head_every_s: float = HEAD_EVERY_S,
     ) -> None:
         self._source = source
         self._shard = shard
@@ -47,6 +55,7 @@ class Reader:
         self._ahead_bytes_max = ahead_bytes_max
         self._wait_s_max = wait_s_max
         self._chance = chance
+        self._head_every_s = head_every_s
 
     def took(self) -> None:
         """The inbox has become smaller."""
@@ -84,4 +93,19 @@ class Reader:
         self._arrived.set()
         while self._inbox.bytes >= self._ahead_bytes_max:
             self._room.clear()
-            await self._room.wait()
+            try:
+                async with asyncio.timeout(self._head_every_s):
+                    await self._room.wait()
+            except TimeoutError:
+                await self._look_at_the_end()
+
+    async def _look_at_the_end(self) -> None:
+        """An engine that is away, or slow, leaves it at what is known."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            async with (
+                asyncio.timeout(self._head_every_s),
+                contextlib.aclosing(self._source.pages(self._shard, NOWHERE)) as pages,
+            ):
+                async for page in pages:
+                    self._inbox.saw(page.end, page.end_time)
+                    return

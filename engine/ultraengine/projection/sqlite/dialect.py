@@ -38,6 +38,7 @@ class SqliteDialect(SqliteWords, Dialect):
     """SQL of `SqliteTarget`."""
 
     name = "sqlite"
+    sparse_indexes = True
     column_types = {  # noqa: RUF012  (the base declares it for instances)
         ColumnType.INTEGER: "INTEGER",
         ColumnType.AMOUNT: "ANY",

@@ -409,6 +409,23 @@ async def test_the_planner_knows_a_table_before_the_server_looks_at_it(postgres_
         assert await database.fetchval(known, "probe_visit__v1_b1") == 50
 
 
+async def test_a_sparse_index_holds_what_a_filter_can_ask_for(postgres_url: str) -> None:
+    """Statements are planned without their values, and find it all the same."""
+    async with opened(postgres_url) as target:
+        of = await target.create(PROBE, 1, NOW)
+        rows = [fact(n, maybe_text="rare" if n == 7 else None) for n in range(1_000)]
+        await target.write(of, PROBE, facts(*rows), moved(0, 1))
+        async with connection(postgres_url) as database:
+            await database.execute("SET plan_cache_mode = force_generic_plan")
+            for condition in ("= $2", "= ANY(ARRAY[$2])"):
+                text = f"FROM probe_fact__v1_b1 WHERE tenant = $1 AND maybe_text {condition}"
+                asked = await database.prepare(f"SELECT n {text}")
+                assert [row["n"] for row in await asked.fetch("t", "rare")] == [7]
+                assert "probe_fact__v1_b1_by_text" in str(await asked.explain("t", "rare"))
+            pages = "SELECT pg_relation_size('probe_fact__v1_b1_by_text')"
+            assert await database.fetchval(pages) == 2 * 8_192
+
+
 async def test_names_as_long_as_they_may_be_do_not_meet(postgres_url: str) -> None:
     name = "n" * 23
     tables = tuple(

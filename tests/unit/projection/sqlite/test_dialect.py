@@ -6,6 +6,7 @@ import pytest
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.projection import Aggregate, Fold
 from ultraengine.projection.sqlite.dialect import SqliteDialect, exact_select
+from ultraengine.projection.sqlite.store.driver import connect
 from ultraengine.testing.projection_tables import DAY_TOTAL, FACT, STATE
 
 DIALECT = SqliteDialect()
@@ -25,6 +26,7 @@ def test_a_table_is_strict_and_its_columns_are_bounded() -> None:
     assert "ultra_compare(ultra_minus(" in create
     assert index == (
         'CREATE INDEX "probe_fact__v1_b1_by_text" ON "probe_fact__v1_b1" ("tenant", "maybe_text")'
+        ' WHERE "maybe_text" IS NOT NULL'
     )
 
 
@@ -73,3 +75,14 @@ def test_amounts_of_an_aggregate_are_computed_exactly() -> None:
 def test_an_aggregate_that_cannot_be_exact_is_refused(select: str, reason: str) -> None:
     with pytest.raises(InvariantBroken, match=reason):
         exact_select(aggregate(select))
+
+
+@pytest.mark.parametrize("condition", ["= 'a'", "IN ('a', 'b')", ">= 'a' AND \"maybe_text\" < 'b'"])
+def test_an_index_without_empty_rows_finds_all_that_a_filter_asks_for(condition: str) -> None:
+    database = connect(":memory:")
+    for statement in DIALECT.create_table("probe_fact__v1_b1", FACT):
+        database.execute(statement)
+    text = f'SELECT * FROM "probe_fact__v1_b1" WHERE "tenant" = ? AND "maybe_text" {condition}'
+    plan = database.execute(f"EXPLAIN QUERY PLAN {text}", ("t",)).fetchall()
+    database.close()
+    assert any("probe_fact__v1_b1_by_text" in row[3] for row in plan)

@@ -15,7 +15,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ultraengine.execution import system
+from ultraengine.execution.carried import CARRIED, CarriedHistory
 from ultraengine.execution.context import CommandContext, EventPlace
+from ultraengine.execution.moves import Moves, NoMoves
 from ultraengine.execution.pipeline import NO_EVENTS, AfterHook, EvolveFailed, Verdict, internal
 from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.execution.slots import SlotImage
@@ -41,6 +43,9 @@ class Dedupe(Protocol):
 
     def raise_floor(self, offset: int, /) -> None:
         """Forget commands below `offset`; a logged decision."""
+
+    def drop_slot(self, slot: int, offset: int, /) -> None:
+        """Forget commands of one slot below `offset`: it has left this shard."""
 
     def advance(self, time: Instant, offset_end: Offset, /) -> None:
         """A group ended: forget what is older than the window, at the same place everywhere."""
@@ -80,8 +85,15 @@ class Executor:
     """State and execution of one shard."""
 
     def __init__(
-        self, registry: Registry, shard: ShardId, *, dedupe: Dedupe, history: HistoryStore
+        self,
+        registry: Registry,
+        shard: ShardId,
+        *,
+        dedupe: Dedupe,
+        history: HistoryStore,
+        moves: Moves | None = None,
     ) -> None:
+        self.moves = NoMoves() if moves is None else moves
         self.registry = registry
         self.shard = shard
         self.dedupe = dedupe
@@ -197,6 +209,12 @@ class Executor:
             context.renew()
         context.time = place.time = time
         context.offset = place.offset = offset
+        lineage = image.lineage
+        if lineage is not None:
+            context.offset = place.offset = Offset(offset + lineage.base)
+        if lineage is not context.lineage:
+            context.lineage = lineage
+            context.history = self.history_of(image, index, lambda: self.applied_end)
         context.epoch = epoch
         context.tenant = place.tenant = tenant
         context.key = place.key = key
@@ -249,6 +267,17 @@ class Executor:
         except Exception:  # noqa: BLE001  (an observer may not change what it observes)
             self.hook_failures += 1
 
+    def history_of(
+        self, image: SlotImage | None, index: int, visible_end: Callable[[], int]
+    ) -> History:
+        """Reads of a domain's history as a slot sees it: by the positions that it keeps."""
+        domain = self.registry.domains[index].name
+        own = self.history.view(domain, visible_end)
+        if image is None or image.lineage is None:
+            return own
+        carried = self.history.view(CARRIED, visible_end)
+        return CarriedHistory(domain, image.lineage, own, carried, self.registry.decoders)
+
     # --- timers --------------------------------------------------------------------------
 
     def _schedule(self, image: SlotImage, slot: int, index: int, due: Instant | None) -> None:
@@ -270,9 +299,13 @@ class Executor:
         """Build the timers anew from the slots, after they were loaded."""
         self._timers = []
         for slot, image in sorted(self.slots.items()):
-            for index, state in enumerate(image.states):
-                if state is not None:
-                    self._schedule(image, slot, index, self.registry.domains[index].due(state))
+            self.wake(slot, image)
+
+    def wake(self, slot: int, image: SlotImage) -> None:
+        """Let the timers of a slot run, unless it sleeps."""
+        for index, state in enumerate(image.states):
+            if state is not None and not image.asleep:
+                self._schedule(image, slot, index, self.registry.domains[index].due(state))
 
     def _expire(self, tick: system.Tick, offset: Offset, time: Instant) -> list[Any]:
         """Expire due timers of one domain, in order of (due, slot); returns the triples."""
@@ -310,12 +343,14 @@ class Executor:
         first: int,
     ) -> None:
         domain, place = self.registry.domains[index], self._place
-        place.offset, place.time = offset, time
+        place.time = time
         for position, (tenant, key, event) in enumerate(triples):
             slot = slot_of(tenant, key)
             if self.before_mutation is not None:
                 self.before_mutation(slot)
             state = self.state(slot, index)
+            lineage = self.slots[slot].lineage
+            place.offset = offset if lineage is None else Offset(offset + lineage.base)
             place.index, place.tenant, place.key = first + position, tenant, key
             try:
                 domain.evolve(domain.focus(state, tenant, key), event, place)
@@ -359,6 +394,8 @@ class Executor:
                 self.consumers[data.name] = data.offset
             first, end = self.moves_only
             self.moves_only = (first if end == offset else offset, offset + 1)
+        elif isinstance(data, system.StepSlot | system.FillSlot):
+            self.moves.evolve(self, data, offset)
         else:
             self.consumers.pop(data.name, None)
 
@@ -407,7 +444,9 @@ class Executor:
             return
         domain, place = self.registry.domains[index], self._place
         state = self.state(slot, index)
-        place.offset, place.time = offset, time
+        lineage = image.lineage
+        place.offset = offset if lineage is None else Offset(offset + lineage.base)
+        place.time = time
         place.tenant, place.key = command.tenant, command.key
         try:
             focus = domain.focus(state, command.tenant, command.key)
@@ -432,20 +471,6 @@ class Executor:
             triples = self.registry.expiries[index].decode(outcome.events)
             self._evolve_triples(index, triples, offset, time, 0)
             self._record_expiries(data.domain, triples, offset)
-
-    def replay_expiry(
-        self,
-        domain: str,
-        expired: tuple[str, str, Any],
-        *,
-        place: int,
-        offset: Offset,
-        time: Instant,
-    ) -> None:
-        """Evolve one (tenant, key, event) of a tick at its place among the tick's events, for a
-        copy that has no others of them.  Raises `EvolveFailed`."""
-        index = self.registry.domain_index[domain]
-        self._evolve_triples(index, [expired], offset, time, place)
 
     # --- queries -------------------------------------------------------------------------
 

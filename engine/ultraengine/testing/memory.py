@@ -36,6 +36,12 @@ class MemoryDedupe:
         """Remember a command."""
         self._offsets.setdefault((slot, identity), []).append(offset)
 
+    def drop_slot(self, slot: int, offset: int, /) -> None:
+        """Forget the commands of one slot below `offset`."""
+        for name, offsets in self._offsets.items():
+            if name[0] == slot:
+                offsets[:] = [one for one in offsets if one >= offset]
+
     def raise_floor(self, offset: int, /) -> None:
         """Nothing is ever forgotten."""
 

@@ -22,6 +22,7 @@ from ultraengine.reply.driver import OffsetWaiters, Recall
 from ultraengine.reply.recorded import Recorded, name_of
 from ultraengine.shard.effects import Pending
 from ultraengine.shard.machine import Machine
+from ultraengine.shard.slot_copy import find_carried
 from ultraengine.shard.status import OutcomeAnswer, ReadAnswer
 
 READER_THREADS: Final = 2
@@ -45,7 +46,7 @@ class Reads:
         self._executor = machine.executor
         self._epoch = epoch
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="shard-read")
-        self._recall = Recall(reader, self._threads, machine.unrecorded)
+        self._recall = Recall(reader, self._threads, machine.unrecorded, find_carried)
         self._offsets = OffsetWaiters(machine.limits.min_offset_wait_s)
 
     async def query(
@@ -74,7 +75,10 @@ class Reads:
         state = self._executor.slot_state(domain, tenant, key)
         value = captured = spec.capture(state, tenant, key, params)
         if spec.render is not None:
-            history = self._executor.history.view(domain, lambda: end)
+            executor = self._executor
+            image = executor.slots.get(slot_of(tenant, key))
+            index = executor.registry.domain_index[domain]
+            history = executor.history_of(image, index, lambda: end)
             value = await asyncio.get_running_loop().run_in_executor(
                 self._threads, spec.render, captured, params, history
             )
@@ -86,9 +90,9 @@ class Reads:
             raise halted
 
     def _require_own(self, tenant: str, key: str) -> None:
-        owned, slot = self._machine.ownership, slot_of(tenant, key)
-        if owned is not None and owned.foreign[slot]:
-            raise owned.refusal(slot)
+        refusal = self._machine.placement.refusal(slot_of(tenant, key))
+        if refusal is not None:
+            raise refusal
 
     def reached(self, applied_end: int) -> None:
         """Wake the reads whose offset is executed now."""

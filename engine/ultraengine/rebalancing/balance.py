@@ -42,7 +42,7 @@ def shares(shard_map: ShardMap, count: int) -> dict[ShardId, int]:
         (ShardId(shard) for shard in range(count)),
         key=lambda shard: (-len(owned.get(shard, ())), shard),
     )
-    found = {shard: 0 for shard in owned}
+    found = dict.fromkeys(owned, 0)
     for place, shard in enumerate(keep):
         found[shard] = SLOT_COUNT // count + (place < SLOT_COUNT % count)
     return dict(sorted(found.items()))

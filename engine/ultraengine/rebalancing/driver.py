@@ -246,6 +246,8 @@ class Mover:
                 return False  # Its outcomes are not durable yet.
             fed = Fed(copy.attempt, batch)
             seen = await self._shards.feed(copy.destination, slot, fed)
+            if seen.record.state is State.ABSENT and seen.record.attempt == copy.attempt:
+                raise MoveFailed(f"slot {slot} does not evolve at shard {copy.destination}")
             if seen.record.state is not State.STAGED or seen.position <= position:
                 return False
             position = seen.position

@@ -104,7 +104,7 @@ class Machine:
         waiting, limits = self.waiting, self.limits
         dedupe = self.executor.dedupe
         find, nobody_refused = dedupe.find, closed is None and dedupe.floor_time <= 0
-        foreign = self.placement.foreign
+        foreign, carried = self.placement.foreign, self.placement.carried
         index = first_index
         for one in admitted:
             command = one.command
@@ -121,6 +121,8 @@ class Machine:
                 pending = Pending(one, ticket, index)
                 try:
                     candidates = find(one.slot, one.identity)
+                    if carried:
+                        candidates += self.placement.candidates(one.slot, one.identity)
                 except Exception as damage:  # noqa: BLE001  (spilled ids are read from files)
                     rest = admitted[index - first_index :]
                     return self._unreadable(effects, rest, ticket, index, damage)
@@ -241,10 +243,15 @@ class Machine:
 
         Without `key` every used slot is asked: a bounded, in-memory fan-out.
         """
-        find, identity = self.executor.dedupe.find, identity_hash(tenant, command_id)
+        identity = identity_hash(tenant, command_id)
+
+        def find(slot: int) -> tuple[int, ...]:
+            own = self.executor.dedupe.find(slot, identity)
+            return own + self.placement.candidates(slot, identity)
+
         if key is not None:
-            return find(slot_of(tenant, key), identity)
-        found = [offset for slot in sorted(self.executor.slots) for offset in find(slot, identity)]
+            return find(slot_of(tenant, key))
+        found = [offset for slot in sorted(self.executor.slots) for offset in find(slot)]
         return tuple(sorted(found, reverse=True))
 
     def repeat_reply(self, recorded: Recorded) -> Reply:

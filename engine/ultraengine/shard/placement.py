@@ -8,11 +8,13 @@ group: what waits behind it is refused then, and not when its turn comes (clause
 from collections.abc import Callable
 from typing import Final
 
+from ultraengine.execution.carried import CARRIED
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.system import FillSlot, StepSlot, SystemData
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.ids import SLOT_COUNT, Instant
+from ultraengine.model.ids import SLOT_COUNT, Instant, Offset
 from ultraengine.moving.record import Seal, SlotRecord, serves
+from ultraengine.shard.carried_ids import CarriedIds
 from ultraengine.shard.ownership import Ownership
 from ultraengine.shard.slot_moves import SlotMoves, decode_message
 
@@ -35,9 +37,12 @@ class Placement:
         """Told of each step and batch that was executed."""
         self.time_min = Instant(0)
         """What is logged from here on is not stamped below: the time of slots that came."""
+        self.carried: dict[int, CarriedIds] = {}
+        """By slot: the ids that it has brought along."""
         if self._moves is not None:
             for slot in self._moves.records:
                 self._place(slot)
+                self._remember(slot)
 
     @property
     def moves(self) -> SlotMoves:
@@ -86,7 +91,28 @@ class Placement:
         """A command of the engine's own was executed."""
         if isinstance(data, StepSlot | FillSlot):
             self._place(data.slot)
+            self._remember(data.slot)
             self.on_logged(data)
+
+    def _remember(self, slot: int) -> None:
+        """Know the ids of the batches that a slot has come in, those that are new."""
+        image = self._executor.slots.get(slot)
+        if image is None or image.lineage is None:
+            self.carried.pop(slot, None)
+            return
+        known = self.carried.get(slot)
+        chunks = image.lineage.chunks
+        if known is None or known.chunks != chunks[: len(known.chunks)]:
+            known = self.carried[slot] = CarriedIds()
+        executor = self._executor
+        batches = executor.history.view(CARRIED, lambda: executor.applied_end)
+        for chunk in chunks[len(known.chunks) :]:
+            known.note(batches.events(Offset(chunk)) or (), chunk)
+
+    def candidates(self, slot: int, identity: bytes) -> tuple[int, ...]:
+        """Offsets of batches that may hold a command of this identity, newest first."""
+        known = self.carried.get(slot)
+        return () if known is None else known.find(identity)
 
     def _place(self, slot: int) -> None:
         is_own = serves(self.record(slot))

@@ -20,7 +20,7 @@ from ultraengine.execution.executor import Executor
 from ultraengine.execution.slots import SlotImage
 from ultraengine.execution.system import FILL_SLOT, TICK, is_system, system_data
 from ultraengine.log.frame import FrameHeader
-from ultraengine.model.command import Command, identity_hash
+from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, slot_of
 from ultraengine.model.outcome import Outcome
@@ -118,8 +118,8 @@ def _own_part(
     return Expired(position, header.time, system_data(command).domain, events) if events else None
 
 
-def carry(executor: Executor, slot: int, part: Part, offset: int) -> None:
-    """Evolve a part in the image of a sleeping slot; it came with the batch at `offset`.
+def carry(executor: Executor, slot: int, part: Part) -> None:
+    """Evolve a part in the image of a sleeping slot.
 
     Raises KeyError for a domain that is not here, and whatever evolving raises: the copy is void.
     """
@@ -134,7 +134,6 @@ def carry(executor: Executor, slot: int, part: Part, offset: int) -> None:
             _evolve(executor, image, part.domain, [event], place)
         return
     command, outcome = part.command, part.outcome
-    executor.dedupe.add(slot, identity_hash(command.tenant, command.id), offset)
     if not is_evolved(part):
         return
     if outcome.version != image.versions.get((command.tenant, command.key), 0):

@@ -163,7 +163,7 @@ class SlotMoves:
         try:
             parts = decode_parts(data.parts)
             for part in parts:
-                carry(executor, slot, part, offset)
+                carry(executor, slot, part)
         except Exception:  # noqa: BLE001  (what does not evolve here must not stop this shard)
             # The attempt is refused for ever: its source goes on serving, or serves again.
             self.records[slot] = SlotRecord(state=State.ABSENT, attempt=attempt)

@@ -24,7 +24,7 @@ from ultraengine.gateway.hop import hop_headers
 from ultraengine.model.command import SYSTEM_TENANT
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
-from ultraengine.moving.plan import Action, Copy, Publish, Rest, Seen, Send, plan
+from ultraengine.moving.plan import Copy, Publish, Rest, Seen, Send, plan
 from ultraengine.moving.record import Message, State
 from ultraengine.moving.wire import PATH, Batch, Fed, Records, Told
 from ultraengine.rebalancing.balance import Move, Progress, moves, unfinished
@@ -167,26 +167,41 @@ class Mover:
 
         Raises `MoveFailed`, and OSError or `MapRefused` when the map cannot be read.
         """
-        asked: Iterable[ShardId] = self._shards.all
         wait_s = FIRST_WAIT_S
         while True:
-            mapped, view = await self._observe(slot, asked)
-            action = plan(goal, mapped.owners[slot], view, lag_max=self._lag_max)
-            if action is Rest.DONE:
-                return
+            shard_map, view = await self._observe(slot, self._shards.all)
             try:
-                went_on = await self._carry_out(slot, goal, action, mapped, view)
+                went_on, is_done = await self._go_on(slot, goal, shard_map, view)
             except EngineError as error:
                 if error.code not in LOST:
                     raise MoveFailed(f"slot {slot}: {error.detail}") from error
                 _log.info("slot.waits", slot=slot, goal=goal, error=error.detail)
-                went_on = False
-            asked = _concerned(goal, view) if went_on else self._shards.all
-            if went_on:
-                wait_s = FIRST_WAIT_S
-            else:
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, WAIT_S_MAX)
+                went_on = is_done = False
+            if is_done:
+                return
+            wait_s = FIRST_WAIT_S if went_on else min(2 * wait_s, WAIT_S_MAX)
+            await asyncio.sleep(wait_s)
+
+    async def _go_on(
+        self, slot: int, goal: ShardId, shard_map: ShardMap, view: dict[ShardId, Seen]
+    ) -> tuple[bool, bool]:
+        """Actions, each planned from what the ones before were answered, until there is nothing to
+        do: (whether there was anything, whether it is done).  Raises `EngineError`."""
+        went_on = False
+        while True:
+            mapped = shard_map.owners[slot]
+            action = plan(goal, mapped, view, lag_max=self._lag_max)
+            if isinstance(action, Rest):
+                return went_on, action is Rest.DONE
+            if isinstance(action, Publish):
+                found = await self._publish(slot, goal)
+                if found is None:
+                    return went_on, False
+                shard_map, seen = found
+                view.update(seen)
+            elif not await self._carry_out(slot, action, view):
+                return went_on, False
+            went_on = True
 
     async def _observe(
         self, slot: int, asked: Iterable[ShardId]
@@ -205,36 +220,30 @@ class Mover:
                 raise answer
         return shard_map, view
 
-    async def _carry_out(
-        self,
-        slot: int,
-        goal: ShardId,
-        action: Action,
-        shard_map: ShardMap,
-        view: Mapping[ShardId, Seen],
-    ) -> bool:
-        """One action; whether there was anything to do."""
-        if isinstance(action, Send):
-            told = await self._shards.send(action.shard, slot, action.message)
-            if told.refused is not None:
-                _log.info("slot.refused", slot=slot, shard=action.shard, reason=told.refused)
-            return told.refused is None
+    async def _carry_out(self, slot: int, action: Send | Copy, view: dict[ShardId, Seen]) -> bool:
+        """One action, and what it was answered; whether it changed anything."""
         if isinstance(action, Copy):
             return await self._copy(slot, action, view)
-        if isinstance(action, Publish):
-            return await self._publish(slot, goal, shard_map)
-        return False
+        told = await self._shards.send(action.shard, slot, action.message)
+        view[action.shard] = told.seen
+        if told.refused is not None:
+            _log.info("slot.refused", slot=slot, shard=action.shard, reason=told.refused)
+        return told.refused is None
 
-    async def _publish(self, slot: int, goal: ShardId, read: ShardMap) -> bool:
-        """Swap the map; those that this coordinator publishes wait for one another."""
+    async def _publish(
+        self, slot: int, goal: ShardId
+    ) -> tuple[ShardMap, Mapping[ShardId, Seen]] | None:
+        """Swap the map onto the one that was read before the shards were asked; None when another
+        coordinator was faster.  Those of this one wait for one another."""
         async with self._publishing:
             shard_map, view = await self._observe(slot, self._shards.all)
             action = plan(goal, shard_map.owners[slot], view, lag_max=self._lag_max)
             if not isinstance(action, Publish):
-                return shard_map.version > read.version
-            return await self._maps.swap(shard_map.moved(slot, action.owner))
+                return shard_map, view
+            after = shard_map.moved(slot, action.owner)
+            return (after, view) if await self._maps.swap(after) else None
 
-    async def _copy(self, slot: int, copy: Copy, view: Mapping[ShardId, Seen]) -> bool:
+    async def _copy(self, slot: int, copy: Copy, view: dict[ShardId, Seen]) -> bool:
         """Carry batches until the copy is where the source was when it was seen."""
         source, staged = view[copy.source], view[copy.destination]
         position, wanted = staged.position, source.position
@@ -251,6 +260,7 @@ class Mover:
             if seen.record.state is not State.STAGED or seen.position <= position:
                 return False
             position = seen.position
+        view[copy.destination] = await self._shards.look(copy.destination, slot)
         return True
 
     # --- all slots --------------------------------------------------------------------------
@@ -262,8 +272,19 @@ class Mover:
         return dict(zip(shards, found, strict=True))
 
     async def begun(self, count: int, *, back: bool = False) -> list[Move]:
-        """What ends the moves that earlier coordinators have begun.  Raises `EngineError`."""
-        logged = await self.logged()
+        """What ends the moves that earlier coordinators have begun; waits for every shard.
+
+        Raises `EngineError` for what does not pass.
+        """
+        logged: dict[ShardId, Records] | None = None
+        while logged is None:
+            try:
+                logged = await self.logged()
+            except EngineError as error:
+                if error.code not in LOST:
+                    raise
+                _log.info("rebalancing.waits", error=error.detail)
+                await asyncio.sleep(WAIT_S_MAX)
         kept = [shard for shard in self._shards.all if shard < count]
         return unfinished(logged, await self._maps.read(), kept, back=back)
 
@@ -322,14 +343,3 @@ class Mover:
             if mapped != move.goal:
                 await self.settle(move.slot, mapped)
             raise
-
-
-def _concerned(goal: ShardId, view: Mapping[ShardId, Seen]) -> set[ShardId]:
-    """Whom a move is about, once every shard was asked: the goal, and who holds or copies it."""
-    found = {goal}
-    for shard, seen in view.items():
-        if seen.record.state is not State.ABSENT:
-            found.add(shard)
-            if seen.record.peer is not None:
-                found.add(seen.record.peer)
-    return found

@@ -91,10 +91,10 @@ class ExecutorImage:
         executor = self._executor
         if slot == SHARD_WIDE:
             yield Section(slot, DEDUP, ENGINE_SCHEMA, self._dedupe.dump_shard())
-            yield self._shared()
             moves = executor.moves.dump(executor)
             if moves is not None:
                 yield Section(slot, MOVES, ENGINE_SCHEMA, moves)
+            yield self._shared()
             return
         image = executor.slots[slot]
         parts: dict[str, tuple[int, Iterator[bytes]]] = {

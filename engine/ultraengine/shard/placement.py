@@ -13,10 +13,11 @@ from ultraengine.execution.executor import Executor
 from ultraengine.execution.system import FillSlot, StepSlot, SystemData
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import SLOT_COUNT, Instant, Offset
-from ultraengine.moving.record import Seal, SlotRecord, serves
+from ultraengine.moving.plan import Seen
+from ultraengine.moving.record import Seal, SlotRecord, State, serves
 from ultraengine.shard.carried_ids import CarriedIds
 from ultraengine.shard.ownership import Ownership
-from ultraengine.shard.slot_moves import SlotMoves, decode_message
+from ultraengine.shard.slot_moves import SlotMoves, decode_message, sealed_position
 
 _OWN: Final = bytes(SLOT_COUNT)
 
@@ -58,6 +59,16 @@ class Placement:
     def record(self, slot: int) -> SlotRecord:
         """What is logged of a slot, or what holds while nothing is."""
         return self.moves.record(slot, is_first_owner=self.is_first_owner(slot))
+
+    def look(self, slot: int, *, digest: bool = True) -> Seen:
+        """What this shard says of a slot; the digest of a copy costs a look at all of it."""
+        record, executor = self.record(slot), self._executor
+        if record.state is State.STAGED:
+            found = self.moves.digest(executor, slot) if digest else b""
+            return Seen(record, found, self.moves.positions[slot])
+        if record.state is State.SEALED:
+            return Seen(record, b"", sealed_position(record))
+        return Seen(record, b"", int(executor.applied_end))
 
     def refusal(self, slot: int) -> EngineError | None:
         """Why nothing of a slot is taken or read; None when it is."""
@@ -112,7 +123,11 @@ class Placement:
     def candidates(self, slot: int, identity: bytes) -> tuple[int, ...]:
         """Offsets of batches that may hold a command of this identity, newest first."""
         known = self.carried.get(slot)
-        return () if known is None else known.find(identity)
+        if known is None:
+            return ()
+        # Below the floor the log may be cut: such ids are forgotten with the shard's own.
+        floor = self._executor.dedupe.floor_offset
+        return tuple(chunk for chunk in known.find(identity) if chunk >= floor)
 
     def _place(self, slot: int) -> None:
         is_own = serves(self.record(slot))

@@ -14,7 +14,15 @@ from typing import Final, Protocol
 
 import msgspec
 
-from ultraengine.execution.carried import Done, Expired, Lineage, Part, decode_parts, is_evolved
+from ultraengine.execution.carried import (
+    Done,
+    Expired,
+    Lineage,
+    Part,
+    decode_parts,
+    encode_parts,
+    is_evolved,
+)
 from ultraengine.execution.context import EventPlace
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.slots import SlotImage
@@ -31,6 +39,8 @@ _TRIPLES: Final = msgspec.msgpack.Decoder(list[tuple[str, str, msgspec.Raw]])
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _SCHEMA: Final = 1
 """Of what the digest holds beside the domains' own dumps."""
+LOOKED_THROUGH_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Log that one batch is looked for in."""
 
 
 class Group(Protocol):
@@ -39,6 +49,10 @@ class Group(Protocol):
     @property
     def header(self) -> FrameHeader:
         """Of its COMMANDS frame."""
+
+    @property
+    def commands_payload(self) -> bytes:
+        """As they are logged."""
 
     @property
     def commands(self) -> list[Command]:
@@ -96,6 +110,36 @@ def parts(
             if part is not None:
                 found.append(part)
     return found
+
+
+def next_batch(
+    groups: Iterable[Group],
+    origin: Origin,
+    position: int,
+    end: int,
+    skipped: Iterable[int],
+    bytes_max: int,
+) -> tuple[int, bytes]:
+    """What the source's offsets from `position` on hold, and below which offset that is all.
+
+    Ends at `end`, at a group without all outcomes, or when there is enough: `bytes_max` of parts,
+    or `LOOKED_THROUGH_BYTES_MAX` of log.
+    """
+    overridden = frozenset(skipped)
+    found: list[Part] = []
+    size = looked = 0
+    reached = position
+    for group in groups:
+        if group.outcomes is None:
+            return reached, encode_parts(found)
+        more = parts(group, origin, position, end, skipped=overridden)
+        looked += len(group.commands_payload)
+        size += len(encode_parts(more)) if more else 0
+        found += more
+        reached = max(position, min(int(group.header.offset_end), end))
+        if size >= bytes_max or looked >= LOOKED_THROUGH_BYTES_MAX:
+            return reached, encode_parts(found)
+    return max(position, end), encode_parts(found)
 
 
 def _own_part(

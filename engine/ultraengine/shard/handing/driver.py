@@ -13,23 +13,20 @@ from typing import Final
 
 import msgspec
 
-from ultraengine.execution.carried import ERAS_MAX, Part, encode_parts
+from ultraengine.execution.carried import ERAS_MAX, encode_parts
 from ultraengine.execution.system import FillSlot, SlotData, StepSlot, SystemData
 from ultraengine.log.damage import BelowRetention
-from ultraengine.log.reader import LogReader, RecordedGroup
+from ultraengine.log.reader import LogReader
 from ultraengine.model.errors import EngineError
-from ultraengine.moving.plan import Seen
 from ultraengine.moving.record import Attempt, Begin, Message, Refused, SlotRecord, State, step
 from ultraengine.moving.wire import Batch, Told
 from ultraengine.shard.driver import Shard
-from ultraengine.shard.slot_copy import Origin, parts
+from ultraengine.shard.slot_copy import Origin, next_batch
 from ultraengine.shard.slot_moves import encode_message, sealed_position
 from ultraengine.shard.status import ShardState
 
 BATCH_BYTES_MAX: Final = 256 * 1024
 """Parts of one batch, as they are logged: soft, one command's parts stay together."""
-LOOKED_THROUGH_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Log that one batch is looked for in."""
 LOGGED_S: Final = 20.0
 """Longest wait for a step to be logged and executed."""
 NOTHING: Final = encode_parts(())
@@ -55,14 +52,7 @@ class Handing:
 
     def look(self, slot: int, *, digest: bool = True) -> Told:
         """What this shard says of a slot; the digest of a copy costs a look at all of it."""
-        executor, moves = self._shard.executor, self._placement.moves
-        record, position, found = self._placement.record(slot), int(executor.applied_end), b""
-        if record.state is State.STAGED:
-            position = moves.positions[slot]
-            found = moves.digest(executor, slot) if digest else b""
-        elif record.state is State.SEALED:
-            position = sealed_position(record)
-        return Told(executor.shard, Seen(record, found, position))
+        return Told(self._shard.executor.shard, self._placement.look(slot, digest=digest))
 
     async def send(self, slot: int, message: Message) -> Told:
         """Carry a message out.  Raises `EngineError`: SHARD_UNAVAILABLE, OUTCOME_UNKNOWN."""
@@ -127,24 +117,9 @@ class Handing:
         self, origin: Origin, position: int, end: int, skipped: Iterable[int]
     ) -> tuple[int, bytes]:
         start = max(position, origin.start)
-        if start >= end:
-            return max(position, end), NOTHING
-        found: list[Part] = []
-        size = looked = 0
-        reached = start
-        batch_max = min(BATCH_BYTES_MAX, self._shard.limits.frame_bytes_max // 8)
-        group: RecordedGroup
-        for group in self._reader.groups(start, end):
-            if not group.recorded:
-                break
-            more = parts(group, origin, position, end, skipped=skipped)
-            looked += len(group.commands_payload)
-            size += len(encode_parts(more)) if more else 0
-            found += more
-            reached = min(int(group.header.offset_end), end)
-            if size >= batch_max or looked >= LOOKED_THROUGH_BYTES_MAX:
-                break
-        return reached, encode_parts(found)
+        groups = self._reader.groups(start, end) if start < end else ()
+        bytes_max = min(BATCH_BYTES_MAX, self._shard.limits.frame_bytes_max // 8)
+        return next_batch(groups, origin, position, end, skipped, bytes_max)
 
     async def feed(self, slot: int, attempt: Attempt, batch: Batch) -> Told:
         """Log a batch; one that does not go on where the copy ends changes nothing.

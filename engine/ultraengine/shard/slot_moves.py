@@ -140,9 +140,14 @@ class SlotMoves:
             image.asleep = True
             image.due = [None] * len(image.due)
         elif before.state in {State.STAGED, State.SEALED}:
-            if image.lineage is not None and before.state is State.STAGED:
-                image.lineage.base, image.lineage.since = after.era << ERA_SHIFT, offset
+            if before.state is State.STAGED:
                 self.positions.pop(slot)
+                lineage = image.lineage
+                if lineage is None or not lineage.chunks:
+                    # Nothing has come along: it is as new here, and its history begins here.
+                    del executor.slots[slot]
+                    return
+                lineage.base, lineage.since = after.era << ERA_SHIFT, offset
             image.asleep = False
             executor.wake(slot, image)
 
@@ -213,6 +218,8 @@ class SlotMoves:
             self.positions.pop(slot, None)
             if kept.record.state is State.STAGED:
                 self.positions[slot] = kept.position
+            if slot in executor.slots:
+                executor.slots[slot].lineage = None  # That of an earlier increment.
             if kept.has_lineage:
                 lineage = executor.slot(slot).lineage = Lineage()
                 lineage.base, lineage.since = kept.base, kept.since

@@ -22,6 +22,7 @@ from ultraengine.moving.record import Attempt, Begin, Message, Refused, SlotReco
 from ultraengine.moving.wire import Batch, Told
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.slot_copy import Origin, next_batch
+from ultraengine.shard.slot_index import SlotIndex, groups_at
 from ultraengine.shard.slot_moves import encode_message, sealed_position
 from ultraengine.shard.status import ShardState
 
@@ -44,6 +45,8 @@ class Handing:
         self._placement.on_logged = self._logged
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._locks: dict[int, asyncio.Lock] = {}
+        self._index: SlotIndex | None = None
+        """Used on the thread alone."""
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="slot-copy")
 
     def records(self) -> dict[int, SlotRecord]:
@@ -116,10 +119,28 @@ class Handing:
     def _read(
         self, origin: Origin, position: int, end: int, skipped: Iterable[int]
     ) -> tuple[int, bytes]:
-        start = max(position, origin.start)
-        groups = self._reader.groups(start, end) if start < end else ()
+        index = self._indexed(end)
+        if origin.start < index.start:
+            raise BelowRetention(first_sequence=0, first_offset=index.start)
+        end = min(end, index.end)
+        bases = index.bases(origin.slot, max(position, origin.start), end)
+        groups = groups_at(bases, lambda base: self._reader.groups(base, end))
         bytes_max = min(BATCH_BYTES_MAX, self._shard.limits.frame_bytes_max // 8)
         return next_batch(groups, origin, position, end, skipped, bytes_max)
+
+    def _indexed(self, end: int) -> SlotIndex:
+        """The index up to `end`, or as far as outcomes are durable.  Raises `BelowRetention`."""
+        if self._index is None:
+            first = 0
+            try:
+                next(iter(self._reader.groups(0, 1)), None)
+            except BelowRetention as error:
+                first = int(error.first_offset)
+            self._index = SlotIndex(first)
+        index = self._index
+        if index.end < end:
+            index.extend(self._reader.groups(index.end, end))
+        return index
 
     async def feed(self, slot: int, attempt: Attempt, batch: Batch) -> Told:
         """Log a batch; one that does not go on where the copy ends changes nothing.

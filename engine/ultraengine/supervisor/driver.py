@@ -63,6 +63,8 @@ from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 
 READY_POLL_S: Final = 0.03
+PARALLEL: Final = 4
+"""Slots that move at a time."""
 SAY_EVERY_S: Final = 5.0
 """Between two lines about how far moving slots is."""
 IN_USE_S: Final = 15.0
@@ -207,14 +209,15 @@ class Machine:
             if now - said_s >= SAY_EVERY_S or not progress.left:
                 said_s = now
                 eta_s = None if progress.eta_s is None else round(progress.eta_s)
-                _log.info("slots.move", moved=progress.moved, left=progress.left, eta_s=eta_s)
+                # A development server shows no lower level, and somebody has asked for this.
+                _log.warning("slots.move", moved=progress.moved, left=progress.left, eta_s=eta_s)
 
         try:
             if self._wanted is None:
                 shards = max(self._sockets) + 1
-                await mover.carry_out(await mover.begun(shards), tell)
+                await mover.carry_out(await mover.begun(shards), tell, parallel=PARALLEL)
             else:
-                await mover.rebalance(self._wanted, tell)
+                await mover.rebalance(self._wanted, tell, parallel=PARALLEL)
         except* (MoveFailed, EngineError, OSError) as failed:
             error = "; ".join(str(one) for one in failed.exceptions)
             _log.error("slots.stay", error=error, meaning="slots stay where they are")
@@ -239,7 +242,7 @@ class Machine:
         clock = SystemClock()
         quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
         identity, key_file = identity_of(config, clock, quotas)
-        watch = Watch(self.links, self._secret, self._views, self._newest_map)
+        watch = Watch(self.links, self._secret, self._views, self._newest_map, follow=True)
         self.gateway = make_front(
             links=self.links,
             secret=self._secret,

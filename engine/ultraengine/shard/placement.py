@@ -10,7 +10,7 @@ from typing import Final
 
 from ultraengine.execution.carried import CARRIED
 from ultraengine.execution.executor import Executor
-from ultraengine.execution.system import FillSlot, StepSlot, SystemData
+from ultraengine.execution.system import FillSlot, SlotData, StepSlot, SystemData
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import SLOT_COUNT, Instant, Offset
 from ultraengine.moving.plan import Seen
@@ -34,7 +34,7 @@ class Placement:
         """For each slot one byte, 0 where commands are taken; None: of all."""
         if ownership is not None or (self._moves is not None and self._moves.records):
             self.foreign = bytearray(first)
-        self.on_logged: Callable[[SystemData], None] = lambda _data: None
+        self.on_logged: Callable[[SlotData], None] = lambda _data: None
         """Told of each step and batch that was executed."""
         self.time_min = Instant(0)
         """What is logged from here on is not stamped below: the time of slots that came."""

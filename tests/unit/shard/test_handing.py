@@ -1,7 +1,7 @@
 """Slots that running shards hand over, message by message and batch by batch."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from tests.unit.shard.test_shard import Rig
 
 from ultraengine.execution.carried import ERAS_MAX, encode_parts
 from ultraengine.execution.system import StepSlot
+from ultraengine.log.damage import BelowRetention
+from ultraengine.log.reader import LogReader, RecordedGroup
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId, slot_of
 from ultraengine.moving.record import (
@@ -174,6 +176,30 @@ async def test_a_log_that_was_cut_hands_over_what_it_still_has(
     with pytest.raises(EngineError, match="the log begins at 1") as refused:
         await rig.handing.read(SLOT, 0)
     assert refused.value.code == "TOO_OLD"
+
+
+class CutLog:
+    """A log of which the first offsets are gone."""
+
+    def __init__(self, reader: LogReader, first: int) -> None:
+        self._reader = reader
+        self._first = first
+
+    def groups(self, from_offset: int, to_offset: int | None = None) -> Iterator[RecordedGroup]:
+        if from_offset < self._first:
+            raise BelowRetention(first_sequence=1, first_offset=self._first)
+        return self._reader.groups(from_offset, to_offset)
+
+
+async def test_an_index_begins_where_the_log_does(rig: HandingRig) -> None:
+    await rig.add()
+    await rig.told(Begin(FIRST, THERE))
+    await rig.shard.rest()
+    cut: Any = CutLog(rig.shard.log.reader(), 1)
+    handing = Handing(rig.shard, cut, lambda: rig.end)
+    with pytest.raises(EngineError, match="the log begins at 1"):
+        await handing.read(SLOT, 0)
+    handing.close()
 
 
 async def test_a_shard_that_does_not_serve_logs_no_step(rig: HandingRig) -> None:

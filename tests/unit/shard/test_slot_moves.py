@@ -43,9 +43,11 @@ from ultraengine.moving.record import (
 )
 from ultraengine.reply.recorded import Recorded
 from ultraengine.reply.waiters import Ticket
+from ultraengine.shard import slot_copy
 from ultraengine.shard.ownership import Ownership
 from ultraengine.shard.placement import Placement
 from ultraengine.shard.slot_copy import Origin, find_carried, next_batch, parts, slot_digest
+from ultraengine.shard.slot_index import SlotIndex
 from ultraengine.shard.slot_moves import SlotMoves, decode_message, encode_message
 from ultraengine.shard.validation import NothingRemembered
 from ultraengine.testing.memory import Bench, MemoryDedupe
@@ -98,24 +100,27 @@ def moves_of(one: SimShard) -> SlotMoves:
     return cast("SlotMoves", one.executor.moves)
 
 
-def batch(of: SimShard, start: int = 0, end: int | None = None) -> FillSlot:
+def batch(
+    of: SimShard, start: int = 0, end: int | None = None, attempt: Attempt = FIRST
+) -> FillSlot:
     of.rest()
     image = of.executor.slots.get(SLOT)
     origin = Origin.of(of.shard, SLOT, None if image is None else image.lineage)
     end = int(of.executor.applied_end) if end is None else end
     groups = of.log.reader().groups(start, end)
     reached, content = next_batch(groups, origin, start, end, of.executor.skipped, EVERYTHING)
-    return FillSlot(SLOT, 0, 1, start, reached, int(of.executor.time), content)
+    era, number = attempt.era, attempt.number
+    return FillSlot(SLOT, era, number, start, reached, int(of.executor.time), content)
 
 
-def moved(source: SimShard, destination: SimShard) -> None:
-    tell(source, Begin(FIRST, DESTINATION))
-    tell(destination, Stage(FIRST, SOURCE))
-    sealed = tell(source, Seal(FIRST))
+def moved(source: SimShard, destination: SimShard, attempt: Attempt = FIRST) -> None:
+    tell(source, Begin(attempt, destination.shard))
+    tell(destination, Stage(attempt, source.shard))
+    sealed = tell(source, Seal(attempt))
     position = source.machine.placement.look(SLOT).position
-    destination.log_own(batch(source, end=position))
-    assert tell(destination, Activate(FIRST, sealed.digest)).state is State.OWNED
-    assert tell(source, Finish(FIRST, 1)).state is State.ABSENT
+    destination.log_own(batch(source, end=position, attempt=attempt))
+    assert tell(destination, Activate(attempt, sealed.digest)).state is State.OWNED
+    assert tell(source, Finish(attempt, attempt.era + 1)).state is State.ABSENT
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -149,6 +154,7 @@ def test_a_batch_ends_where_there_is_enough() -> None:
 def test_what_lies_outside_of_the_range_or_before_the_era_is_left_out() -> None:
     one = shard()
     add(one, "one", "two")
+    one.send(admitted(one, "one", "somebody-else"))
     one.rest()
     groups = list(one.log.reader().groups(0))
     everything = [part for group in groups for part in parts(group, Origin(SOURCE, SLOT), 0, 99)]
@@ -260,22 +266,42 @@ def test_a_slot_that_nobody_used_moves_without_content() -> None:
     assert add(destination, "one")[0].version == 1
 
 
+def book(on: SimShard, name: str, kind: str, data: Any, key: str = "a") -> Reply:
+    admitted = on.registry.admit(
+        id=name,
+        type=f"ledger.{kind}",
+        key=key,
+        data=msgspec.json.encode(data),
+        codec="json",
+        tenant="t",
+        principal="p",
+        scopes=frozenset({"*:write"}),
+    )
+    (reply,) = on.send(admitted)
+    assert reply.outcome == "accepted", reply
+    return reply
+
+
+ACCOUNTS = {
+    "accounts": [
+        {"id": "x", "asset": "EUR/2", "min_balance": None},
+        {"id": "y", "asset": "EUR/2"},
+    ]
+}
+
+
+def held(name: str, seconds: int) -> Any:
+    return {
+        "transfers": [
+            {"id": name, "from": "x", "to": "y", "amount": 5, "pending_timeout_s": seconds}
+        ]
+    }
+
+
 def test_timers_stand_still_while_a_slot_is_handed_over() -> None:
     source, destination = shard(SOURCE, Ledger()), shard(DESTINATION, Ledger())
-    clock = source.clock
-    destination.clock = clock
-    for name, kind, data in (
-        ("o", "ledger.open_accounts", {"accounts": [
-            {"id": "x", "asset": "EUR/2", "min_balance": None}, {"id": "y", "asset": "EUR/2"}]}),
-        ("h", "ledger.create_transfers", {"transfers": [
-            {"id": "h", "from": "x", "to": "y", "amount": 5, "pending_timeout_s": 10}]}),
-    ):  # fmt: skip
-        source.send(
-            source.registry.admit(
-                id=name, type=kind, key="a", data=msgspec.json.encode(data), codec="json",
-                tenant="t", principal="p", scopes=frozenset({"*:write"}),
-            )
-        )  # fmt: skip
+    book(source, "o", "open_accounts", ACCOUNTS)
+    book(source, "h", "create_transfers", held("h", 10))
     assert source.executor.next_due() is not None
     tell(source, Begin(FIRST, DESTINATION))
     tell(destination, Stage(FIRST, SOURCE))
@@ -287,9 +313,62 @@ def test_timers_stand_still_while_a_slot_is_handed_over() -> None:
     assert destination.executor.next_due() is None
     tell(destination, Activate(FIRST, sealed.digest))
     assert destination.executor.next_due() is not None
-    clock.advance(20.0)
-    destination.machine.form(clock.now())
     assert destination.machine.time >= source.machine.time
+
+
+def test_expiries_and_what_came_with_an_earlier_move_go_along() -> None:
+    """There and back: holds of two slots expire in one tick; the other slot's are left out."""
+    shards = [shard(SOURCE, Ledger()), shard(DESTINATION, Ledger())]
+    source, destination = shards
+    other = next(k for k in map(str, range(99)) if slot_of("t", k) != SLOT)
+    for key in (other, "a"):
+        book(source, f"o-{key}", "open_accounts", ACCOUNTS, key)
+        book(source, f"h-{key}", "create_transfers", held("h", 1), key)
+    source.clock.advance(5.0)
+    first = book(source, "late", "create_transfers", held("late", 60))
+    source.clock.advance(1.0)
+    dry = {**held("dry", 60), "dry_run": True}
+    assert book(source, "dry", "create_transfers", dry).version == first.version
+    book(source, "other", "create_transfers", held("more", 1), other)
+    source.clock.advance(5.0)
+    book(source, "last", "create_transfers", held("last", 600), other)
+    moved(source, destination)
+    back = Attempt(1, 1)
+    book(destination, "there", "create_transfers", held("there", 90))
+    moved(destination, source, back)
+    again = book(source, "late", "create_transfers", held("late", 60))
+    assert again.duplicate
+    assert (again.shard, again.offset) == (first.shard, first.offset)
+    there = book(source, "there", "create_transfers", held("there", 90))
+    assert (there.duplicate, there.shard) == (True, DESTINATION)
+    assert not list(source.executor.check())
+    assert source.executor.slots[SLOT].lineage is not None
+    book(source, "post", "post_transfers", {"transfers": [{"id": "late"}]})
+    for one in shards:
+        assert one.validate().equal
+    book(source, "end", "create_transfers", held("end", 600))
+    index = SlotIndex(0)
+    index.extend(source.log.reader().groups(0))
+    assert index.end < source.executor.applied_end, "the last outcome is not recorded yet"
+    assert first.offset is not None
+    behind = index.bases(SLOT, first.offset, EVERYTHING)
+    assert len(index.bases(SLOT, 0, EVERYTHING)) > len(behind)
+    source.rest()
+    before = [part for part in source.content() if part[0] == SLOT]
+    restarted = SimShard(source.disk.kill(), source.clock, [Ledger()])
+    assert [part for part in restarted.content() if part[0] == SLOT] == before
+
+
+def test_a_long_log_is_looked_through_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = shard()
+    add(one, "one", "two")
+    one.rest()
+    monkeypatch.setattr(slot_copy, "LOOKED_THROUGH_BYTES_MAX", 1)
+    origin = Origin(SOURCE, slot_of("t", "somebody-else"))
+    end = int(one.executor.applied_end)
+    reached, content = next_batch(one.log.reader().groups(0), origin, 0, end, (), EVERYTHING)
+    assert 0 < reached < end
+    assert decode_parts(content) == []
 
 
 def test_what_waits_behind_a_seal_is_refused_when_the_seal_enters_a_group() -> None:
@@ -371,6 +450,7 @@ def test_ids_below_the_floor_are_forgotten_with_the_shards_own() -> None:
     add(source, "one")
     moved(source, destination)
     (chunk,) = destination.machine.candidates("t", "a", "one")
+    assert destination.send(admitted(destination, "one", "somebody-else"))[0].version == 1
     dedupe = cast("DedupIndex", destination.executor.dedupe)
     dedupe._floor_offset = chunk + 1
     assert destination.machine.candidates("t", "a", "one") == ()
@@ -392,6 +472,11 @@ def test_ids_of_a_later_copy_replace_those_of_one_that_was_dropped() -> None:
     new = destination.machine.candidates("t", "a", "one")
     assert len(old) == len(new) == 1
     assert new > old
+    destination.rest()
+    origin = Origin.of(DESTINATION, SLOT, destination.executor.slots[SLOT].lineage)
+    groups = destination.log.reader().groups(0)
+    again = [part for group in groups for part in parts(group, origin, 0, EVERYTHING)]
+    assert [part.position for part in again] == [1], "what was dropped does not come along"
 
 
 # --- snapshots and history ------------------------------------------------------------------------
@@ -405,6 +490,10 @@ def test_what_is_logged_of_moves_is_in_snapshots() -> None:
     destination.log_own(batch(source))
     for one in (source, destination):
         one.snapshot("full")
+        kept = moves_of(one).dump(one.executor)
+        assert kept is not None
+        moves_of(one).load(one.executor, kept)
+        assert moves_of(one).dump(one.executor) == kept
         again = SimShard(one.disk.kill(), one.clock, [DOMAIN], shard=one.shard)
         assert again.replayed == 0
         assert moves_of(again).records == moves_of(one).records
@@ -420,7 +509,8 @@ def test_a_record_of_a_slot_without_content_is_in_snapshots_too() -> None:
     assert chunk is not None
     other = SlotMoves()
     fresh = shard()
-    other.load(fresh.executor, chunk)
+    for _ in range(2):
+        other.load(fresh.executor, chunk)
     assert other.records == moves_of(source).records
     assert fresh.executor.slots == {}
     assert SlotMoves().dump(fresh.executor) is None

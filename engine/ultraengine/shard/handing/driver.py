@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from ultraengine.execution.carried import ERAS_MAX, encode_parts
-from ultraengine.execution.system import FillSlot, SlotData, StepSlot, SystemData
+from ultraengine.execution.system import FillSlot, SlotData, StepSlot
 from ultraengine.log.damage import BelowRetention
 from ultraengine.log.reader import LogReader
 from ultraengine.model.errors import EngineError
@@ -137,10 +137,8 @@ class Handing:
             except BelowRetention as error:
                 first = int(error.first_offset)
             self._index = SlotIndex(first)
-        index = self._index
-        if index.end < end:
-            index.extend(self._reader.groups(index.end, end))
-        return index
+        self._index.extend(self._reader.groups(self._index.end, end))
+        return self._index
 
     async def feed(self, slot: int, attempt: Attempt, batch: Batch) -> Told:
         """Log a batch; one that does not go on where the copy ends changes nothing.
@@ -187,11 +185,10 @@ class Handing:
         finally:
             self._waiting.pop(data.slot, None)
 
-    def _logged(self, data: SystemData) -> None:
-        if isinstance(data, StepSlot | FillSlot):
-            logged = self._waiting.get(data.slot)
-            if logged is not None and not logged.done():
-                logged.set_result(None)
+    def _logged(self, data: SlotData) -> None:
+        logged = self._waiting.get(data.slot)
+        if logged is not None and not logged.done():
+            logged.set_result(None)
 
     def close(self) -> None:
         """Let the thread end."""

@@ -6,11 +6,12 @@ log, decided again, comes to what is recorded.
 
 import asyncio
 import contextlib
+import json
 import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from tests.e2e.pods.running import PORT, ULTRA, WAIT_S, Place, Pod, as_operator,
 from ultraengine.client import Client
 from ultraengine.model.ids import ShardId, slot_of
 from ultraengine.model.reply import Reply
-from ultraengine.router.shard_map import ShardMap
+from ultraengine.router.shard_map import ShardMap, SlotRange
 
 BOOKS = [f"book-{number}" for number in range(24)]
 TENANT = "default"
@@ -222,16 +223,24 @@ async def test_slots_go_to_new_shards_and_back_whoever_is_killed(place: Place) -
     await check(gateway, load)
 
 
-@pytest.mark.timeout(900)
-async def test_two_shards_become_four(place: Place) -> None:
+@pytest.mark.timeout(600)
+async def test_an_uneven_map_becomes_even(place: Place) -> None:
+    ends = (0, 1048, 2096, 3096, 4096)
+    ranges = tuple(
+        SlotRange(start, end, ShardId(shard)) for shard, (start, end) in enumerate(pairwise(ends))
+    )
+    place.map.write_bytes(ShardMap(1, ranges).encode())
     _, gateway = await started(place)
     mover = Mover(place)
     async with loaded(gateway) as load:
-        await mover.killed(4.0, "rebalance", "--shards", "4")
-        code, said = await mover.run("rebalance", "--shards", "4", "--parallel", "16")
+        await mover.killed(2.0, "rebalance", "--shards", "4")
+        code, said = await mover.run("rebalance", "--shards", "4", "--parallel", "4")
         assert code == 0, said
-        assert "slots moved" in said
+        assert "0 left" in said
         assert slots(place) == [1024] * 4
+        code, said = await mover.run("status", "-o", "json")
+        shards = json.loads(said)["shards"]
+        assert [(one["slots"], one["open_moves"]) for one in shards] == [(1024, [])] * 4
     await check(gateway, load)
 
 

@@ -19,7 +19,7 @@ EDGE = {
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "edge",
                  "admission", "waits", "engine", "frames", "events", "quick", "feeds",
-                 "relay", "routed", "routed_feeds",
+                 "handing", "relay", "routed", "routed_feeds",
                  "routed_http", "routed_stream", "watch")
 } | {
     "edge/door.py", "edge/documents.py", "edge/routes.py", "edge/server.py", "query/http.py",

@@ -38,15 +38,17 @@ unit: ## Unit tests with branch coverage of the core modules
 	@ULTRA_PURE=1 $(BIN)/pytest $(COMPILED_TESTS) --quiet --numprocesses 2 --cov --cov-branch --cov-append --cov-report= $(ARGS)
 	@$(BIN)/coverage report --include='$(CORE)' --precision=2 --fail-under=$(CORE_COVERED_MIN)
 
-# The cluster's stories are left out on purpose: continuous integration stays independent of the lab
-# (8 minutes of Go builds on a new machine) until the lab has been proved there.
 .PHONY: e2e
-e2e: ## Stories with real processes on this machine (kills, full disks, the import)
+e2e: ## All stories: real processes, a real API server, and a real cluster, which is brought up
+	@$(MAKE) e2e-processes
+	@$(MAKE) e2e-api
+	@$(MAKE) e2e-cluster
+
+.PHONY: e2e-processes
+e2e-processes: ## Stories with real processes on this machine (kills, full disks, the import)
 	@hack/venv.sh dev
 	@$(BIN)/pytest tests/e2e --ignore=tests/e2e/api --ignore=tests/e2e/cluster --quiet $(ARGS)
 
-# Apart from `e2e`: continuous integration does not build Kubernetes yet, and a suite that is
-# skipped there would look as if it had passed.
 .PHONY: e2e-api
 e2e-api: ## CRDs, RBAC, manifests and the operator against a real API server (built by hack/lab)
 	@hack/venv.sh dev

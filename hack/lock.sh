@@ -34,6 +34,7 @@ compile() {
 
 mkdir -p requirements
 compile runtime "$@"
+compile image --extra postgres --extra mysql --constraint requirements/runtime.txt "$@"
 compile operator --extra operator --constraint requirements/runtime.txt "$@"
 compile dev --extra dev --extra tracing --constraint requirements/runtime.txt "$@"
 compile bench --extra bench --constraint requirements/runtime.txt --constraint requirements/dev.txt "$@"

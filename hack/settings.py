@@ -31,7 +31,7 @@ def texts(kind: type) -> dict[str, str]:
 
 def shown(value: Any) -> str:
     """A default as it would be set."""
-    if value is None or value == "":
+    if value in (None, "", ()):
         return "-"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -16,6 +16,7 @@ from ultraengine.model.reply import DurabilityName
 
 SnapshotMode = Literal["fork", "cooperative", "inline"]
 SnapshotCodecName = Literal["binary", "json"]
+Addresses = tuple[tuple[str, int], ...]
 LogVerify = Literal["tail", "all"]
 CompactionName = Literal["none", "time", "key"]
 SECRET_PREFIX: Final = "ULTRA_SECRET_"  # noqa: S105  (where secrets are, and none)
@@ -58,6 +59,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """File with the published shard map, read while ``data`` does not say what the shard owns."""
     engine_uid: str | None = None
     """Name of the engine that the directory must belong to; goes with ``map``."""
+    replicas: Addresses = ()
+    """``host:port`` of each copy of the shard, in the order of their numbers, with commas; the same
+    for all of them.  Empty = one copy."""
+    replica: int = 0
+    """Number of this copy; it listens at its own address."""
+    min_isr: int = 0
+    """Copies, this one included, without which nothing is acknowledged; 0 = more than half."""
+    cluster: str | None = None
+    """Name of the engine that the copies belong to; no copy speaks to another engine's."""
+    record: Path | None = None
+    """Directory of the record of who leads; the same for all copies, on this machine or on a file
+    system that keeps locks and renames."""
+    replica_tls: Path | None = None
+    """Directory with ``tls.crt``, ``tls.key`` and ``ca.crt``, with which copies prove to each other
+    who they are, read again when they change; needed unless all addresses are of the loopback."""
+    failover_s: float = 1.0
+    """A leader that is silent for so long is replaced, and a copy is waited for no more."""
     end_with_input: bool = False
     """Stop, as by SIGTERM, when standard input ends: for a shard that its front has started,
     so that it does not outlive it."""
@@ -136,6 +154,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
             mistakes.append("ULTRA_LIMIT_SEGMENT_BYTES: at least twice frame_bytes_max")
         mistakes += self._mistakes_of_a_shard_among_others()
+        if self.replicas:
+            mistakes += self._mistakes_of_a_replica()
         for name, value in (("MASTER", self.master_key), ("CHAIN", self.chain_key)):
             # Refused here: whoever looks for a secret tells its name when there is none.
             if value is not None and value.strip().startswith(("hex:", "base64:")):
@@ -146,6 +166,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_EXTENSIONS: package.module:ATTRIBUTE")
         if mistakes:
             raise ConfigErrors(mistakes)
+
+    def _mistakes_of_a_replica(self) -> list[str]:
+        copies, mistakes = len(self.replicas), []
+        if copies == 1 or len(set(self.replicas)) != copies:
+            mistakes.append("ULTRA_REPLICAS: two or more addresses, all different")
+        if not 0 <= self.replica < copies:
+            mistakes.append(f"ULTRA_REPLICA: {self.replica} is not in 0..{copies - 1}")
+        if not 0 <= self.min_isr <= copies:
+            mistakes.append(f"ULTRA_MIN_ISR: {self.min_isr} is not in 0..{copies}")
+        if not (self.cluster or "").strip():
+            mistakes.append("ULTRA_CLUSTER: needed with ULTRA_REPLICAS")
+        if self.record is None:
+            mistakes.append("ULTRA_RECORD: needed with ULTRA_REPLICAS")
+        if self.durability != "sync":
+            mistakes.append("ULTRA_DURABILITY: `sync` with ULTRA_REPLICAS: copies count flushes")
+        if self.compaction != "none":
+            mistakes.append("ULTRA_COMPACTION: `none` with ULTRA_REPLICAS: nothing is removed")
+        if self.failover_s <= 0:
+            mistakes.append("ULTRA_FAILOVER_S: must be more than 0")
+        if self.replica_tls is None and not all(_is_loopback(one) for one, _ in self.replicas):
+            mistakes.append("ULTRA_REPLICA_TLS: needed unless all replicas are on the loopback")
+        return mistakes
 
     def _mistakes_of_a_shard_among_others(self) -> list[str]:
         mistakes = []
@@ -160,6 +202,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         if self.engine_uid is not None and not self.engine_uid.strip():
             mistakes.append("ULTRA_ENGINE_UID: is empty")
         return mistakes
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _integer(text: str) -> int:
@@ -201,9 +247,20 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _addresses(text: str) -> Addresses:
+    found = []
+    for part in (one.strip() for one in text.split(",")):
+        host, _, port = part.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise ValueError(f"{part!r} is not host:port")
+        found.append((host.strip("[]"), int(port)))
+    return tuple(found)
+
+
 _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
     int: _integer, float: _number, bool: _boolean, str: str, Path: Path, Path | None: Path,
-    str | None: str, tuple[str, ...]: _names, DurabilityName: _one_of(DurabilityName),
+    str | None: str, tuple[str, ...]: _names, Addresses: _addresses,
+    DurabilityName: _one_of(DurabilityName),
     CompactionName: _one_of(CompactionName),
     LogVerify: _one_of(LogVerify),
     SnapshotMode: _one_of(SnapshotMode), SnapshotCodecName: _one_of(SnapshotCodecName),

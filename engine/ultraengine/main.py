@@ -8,9 +8,7 @@ Both return an `ExitCode`; `docs/cli.md` documents them.
 
 import asyncio
 import contextlib
-import enum
 import gc
-import importlib
 import logging
 import os
 import signal
@@ -19,33 +17,28 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 import structlog
 import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
-from ultraengine import __version__
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
 from ultraengine.config import Config, ConfigErrors, behind_front
 from ultraengine.edge.early.driver import EarlyDoors
 from ultraengine.edge.quota import Quotas
+from ultraengine.execution.executor import Executor
 from ultraengine.execution.history_files.driver import HistoryFile
-from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
-from ultraengine.extensions import NONE as NO_EXTENSIONS
-from ultraengine.extensions import Extensions
 from ultraengine.feed.driver import Feed
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Operations
 from ultraengine.gateway.local.driver import operations_of
-from ultraengine.gateway.tracing import OpenTelemetry
-from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
-from ultraengine.model.domain import Domain
-from ultraengine.model.ids import ShardId
-from ultraengine.ports import DiskFull, Telemetry
+from ultraengine.model.ids import Epoch, ShardId
+from ultraengine.replication.driver import ReplicaDriver
+from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.router.first_ownership import settle
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
@@ -53,21 +46,23 @@ from ultraengine.shard.handing.driver import Handing
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.metrics import ShardMetrics
-from ultraengine.shard.opening import ShardOptions, World, open_shard
+from ultraengine.shard.opening import ShardOptions, World, open_shard, recover_shard
 from ultraengine.shard.parts import ShardParts
-from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.shard.snapshotting.driver import Snapshots
 from ultraengine.shard.spans import GroupSpans
 from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
-from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine.starting.driver import identity_of, listen_for, others_beside, read_map
+from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
+from ultraengine.starting.loading import load_domains, load_extensions, telemetry
+from ultraengine.starting.replicated.driver import execute_behind, follow, leading_log, tell_copies
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.object_store import DirectoryObjectStore
 from ultraengine_adapters.local.random import SystemRandom
+from ultraengine_adapters.local.record_store import DirectoryRecordStore
 from ultraengine_adapters.local.secrets import FileSecrets
 
 SWITCH_INTERVAL_S: Final = 0.0002
@@ -75,75 +70,12 @@ SWITCH_INTERVAL_S: Final = 0.0002
 
 KEEP_UP_S: Final = 0.1
 """Between two turns of upkeep while nothing arrives."""
-LOG_FAILED: Final = "the log failed: "
 
 log = structlog.get_logger("main")
 
 
-class ExitCode(enum.IntEnum):
-    """Why a process ended; an operator tells the causes apart by these."""
-
-    OK = 0
-    FAILED = 1
-    BAD_CONFIG = 2
-    LOG_FAILED = 70
-    """A write or sync of the log failed: nothing was acknowledged after it; start again."""
-    LOG_DAMAGED = 71
-    """Damage below what was acknowledged: repair from a replica or an archive."""
-    IN_USE = 72
-    """Another process owns the directory."""
-    OTHER_HANDLERS = 73
-    """Unrecorded commands were logged by other handler versions."""
-    DISK_FULL = 74
-    """No room for the segment that every start needs."""
-    REFUSED = 75
-    """The directory is of another shard or engine or was lost, or a key is missing or wrong."""
-    HALTED = 76
-    """A recorded event does not evolve: see the offset in the message."""
-    FENCED = 77
-    """Another projection worker writes the same tables."""
-
-
-def load_domains(names: Sequence[str]) -> list[Domain]:
-    """Import ``package.module:ATTRIBUTE``s.  Raises `ConfigErrors` naming each mistake."""
-    domains: list[Domain] = []
-    mistakes: list[str] = []
-    for name in names:
-        module, _, attribute = name.partition(":")
-        try:
-            domains.append(cast("Domain", getattr(importlib.import_module(module), attribute)))
-        except (ImportError, AttributeError, ValueError) as error:
-            mistakes.append(f"domain {name}: {error}")
-    if mistakes:
-        raise ConfigErrors(mistakes)
-    return domains
-
-
-def load_extensions(name: str | None) -> Extensions:
-    """Import the user's own parts.  Raises `ConfigErrors`."""
-    if name is None:
-        return NO_EXTENSIONS
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigErrors([f"extensions {name}: {error}"]) from error
-    if not isinstance(found, Extensions):
-        raise ConfigErrors([f"extensions {name}: it is not an Extensions"])
-    return found
-
-
-def telemetry(config: Config) -> Telemetry | None:
-    """Spans through OpenTelemetry.  Raises `ConfigErrors` without the extra ``tracing``."""
-    if not config.tracing:
-        return None
-    try:
-        api = importlib.import_module("opentelemetry.trace")
-    except ImportError as error:
-        raise ConfigErrors(
-            ["ULTRA_TRACING: install the extra: pip install 'ultraengine[tracing]'"]
-        ) from error
-    return OpenTelemetry(api.get_tracer("ultraengine", __version__))
+Leading = tuple[LeadingLog, Epoch, Executor | None]
+"""The log of a replica that leads, in which epoch, and what has executed a part of it."""
 
 
 class Process:
@@ -179,6 +111,8 @@ class Process:
         self._tasks: list[asyncio.Task[None]] = []
         self._together = config.dev or config.admin_port == config.port
         """Whether the admin API is served with the data alone."""
+        self.replica: ReplicaDriver | None = None
+        """None: the shard has one copy, here."""
         self._stage = "the shard is verifying its log"
         """What it does before it serves."""
 
@@ -192,7 +126,9 @@ class Process:
         )
         doors.open()
         try:
-            driver, parts, memory = await asyncio.to_thread(self._recover, shard_id, metrics)
+            driver, memory = await asyncio.to_thread(self._memory, shard_id)
+            leading = await self._lead(memory) if config.replicas else None
+            parts = await asyncio.to_thread(self._recover, memory, metrics, leading)
         except BaseException:
             for listener in await doors.hand_over():
                 listener.close()
@@ -201,6 +137,8 @@ class Process:
         gc.collect()
         gc.freeze()  # What was loaded stays; the collector need not walk it again and again.
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
+        if self.replica is not None:
+            tell_copies(self.replica, shard.machine)
         image = memory.image
         shard.upkeep = memory.upkeep
         shard.before_close = self.background.shutdown
@@ -250,10 +188,49 @@ class Process:
             "upkeep", offset=self.shard.executor.applied_end, detail=sentence, error=None
         )
 
-    def _recover(
-        self, shard_id: ShardId, metrics: ShardMetrics
-    ) -> tuple[SnapshotDriver, ShardParts, ShardMemory]:
-        """Everything that blocks: files, log, snapshot, tail."""
+    async def _lead(self, memory: ShardMemory) -> Leading:
+        """Follow, perhaps for ever, until this replica leads."""
+        config = self.config
+        if config.record is None:
+            raise ConfigErrors(["ULTRA_RECORD: needed with ULTRA_REPLICAS"])
+        self._stage = "this replica does not lead: another one serves, or soon will"
+        self.replica = await follow(
+            config,
+            self.world,
+            DirectoryRecordStore(config.record),
+            self.registry,
+            self._shard_options(),
+            on_end=self._on_fatal,
+        )
+        following = await execute_behind(self.replica, memory)
+        epoch = await self.replica.led()
+        self._stage = "the shard is recovering: this replica leads"
+        followed = await following.stop()
+        log.info(
+            "replica.takes_over",
+            epoch=epoch,
+            executed_end=0 if followed is None else followed.applied_end,
+            log_end=self.replica.files.stand().end_offset,
+        )
+        return leading_log(self.replica), epoch, followed
+
+    def _shard_options(self) -> ShardOptions:
+        config, own = self.config, self.extensions
+        return ShardOptions(
+            shard=ShardId(config.shard),
+            rule=flush_rule(config, own),
+            limits=config.limits,
+            compress=config.compress,
+            verify_all=config.log_verify == "all",
+            master_key=config.master_key,
+            chain_key=config.chain_key,
+            scheduling=own.scheduling,
+            serializers=own.serializers,
+            compaction=compaction_policy(config, own),
+        )
+
+    def _memory(self, shard_id: ShardId) -> tuple[SnapshotDriver, ShardMemory]:
+        """The files beside the log.  Blocks."""
         config, world, own = self.config, self.world, self.extensions
         published = config.map
         if published is not None and config.engine_uid is not None:
@@ -292,25 +269,23 @@ class Process:
             snapshots=driver,
             spawn=self.background.submit,
         )
-        options = ShardOptions(
-            shard=shard_id,
-            rule=flush_rule(config, own),
-            limits=config.limits,
-            compress=config.compress,
-            verify_all=config.log_verify == "all",
-            master_key=config.master_key,
-            chain_key=config.chain_key,
-            scheduling=own.scheduling,
-            serializers=own.serializers,
-            compaction=compaction_policy(config, own),
-        )
+        return driver, memory
+
+    def _recover(
+        self, memory: ShardMemory, metrics: ShardMetrics, leading: Leading | None
+    ) -> ShardParts:
+        """Log, snapshot, tail.  Blocks."""
+        shard_id = ShardId(self.config.shard)
 
         def progress(done: int, total: int) -> None:
             log.info("replay.progress", shard=shard_id, commands=done, of=total)
             self._stage = f"the shard is recovering: {done} of {total} commands replayed"
 
-        parts = open_shard(world, self.registry, memory, metrics, options, progress)
-        return driver, parts, memory
+        where = (self.world, self.registry, memory, metrics, self._shard_options())
+        if leading is None:
+            return open_shard(*where, progress)
+        leading_log, epoch, followed = leading
+        return recover_shard(*where, leading_log, epoch, progress, followed=followed)
 
     def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
         log.error(event, **facts)
@@ -357,22 +332,6 @@ class Process:
         await self.feed.close()
         await self.gateway.stop()
         await self._early.close()
-
-
-def exit_code_of(error: BaseException) -> ExitCode:
-    """The exit code that tells an operator what happened."""
-    table: tuple[tuple[type[BaseException], ExitCode], ...] = (
-        (ConfigErrors, ExitCode.BAD_CONFIG),
-        (LogDamaged, ExitCode.LOG_DAMAGED),
-        (LogInUse, ExitCode.IN_USE),
-        (LogRefused, ExitCode.REFUSED),
-        (SnapshotRefused, ExitCode.REFUSED),
-        (OtherHandlers, ExitCode.OTHER_HANDLERS),
-        (EvolveFailed, ExitCode.HALTED),
-        (DiskFull, ExitCode.DISK_FULL),
-        (OSError, ExitCode.LOG_FAILED),
-    )
-    return next((code for kind, code in table if isinstance(error, kind)), ExitCode.FAILED)
 
 
 def configure_logging(*, dev: bool) -> None:
@@ -422,7 +381,7 @@ async def _run(
                 loop.call_soon_threadsafe(end, "its front has ended")
 
         threading.Thread(target=watch_input, name="input", daemon=True).start()
-    process = Process(config, on_fatal=lambda error: end(f"{LOG_FAILED}{error}"))
+    process = Process(config, on_fatal=lambda error: end(reason_of(error)))
     starting = asyncio.create_task(process.start())
     both: set[asyncio.Future[Any]] = {starting, ended}
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -431,15 +390,15 @@ async def _run(
         why = ended.result()
         log.info("process.stops", why=why, during="recovery")
         sys.stderr.flush()
-        os._exit(int(ExitCode.LOG_FAILED if why.startswith(LOG_FAILED) else ExitCode.OK))
+        os._exit(int(code_of_reason(why) or ExitCode.OK))
     await starting
     async with contextlib.nullcontext() if beside is None else beside(process):
         announce(process)
         why = await ended
-        if why.startswith(LOG_FAILED):
+        if (code := code_of_reason(why)) is not None:
             # Nothing may be written any more, and nothing that was acknowledged is at risk.
             log.error("process.ends", why=why)
-            return ExitCode.LOG_FAILED
+            return code
     log.info("process.stops", why=why)
     await process.stop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -463,7 +422,7 @@ def _main(
             log.exception("process.failed", exit_code=int(code))
         else:  # A cause with a name: its message says everything.
             log.error("process.failed", error=str(error), exit_code=int(code))  # noqa: TRY400
-    if code is ExitCode.LOG_FAILED:
+    if code in {ExitCode.LOG_FAILED, ExitCode.DEPOSED, ExitCode.DIVERGED}:
         # Threads may hang on the disk; what was acknowledged is durable, so leave at once.
         sys.stderr.flush()
         os._exit(int(code))

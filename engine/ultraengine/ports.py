@@ -119,6 +119,28 @@ class ObjectStore(Protocol):
         """Remove; no error when it is not there."""
 
 
+class OutcomeUnknown(OSError):
+    """A swap may have landed, may land later, or never."""
+
+
+class RecordStore(Protocol):
+    """One small value outside of all replicas, changed by compare-and-swap alone.
+
+    Calls block; drivers call them from a thread of their own.
+    """
+
+    def read(self) -> bytes | None:
+        """What is in force, by a read that no swap known before it can be missing from; None when
+        there is nothing.  Raises OSError."""
+
+    def swap(self, expected: bytes | None, new: bytes) -> bool:
+        """Put `new` in the place of exactly `expected` (None: of nothing); whether it was done.
+
+        Durable and visible to every later ``read`` at the return.  Raises `OutcomeUnknown`; any
+        other OSError says that it was not done and never will be.
+        """
+
+
 class Secrets(Protocol):
     """Key material by name; values may change while the process runs."""
 

@@ -27,8 +27,8 @@ class Create(msgspec.Struct, frozen=True):
     manifest: Manifest
 
 
-class MakeHopKey(msgspec.Struct, frozen=True):
-    """Create the Secret with a new random key; an existing one stays as it is."""
+class MakeKey(msgspec.Struct, frozen=True):
+    """Create a Secret with a new random key; an existing one stays as it is."""
 
     manifest: Manifest
     """Without its content: chance is the driver's."""
@@ -58,6 +58,17 @@ class RestartPod(msgspec.Struct, frozen=True):
     uid: str
 
 
+class Scale(msgspec.Struct, frozen=True):
+    """Give a Deployment its number of pods.
+
+    The number is in no manifest: server-side apply would then own it, so that giving it to an
+    autoscaler would reset it to 1, and taking it back would be a conflict.
+    """
+
+    name: str
+    replicas: int
+
+
 class ExpandClaim(msgspec.Struct, frozen=True):
     """Ask for a larger volume."""
 
@@ -65,7 +76,9 @@ class ExpandClaim(msgspec.Struct, frozen=True):
     size: str
 
 
-Action = SetFinalizer | Apply | Create | MakeHopKey | SealMap | Delete | RestartPod | ExpandClaim
+Action = (
+    SetFinalizer | Apply | Create | MakeKey | SealMap | Delete | RestartPod | Scale | ExpandClaim
+)
 
 
 def ref_of(manifest: Manifest) -> Ref:
@@ -79,7 +92,7 @@ def describe(action: Action) -> str:
     match action:
         case SetFinalizer(present):
             return "hold the object until its deletion is done" if present else "let the object go"
-        case Apply(manifest) | Create(manifest) | MakeHopKey(manifest):
+        case Apply(manifest) | Create(manifest) | MakeKey(manifest):
             verb = "apply" if isinstance(action, Apply) else "create"
             ref = ref_of(manifest)
             return f"{verb} {ref.kind} {ref.name}"
@@ -89,5 +102,7 @@ def describe(action: Action) -> str:
             return f"delete {ref.kind} {ref.name}"
         case RestartPod(name):
             return f"restart Pod {name}"
+        case Scale(name, replicas):
+            return f"scale Deployment {name} to {replicas}"
         case ExpandClaim(name, size):
             return f"expand PersistentVolumeClaim {name} to {size}"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ultraengine_operator.actions import Apply, Create, MakeHopKey
+from ultraengine_operator.actions import Apply, Create, MakeKey, Scale
 from ultraengine_operator.api.types import Reconciliation
 from ultraengine_operator.observed import Observed
 from ultraengine_operator.plan import Plan
@@ -62,8 +62,16 @@ def _gateway_behind(observed: Observed) -> str | None:
     seen = observed.gateway
     if seen is None:
         return "the gateway does not exist yet"
-    if not seen.settled or seen.updated < seen.desired or seen.available < seen.desired:
-        return f"{min(seen.updated, seen.available)} of {seen.desired} gateways are as wished"
+    return None if seen.behind is None else f"gateway: {seen.behind}"
+
+
+def _reads_behind(plan: Plan, observed: Observed) -> Finding | None:
+    """What of the read side is not as wished. Commands are taken all the same."""
+    seen = {one.name: one for one in observed.deployments}
+    for name, reason in plan.reads:
+        behind = seen[name].behind if name in seen else "it does not exist yet"
+        if behind is not None:
+            return Finding("Ready", "False", reason, f"{name}: {behind}")
     return None
 
 
@@ -75,7 +83,7 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
     if mode == "Plan" and plan.actions:
         message = f"{len(plan.actions)} actions wait; see status.plan"
         return Finding("Ready", "False", Reason.PLAN_ONLY, message)
-    if any(isinstance(one, Apply | Create | MakeHopKey) for one in plan.actions):
+    if any(isinstance(one, Apply | Create | MakeKey | Scale) for one in plan.actions):
         return Finding("Ready", "False", Reason.CREATING, "children are being made or changed")
     away = unready(observed, plan.shards)
     if plan.waiting is not None:
@@ -87,7 +95,9 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
     behind = _gateway_behind(observed)
     if behind is not None:
         return Finding("Ready", "False", Reason.GATEWAY_NOT_READY, behind)
-    return Finding("Ready", "True", Reason.AS_WISHED, "all shards and gateways are as wished")
+    return _reads_behind(plan, observed) or Finding(
+        "Ready", "True", Reason.AS_WISHED, "all pods are as wished"
+    )
 
 
 def _away(shards: Sequence[int]) -> str:

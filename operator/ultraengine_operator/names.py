@@ -13,8 +13,11 @@ MANAGER: Final = "ultraengine-operator"
 STATUS_MANAGER: Final = "ultraengine-operator-status"
 FINALIZER: Final = f"{GROUP}/finalizer"
 
+COMPONENT: Final = "app.kubernetes.io/component"
 ENGINE: Final = f"{GROUP}/engine"
 SHARD: Final = f"{GROUP}/shard"
+PROJECTION: Final = f"{GROUP}/projection"
+"""Label of a worker's pods: which of the engine's projections it fills."""
 ENGINE_UID: Final = f"{GROUP}/engine-uid"
 """Label of what outlives its engine: the uid that volumes and the map belong to."""
 RENDER_VERSION: Final = f"{GROUP}/render-version"
@@ -28,7 +31,12 @@ HTTP_PORT: Final = 8080
 ADMIN_PORT: Final = 8081
 USER: Final = 10001
 MAP_KEY: Final = "map.json"
-HOP_FILE: Final = "key"
+KEY_FILE: Final = "key"
+"""Key of a Secret that holds a random key: the hop's, and that of cursors."""
+URL_FILE: Final = "url"
+"""Key of a user's Secret that names a database."""
+API_KEY: Final = "apiKey"
+"""Key of the same Secret with an API key for the feed; may be absent."""
 
 
 def shard_name(engine: str, shard: int) -> str:
@@ -41,7 +49,7 @@ def labels(engine: str, component: str, shard: int | None = None) -> dict[str, s
     found = {
         "app.kubernetes.io/name": "ultraengine",
         "app.kubernetes.io/instance": engine,
-        "app.kubernetes.io/component": component,
+        COMPONENT: component,
         "app.kubernetes.io/managed-by": MANAGER,
         ENGINE: engine,
     }

@@ -21,6 +21,9 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 def digest(content: Mapping[str, Any]) -> str:
     """A short name of an object's wishes: equal wishes, equal name; status is none of them."""
     kept = {key: value for key, value in content.items() if key != "status"}
+    if kept["kind"] == "Deployment":
+        # An autoscaler's, or set apart from the rest (`actions.Scale`).
+        kept["spec"] = {key: kept["spec"][key] for key in kept["spec"] if key != "replicas"}
     metadata = content.get("metadata", {})
     kept["metadata"] = {key: metadata[key] for key in metadata if key not in _VOLATILE}
     return hashlib.blake2b(_canonical(kept), digest_size=12).hexdigest()
@@ -78,13 +81,22 @@ class SeenClaim(msgspec.Struct, frozen=True):
     deleting: bool = False
 
 
-class SeenGateway(msgspec.Struct, frozen=True):
-    """The gateway's Deployment."""
+class SeenDeployment(msgspec.Struct, frozen=True):
+    """The Deployment of a gateway, of reads over SQL, or of a projection's worker."""
 
+    name: str
+    component: str
     settled: bool
     desired: int
     updated: int
     available: int
+
+    @property
+    def behind(self) -> str | None:
+        """How many of its pods are not as wished; None when all are."""
+        if self.settled and self.updated >= self.desired and self.available >= self.desired:
+            return None
+        return f"{min(self.updated, self.available)} of {self.desired} pods are as wished"
 
 
 class SeenMap(msgspec.Struct, frozen=True):
@@ -113,8 +125,13 @@ class Observed(msgspec.Struct, frozen=True):
     sets: tuple[SeenSet, ...] = ()
     pods: tuple[SeenPod, ...] = ()
     claims: tuple[SeenClaim, ...] = ()
-    gateway: SeenGateway | None = None
+    deployments: tuple[SeenDeployment, ...] = ()
     map: SeenMap | None = None
+
+    @property
+    def gateway(self) -> SeenDeployment | None:
+        """The Deployment of the gateway."""
+        return next((one for one in self.deployments if one.component == "gateway"), None)
 
     def pods_of(self, shard: int) -> tuple[SeenPod, ...]:
         """Pods of one shard."""
@@ -138,14 +155,13 @@ def observed_of(objects: Mapping[Ref, Mapping[str, Any]]) -> Observed:
     }
     shards = {kind: [one for one in found if _shard(one) is not None]
               for kind, found in of_kind.items()}  # fmt: skip
-    gateways = [_gateway(one) for one in of_kind["Deployment"] if _name(one).endswith("-gateway")]
     maps = [_map(one) for one in of_kind["ConfigMap"] if _name(one).endswith("-shardmap")]
     return Observed(
         objects=tuple(_object(one) for one in ordered),
         sets=tuple(_set(one) for one in shards["StatefulSet"]),
         pods=tuple(_pod(one) for one in shards["Pod"]),
         claims=tuple(_claim(one) for one in shards["PersistentVolumeClaim"]),
-        gateway=gateways[0] if gateways else None,
+        deployments=tuple(_deployment(one) for one in of_kind["Deployment"]),
         map=maps[0] if maps else None,
     )
 
@@ -221,9 +237,11 @@ def _claim(content: Mapping[str, Any]) -> SeenClaim:
     )
 
 
-def _gateway(content: Mapping[str, Any]) -> SeenGateway:
+def _deployment(content: Mapping[str, Any]) -> SeenDeployment:
     status = content.get("status", {})
-    return SeenGateway(
+    return SeenDeployment(
+        _name(content),
+        _label(content, names.COMPONENT),
         _settled(content),
         content["spec"].get("replicas", 1),
         status.get("updatedReplicas", 0),

@@ -20,7 +20,8 @@ from ultraengine_operator.actions import (
     Create,
     Delete,
     ExpandClaim,
-    MakeHopKey,
+    MakeKey,
+    Scale,
     SealMap,
     SetFinalizer,
     ref_of,
@@ -32,11 +33,16 @@ from ultraengine_operator.deletion import deletion
 from ultraengine_operator.observed import Observed, Ref, digest
 from ultraengine_operator.reasons import Problem, Reason
 from ultraengine_operator.rollout import Rollout, rollout, unready
-from ultraengine_operator.specs import shared
+from ultraengine_operator.specs import reads, shared
 from ultraengine_operator.specs.render import NEWEST, RULES, render
 from ultraengine_operator.specs.view import EngineView
 
-KINDS_OF_A_SHARD: Final = ("StatefulSet", "Service", "PodDisruptionBudget", "Shard")
+RENDERED: Final = (
+    "StatefulSet", "Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler",
+    "ServiceAccount", "Shard",
+)  # fmt: skip
+"""Kinds of which an engine has nothing but what is rendered for it."""
+_REASONS: Final = {"query": Reason.QUERY_NOT_READY, "projection": Reason.PROJECTION_NOT_READY}
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -70,6 +76,8 @@ class Plan(msgspec.Struct, frozen=True):
     shard_map: ShardMap | None = None
     render_version: int = 0
     image: str = ""
+    reads: tuple[tuple[str, Reason], ...] = ()
+    """Deployments of the read side, and what is said of one that is not as wished."""
     look_again_s: float | None = None
 
 
@@ -101,6 +109,7 @@ def plan(
         *_hold(engine),
         *_foundations(view, observed),
         *_children(view, observed, settled),
+        *_scaled(view, observed),
         *_sealed(view, observed),
         *_surplus(view, observed),
         *_larger_claims(view, observed),
@@ -121,6 +130,9 @@ def plan(
         shard_map=view.shard_map,
         render_version=view.render_version,
         image=view.image,
+        reads=tuple(
+            (name, _REASONS[component]) for name, component in reads.wished(engine.spec, view.name)
+        ),
         look_again_s=rolled.look_again_s,
     )
 
@@ -207,14 +219,6 @@ def _render_version(engine: UltraEngine, observed: Observed) -> int:
 
 def _passing(spec: EngineSpec, observed: Observed) -> list[Problem]:
     problems = []
-    if spec.query.replicas or spec.projections:
-        problems.append(
-            Problem(
-                Reason.FEATURE_NOT_AVAILABLE,
-                "this release starts neither spec.query nor spec.projections; run them beside it",
-                holds=False,
-            )
-        )
     shrunk = [one for one in observed.claims if quantity(one.size) > quantity(spec.storage.size)]
     if shrunk:
         problems.append(
@@ -236,8 +240,10 @@ def _hold(engine: UltraEngine) -> tuple[Action, ...]:
 def _foundations(view: EngineView, observed: Observed) -> tuple[Action, ...]:
     """What pods mount and what is made once: before the pods."""
     actions: list[Action] = []
-    if not observed.has(Ref("Secret", f"{view.name}-hop")):
-        actions.append(MakeHopKey(shared.hop_secret(view, "")))
+    keys = {"hop": "router", **({"cursors": "query"} if view.engine.spec.query.replicas else {})}
+    for name, component in keys.items():
+        if not observed.has(Ref("Secret", f"{view.name}-{name}")):
+            actions.append(MakeKey(shared.key_secret(view, name, component)))
     if observed.map is None:
         actions.append(Create(shared.shard_map(view)))
     return tuple(actions)
@@ -268,22 +274,30 @@ def _sealed(view: EngineView, observed: Observed) -> tuple[Action, ...]:
 
 
 def _surplus(view: EngineView, observed: Observed) -> tuple[Action, ...]:
-    """Children of shards that are neither wished nor hold slots, and an unwished autoscaler."""
-    uid = view.engine.metadata.uid
-    scaler = Ref("HorizontalPodAutoscaler", f"{view.name}-gateway")
+    """Children that the wish has no more: of shards without slots, of the read side, a scaler."""
+    uid, rendered = view.engine.metadata.uid, {ref_of(one) for one in render(view)}
     return tuple(
         Delete(one.ref, one.uid)
         for one in observed.objects
         if one.owner_uid == uid
         and not one.deleting
-        and (
-            (
-                one.ref.kind in KINDS_OF_A_SHARD
-                and one.shard is not None
-                and one.shard not in view.shards
-            )
-            or (one.ref == scaler and view.engine.spec.gateway.autoscaling is None)
-        )
+        and one.ref.kind in RENDERED
+        and one.ref not in rendered
+    )
+
+
+def _scaled(view: EngineView, observed: Observed) -> tuple[Action, ...]:
+    """The number of pods of each Deployment that no autoscaler looks after."""
+    spec = view.engine.spec
+    wished = {name: 1 for name, _ in reads.wished(spec, view.name)}
+    if spec.query.replicas:
+        wished[f"{view.name}-query"] = spec.query.replicas
+    if spec.gateway.autoscaling is None:
+        wished[f"{view.name}-gateway"] = spec.gateway.replicas
+    return tuple(
+        Scale(one.name, wished[one.name])
+        for one in observed.deployments
+        if wished.get(one.name, one.desired) != one.desired
     )
 
 

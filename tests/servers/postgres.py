@@ -65,6 +65,11 @@ class PostgresServer:
         self._run("initdb", "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8",
                   "--locale=C", "--no-sync")  # fmt: skip
 
+    def admit_passwords(self) -> None:
+        """Let in whoever comes over a network and knows a password; before the start."""
+        with (self._data / "pg_hba.conf").open("a") as file:
+            file.write("host all all 0.0.0.0/0 scram-sha-256\n")
+
     @property
     def _data(self) -> Path:
         return self.directory / "data"

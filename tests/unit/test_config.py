@@ -13,20 +13,16 @@ from ultraengine.extensions import NONE, Extensions
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.log.retention import NoCompaction
-from ultraengine.main import (
-    ExitCode,
-    Process,
-    exit_code_of,
-    load_domains,
-    load_extensions,
-    telemetry,
-)
+from ultraengine.main import Process
 from ultraengine.model.ids import Instant
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.ports import DiskFull
+from ultraengine.replication.effects import Deposed, Diverged
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.snapshot.codec import BINARY, JSON, BinaryCodec
 from ultraengine.snapshot.schedule import EveryCommands, Progress
+from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
+from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 
 
 class Numbered(BinaryCodec):
@@ -263,3 +259,58 @@ def test_a_shard_behind_a_front_charges_nobody_and_takes_batches_with_ids_added(
     limits = behind_front(Limits(tenant_commands_per_s=5.0, batch_bytes_max=1_000_000))
     assert limits.tenant_commands_per_s == 0.0
     assert limits.batch_bytes_max == 1_000_000 + BATCH_MARGIN_BYTES
+
+
+REPLICATED = {
+    "ULTRA_REPLICAS": "127.0.0.1:9001, localhost:9002,[::1]:9003",
+    "ULTRA_REPLICA": "1",
+    "ULTRA_CLUSTER": "shop",
+    "ULTRA_RECORD": "/record",
+}
+
+
+def test_replicas_are_addresses_in_the_order_of_their_numbers() -> None:
+    config = Config.from_env(REPLICATED)
+    assert config.replicas == (("127.0.0.1", 9001), ("localhost", 9002), ("::1", 9003))
+    assert (config.replica, config.cluster, config.record) == (1, "shop", Path("/record"))
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", ":1", "host:0", "host:65536", "a:1,,b:2"])
+def test_an_address_of_a_replica_has_a_host_and_a_port(text: str) -> None:
+    with pytest.raises(ConfigErrors, match="is not host:port"):
+        Config.from_env({**REPLICATED, "ULTRA_REPLICAS": text})
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"ULTRA_REPLICAS": "127.0.0.1:1", "ULTRA_REPLICA": "0"}, "ULTRA_REPLICAS"),
+        ({"ULTRA_REPLICAS": "127.0.0.1:1,127.0.0.1:1"}, "ULTRA_REPLICAS"),
+        ({"ULTRA_REPLICA": "3"}, "ULTRA_REPLICA"),
+        ({"ULTRA_MIN_ISR": "4"}, "ULTRA_MIN_ISR"),
+        ({"ULTRA_CLUSTER": " "}, "ULTRA_CLUSTER"),
+        ({"ULTRA_RECORD": None}, "ULTRA_RECORD"),
+        ({"ULTRA_DURABILITY": "group"}, "ULTRA_DURABILITY"),
+        ({"ULTRA_DURABILITY": "async"}, "ULTRA_DURABILITY"),
+        ({"ULTRA_COMPACTION": "time", "ULTRA_ARCHIVE": "/a"}, "ULTRA_COMPACTION"),
+        ({"ULTRA_FAILOVER_S": "0"}, "ULTRA_FAILOVER_S"),
+        ({"ULTRA_REPLICAS": "10.0.0.1:1,10.0.0.2:1"}, "ULTRA_REPLICA_TLS"),
+    ],
+)
+def test_what_copies_cannot_keep_is_refused(changes: dict[str, str | None], named: str) -> None:
+    told = {name: text for name, text in (REPLICATED | changes).items() if text is not None}
+    with pytest.raises(ConfigErrors) as caught:
+        Config.from_env(told)
+    assert [mistake.split(":")[0] for mistake in caught.value.mistakes] == [named]
+
+
+def test_replicas_elsewhere_need_certificates_and_nothing_else() -> None:
+    told = {"ULTRA_REPLICAS": "10.0.0.1:1,10.0.0.2:1", "ULTRA_REPLICA_TLS": "/tls"}
+    assert Config.from_env(REPLICATED | told).replica_tls == Path("/tls")
+
+
+def test_a_process_that_must_end_says_why_by_its_code() -> None:
+    assert code_of_reason(reason_of(Deposed("epoch 4 is over"))) == 78
+    assert code_of_reason(reason_of(Diverged("here"))) == 79
+    assert code_of_reason(reason_of(OSError("disk"))) == 70
+    assert code_of_reason("SIGTERM") is None

@@ -22,6 +22,8 @@ EDGE = {
                  "handing", "relay", "routed", "routed_feeds",
                  "routed_http", "routed_stream", "watch")
 } | {
+    # Sockets between replicas, besides their driver.
+    "replication/link.py",
     "edge/door.py", "edge/documents.py", "edge/routes.py", "edge/server.py", "query/http.py",
 }  # fmt: skip
 WORLDLY_IMPORTS = {

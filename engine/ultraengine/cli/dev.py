@@ -15,9 +15,10 @@ from ultraengine.cli.offline import LEDGER, add_domains
 from ultraengine.cli.output import tell
 from ultraengine.cli.seeds import SEEDS, sow_beside
 from ultraengine.config import Config, ConfigErrors
-from ultraengine.main import Process, load_domains, run_dev
+from ultraengine.main import Process, run_dev
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.projection.projector import declared
+from ultraengine.starting.loading import load_domains
 from ultraengine.supervisor.driver import Machine, open_directory, run_dev_shards
 from ultraengine.supervisor.layout import LayoutRefused
 from ultraengine.supervisor.projecting.driver import DATABASE, projecting

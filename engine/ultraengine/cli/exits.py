@@ -1,7 +1,7 @@
 """Exit codes of `ultra`.  A script may branch on them; `docs/cli.md` has the same table.
 
-`ultra dev` and `ultra serve` end with the codes of `ultraengine.main.ExitCode`, which start
-at 70 where they mean more than these.
+`ultra dev` and `ultra serve` end with the codes of `ultraengine.starting.ends.ExitCode`, which
+start at 70 where they mean more than these.
 """
 
 import enum

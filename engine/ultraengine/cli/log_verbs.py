@@ -1,4 +1,4 @@
-"""`ultra log …`: verify, read, compare and mend the command log of a stopped or running shard."""
+"""`ultra log …`: verify, read, replay, compare and mend the command log of a shard."""
 
 import argparse
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import msgspec
 from ultraengine.cli.connection import add_connection, connect, failure
 from ultraengine.cli.directories import open_disk, open_secrets
 from ultraengine.cli.exits import CommandFailed, Exit
+from ultraengine.cli.offline import add_domains
 from ultraengine.cli.output import (
     plural,
     print_facts,
@@ -21,7 +22,7 @@ from ultraengine.cli.output import (
 from ultraengine.cli.status import shard_statuses
 from ultraengine.client import ClientError
 from ultraengine.log import tools
-from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
+from ultraengine.log.damage import LogDamaged, LogError, LogInUse
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
 
@@ -74,18 +75,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="copy what is cut to broken/ first; must be given, so that it is meant",
     )
 
-    child = verb("replay", "Decide logged commands again on a running engine and compare.", _replay)
-    child.add_argument(
-        "--validate", action="store_true", required=True, help="compare, change nothing"
-    )
-    child.add_argument("--from", type=int, default=0, dest="start", metavar="OFFSET")
-    child.add_argument("--to", type=int, dest="end", metavar="OFFSET", help="excluded")
-    add_connection(child, timeout_s=REPLAY_TIMEOUT_S)
+    _configure_replay(verb("replay", "Replay the log of a directory, or decide it again.", _replay))
 
     child = verb("skip", "Have recovery leave out a command at which a shard has halted.", _skip)
     child.add_argument("--offset", type=int, required=True, help="as the halted shard names it")
     child.add_argument("--reason", required=True, help="kept in the log and in the audit trail")
     add_connection(child)
+
+
+def _configure_replay(child: argparse.ArgumentParser) -> None:
+    child.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        help="data directory, or that of one shard; without one a running engine is asked",
+    )
+    child.add_argument(
+        "--validate", action="store_true", help="decide a range again and compare, change nothing"
+    )
+    child.add_argument("--from", type=int, dest="start", metavar="OFFSET", help="of --validate")
+    child.add_argument("--to", type=int, dest="end", metavar="OFFSET", help="excluded")
+    child.add_argument("--from-start", action="store_true", help="from the log alone, no snapshot")
+    child.add_argument("--secrets", type=Path, help="directory with the keys (ULTRA_SECRETS)")
+    child.add_argument("--archive", type=Path, help="directory of the archive (ULTRA_ARCHIVE)")
+    add_domains(child)
+    child.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    add_connection(child, timeout_s=REPLAY_TIMEOUT_S)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -96,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFailed(str(error), code=Exit.IN_USE) from error
     except LogDamaged as error:
         raise CommandFailed(str(error), code=Exit.DAMAGED) from error
-    except (LogRefused, OSError) as error:
+    except (LogError, OSError) as error:
         raise CommandFailed(str(error)) from error
 
 
@@ -199,10 +214,22 @@ def _truncate(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    if options.start is not None and not options.validate:
+        raise CommandFailed("--from belongs to --validate; a replay begins at a snapshot")
+    if options.directory is not None:
+        # Only this verb needs the engine's own parts: the others stay quick.
+        from ultraengine.cli.replaying import replay_directory  # noqa: PLC0415
+
+        return replay_directory(options)
+    if not options.validate:
+        raise CommandFailed(
+            "a running engine can only be asked to --validate",
+            advice="Name a data directory to replay its log.",
+        )
     with connect(options) as client:
         try:
             answer = client.operate(
-                "replay-validate", {"from_offset": options.start, "to_offset": options.end}
+                "replay-validate", {"from_offset": options.start or 0, "to_offset": options.end}
             )
         except ClientError as error:
             raise failure(error, options) from error

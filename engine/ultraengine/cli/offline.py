@@ -48,15 +48,21 @@ class _NoEvents:
         return None
 
 
-class _NoHistory:
+class NoHistory:
     """A history store that keeps nothing."""
 
     def append(self, _offset: int, _domain: str, _payload: bytes, /) -> None:
         """Drop it."""
 
+    def append_run(self, _offset: int, _domain: str, _payloads: Sequence[bytes], /) -> None:
+        """Drop them."""
+
     def view(self, _domain: str, _visible_end: Callable[[], int], /) -> History:
         """Nothing to see."""
         return _NoEvents()
+
+
+NO_HISTORY: Final = NoHistory()
 
 
 class LoadedState(msgspec.Struct, frozen=True):
@@ -77,7 +83,7 @@ def load_state(disk: Disk, secrets: Secrets, domains: Sequence[Domain], shard: i
     registry = Registry(domains)
     nothing = NothingRemembered()
     executor = Executor(
-        registry, ShardId(shard), dedupe=nothing, history=_NoHistory(), moves=SlotMoves()
+        registry, ShardId(shard), dedupe=nothing, history=NO_HISTORY, moves=SlotMoves()
     )
     image = ExecutorImage(executor, nothing)
     reader = snapshots.Tools(disk=disk, secrets=secrets, codecs=Codecs())
@@ -100,7 +106,7 @@ def empty_image(domains: Sequence[Domain], shard: int) -> Image:
     options = msgspec.structs.replace(DedupOptions.of(DEFAULT_LIMITS), bytes_max=0)
     dedupe = DedupIndex(options)
     executor = Executor(
-        Registry(domains), ShardId(shard), dedupe=dedupe, history=_NoHistory(), moves=SlotMoves()
+        Registry(domains), ShardId(shard), dedupe=dedupe, history=NO_HISTORY, moves=SlotMoves()
     )
     return ExecutorImage(executor, dedupe)
 
@@ -121,11 +127,9 @@ def recorded_groups(disk: Disk, secrets: Secrets, from_offset: int) -> Iterator[
 
 def _evolve(executor: Executor, group: RecordedGroup) -> None:
     time, epoch = Instant(group.header.time), Epoch(group.header.epoch)
-    for position, (command, outcome) in enumerate(
-        zip(group.commands, group.outcomes or (), strict=True)
-    ):
-        if group.header.base_offset + position >= executor.applied_end:
-            executor.replay(command, outcome, time=time, epoch=epoch)
+    first = max(0, executor.applied_end - group.header.base_offset)
+    outcomes = (group.outcomes or [])[first:]
+    executor.replay_group(group.commands[first:], outcomes, time=time, epoch=epoch)
 
 
 def shard_number(name: str) -> int:

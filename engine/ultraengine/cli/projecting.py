@@ -17,13 +17,13 @@ from ultraengine.config import ConfigErrors
 from ultraengine.extensions import Extensions
 from ultraengine.feed.remote.driver import HttpFeed
 from ultraengine.log.serializer import serializers
-from ultraengine.main import load_extensions
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.limits import DEFAULT_PROJECTION_LIMITS, ProjectionLimits
 from ultraengine.projection.decode import Decoder
 from ultraengine.projection.projector import Declared, declared
 from ultraengine.projection.target import RowRefused, Target, TargetUnavailable
 from ultraengine.projection.targets import named, open_target
+from ultraengine.starting.loading import load_extensions
 
 T = TypeVar("T")
 TARGET_HELP: Final = (

@@ -7,21 +7,31 @@ from pathlib import Path
 from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import LEDGER, add_domains
 from ultraengine.cli.output import say
+from ultraengine.cli.projecting import read_url
 from ultraengine.config import ConfigErrors, limits_from_env
 from ultraengine.edge.auth import KeyFileError
-from ultraengine.main import configure_logging, load_domains
+from ultraengine.main import configure_logging
 from ultraengine.model.errors import InvariantBroken, Malformed
 from ultraengine.query.main import QueryOptions, QueryProcess, serve
+from ultraengine.starting.loading import load_domains
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    parser.add_argument("--target", required=True, help="URL of the database that a worker fills")
+    parser.add_argument(
+        "--target",
+        required=True,
+        help="URL of the database that a worker fills; @FILE reads it from a file",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8082, help="port (%(default)s)")
-    parser.add_argument("--keys", type=Path, help="file of API keys; without it: loopback only")
+    callers = parser.add_mutually_exclusive_group()
+    callers.add_argument("--keys", type=Path, help="file of API keys; without it: loopback only")
+    callers.add_argument(
+        "--keyless", action="store_true", help="ask nobody for a key: a network trusted as a whole"
+    )
     parser.add_argument(
         "--cursor-key", type=Path, help="file with the secret of cursors, for several processes"
     )
@@ -43,10 +53,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         serve(
             QueryOptions(
-                target=options.target,
+                target=read_url(options.target),
                 host=options.host,
                 port=options.port,
                 keys=options.keys,
+                keyless=options.keyless,
                 cursor_key=options.cursor_key,
                 patterns=options.patterns,
                 limits=limits_from_env(os.environ),

@@ -236,6 +236,21 @@ class DedupIndex:
             index.add(identity, offset)
             self._memory += 1
 
+    def add_run(self, slot: int, identities: Sequence[bytes], offset: int) -> None:
+        """`add` for commands of one slot at consecutive offsets."""
+        if offset < self._spilled_end:
+            for number, identity in enumerate(identities, offset):
+                self.add(slot, identity, number)
+            return
+        index = self._slots.get(slot)
+        if index is None:
+            index = self._slots[slot] = PackedIndex()
+        add = index.add
+        for number, identity in enumerate(identities, offset):
+            add(identity, number)
+        self._added += len(identities)
+        self._memory += len(identities)
+
     def advance(self, time: Instant, offset_end: Offset) -> None:
         """A group ended at `offset_end`, stamped `time`: forget what is too old or too much."""
         self._end = offset_end

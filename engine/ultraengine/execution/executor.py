@@ -10,75 +10,35 @@ it owns and returns values; drivers do the rest.
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from ultraengine.execution import system
 from ultraengine.execution.carried import CARRIED, CarriedHistory
 from ultraengine.execution.context import CommandContext, EventPlace
+from ultraengine.execution.lasting import evolve_lasting
 from ultraengine.execution.moves import Moves, NoMoves
-from ultraengine.execution.pipeline import NO_EVENTS, AfterHook, EvolveFailed, Verdict, internal
+from ultraengine.execution.pipeline import (
+    NO_EVENTS,
+    AfterHook,
+    EvolveFailed,
+    Verdict,
+    internal,
+    other_version,
+)
 from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.execution.slots import SlotImage
-from ultraengine.model.command import Command, identity_hash
-from ultraengine.model.domain import History
+from ultraengine.execution.stores import Dedupe, HistoryStore
+from ultraengine.model.command import Command, identity_hash, run_end
+from ultraengine.model.domain import History, Recorded
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, SlotId, slot_of
-from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Failure, Outcome, Status
+from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Outcome, Status
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _Raw: Final = msgspec.Raw
 # Bound once: the hot path reads it with every command.
-
-
-class Dedupe(Protocol):
-    """The idempotency memory (`execution/dedup.py`), grouped by slot."""
-
-    def find(self, slot: int, identity: bytes, /) -> tuple[int, ...]:
-        """Offsets of commands that may have this identity, newest first."""
-
-    def add(self, slot: int, identity: bytes, offset: int, /) -> None:
-        """Remember a command."""
-
-    def raise_floor(self, offset: int, /) -> None:
-        """Forget commands below `offset`; a logged decision."""
-
-    def drop_slot(self, slot: int, offset: int, /) -> None:
-        """Forget commands of one slot below `offset`: it has left this shard."""
-
-    def advance(self, time: Instant, offset_end: Offset, /) -> None:
-        """A group ended: forget what is older than the window, at the same place everywhere."""
-
-    @property
-    def floor_time(self) -> Instant:
-        """Ids made before this may have been forgotten; 0 while nothing was."""
-
-    @property
-    def floor_offset(self) -> Offset:
-        """Commands below this offset may have been forgotten; 0 while none was."""
-
-
-class HistoryStore(Protocol):
-    """Where accepted events are kept for ever (`execution/history.py`)."""
-
-    def append(self, offset: int, domain: str, payload: bytes, /) -> None:
-        """Keep the encoded events of the command at `offset`; buffered, never waits."""
-
-    def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
-        """Reads of one domain, below the offset that `visible_end` gives at the time."""
-
-
-def _other_version(offset: Offset, expected: int, version: int) -> Verdict:
-    verdict = Verdict(Status.REJECTED)
-    verdict.failure = Failure(
-        "VERSION_MISMATCH",
-        f"expected version {expected}, found {version}",
-        "/expected_version",
-        version,
-    )
-    verdict.outcome = Outcome(offset, verdict.status, version, NIL, EMPTY_ARRAY, verdict.failure)
-    return verdict
 
 
 class Executor:
@@ -202,7 +162,7 @@ class Executor:
         version = image.versions.get(name, 0)
         expected = command.expected_version
         if expected is not None and expected != version:
-            return _other_version(offset, expected, version)
+            return other_version(offset, expected, version)
         index = handler.domain_index
         context, place = self._contexts[index], self._place
         if context.used:
@@ -229,7 +189,7 @@ class Executor:
             verdict = internal(error)
         else:
             verdict = handler.run(focus, command, admitted.payload, context, place)
-        events = EMPTY_ARRAY
+        events, messages = EMPTY_ARRAY, NIL
         if verdict.changed:
             version += 1
             image.versions[name] = version
@@ -238,6 +198,8 @@ class Executor:
             if recorded is not NO_EVENTS:
                 self.history.append(offset, handler.domain_name, recorded)
                 events = _Raw(recorded)
+            if context.messages:
+                messages = _Raw(_ENCODER.encode(context.messages))
         due = handler.due(state)
         if due != image.due[index]:
             self._schedule(image, admitted.slot, index, due)
@@ -248,18 +210,11 @@ class Executor:
             verdict.raw_result,
             events,
             verdict.failure,
-            self._messages(verdict, context) if context.messages else NIL,
+            messages,
         )
         for hook in self.after:
             self._observe(hook, command, verdict)
         return verdict
-
-    @staticmethod
-    def _messages(verdict: Verdict, context: CommandContext) -> msgspec.Raw:
-        """Messages of accepted commands; a command that changed nothing sends nothing."""
-        if not verdict.changed:
-            return NIL
-        return msgspec.Raw(_ENCODER.encode(context.messages))
 
     def _observe(self, hook: AfterHook, command: Command, verdict: Verdict) -> None:
         try:
@@ -373,31 +328,12 @@ class Executor:
             triples = self._expire(data, offset, time)
             events = self._record_expiries(data.domain, triples, offset)
         else:
-            self._evolve_system(data, offset)
+            evolve_lasting(self, data, offset)
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
         verdict = Verdict(Status.ACCEPTED)
         verdict.outcome = Outcome(offset, verdict.status, 0, NIL, events)
         return verdict
-
-    def _evolve_system(self, data: system.Lasting, offset: int) -> None:
-        """What the engine has decided, by the command's own words: there are no events."""
-        if isinstance(data, system.EpochStart):
-            self.epoch = Epoch(data.epoch)
-            self.epoch_handlers = dict(data.handlers)
-        elif isinstance(data, system.Skip):
-            self.skipped.add(data.offset)
-        elif isinstance(data, system.RaiseFloor):
-            self.dedupe.raise_floor(data.offset)
-        elif isinstance(data, system.MoveConsumer):
-            if data.offset > self.consumers.get(data.name, -1):
-                self.consumers[data.name] = data.offset
-            first, end = self.moves_only
-            self.moves_only = (first if end == offset else offset, offset + 1)
-        elif isinstance(data, system.StepSlot | system.FillSlot):
-            self.moves.evolve(self, data, offset)
-        else:
-            self.consumers.pop(data.name, None)
 
     def _record_expiries(self, domain: str, triples: list[Any], offset: Offset) -> msgspec.Raw:
         if not triples:
@@ -407,8 +343,89 @@ class Executor:
 
     # --- replay --------------------------------------------------------------------------
 
-    def replay(self, command: Command, outcome: Outcome, *, time: Instant, epoch: Epoch) -> None:
-        """Evolve a recorded outcome.
+    def replay_group(
+        self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
+    ) -> None:
+        """`replay` of commands that follow each other in one group, many at once where their
+        domain can do that.  Raises as it does."""
+        index, count = 0, len(commands)
+        while index < count:
+            stop = run_end(commands, index)
+            self._replay_run(commands, outcomes, index, stop, time, epoch)
+            index = stop
+
+    def _replay_run(
+        self,
+        commands: list[Command],
+        outcomes: list[Outcome],
+        index: int,
+        stop: int,
+        time: Instant,
+        epoch: Epoch,
+    ) -> None:
+        """Commands of one type, tenant and key: by their lane as far as it goes, then one."""
+        handler = self.registry.handler(commands[index].type, commands[index].tenant)
+        lane = None if handler is None or self.skipped else handler.spec.recorded
+        while index < stop:
+            events = 0
+            # Of what was rejected nothing may be looked up: that may be why it was rejected.
+            ordinary = outcomes[index].status == Status.ACCEPTED and time >= self.time
+            if ordinary and lane is not None and handler is not None:
+                done, events = self._take(handler, lane, commands, outcomes, index, stop, time)
+                index += done
+            if index < stop:
+                one, outcome = commands[index], outcomes[index]
+                self.replay(one, outcome, time=time, epoch=epoch, evolved=events)
+                index += 1
+        if epoch < self.epoch:
+            raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
+
+    def _take(
+        self,
+        handler: Handler,
+        lane: Recorded,
+        commands: list[Command],
+        outcomes: list[Outcome],
+        index: int,
+        stop: int,
+        time: Instant,
+    ) -> tuple[int, int]:
+        """(commands that the lane has replayed whole, events evolved of the one behind them)."""
+        offset, place = self.applied_end, self._place
+        tenant, key = commands[index].tenant, commands[index].key
+        slot, domain = slot_of(tenant, key), handler.domain
+        image, state = self.slot(slot), self.state(slot, handler.domain_index)
+        if image.lineage is not None:
+            return 0, 0  # A lane places by offsets, and such a slot keeps positions.
+        place.offset, place.time, place.index = offset, time, 0
+        place.tenant, place.key = tenant, key
+        try:
+            focus = domain.focus(state, tenant, key)
+            done, events = lane(focus, outcomes, index, stop, place)
+        except Exception as error:
+            raise EvolveFailed("a recorded event evolves", offset=offset) from error
+        if not done:
+            return 0, events
+        end = index + done
+        identities = [identity_hash(tenant, one.id) for one in commands[index:end]]
+        self.dedupe.add_run(slot, identities, offset)
+        payloads = [bytes(one.events) for one in outcomes[index:end]]
+        self.history.append_run(offset, domain.name, payloads)
+        image.accept(tenant, key, outcomes[end - 1].version)
+        image.changed = True
+        self.applied_end, self.time = Offset(offset + done), time
+        return done, events
+
+    def replay(
+        self,
+        command: Command,
+        outcome: Outcome,
+        *,
+        time: Instant,
+        epoch: Epoch,
+        evolved: int = 0,
+    ) -> None:
+        """Evolve a recorded outcome, but for its first `evolved` events, which are.
 
         Raises `EvolveFailed` when ``evolve`` fails or this build cannot read the events, with
         the offset in its facts.
@@ -419,14 +436,14 @@ class Executor:
         if system.is_system(command):
             self._replay_system(command, outcome, offset, time)
         else:
-            self._replay_domain(command, outcome, offset, time)
+            self._replay_domain(command, outcome, offset, time, evolved)
         self.applied_end = Offset(offset + 1)
         self.time = time
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
 
     def _replay_domain(
-        self, command: Command, outcome: Outcome, offset: Offset, time: Instant
+        self, command: Command, outcome: Outcome, offset: Offset, time: Instant, evolved: int
     ) -> None:
         slot = slot_of(command.tenant, command.key)
         self.dedupe.add(slot, identity_hash(command.tenant, command.id), offset)
@@ -450,9 +467,10 @@ class Executor:
         place.tenant, place.key = command.tenant, command.key
         try:
             focus = domain.focus(state, command.tenant, command.key)
-            for position, event in enumerate(self.registry.events[index].decode(raw)):
+            events = self.registry.events[index].decode(raw)
+            for position in range(evolved, len(events)):
                 place.index = position
-                domain.evolve(focus, event, place)
+                domain.evolve(focus, events[position], place)
         except Exception as error:
             raise EvolveFailed("a recorded event evolves", offset=offset) from error
         self.history.append(offset, domain.name, raw)
@@ -465,7 +483,7 @@ class Executor:
     ) -> None:
         data = system.system_data(command)
         if not isinstance(data, system.Tick):
-            self._evolve_system(data, offset)
+            evolve_lasting(self, data, offset)
         elif bytes(outcome.events) != b"\x90" and offset not in self.skipped:
             index = self.registry.domain_index[data.domain]
             triples = self.registry.expiries[index].decode(outcome.events)

@@ -319,6 +319,22 @@ class Cursor:
         self.last = offset
         return naming, (self.segment, start, offset, number, EVENTS, payload)
 
+    def place_run(self, offset: int, domain: str, payloads: Sequence[bytes]) -> Sequence[Placed]:
+        """`place` for commands at consecutive offsets, the first one at `offset`."""
+        known, start = self.name_ids.get(domain), self.end_byte
+        end = start + RECORD_BYTES * len(payloads) + sum(map(len, payloads))
+        placed: list[Placed] = []
+        if known is None or offset <= self.last or end > SEGMENT_BYTES:
+            for number, payload in enumerate(payloads, offset):
+                placed += self.place(number, domain, payload)
+            return placed
+        segment = self.segment
+        for number, payload in enumerate(payloads, offset):
+            placed.append((segment, start, number, known, EVENTS, payload))
+            start += RECORD_BYTES + len(payload)
+        self.end_byte, self.last = end, placed[-1][2]
+        return placed
+
 
 class DecodedCommands:
     """The most recently used decoded commands, bounded by the size of their payloads.

@@ -109,6 +109,19 @@ def rejected(rejection: Rejection) -> Verdict:
     return verdict
 
 
+def other_version(offset: int, expected: int, version: int) -> Verdict:
+    """The rejection of a command that expects another version."""
+    verdict = Verdict(Status.REJECTED)
+    verdict.failure = Failure(
+        "VERSION_MISMATCH",
+        f"expected version {expected}, found {version}",
+        "/expected_version",
+        version,
+    )
+    verdict.outcome = Outcome(offset, verdict.status, version, NIL, EMPTY_ARRAY, verdict.failure)
+    return verdict
+
+
 def internal(error: BaseException) -> Verdict:
     """A handler raised: a poison command is answered, remembered and done with."""
     verdict = Verdict(_INTERNAL)

@@ -30,7 +30,7 @@ from ultraengine.log.mark import Mark
 from ultraengine.log.opening import LogOptions, Recovered, TornTail, open_log, write_mark
 from ultraengine.log.reader import LogReader, RecordedGroup
 from ultraengine.log.retention import RetentionReport
-from ultraengine.log.segment import KeyRing
+from ultraengine.log.segment import KeyRing, Point
 from ultraengine.log.serializer import serializers
 from ultraengine.log.space import Prepared, Space
 from ultraengine.log.trimmer import Trimmer
@@ -93,8 +93,7 @@ class Log:
         self._codecs = codecs
         self._limits = options.limits
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
-        self._submitted = 0
-        self._completed = 0
+        self._submitted = self._completed = 0
         self._threads: list[threading.Thread] = []
         self._keeper: threading.Thread | None = None
         self._on_failure: OnFailure | None = None
@@ -272,6 +271,11 @@ class Log:
     def idle(self) -> bool:
         """No write is queued or running."""
         return self._submitted == self._completed
+
+    @property
+    def point(self) -> Point:
+        """Where the next frame goes; only while ``idle``."""
+        return self._appender.point
 
     @property
     def read_only(self) -> bool:

@@ -22,6 +22,7 @@ from ultraengine.log.recovery import belongs
 from ultraengine.log.segment import HEADER_BYTES
 from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import Epoch, FrameSequence
 from ultraengine.model.outcome import Outcome
 from ultraengine.model.policy import LogSerializer
 from ultraengine.ports import Disk
@@ -66,6 +67,11 @@ class RecordedGroup:
     def recorded(self) -> bool:
         """Whether every command has its outcome in the log."""
         return bool(self._parts) and self._parts[-1].header.offset_end == self.header.offset_end
+
+    @property
+    def last_frame(self) -> Frame | None:
+        """The OUTCOMES frame that completes the group, None while one is missing."""
+        return self._parts[-1] if self.recorded else None
 
     def add(self, outcomes: Frame) -> None:
         """The next OUTCOMES frame of this group, in order."""
@@ -129,15 +135,18 @@ class LogReader:
         position = segments[0].index.start_of_sequence(from_sequence)
         yield from self._walk(segments, position, from_sequence, end)
 
-    def groups(self, from_offset: int, to_offset: int | None = None) -> Iterator[RecordedGroup]:
+    def groups(
+        self, from_offset: int, to_offset: int | None = None, *, below: int | None = None
+    ) -> Iterator[RecordedGroup]:
         """Groups with a command of ``from_offset <= offset < to_offset``, each whole, in order.
 
-        The last ones may lack outcomes.  Raises like `frames`, and `LogRefused` for a codec
-        that is not given.
+        The last ones may lack outcomes.  Frames from sequence `below` on are not looked at: they
+        may be durable here and not be committed.  Raises like `frames`, and `LogRefused` for a
+        codec that is not given.
         """
         pending: deque[RecordedGroup] = deque()
         closed = False
-        for frame in self._frames_of_offset(from_offset):
+        for frame in self._frames_of_offset(from_offset, below):
             header = frame.header
             if header.kind == FrameKind.COMMANDS:
                 if header.offset_end > from_offset and not closed:
@@ -174,6 +183,25 @@ class LogReader:
             return frame.header.chain
         raise LookupError(f"frame {sequence} is not below the durable end {durable.durable_end}")
 
+    def epoch_starts(self) -> list[tuple[Epoch, FrameSequence]]:
+        """(epoch, sequence of its first frame) of what is durable and still here, ascending.
+
+        Walks only segments in which an epoch begins, and the last one.  Raises like `frames`.
+        """
+        view = self._catalog.view()
+        starts: list[tuple[Epoch, FrameSequence]] = []
+        before: Epoch | None = None
+        for segment, following in zip(view.segments, [*view.segments[1:], None], strict=True):
+            point = segment.header.point
+            if before == point.epoch and following and following.header.point.epoch == before:
+                continue
+            stop = following.header.first_sequence if following else view.durable.durable_end
+            for frame in self.frames(point.sequence, int(stop)):
+                if frame.header.epoch != before:
+                    before = frame.header.epoch
+                    starts.append((before, frame.header.sequence))
+        return starts
+
     def state_chain_at(self, sequence: int) -> bytes:
         """The state chain over all OUTCOMES frames below `sequence`, which is durable.
 
@@ -199,12 +227,14 @@ class LogReader:
             )
         return found
 
-    def _frames_of_offset(self, offset: int) -> Iterator[Frame]:
+    def _frames_of_offset(self, offset: int, below: int | None) -> Iterator[Frame]:
         """Frames from shortly before the COMMANDS frame that holds `offset`."""
         view = self._catalog.view()
         offsets = [segment.header.point.offset for segment in view.segments]
         at = bisect_right(offsets, offset) - 1
         end = int(view.durable.durable_end)
+        if below is not None:
+            end = min(end, below)
         if at < 0:
             yield from self._archived_frames(view.segments, offset, end)
             return

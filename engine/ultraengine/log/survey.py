@@ -45,6 +45,9 @@ LOST_FIRST: Final = (
 TAIL_BYTES: Final = 64 * 1024
 """Of a segment that is passed over, read first to find its last frame."""
 FRAME_BYTES_MAX: Final = frame_bytes_at_most(PAYLOAD_BYTES_MAX)
+OVERTAKEN_MAX: Final = 3
+"""How often a survey beside a running process begins again because a segment was removed under
+it."""
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -136,6 +139,18 @@ def survey(
     Raises `LogRefused` for missing keys, newer formats and logs of another cluster.
     """
     return _Surveyor(disk, ring, verify_from, cluster_uid).run()
+
+
+def survey_beside(
+    disk: Disk, ring: KeyRing, *, verify_from: int = 0, cluster_uid: bytes | None = None
+) -> Survey:
+    """A survey, also of a log whose process removes old segments meanwhile."""
+    for _ in range(OVERTAKEN_MAX):
+        try:
+            return survey(disk, ring, verify_from=verify_from, cluster_uid=cluster_uid)
+        except FileNotFoundError:
+            continue
+    return survey(disk, ring, verify_from=verify_from, cluster_uid=cluster_uid)
 
 
 class _Surveyor:

@@ -18,7 +18,7 @@ from ultraengine.log.mending import RepairReport, TruncateReport, repair, trunca
 from ultraengine.log.recovery import Verdict
 from ultraengine.log.segment import KeyRing
 from ultraengine.log.serializer import serializers
-from ultraengine.log.survey import Finding, Survey, read_all, survey, walk
+from ultraengine.log.survey import Finding, read_all, survey_beside, walk
 from ultraengine.model.policy import LogSerializer
 from ultraengine.ports import Disk, Secrets
 
@@ -35,10 +35,6 @@ __all__ = [
     "truncate",
     "verify",
 ]
-
-
-_OVERTAKEN_MAX = 3
-"""How often `verify` begins again because a segment was removed under it."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +108,7 @@ def verify(disk: Disk, secrets: Secrets, *, from_sequence: int = 0) -> VerifyRep
     """
     identity, problems = _identity(disk)
     uid = None if identity is None else identity.cluster_uid
-    found = _survey(disk, KeyRing(secrets), from_sequence, uid)
+    found = survey_beside(disk, KeyRing(secrets), verify_from=from_sequence, cluster_uid=uid)
     damages = [one.damage for one in found.findings if one.damage is not None]
     if found.damage is not None and found.damage not in damages:
         damages.insert(0, found.damage)
@@ -210,16 +206,6 @@ def diff(a: Disk, b: Disk, secrets_a: Secrets, secrets_b: Secrets) -> Difference
         a="the log ends" if left is None else "a frame",
         b="the log ends" if right is None else "a frame",
     )
-
-
-def _survey(disk: Disk, ring: KeyRing, from_sequence: int, cluster_uid: bytes | None) -> Survey:
-    """A survey, also of a log whose process removes old segments meanwhile."""
-    for _ in range(_OVERTAKEN_MAX):
-        try:
-            return survey(disk, ring, verify_from=from_sequence, cluster_uid=cluster_uid)
-        except FileNotFoundError:
-            continue
-    return survey(disk, ring, verify_from=from_sequence, cluster_uid=cluster_uid)
 
 
 def _identity(disk: Disk) -> tuple[LogIdentity | None, list[Problem]]:

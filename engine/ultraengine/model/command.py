@@ -6,6 +6,7 @@ again as msgpack, so that the same intent has the same bytes whatever codec the
 client spoke.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -39,6 +40,21 @@ class Command(msgspec.Struct, frozen=True, array_like=True, gc=False):
     traceparent: str | None = None
     key_id: int = 0
     """Which payload key encrypts ``data``; 0 = none beyond the segment's own key."""
+
+
+def run_end(commands: Sequence[Command], index: int) -> int:
+    """Where the commands end that have type, tenant and key of the one at `index`."""
+    first = commands[index]
+    tenant, key, type_name = first.tenant, first.key, first.type
+    end, count = index + 1, len(commands)
+    while (
+        end < count
+        and (other := commands[end]).key == key
+        and other.type == type_name
+        and other.tenant == tenant
+    ):
+        end += 1
+    return end
 
 
 _CONTENT: Final = msgspec.msgpack.Encoder()

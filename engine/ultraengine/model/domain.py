@@ -125,6 +125,10 @@ class At(Protocol):
         """Partition key of the command."""
 
 
+Recorded = Callable[[Any, list[Any], int, int, At], tuple[int, int]]
+"""See `CommandSpec.recorded`."""
+
+
 class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One command type of a domain at one handler version.
 
@@ -164,6 +168,13 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     its msgpack, msgpack of the array of the one event), or None when nothing was done and the
     command goes the ordinary way.  It must leave commands alone that ``guard``, ``dry_run``
     or ``linked`` have a say in; raising halts the shard as in ``evolve``."""
+    recorded: Recorded | None = None
+    """The lane of recorded commands: (state, outcomes, index, end, at) -> (outcomes that it has
+    evolved whole, from ``outcomes[index]`` on and below `end`; events that it has evolved of the
+    one behind them).  They are of one (tenant, key), at consecutive offsets from ``at.offset``
+    on.  It stops at the first outcome that is not accepted, has no events or another offset, and
+    at the first event that it leaves to ``evolve`` or that does not fit.  It has done all that
+    ``evolve`` would, and nothing that changes ``due``; raising halts the shard."""
     linked: Callable[[Any], bool] | None = None
     """Whether an item is tied to the next one."""
     overlay: Callable[[Any], Any] | None = None

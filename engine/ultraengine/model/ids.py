@@ -31,6 +31,8 @@ ConfigVersion = NewType("ConfigVersion", int)
 """Version of the shard's configuration record; 0 while a shard has no replicas."""
 
 SLOT_COUNT: Final = 4096
+SPREAD: Final = 0x9E3779B1
+"""2**32 divided by the golden ratio, a prime: multiplies checksums into slots."""
 CHAIN_BYTES: Final = 16
 NO_CHAIN: Final = bytes(CHAIN_BYTES)
 """The chain value before the first frame."""
@@ -59,8 +61,11 @@ def split_type(text: str) -> tuple[str, str, int | None] | None:
 
 
 def slot_of(tenant: str, key: str) -> SlotId:
-    """The slot of a partition key: CRC-32 (IEEE 802.3) of ``tenant NUL key`` modulo 4,096.
+    """The slot of a partition key: bits 20-31 of CRC-32(``tenant NUL key``) x 0x9E3779B1.
 
+    CRC-32 is that of IEEE 802.3.  It is linear: keys that differ in a few bits, as ``book-0`` to
+    ``book-7`` do, share bits of it.  The multiplication (Knuth, TAOCP 3, 6.4) spreads them
+    (ADR 17).
     Part of the on-disk format: snapshots are grouped by slot, so this may never change.
     """
-    return SlotId(zlib.crc32(f"{tenant}\0{key}".encode()) % SLOT_COUNT)
+    return SlotId((zlib.crc32(f"{tenant}\0{key}".encode()) * SPREAD & 0xFFFFFFFF) >> 20)

@@ -19,7 +19,7 @@ import structlog
 import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
-from ultraengine.edge.auth import ApiKeys, Loopback
+from ultraengine.edge.auth import Anybody, ApiKeys, Loopback
 from ultraengine.edge.door import Door, Doorkeeper, listen
 from ultraengine.edge.health import BEAT_S, Heartbeat
 from ultraengine.edge.quota import READS, Quotas
@@ -52,6 +52,8 @@ class QueryOptions(msgspec.Struct, frozen=True, kw_only=True):
     """0 chooses a free port."""
     keys: Path | None = None
     """File of API keys; None = keyless, and then from loopback only."""
+    keyless: bool = False
+    """Without keys, answer whoever reaches the port."""
     cursor_key: Path | None = None
     """File with the secret of cursors, at least 16 bytes, shared by all that serve the same
     clients; None = one of its own, and cursors end with the process."""
@@ -118,7 +120,11 @@ class QueryProcess:
         options: QueryOptions, clock: Clock, quotas: Quotas
     ) -> tuple[Identity, KeyFile | None]:
         if options.keys is None:
-            return Loopback(), None
+            if options.keyless:
+                _log.warning(
+                    "query.keyless", meaning="whoever reaches the port may read everything"
+                )
+            return Anybody() if options.keyless else Loopback(), None
         table = KeyFile.read(options.keys)
         quotas.replace(table.quotas)
         identity = ApiKeys(table, clock)

@@ -64,3 +64,11 @@ class Effects(msgspec.Struct):
     sends: list[Sending] = msgspec.field(default_factory=list)
     diverged: bool = False
     """Stop, keep everything, call a person."""
+
+
+class Deposed(Exception):
+    """This life has led and does no more: its memory is void, the next one follows."""
+
+
+class Diverged(Exception):
+    """The log contradicts what is known committed; everything is kept as it is."""

@@ -96,6 +96,8 @@ class Told(msgspec.Struct, frozen=True, tag=True):
     answer: Answer
     leads: Epoch | None
     """The epoch that this life leads, or tries to."""
+    flush_age_s: float = 0.0
+    """How long its oldest flush has been under way: a disk that hangs is as good as silent."""
 
 
 class Lead(msgspec.Struct, frozen=True, tag=True):

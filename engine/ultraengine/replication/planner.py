@@ -64,7 +64,10 @@ class Planner:
         now: float,
         *,
         only: Seat | None = None,
+        numbers_from: int = 0,
     ) -> None:
+        """`numbers_from`: above the questions of an earlier planner at the same place, whose late
+        answers would say what was true before this one's read."""
         self._cluster_uid = cluster_uid
         self._replicas = replicas
         self._limits = limits
@@ -73,7 +76,7 @@ class Planner:
         self._since = now
         self._led_at = now
         """When the leader was last known to lead."""
-        self._number = 0
+        self._number = numbers_from
         """Of the question that is asked; answers to others do not count."""
         self._record: Record | None = None
         self._epoch = Epoch(0)
@@ -82,6 +85,11 @@ class Planner:
         """Whether the round before has seen a roll-back."""
         self._answers: dict[Seat, Answer] = {}
         self._leads: dict[Seat, Epoch | None] = {}
+
+    @property
+    def number(self) -> int:
+        """Of the newest question."""
+        return self._number
 
     def tick(self, now: float) -> PlannerEffects:
         """Time has passed."""
@@ -112,8 +120,8 @@ class Planner:
         return effects
 
     def told(self, message: Told) -> None:
-        """A replica has answered."""
-        if message.number == self._number:
+        """A replica has answered.  One whose disk hangs neither leads nor is chosen to."""
+        if message.number == self._number and message.flush_age_s < self._limits.silence_s:
             self._answers[message.seat] = message.answer
             self._leads[message.seat] = message.leads
 

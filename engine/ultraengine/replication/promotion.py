@@ -24,6 +24,8 @@ class Answer(msgspec.Struct, frozen=True):
     promise: Promise
     last_epoch: Epoch
     end: int
+    barred: bool = False
+    """Its execution differs from its leader's: its log counts, and it is not chosen."""
 
     @property
     def order(self) -> tuple[Epoch, int]:
@@ -37,7 +39,7 @@ class Refused(enum.Enum):
     TOO_FEW = "too few"
     """Fewer disks answered than a failover needs: wait."""
     NO_CANDIDATE = "no candidate"
-    """No member of the ISR answered: wait, or a person accepts the loss."""
+    """No member of the ISR that may lead answered: wait, or a person accepts the loss."""
     ROLLED_BACK = "rolled back"
     """A disk knows a newer record: `recovery_epoch`, promises, then `plan_recovery`."""
 
@@ -70,7 +72,11 @@ def plan_failover(
     heard = [seat for seat, answer in answers.items() if counts(record, seat, answer)]
     if len(heard) < needed(replicas, record.min_isr):
         return Refused.TOO_FEW
-    candidates = [seat for seat in record.isr if seat in answers and only in {None, seat}]
+    candidates = [
+        seat
+        for seat in record.isr
+        if seat in answers and not answers[seat].barred and only in {None, seat}
+    ]
     if not candidates:
         return Refused.NO_CANDIDATE
     best = best_of(answers, candidates)
@@ -113,7 +119,12 @@ def plan_recovery(
     heard = {seat: answer for seat, answer in sworn.items() if answer.promise.seated}
     if len(heard) < max(needed(replicas, record.min_isr), record.min_isr):
         return Refused.TOO_FEW
-    best = best_of(heard, sorted(heard))
+    newest = max(answer.order for answer in heard.values())
+    candidates = [seat for seat in sorted(heard) if heard[seat].order == newest]
+    candidates = [seat for seat in candidates if not heard[seat].barred]
+    if not candidates:
+        return Refused.NO_CANDIDATE
+    best = best_of(heard, candidates)
     version = max(answer.promise.version for answer in heard.values())
     return recovered(
         record,

@@ -73,6 +73,8 @@ class Replica:
         self.follower = Follower(me, promise)
         self.leader: Leader | None = None
         """None, or the leadership of this life; ``over`` ones are kept until the next one."""
+        self.barred = False
+        """Set by whoever executes, when something came out differently here."""
         self._others = tuple(peers)
         self._limits = limits
         self._peers: dict[Seat, _Peer] = {}
@@ -278,6 +280,7 @@ class Replica:
             self.follower.promise,
             tables.last_epoch(tables.cut(self.log.epochs, end)),
             end,
+            self.barred,
         )
         leader = self._leading()
         leads = None if leader is None else leader.epoch

@@ -84,7 +84,7 @@ class Machine:
         self._group_bytes_max = min(group_bytes_max, limits.group_bytes_max)
         self.durable = Durable(policy, local=policy != "async", replicas=int(policy != "async"))
         """What replies say: only the `async` policy answers before the flush."""
-        self._repeat_durable = Durable(policy, local=True, replicas=1)
+        self.repeat_durable = Durable(policy, local=True, replicas=1)
         self._urgent: deque[SystemData] = deque()
         self._tick_formed = False
         """Whether a formed tick waits for its execution: one at a time per shard."""
@@ -260,7 +260,7 @@ class Machine:
             shard=self.executor.shard if recorded.shard is None else recorded.shard,
             epoch=recorded.epoch,
             time=recorded.time,
-            durable=self._repeat_durable,
+            durable=self.repeat_durable,
         )
         return compose.repeated(recorded.command, recorded.outcome, frame)
 

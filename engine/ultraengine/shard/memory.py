@@ -13,8 +13,9 @@ import msgspec
 
 from ultraengine.execution.dedup import DedupIndex, DedupOptions, FloorRaised
 from ultraengine.execution.dedup_files.driver import RunStore, Spawn
-from ultraengine.execution.executor import Dedupe, Executor, HistoryStore
+from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
+from ultraengine.execution.stores import Dedupe, HistoryStore
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import Limits

@@ -16,12 +16,13 @@ from ultraengine import __version__
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
-from ultraengine.execution.system import EpochStart
+from ultraengine.execution.system import EpochStart, system_command
 from ultraengine.log.damage import LogDamaged, LogRefused
 from ultraengine.log.driver import Log, LogOptions
-from ultraengine.log.frame import FrameHeader
+from ultraengine.log.frame import FrameDraft, FrameHeader, FrameKind
 from ultraengine.log.serializer import MsgpackSerializer
-from ultraengine.model.ids import Epoch, FrameSequence, ShardId
+from ultraengine.log.writer import LogWriter
+from ultraengine.model.ids import Epoch, FrameSequence, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.model.policy import (
     CompactionPolicy,
@@ -30,10 +31,11 @@ from ultraengine.model.policy import (
     SchedulingPolicy,
 )
 from ultraengine.ports import Clock, Disk, ObjectStore, Random, Secrets
+from ultraengine.replication.stored import STORED_PATH
 from ultraengine.reply.recorded import Recorded
 from ultraengine.shard.machine import Machine
 from ultraengine.shard.metrics import ShardMetrics
-from ultraengine.shard.ownership import read_ownership
+from ultraengine.shard.ownership import Ownership, read_ownership
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.promise import read_promise, write_promise
 from ultraengine.shard.recovery import Recovery, recover, skips
@@ -107,13 +109,12 @@ def open_shard(
     """Recover a shard from its directory; `progress` is told of (commands replayed, of so many).
 
     Raises what the log raises (`LogDamaged`, `LogInUse`, `DiskFull`, OSError), `LogRefused` for
-    another shard's directory, and `OtherHandlers` or `EvolveFailed` when the tail cannot be
-    brought into memory.
+    another shard's directory or that of a replica, and `OtherHandlers` or `EvolveFailed` when the
+    tail cannot be brought into memory.
     """
-    serializer = options.serializers[0] if options.serializers else MsgpackSerializer()
-    ownership = read_ownership(world.disk)
-    if ownership is not None and ownership.shard != options.shard:
-        raise LogRefused(f"the directory is of shard {ownership.shard}, not {options.shard}")
+    if world.disk.exists(STORED_PATH):
+        raise LogRefused("the directory is of a replica: alone, it may lack what others hold")
+    _ownership(world.disk, options.shard)
     epoch = Epoch(read_promise(world.disk) + 1)
     write_promise(world.disk, epoch)
     log = Log.open(
@@ -121,19 +122,70 @@ def open_shard(
         world.clock,
         world.random,
         world.secrets,
-        _log_options(options, memory, epoch, registry.handlers_digest, serializer.codec),
+        log_options(options, epoch, registry.handlers_digest, memory.replay_from),
         codecs=options.serializers,
         compaction=options.compaction,
         store=world.archive,
     )
     try:
-        started = world.clock.monotonic()
-        checkpoints = _Checkpoints(world.clock, log, memory, registry, options)
-        executor, recovery = _into_memory(log, memory, options, checkpoints, progress)
-        replay_s = world.clock.monotonic() - started
+        parts = recover_shard(world, registry, memory, metrics, options, log, epoch, progress)
     except BaseException:
         log.close(clean=False)
         raise
+    parts.machine.log_system(epoch_start(registry, epoch))
+    return parts
+
+
+def epoch_start(registry: Registry, epoch: Epoch) -> EpochStart:
+    """What the first frame of a leadership says."""
+    return EpochStart(epoch, registry.handlers, __version__)
+
+
+def epoch_start_draft(
+    registry: Registry, serializer: LogSerializer, epoch: Epoch, offset: Offset, time: Instant
+) -> FrameDraft:
+    """The first frame of a leadership, for whoever writes it before the shard is in memory."""
+    command = system_command(epoch_start(registry, epoch), offset=offset)
+    payload = serializer.encode_commands([command])
+    return FrameDraft(FrameKind.COMMANDS, offset, 1, time, payload)
+
+
+def _ownership(disk: Disk, shard: ShardId) -> Ownership | None:
+    """What the directory says it owns.  Raises `LogRefused` for another shard's."""
+    ownership = read_ownership(disk)
+    if ownership is not None and ownership.shard != shard:
+        raise LogRefused(f"the directory is of shard {ownership.shard}, not {shard}")
+    return ownership
+
+
+def serializer_of(options: ShardOptions) -> LogSerializer:
+    """The one that is written."""
+    return options.serializers[0] if options.serializers else MsgpackSerializer()
+
+
+def recover_shard(
+    world: World,
+    registry: Registry,
+    memory: Memory,
+    metrics: ShardMetrics,
+    options: ShardOptions,
+    log: LogWriter,
+    epoch: Epoch,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+    *,
+    followed: Executor | None = None,
+) -> ShardParts:
+    """Recover a shard from a log that is open, and of which everything may be executed.
+
+    `followed`: `memory` is loaded, and this executor of it has executed a part of the log already.
+    Raises as `open_shard` does, of memory alone.
+    """
+    serializer = serializer_of(options)
+    ownership = _ownership(world.disk, options.shard)
+    started = world.clock.monotonic()
+    checkpoints = _Checkpoints(world.clock, log, memory, registry, options)
+    executor, recovery = _into_memory(log, memory, options, checkpoints, progress, followed)
+    replay_s = world.clock.monotonic() - started
     machine = Machine(
         executor,
         serializer,
@@ -147,7 +199,6 @@ def open_shard(
     machine.adopt(
         [Recorded(one.command, one.outcome, one.epoch, one.time) for one in recovery.redecided]
     )
-    machine.log_system(EpochStart(epoch, registry.handlers, __version__))
     if replay_s > 0:
         metrics.replay.set(recovery.replayed / replay_s)
     return ShardParts(
@@ -165,9 +216,13 @@ def open_shard(
     )
 
 
-def _log_options(
-    options: ShardOptions, memory: Memory, epoch: Epoch, handlers: bytes, codec: int
+def log_options(
+    options: ShardOptions,
+    epoch: Epoch,
+    handlers: bytes,
+    replay_from: Callable[[], int] = lambda: 0,
 ) -> LogOptions:
+    """How the log of a shard is opened; `replay_from`: what its start has to verify."""
     return LogOptions(
         shard=options.shard,
         epoch=epoch,
@@ -176,8 +231,8 @@ def _log_options(
         compress=options.compress,
         master_key=options.master_key,
         chain_key=options.chain_key,
-        codec=codec,
-        verify_from=(lambda: 0) if options.verify_all else memory.replay_from,
+        codec=serializer_of(options).codec,
+        verify_from=(lambda: 0) if options.verify_all else replay_from,
     )
 
 
@@ -191,7 +246,7 @@ class _Checkpoints:
     def __init__(
         self,
         clock: Clock,
-        log: Log,
+        log: LogWriter,
         memory: Memory,
         registry: Registry,
         options: ShardOptions,
@@ -238,23 +293,22 @@ class _Checkpoints:
 
 
 def _into_memory(
-    log: Log,
+    log: LogWriter,
     memory: Memory,
     options: ShardOptions,
     checkpoints: _Checkpoints,
     progress: Callable[[int, int], None],
+    followed: Executor | None,
 ) -> tuple[Executor, Recovery]:
     """Snapshot and tail.  A logged override that lies behind the failing command is honoured."""
     reader = log.reader()
     skipped: set[int] = set()
     while True:
-        executor, position = memory.load(
-            sequence_max=log.recovered.end_sequence, log_end=log.recovered.end_offset
-        )
-        if position is not None:
-            _check_chain(log, position)
+        if followed is None:
+            executor, start = load_state(log, memory)
+        else:
+            executor, start, followed = followed, followed.applied_end, None
         executor.skipped |= skipped
-        start = 0 if position is None else position.offset_end
         try:
             total = log.recovered.end_offset - start
             progress(0, total)
@@ -272,7 +326,21 @@ def _into_memory(
             skipped.add(int(str(offset)))
 
 
-def _check_chain(log: Log, position: ImagePosition) -> None:
+def load_state(log: LogWriter, memory: Memory) -> tuple[Executor, int]:
+    """The newest good snapshot's state, or an empty one, and the offset to go on from.
+
+    Raises `SnapshotRefused` for a snapshot of another log.
+    """
+    executor, position = memory.load(
+        sequence_max=log.recovered.end_sequence, log_end=log.recovered.end_offset
+    )
+    if position is None:
+        return executor, 0
+    _check_chain(log, position)
+    return executor, position.offset_end
+
+
+def _check_chain(log: LogWriter, position: ImagePosition) -> None:
     """A snapshot is an image of this very log, not of one that was rolled back or swapped."""
     found = log.reader().chain_at(position.sequence_end)
     if found != position.chain:

@@ -4,7 +4,7 @@ import msgspec
 
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
-from ultraengine.log.driver import Log
+from ultraengine.log.writer import LogWriter
 from ultraengine.model.ids import Epoch
 from ultraengine.model.limits import Limits
 from ultraengine.model.policy import FlushRule
@@ -18,7 +18,7 @@ class ShardParts(msgspec.Struct):
 
     machine: Machine
     executor: Executor
-    log: Log
+    log: LogWriter
     registry: Registry
     limits: Limits
     rule: FlushRule

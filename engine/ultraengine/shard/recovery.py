@@ -79,30 +79,30 @@ def _recover_group(
 ) -> None:
     header, outcomes = group.header, group.outcomes or []
     time, epoch = Instant(header.time), Epoch(header.epoch)
-    replayed = 0
-    for position, command in enumerate(group.commands):
-        offset = Offset(header.base_offset + position)
-        if offset < executor.applied_end:
-            continue
-        if position < len(outcomes):
-            executor.replay(command, outcomes[position], time=time, epoch=epoch)
-        elif offset in executor.skipped:
+    commands, begun = group.commands, executor.applied_end
+    first = max(0, executor.applied_end - header.base_offset)
+    if first < len(outcomes):
+        there = commands[first : len(outcomes)]
+        executor.replay_group(there, outcomes[first:], time=time, epoch=epoch)
+    for position in range(max(first, len(outcomes)), len(commands)):
+        command, offset = commands[position], Offset(header.base_offset + position)
+        if offset in executor.skipped:
             outcome = _overridden(offset, executor.version(command.tenant, command.key))
             executor.replay(command, outcome, time=time, epoch=epoch)
             recovery.redecided.append(Redecided(command, outcome, epoch, time))
-        else:
-            if not any_handlers and header.handlers != executor.registry.handlers_digest:
-                raise OtherHandlers(
-                    "a command without a recorded outcome is decided by its own handlers",
-                    offset=offset,
-                    logged=header.handlers.hex(),
-                    here=executor.registry.handlers_digest.hex(),
-                    versions=executor.registry.handlers,
-                )
-            admitted = executor.registry.restore(command)
-            done = executor.execute(admitted, offset=offset, time=time, epoch=epoch)
-            recovery.redecided.append(Redecided(command, done.outcome, epoch, time))
-        replayed += 1
+            continue
+        if not any_handlers and header.handlers != executor.registry.handlers_digest:
+            raise OtherHandlers(
+                "a command without a recorded outcome is decided by its own handlers",
+                offset=offset,
+                logged=header.handlers.hex(),
+                here=executor.registry.handlers_digest.hex(),
+                versions=executor.registry.handlers,
+            )
+        admitted = executor.registry.restore(command)
+        done = executor.execute(admitted, offset=offset, time=time, epoch=epoch)
+        recovery.redecided.append(Redecided(command, done.outcome, epoch, time))
+    replayed = executor.applied_end - begun
     if replayed:
         recovery.replayed += replayed
         executor.dedupe.advance(time, executor.applied_end)

@@ -5,13 +5,14 @@ decides differently is named (requirement 002 D-T.12).  Works on a copy of the s
 running shard is not touched, its history is only read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from ultraengine.execution.executor import Executor, HistoryStore
+from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
+from ultraengine.execution.stores import HistoryStore
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.domain import History
 from ultraengine.model.errors import EngineError
@@ -41,6 +42,9 @@ class NothingRemembered:
         return ()
 
     def add(self, _slot: int, _identity: bytes, _offset: int, /) -> None:
+        """Remember nothing."""
+
+    def add_run(self, _slot: int, _identities: Sequence[bytes], _offset: int, /) -> None:
         """Remember nothing."""
 
     def raise_floor(self, _offset: int, /) -> None:
@@ -83,6 +87,9 @@ class ReadOnlyHistory:
     def append(self, _offset: int, _domain: str, _payload: bytes, /) -> None:
         """It is there already."""
 
+    def append_run(self, _offset: int, _domain: str, _payloads: Sequence[bytes], /) -> None:
+        """They are there already."""
+
     def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
         """Reads below `visible_end`, so that the future is not seen."""
         return self._store.view(domain, visible_end)
@@ -105,12 +112,16 @@ def validate(
     for group in reader.groups(executor.applied_end, to_offset):
         header, outcomes = group.header, group.outcomes or []
         time, epoch = Instant(header.time), Epoch(header.epoch)
+        first = max(0, executor.applied_end - header.base_offset)
+        before = from_offset if to_offset is None else min(from_offset, to_offset)
+        last = min(before - header.base_offset, len(outcomes))
+        if first < last:
+            executor.replay_group(
+                group.commands[first:last], outcomes[first:last], time=time, epoch=epoch
+            )
         for command, recorded in zip(group.commands, outcomes, strict=False):
             offset = Offset(recorded.offset)
             if offset < executor.applied_end or (to_offset is not None and offset >= to_offset):
-                continue
-            if offset < from_offset:
-                executor.replay(command, recorded, time=time, epoch=epoch)
                 continue
             admitted = executor.registry.restore(command)
             decided = executor.execute(admitted, offset=offset, time=time, epoch=epoch).outcome

@@ -28,14 +28,7 @@ from ultraengine.gateway.driver import GatewayOptions
 from ultraengine.gateway.front.driver import Front
 from ultraengine.gateway.watch import NewestMap, Watch
 from ultraengine.log.identity import IDENTITY_PATH
-from ultraengine.main import (
-    ExitCode,
-    configure_logging,
-    exit_code_of,
-    load_domains,
-    load_extensions,
-    telemetry,
-)
+from ultraengine.main import configure_logging
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.rebalancing.balance import Progress
@@ -45,6 +38,8 @@ from ultraengine.router.shard_map import ShardMap
 from ultraengine.router.wire import request
 from ultraengine.shard.ownership import read_ownership, write_ownership
 from ultraengine.starting.driver import identity_of
+from ultraengine.starting.ends import ExitCode, exit_code_of
+from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 from ultraengine.supervisor.child.driver import ChildProcess, exit_name
 from ultraengine.supervisor.environment import environment, shard_config
 from ultraengine.supervisor.layout import (

@@ -94,6 +94,19 @@ class DomainSuite(Scripted):
 
     @SETTINGS
     @given(data=st.data())
+    def test_recorded_events_evolve_alike_with_and_without_lanes(self, data: st.DataObject) -> None:
+        """History and state are the same with and without the domain's lanes, group by group."""
+        domain = self.loaded()
+        rehearsal = Rehearsal(domain)
+        for line in data.draw(self.scripts()):
+            rehearsal.play(line)
+        size = data.draw(st.integers(2, 6))
+        found, wanted = (rehearsal.regrouped(one, size) for one in (domain, _plain(domain)))
+        if (found.dump(), found.history.payloads) != (wanted.dump(), wanted.history.payloads):
+            raise AssertionError(f"groups of {size} outcomes lead to another state with lanes")
+
+    @SETTINGS
+    @given(data=st.data())
     def test_a_handler_that_raises_changes_nothing(self, data: st.DataObject) -> None:
         """A poison command is answered with INTERNAL, and that is all."""
         script = data.draw(self.scripts())
@@ -224,6 +237,7 @@ class _Altered:
                 # A lane would go round the functions that were altered.
                 lane=None,
                 single=None,
+                recorded=None,
             )
             for spec in domain.commands
         ]

@@ -42,6 +42,11 @@ class MemoryDedupe:
             if name[0] == slot:
                 offsets[:] = [one for one in offsets if one >= offset]
 
+    def add_run(self, slot: int, identities: Sequence[bytes], offset: int, /) -> None:
+        """Remember commands at consecutive offsets."""
+        for number, identity in enumerate(identities, offset):
+            self.add(slot, identity, number)
+
     def raise_floor(self, offset: int, /) -> None:
         """Nothing is ever forgotten."""
 
@@ -73,6 +78,11 @@ class MemoryHistory:
     def append(self, offset: int, domain: str, payload: bytes, /) -> None:
         """Keep the encoded events of one command."""
         self.payloads[domain, offset] = payload
+
+    def append_run(self, offset: int, domain: str, payloads: Sequence[bytes], /) -> None:
+        """Keep the encoded events of commands at consecutive offsets."""
+        for number, payload in enumerate(payloads, offset):
+            self.append(number, domain, payload)
 
     def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
         """Reads of one domain below `visible_end`."""

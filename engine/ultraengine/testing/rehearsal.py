@@ -117,6 +117,20 @@ class Rehearsal(Bench):
         other.time, other.now, other.epoch = self.time, self.now, self.epoch
         return other
 
+    def regrouped(self, domain: Domain, size: int) -> "Rehearsal":
+        """A second rehearsal of `domain` that evolved the same outcomes in groups of `size`, each
+        stamped as its last command was."""
+        other = type(self)(domain)
+        for start in range(0, len(self.log), size):
+            group = self.log[start : start + size]
+            other.executor.replay_group(
+                [logged for logged, _, _ in group],
+                [outcome for _, outcome, _ in group],
+                time=group[-1][2],
+                epoch=self.epoch,
+            )
+        return other
+
     def dump(self) -> dict[tuple[int, str], list[bytes]]:
         """What a snapshot would hold: whether a slot was only looked at does not show."""
         return {place: chunks for place, chunks in super().dump().items() if chunks}

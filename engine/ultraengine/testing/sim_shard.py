@@ -14,10 +14,10 @@ from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import Hooks
 from ultraengine.execution.registry import Admitted, Registry
 from ultraengine.execution.system import DropConsumer, SystemData
-from ultraengine.log.driver import Recovered, Written
+from ultraengine.log.driver import Log, Recovered, Written
 from ultraengine.log.retention import RetentionReport
 from ultraengine.model.domain import Domain
-from ultraengine.model.errors import EngineError
+from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import FrameSequence, Instant, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.model.policy import FlushRule
@@ -106,6 +106,8 @@ class SimShard:
             ShardMetrics(CollectorRegistry(), shard),
             ShardOptions(shard=shard, rule=rule, limits=limits, verify_all=verify_all),
         )
+        if not isinstance(parts.log, Log):
+            raise InvariantBroken("a shard of one copy writes its own log")
         self.log, self.machine, self.executor = parts.log, parts.machine, parts.executor
         self.replayed = parts.replayed
         self.failure: BaseException | None = None

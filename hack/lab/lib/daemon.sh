@@ -75,3 +75,22 @@ stop_daemon() {
   done
   die "dockerd (pid $(cat "$DAEMON_PID")) has not ended within 30 s; see $DAEMON_LOG"
 }
+
+# able: whether this machine can run what nodes are, a privileged container.  Exit code 3 says that it cannot, with
+# the reason; a lab that fails after this has a fault of its own.
+able() {
+  local why
+  why=$( (need_daemon && step "running a privileged container" run_nothing) 2>&1) && return
+  echo "$why" >&2
+  say "no privileged container can run on this machine (reason above), so it can have no cluster" >&2
+  exit 3
+}
+
+run_nothing() {
+  local work
+  work=$(mktemp -d "$CACHE/able.XXXXXX")
+  echo 'int main(void) { return 0; }' | gcc -static -Os -x c -o "$work/nothing" -
+  tar -C "$work" -cf - nothing | docker import - ultraengine-lab/nothing:latest
+  rm -rf "$work"
+  docker run --rm --privileged --network none ultraengine-lab/nothing:latest /nothing
+}

@@ -22,8 +22,9 @@ from ultraengine_operator.actions import (
     Create,
     Delete,
     ExpandClaim,
-    MakeHopKey,
+    MakeKey,
     RestartPod,
+    Scale,
     SealMap,
     SetFinalizer,
     describe,
@@ -124,7 +125,7 @@ class Loop:
             self._standings.pop(name, None)
             self._settled.pop(key, None)
             return None
-        await self._look_for_hop_key(key)
+        await self._look_for_keys(key, content)
         observed = observed_of(self.cache.children(key))
         try:
             engine = engine_of(content)
@@ -162,21 +163,25 @@ class Loop:
         was deleted, its going is still to be heard of.
         """
         content = self.cache.engine(key)
-        heard_of = all(isinstance(one, Apply | Create | MakeHopKey | SealMap | SetFinalizer)
-                       for one in done.actions)  # fmt: skip
+        heard_of = all(
+            isinstance(one, Apply | Create | MakeKey | Scale | SealMap | SetFinalizer)
+            for one in done.actions
+        )
         if not done.actions or done.problems or done.deleting or not heard_of or content is None:
             return done
         again = self._plan(key, engine_of(content), observed)
         return msgspec.structs.replace(again, look_again_s=0.0) if again.actions else again
 
-    async def _look_for_hop_key(self, key: Key) -> None:
-        """Secrets are neither listed nor watched; the one that is ours is asked for by name."""
-        ref = Ref("Secret", f"{key[1]}-hop")
-        found = await self._cluster.get(KINDS["Secret"], key[0], ref.name)
-        if found is None:
-            self.cache.forget(key, ref)
-        else:
-            self.cache.put(found)
+    async def _look_for_keys(self, key: Key, content: Content) -> None:
+        """Secrets are neither listed nor watched; those that are ours are asked for by name."""
+        queried = content.get("spec", {}).get("query", {}).get("replicas", 0)
+        for name in ("hop", "cursors") if queried else ("hop",):
+            ref = Ref("Secret", f"{key[1]}-{name}")
+            found = await self._cluster.get(KINDS["Secret"], key[0], ref.name)
+            if found is None:
+                self.cache.forget(key, ref)
+            else:
+                self.cache.put(found)
 
     def _may_act(self, engine: UltraEngine, made: Plan) -> bool:
         if engine.spec.reconciliation == "Active":
@@ -220,8 +225,8 @@ class Loop:
                 self._settled[key][ref] = Settled(rendered, seen)
             case Create(manifest):
                 await self._create(key, manifest)
-            case MakeHopKey(manifest):
-                content = {**manifest, "stringData": {names.HOP_FILE: secrets.token_urlsafe(32)}}
+            case MakeKey(manifest):
+                content = {**manifest, "stringData": {names.KEY_FILE: secrets.token_urlsafe(32)}}
                 await self._create(key, content)
             case SealMap(name, version, content):
                 await self._seal(namespace, name, version, content)
@@ -232,12 +237,16 @@ class Loop:
                 await self._cluster.delete(KINDS["Pod"], namespace, name, uid=uid)
                 told = Told(Reason.ROLLING_RESTART, describe(action), "Restart")
                 self._told(_about(engine.metadata), told)
+            case Scale(name, replicas):
+                await self._merge("Deployment", namespace, name, {"replicas": replicas})
             case ExpandClaim(name, size):
-                wish = {"spec": {"resources": {"requests": {"storage": size}}}}
-                kind = KINDS["PersistentVolumeClaim"]
-                self.cache.put(await self._cluster.merge(kind, namespace, name, wish))
+                wish = {"resources": {"requests": {"storage": size}}}
+                await self._merge("PersistentVolumeClaim", namespace, name, wish)
             case SetFinalizer(present):
                 await self._set_finalizer(engine.metadata, present=present)
+
+    async def _merge(self, kind: str, namespace: str, name: str, spec: Content) -> None:
+        self.cache.put(await self._cluster.merge(KINDS[kind], namespace, name, {"spec": spec}))
 
     async def _create(self, key: Key, manifest: Content) -> None:
         kind, name = KINDS[manifest["kind"]], manifest["metadata"]["name"]

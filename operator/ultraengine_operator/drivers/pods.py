@@ -30,7 +30,7 @@ class PodShards:
             secret = await self._cluster.get(KINDS["Secret"], namespace, f"{engine}-hop")
             if secret is None:
                 return None
-            key = base64.b64decode(secret["data"][names.HOP_FILE]).decode()
+            key = base64.b64decode(secret["data"][names.KEY_FILE]).decode()
             timeout = aiohttp.ClientTimeout(total=ASK_S)
             headers = dict(hop_headers(key, _CALLER))
             async with self._session.get(url, headers=headers, timeout=timeout) as answer:

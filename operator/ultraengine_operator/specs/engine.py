@@ -33,7 +33,7 @@ def environment(view: EngineView, shard: int) -> list[Manifest]:
         "ULTRA_SHARD": str(shard),
         "ULTRA_HOST": "0.0.0.0",  # noqa: S104 - the pod's own network.
         "ULTRA_DATA": "/data",
-        "ULTRA_HOP_KEY": f"/etc/ultra/hop/{names.HOP_FILE}",
+        "ULTRA_HOP_KEY": f"/etc/ultra/hop/{names.KEY_FILE}",
         "ULTRA_MAP": f"/etc/ultra/map/{names.MAP_KEY}",
         "ULTRA_ENGINE_UID": view.engine_uid,
         "ULTRA_DOMAINS": ",".join(spec.domains),

@@ -3,14 +3,8 @@
 from typing import Final
 
 from ultraengine_operator import names
-from ultraengine_operator.specs.pods import (
-    container_security,
-    placement,
-    pod_security,
-    ports,
-    probes,
-    variable,
-)
+from ultraengine_operator.specs import pods
+from ultraengine_operator.specs.pods import ports, probes, variable
 from ultraengine_operator.specs.view import EngineView, Manifest, child
 
 STARTUP_FAILURES: Final = 60
@@ -25,7 +19,7 @@ def _name(view: EngineView) -> str:
 def _environment(view: EngineView) -> list[Manifest]:
     told = {
         "ULTRA_HOST": "0.0.0.0",  # noqa: S104 - the pod's own network.
-        "ULTRA_HOP_KEY": f"/etc/ultra/hop/{names.HOP_FILE}",
+        "ULTRA_HOP_KEY": f"/etc/ultra/hop/{names.KEY_FILE}",
         "ULTRA_MAP": f"/etc/ultra/map/{names.MAP_KEY}",
         "ULTRA_DOMAINS": ",".join(view.engine.spec.domains),
         "ULTRA_SHARD_ADDRESS": (
@@ -44,9 +38,8 @@ def _environment(view: EngineView) -> list[Manifest]:
 
 
 def deployment(view: EngineView) -> Manifest:
-    """Stateless fronts. With an autoscaler the number of replicas is its own."""
+    """Stateless fronts. Their number is `plan.Scale`'s or the autoscaler's."""
     wish = view.engine.spec.gateway
-    chosen = names.labels(view.name, "gateway")
     mounts = [
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own.
         {"name": "hop", "mountPath": "/etc/ultra/hop", "readOnly": True},
@@ -62,61 +55,28 @@ def deployment(view: EngineView) -> Manifest:
         volumes.append({"name": "keys", "secret": {"secretName": wish.api_keys_secret_name}})
     container: Manifest = {
         "name": "gateway",
-        "image": view.image,
         "args": ["gateway"],
         "env": _environment(view),
         "ports": ports(),
-        "securityContext": container_security(),
         "volumeMounts": mounts,
         **probes(startup_failures=STARTUP_FAILURES),
     }
     if wish.resources:
         container["resources"] = wish.resources
-    spec: Manifest = {
-        "selector": {"matchLabels": chosen},
-        "strategy": {
-            "type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
-        },
-        "template": {
-            "metadata": {"labels": chosen},
-            "spec": {
-                "serviceAccountName": _name(view),
-                "automountServiceAccountToken": False,
-                "enableServiceLinks": False,
-                "terminationGracePeriodSeconds": GRACE_S,
-                "securityContext": pod_security(),
-                "containers": [container],
-                "volumes": volumes,
-                **placement(view, chosen),
-            },
-        },
-    }  # fmt: skip
-    if wish.autoscaling is None:
-        spec["replicas"] = wish.replicas
-    return child(view, "Deployment", "apps/v1", _name(view), "gateway", spec=spec)
+    return pods.deployment(
+        view, _name(view), "gateway", container, volumes,
+        labels=names.labels(view.name, "gateway"), grace_s=GRACE_S,
+    )  # fmt: skip
 
 
 def service(view: EngineView) -> Manifest:
     """The one address that a client needs."""
-    return child(
-        view, "Service", "v1", _name(view), "gateway",
-        spec={
-            "selector": names.labels(view.name, "gateway"),
-            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
-        },
-    )  # fmt: skip
+    return pods.service(view, _name(view), "gateway")
 
 
 def disruption_budget(view: EngineView) -> Manifest:
     """One gateway away at a time."""
-    return child(
-        view, "PodDisruptionBudget", "policy/v1", _name(view), "gateway",
-        spec={
-            "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": names.labels(view.name, "gateway")},
-        },
-    )  # fmt: skip
+    return pods.disruption_budget(view, _name(view), "gateway")
 
 
 def autoscaler(view: EngineView) -> Manifest | None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ultraengine_operator import names
-from ultraengine_operator.specs.view import EngineView, Manifest
+from ultraengine_operator.specs.view import EngineView, Manifest, child
 
 
 def pod_security() -> Manifest:
@@ -54,6 +54,79 @@ def probes(*, startup_failures: int) -> Manifest:
             "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2,
         },
     }  # fmt: skip
+
+
+def service_account(view: EngineView, component: str) -> Manifest:
+    """An identity without a token: no pod of an engine talks to the API server."""
+    return child(
+        view, "ServiceAccount", "v1", f"{view.name}-{component}", component,
+        automountServiceAccountToken=False,
+    )  # fmt: skip
+
+
+def deployment(
+    view: EngineView,
+    name: str,
+    component: str,
+    container: Manifest,
+    volumes: list[Manifest],
+    *,
+    labels: dict[str, str],
+    grace_s: int,
+    alone: bool = False,
+) -> Manifest:
+    """A Deployment of stateless pods; its number of pods is `actions.Scale`'s or an autoscaler's.
+
+    `alone`: the old pod ends before the new one begins.
+    """
+    strategy: Manifest = (
+        {"type": "Recreate"}
+        if alone
+        else {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    )
+    spec: Manifest = {
+        "selector": {"matchLabels": labels},
+        "strategy": strategy,
+        "template": {
+            "metadata": {"labels": labels},
+            "spec": {
+                "serviceAccountName": f"{view.name}-{component}",
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "terminationGracePeriodSeconds": grace_s,
+                "securityContext": pod_security(),
+                "containers": [
+                    {"image": view.image, "securityContext": container_security(), **container}
+                ],
+                "volumes": volumes,
+                **placement(view, labels),
+            },
+        },
+    }
+    return child(view, "Deployment", "apps/v1", name, component, spec=spec)
+
+
+def service(view: EngineView, name: str, component: str) -> Manifest:
+    """One address before the pods of a component."""
+    return child(
+        view, "Service", "v1", name, component,
+        spec={
+            "selector": names.labels(view.name, component),
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        },
+    )  # fmt: skip
+
+
+def disruption_budget(view: EngineView, name: str, component: str) -> Manifest:
+    """One pod of a component away at a time."""
+    return child(
+        view, "PodDisruptionBudget", "policy/v1", name, component,
+        spec={
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": names.labels(view.name, component)},
+        },
+    )  # fmt: skip
 
 
 def placement(view: EngineView, labels: dict[str, str]) -> Manifest:

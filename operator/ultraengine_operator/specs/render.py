@@ -7,14 +7,14 @@ operator looks after it, so that a new operator restarts nothing; an annotation 
 from collections.abc import Callable
 from typing import Final
 
-from ultraengine_operator.specs import engine, gateway, shared
+from ultraengine_operator.specs import engine, gateway, pods, reads
 from ultraengine_operator.specs.view import EngineView, Manifest
 
 NEWEST: Final = 1
 
 
 def _first(view: EngineView) -> tuple[Manifest, ...]:
-    children = [shared.service_account(view, one) for one in ("engine", "gateway")]
+    children = [pods.service_account(view, one) for one in ("engine", "gateway")]
     for shard in view.shards:
         children += [
             engine.shard_object(view, shard),
@@ -25,7 +25,9 @@ def _first(view: EngineView) -> tuple[Manifest, ...]:
         ]
     children += [gateway.deployment(view), gateway.service(view), gateway.disruption_budget(view)]
     scaler = gateway.autoscaler(view)
-    return (*children, scaler) if scaler is not None else tuple(children)
+    if scaler is not None:
+        children.append(scaler)
+    return (*children, *reads.children(view))
 
 
 RULES: Final[dict[int, Callable[[EngineView], tuple[Manifest, ...]]]] = {1: _first}

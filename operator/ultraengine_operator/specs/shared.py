@@ -1,18 +1,10 @@
-"""What shards and gateways share: service accounts and the shard map.
+"""What pods share: the shard map, and Secrets to be filled.
 
-The hop key is not among them: it is random, so no builder can make it (`plan.MakeHopKey`).
+Keys are not among them: they are random, so no builder can make them (`actions.MakeKey`).
 """
 
 from ultraengine_operator import names
 from ultraengine_operator.specs.view import EngineView, Manifest, child
-
-
-def service_account(view: EngineView, component: str) -> Manifest:
-    """An identity without a token: no pod of an engine talks to the API server."""
-    return child(
-        view, "ServiceAccount", "v1", f"{view.name}-{component}", component,
-        automountServiceAccountToken=False,
-    )  # fmt: skip
 
 
 def shard_map(view: EngineView) -> Manifest:
@@ -27,9 +19,7 @@ def shard_map(view: EngineView) -> Manifest:
     )  # fmt: skip
 
 
-def hop_secret(view: EngineView, key: str) -> Manifest:
-    """The secret that gateways and shards share."""
-    return child(
-        view, "Secret", "v1", f"{view.name}-hop", "router",
-        type="Opaque", stringData={names.HOP_FILE: key},
-    )  # fmt: skip
+def key_secret(view: EngineView, name: str, component: str) -> Manifest:
+    """A Secret that is to get a random key: `NAME-hop`, which gateways and shards share, and
+    `NAME-cursors`, with which all query pods sign."""
+    return child(view, "Secret", "v1", f"{view.name}-{name}", component, type="Opaque")

@@ -33,9 +33,12 @@ class DirectoryObjectStore:
     NotADirectoryError, and the other way round IsADirectoryError.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, changes: bool = True) -> None:
+        """Without `changes` nothing is made or removed, and only what reads may be called."""
         self._root = root
         self._partial = root / _PARTIAL
+        if not changes:
+            return
         with full_disk_is_named():
             make_durable_root(self._partial)
         self._remove_abandoned()

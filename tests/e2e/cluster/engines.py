@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 from tests.e2e.cluster.cluster import Namespace, until
 
+OUTSIDE: Final = {"e2e": "outside"}
 EXAMPLE: Final = Path(__file__).parents[3] / "examples" / "shop.yaml"
 
 
@@ -22,8 +23,12 @@ def manifest(name: str, *, shards: int) -> dict[str, Any]:
 class Engine:
     """An UltraEngine of a namespace, reached by its gateway's pods through a port of a node."""
 
-    def __init__(self, namespace: Namespace, name: str, *, shards: int, port: int) -> None:
+    def __init__(
+        self, namespace: Namespace, name: str, *, shards: int, port: int, **spec: Any
+    ) -> None:
         self.namespace, self.name, self.port = namespace, name, port
+        self.spec = spec
+        """What is applied beside the example's fields."""
         self._shards = shards
         self.address = f"http://127.0.0.1:{port}"
 
@@ -31,21 +36,27 @@ class Engine:
         """Apply the object, and a Service that this machine can reach."""
         content = manifest(self.name, shards=self._shards)
         content["metadata"].update(metadata)
-        self.namespace.apply(content, self._node_port())
+        content["spec"].update(self.spec)
+        self.namespace.apply(content)
+        self.open_port("gateway", self.port)
 
-    def _node_port(self) -> dict[str, Any]:
-        labels = {"ultraengine.io/engine": self.name, "app.kubernetes.io/component": "gateway"}
-        port = {"name": "http", "port": 80, "targetPort": "http", "nodePort": self.port}
-        return {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": f"{self.name}-outside"},
-            "spec": {"type": "NodePort", "selector": labels, "ports": [port]},
-        }
+    def open_port(self, component: str, port: int) -> None:
+        """A Service that leads from a port of this machine to the pods of a component."""
+        labels = {"ultraengine.io/engine": self.name, "app.kubernetes.io/component": component}
+        ports = [{"name": "http", "port": 80, "targetPort": "http", "nodePort": port}]
+        self.namespace.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": f"{self.name}-{component}-outside", "labels": OUTSIDE},
+                "spec": {"type": "NodePort", "selector": labels, "ports": ports},
+            }
+        )
 
     def close(self) -> None:
-        """Give the node's port back before the namespace goes, which takes its time."""
-        self.namespace.kubectl("delete", "service", f"{self.name}-outside", "--ignore-not-found")
+        """Give the node's ports back before the namespace goes, which takes its time."""
+        label = next(f"{key}={value}" for key, value in OUTSIDE.items())
+        self.namespace.kubectl("delete", "services", f"--selector={label}")
 
     def conditions(self) -> dict[str, dict[str, Any]]:
         """Conditions of the newest generation by type; none while they are of an older one."""

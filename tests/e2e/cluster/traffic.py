@@ -95,6 +95,15 @@ class Traffic:
             for name in list(self._told)
         )
 
+    @property
+    def positions(self) -> dict[int, int]:
+        """The newest acknowledged offset of each shard."""
+        found: dict[int, int] = {}
+        for reply in self._told.values():
+            if reply.shard is not None and reply.offset is not None:
+                found[reply.shard] = max(found.get(reply.shard, -1), reply.offset)
+        return found
+
     def check(self) -> None:
         """Nothing failed; every acknowledged command is there, once, with its first reply."""
         assert self._failed == []

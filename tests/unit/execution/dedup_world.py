@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from itertools import groupby
 
 import msgspec
 
@@ -58,13 +59,23 @@ class World:
         return sum(len(group.ids) for group in self.log)
 
     def execute(self, group: Group) -> None:
-        self._replay(group, self.end)
+        for offset, identity in enumerate(group.ids, self.end):
+            if identity is not None:
+                self.index.add(*identity, offset)
+        self._end(group, self.end)
         self.log.append(group)
 
     def _replay(self, group: Group, base: int) -> None:
-        for offset, identity in enumerate(group.ids, base):
-            if identity is not None:
-                self.index.add(*identity, offset)
+        """As recovery does: neighbours of one slot at once."""
+        placed = [(found, base + n) for n, found in enumerate(group.ids) if found is not None]
+        # Neighbours have one difference between their place here and their offset.
+        keyed = groupby(enumerate(placed), key=lambda one: (one[1][0][0], one[1][1] - one[0]))
+        for (slot, _), run in keyed:
+            entries = [entry for _, entry in run]
+            self.index.add_run(slot, [found[1] for found, _ in entries], entries[0][1])
+        self._end(group, base)
+
+    def _end(self, group: Group, base: int) -> None:
         self.index.raise_floor(group.raise_floor)
         self.index.advance(Instant(group.time), Offset(base + len(group.ids)))
 

@@ -713,3 +713,44 @@ class HistoryMachine(RuleBasedStateMachine):
 
 TestHistoryAgainstAList = HistoryMachine.TestCase
 TestHistoryAgainstAList.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("length", [1, 3, 40])
+def test_a_run_of_commands_is_kept_as_if_each_had_been_appended(length: int) -> None:
+    payloads = [msgspec.msgpack.encode(["y" * (number % 90)]) for number in range(120)]
+    one_by_one, in_runs = empty(SimDisk(1)), empty(SimDisk(1))
+    kept = one_by_one._disk, in_runs._disk
+    for start in range(0, len(payloads), length):
+        domain = "ledger" if start % 2 else "trading"
+        part = payloads[start : start + length]
+        for offset, payload in enumerate(part, 5 + start):
+            one_by_one.append(offset, domain, payload)
+        in_runs.append_run(5 + start, domain, part)
+        assert in_runs.end == one_by_one.end
+        for offset, payload in enumerate(part, 5 + start):
+            assert in_runs.read(offset, domain) == payload
+    assert len(in_runs._firsts) > 5
+    with pytest.raises(InvariantBroken, match="offsets ascend"):
+        in_runs.append_run(5, "ledger", payloads[:1])
+    for store in (one_by_one, in_runs):
+        store.sync()
+    assert files(kept[0]) == files(kept[1])  # type: ignore[arg-type]
+
+
+def test_a_run_waits_for_the_cut_and_is_written_when_there_is_enough() -> None:
+    disk = SimDisk(1)
+    tasks: deque[Callable[[], None]] = deque()
+    store = opened(disk, tasks.append)
+    with pytest.raises(InvariantBroken, match="cut to its position"):
+        store.append_run(0, "ledger", [b"\x90"])
+    store.truncate_to(0, 0)
+    store.append_run(0, "ledger", [b"\xa1x"] * 10)
+    assert not tasks
+    store.append_run(10, "ledger", [b"\xd9\x64" + b"x" * 100] * 5)
+    assert len(tasks) == 1
+    store.append_run(15, "ledger", [b"\xa1x"])
+    assert len(tasks) == 1
+    assert files(disk) == {}
+    store.append_run(16, "ledger", [b"\xd9\xc8" + b"x" * 200] * 15)
+    assert files(disk) != {}
+    assert store.read(30, "ledger") == b"\xd9\xc8" + b"x" * 200

@@ -9,6 +9,9 @@ from tests.unit.execution.test_executor import BoxDomain, Part, Stored, decoded,
 
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.model.domain import CommandSpec
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import Epoch, Instant
+from ultraengine.model.outcome import Status
 from ultraengine.testing.memory import Bench
 
 
@@ -108,3 +111,124 @@ def test_an_evolve_that_raises_on_a_single_item_halts_with_the_offset() -> None:
     with pytest.raises(EvolveFailed, match="evolve may not fail") as caught:
         Bench(Broken()).run("box.put_many", {"items": items(1)})
     assert caught.value.facts["offset"] == 0
+
+
+class Recorder(BoxDomain):
+    """Evolves recorded values below 50 by a lane, `most` events at a time at most; 49 breaks it."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most = most
+        self.asked: list[tuple[int, int, int]] = []
+
+    @property
+    def commands(self) -> Sequence[CommandSpec]:
+        return tuple(
+            msgspec.structs.replace(spec, recorded=self.recorded) for spec in super().commands
+        )
+
+    def recorded(
+        self, part: Part, outcomes: list[Any], index: int, end: int, at: Any
+    ) -> tuple[int, int]:
+        self.asked.append((index, end, at.offset))
+        done = 0
+        for outcome in outcomes[index:end]:
+            events = decoded(outcome.events) if outcome.status == Status.ACCEPTED else []
+            for evolved, (_, value, _) in enumerate(events):
+                if value == 49:
+                    raise ArithmeticError
+                if value >= 50 or evolved + done == self.most:
+                    return done, evolved
+                part.values.append(value)
+            if not events:
+                return done, 0
+            done += 1
+        return done, 0
+
+
+def in_groups(bench: Bench, other: Bench) -> Bench:
+    """`other`, which has replayed what `bench` has logged, as groups of one stamped time."""
+    index = 0
+    while index < len(bench.log):
+        end = index + 7
+        commands, outcomes, times = (list(part) for part in zip(*bench.log[index:end], strict=True))
+        other.executor.replay_group(commands, outcomes, time=times[-1], epoch=bench.epoch)
+        index = end
+    return other
+
+
+def kept(bench: Bench) -> Any:
+    executor = bench.executor
+    return (
+        bench.dump(),
+        bench.history.payloads,
+        bench.dedupe._offsets,
+        executor.applied_end,
+        [image.due for _, image in sorted(executor.slots.items())],
+        [sorted(image.versions_changed) for _, image in sorted(executor.slots.items())],
+    )
+
+
+def script() -> Bench:
+    bench = Bench(BoxDomain())
+    for number in range(40):
+        key = "k" if number % 9 else "other"
+        bench.run("box.put", {"value": number if number != 49 else 0}, key=key)
+        if number % 5 == 0:
+            bench.run("box.put", {"value": 1, "how": "reject"}, key=key)
+        if number % 6 == 0:
+            bench.run("box.put_many", {"items": items(1, number + 40, 2)}, key=key)
+        if number % 11 == 0:
+            bench.run("box.put", {"value": 2}, key="poison")
+            bench.run("box.put", {"value": 2000 + number}, key=key, tenant="u")
+    return bench
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 1000])
+def test_recorded_commands_end_alike_whatever_a_lane_takes_of_them(most: int) -> None:
+    bench = script()
+    domain = Recorder(most)
+    found = in_groups(bench, Bench(domain))
+    assert kept(found) == kept(in_groups(bench, Bench(BoxDomain())))
+    assert found.executor.applied_end == len(bench.log)
+    assert any(end - index > 1 for index, end, _ in domain.asked)
+    assert all(outcome.status == Status.ACCEPTED for outcome in asked_of(domain, bench))
+
+
+def asked_of(domain: Recorder, bench: Bench) -> list[Any]:
+    return [bench.log[offset][1] for _, _, offset in domain.asked]
+
+
+def test_where_a_command_is_overridden_no_lane_is_asked() -> None:
+    bench = script()
+    domain = Recorder()
+    other = Bench(domain)
+    other.executor.skipped.add(3)
+    plain = Bench(BoxDomain())
+    plain.executor.skipped.add(3)
+    found = in_groups(bench, other)
+    assert domain.asked == []
+    assert kept(found) == kept(in_groups(bench, plain))
+
+
+def test_a_recorded_lane_that_raises_halts_with_the_offset_it_was_asked_at() -> None:
+    bench = Bench(BoxDomain())
+    bench.run("box.put", {"value": 5}, key="other")
+    bench.run("box.put", {"value": 49})
+    with pytest.raises(EvolveFailed, match="a recorded event evolves") as caught:
+        in_groups(bench, Bench(Recorder()))
+    assert caught.value.facts["offset"] == 1
+    assert isinstance(caught.value.__cause__, ArithmeticError)
+
+
+def test_groups_out_of_order_are_refused_by_every_way() -> None:
+    bench = script()
+    command, outcome, time = bench.log[0]
+    for domain in (Recorder(), BoxDomain()):
+        late = Bench(domain)
+        late.executor.time = Instant(time + 1)
+        with pytest.raises(InvariantBroken, match="time never goes back"):
+            late.executor.replay_group([command], [outcome], time=time, epoch=Epoch(1))
+        later = Bench(domain)
+        later.executor.epoch = Epoch(2)
+        with pytest.raises(InvariantBroken, match="epochs only grow"):
+            later.executor.replay_group([command], [outcome], time=time, epoch=Epoch(1))

@@ -140,3 +140,37 @@ def test_nothing_is_copied_before_the_start_or_after_the_end() -> None:
     unstarted = Log.open(SimDisk(), SimClock(), SimRandom(), SECRETS, options())
     with pytest.raises(InvariantBroken, match="after its start"):
         unstarted.copy(all_frames(leader), follower.written.append)
+
+
+def epoch_starts(world: World) -> list[tuple[int, int]]:
+    return [(int(epoch), int(at)) for epoch, at in world.log.reader().epoch_starts()]
+
+
+def test_epochs_are_found_wherever_they_begin() -> None:
+    world = World()
+    assert epoch_starts(world) == []
+    for epoch in (1, 4, 5):
+        world.log.stamp(Epoch(epoch), ConfigVersion(0))
+        for _ in range(9):
+            world.log.write([world.commands(1, size=4000)], world.written.append)
+    assert world.log._appender.rolls > 5
+    assert epoch_starts(world) == [(1, 0), (4, 9), (5, 18)]
+    reopened = World(disk=world.disk.power_cut(), epoch=Epoch(6))
+    assert epoch_starts(reopened) == [(1, 0), (4, 9), (5, 18)]
+
+
+def test_a_segment_in_which_no_epoch_begins_is_not_read() -> None:
+    world = World()
+    for _ in range(9):
+        world.log.write([world.commands(1, size=4000)], world.written.append)
+    second = world.log._catalog.segments[1]
+    reader = world.log.reader()
+    world.disk.remove(second.path)
+    assert [(int(epoch), int(at)) for epoch, at in reader.epoch_starts()] == [(1, 0)]
+
+
+def test_the_point_of_a_log_is_where_the_next_frame_goes() -> None:
+    leader, follower = leading(), World(seed=5)
+    follower.log.copy(all_frames(leader), follower.written.append)
+    assert follower.log.point == leader.log.point
+    assert (follower.log.point.sequence, follower.log.point.epoch) == (3, 2)

@@ -17,6 +17,7 @@ from ultraengine.log.recovery import (
     later_headers,
     later_proof,
     scan,
+    used_end,
 )
 from ultraengine.log.segment import GENESIS, KeyRing, SegmentHeader, decode_header, encode_header
 from ultraengine.log.survey import unproved
@@ -263,3 +264,12 @@ def test_damage_names_file_position_sequence_offset_and_what_to_do() -> None:
     )
     assert "ultra log repair" in message
     assert "ultra log truncate --keep-broken" in message
+
+
+@pytest.mark.parametrize("block", [0, 1, 2, 3])
+@pytest.mark.parametrize("near", [-1, 0, 1])
+def test_the_used_end_is_found_wherever_the_zeros_begin(block: int, near: int) -> None:
+    at = max(0, block * 256 * 1024 + near)
+    for behind in (0, 7, 256 * 1024, 600_000):
+        assert used_end(b"x" * at + bytes(behind)) == at
+        assert used_end(bytes(at) + b"\1" + bytes(behind)) == at + 1

@@ -34,9 +34,14 @@ def put(content: dict[str, Any], path: Path, value: Any) -> None:
 
 
 def cut(content: dict[str, Any], path: Path) -> None:
-    for key in path[:-1]:
-        content = content.get(key, {})
-    content.pop(path[-1], None)
+    """Remove a leaf, and the mappings above it that have nothing else."""
+    head, rest = path[0], path[1:]
+    if not rest:
+        content.pop(head, None)
+    elif head in content:
+        cut(content[head], rest)
+        if not content[head]:
+            del content[head]
 
 
 IDENTITY = {("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace"),

@@ -69,6 +69,7 @@ async def test_a_map_that_a_list_has_missed_is_looked_at_and_not_made_again() ->
     first = operator(cluster)
     await first.relist()
     await first.reconcile(KEY)
+    assert await loop.reconcile(KEY) == 0.0
     assert await loop.reconcile(KEY) is None
     assert conditions(cluster)["Ready"] == ("False", "ShardsNotReady")
 

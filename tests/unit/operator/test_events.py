@@ -129,7 +129,8 @@ async def test_the_life_of_an_engine_is_told_once_for_each_change() -> None:
         await loop.reconcile(("default", "shop"))
         cluster.controllers()
     assert heard == [
-        ("Normal", "ShardsNotReady"), ("Normal", "AsWished"), ("Normal", "Serving"),
+        ("Normal", "Creating"), ("Normal", "GatewayNotReady"), ("Normal", "Serving"),
+        ("Normal", "AsWished"),
     ]  # fmt: skip
     heard.clear()
     cluster.objects.pop(("Pod", "default", "shop-shard-0-0"))

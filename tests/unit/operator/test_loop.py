@@ -319,11 +319,12 @@ async def test_a_field_that_somebody_else_owns_is_reported_and_not_taken() -> No
     await engine(cluster, shards=1)
     loop = operator(cluster)
     await settle(cluster, loop)
-    mine = {"spec": {"replicas": 5}}
+    mine = {"spec": {"strategy": {"type": "Recreate"}}}
     await cluster.merge(KINDS["Deployment"], "default", "shop-gateway", mine)
     await settle(cluster, loop)
     assert conditions(cluster)["Stalled"] == ("True", "ApplyRefused")
-    assert cluster.objects["Deployment", "default", "shop-gateway"]["spec"]["replicas"] == 5
+    held = cluster.objects["Deployment", "default", "shop-gateway"]["spec"]["strategy"]
+    assert held["type"] == "Recreate"
 
 
 async def test_an_operator_that_does_not_lead_writes_nothing() -> None:

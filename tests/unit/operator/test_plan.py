@@ -46,7 +46,17 @@ FULL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "spec"), [("least", {}), ("full", FULL)])
+READS: dict[str, Any] = {
+    "domains": ["ultraengine.domains.ledger:DOMAIN", "shop.orders:DOMAIN"],
+    "gateway": {"apiKeysSecretName": "keys"},
+    "query": {"replicas": 2, "targetSecretName": "reader", "resources": {"limits": {"cpu": "1"}}},
+    "projections": [{"name": "books", "targetSecretName": "writer"},
+                    {"name": "audit", "targetSecretName": "archive"}],
+    "settings": [{"name": "ULTRA_LIMIT_SQL_READS_MAX", "value": "64"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "spec"), [("least", {}), ("full", FULL), ("reads", READS)])
 def test_children_are_byte_for_byte_those_on_file(name: str, spec: dict[str, Any]) -> None:
     view, problems = view_of(engine_of(content(**spec)), Observed(), Settings())
     rendered = msgspec.json.format(msgspec.json.encode(render(view)), indent=1)
@@ -124,13 +134,6 @@ def test_wishes_that_cannot_be_met_hold_everything_with_their_reason() -> None:
 
     assert reason(Settings(), replicasPerShard=2) is Reason.REPLICATION_NOT_AVAILABLE
     assert reason(Settings(), image=None) is Reason.IMAGE_MISSING
-
-
-def test_query_and_projections_stall_and_leave_the_rest_going_on() -> None:
-    made = plan(engine_of(content(query={"replicas": 1})), Observed(), settled={},
-                fleet=Fleet({}), settings=Settings(), now_s=0.0)  # fmt: skip
-    assert made.problems[0].reason is Reason.FEATURE_NOT_AVAILABLE
-    assert made.actions
 
 
 @pytest.mark.parametrize(

@@ -342,6 +342,30 @@ def test_the_longest_log_that_answers_leads_and_the_silent_leave() -> None:
     assert equal.holder.seat == SEATS[1]
 
 
+def barred(end: int) -> Answer:
+    """Of a replica whose execution differs from its leader's."""
+    return msgspec.structs.replace(answer(end), barred=True)
+
+
+def test_a_replica_whose_execution_differs_testifies_stays_in_sync_and_is_not_chosen() -> None:
+    made = planned({SEATS[1]: answer(4), SEATS[2]: barred(5)})
+    assert isinstance(made, Record)
+    assert made.holder.seat == SEATS[1]
+    assert made.isr == SEATS[1:]
+    assert planned({SEATS[1]: barred(4), SEATS[2]: barred(5)}) is Refused.NO_CANDIDATE
+
+
+def test_after_a_roll_back_the_newest_history_leads_or_nobody() -> None:
+    def recovered(*answers: Answer) -> Record | Refused:
+        sworn = dict(zip(SEATS, answers, strict=False))
+        return promotion.plan_recovery(FIRST, Epoch(7), sworn, replicas=3)
+
+    made = recovered(barred(5), answer(5))
+    assert isinstance(made, Record)
+    assert made.holder.seat == SEATS[1]
+    assert recovered(barred(5), answer(4)) is Refused.NO_CANDIDATE
+
+
 def test_a_restarted_holder_plans_for_itself_alone() -> None:
     made = planned({SEATS[0]: answer(4, start=2), SEATS[1]: answer(5)}, only=SEATS[0])
     assert isinstance(made, Record)

@@ -179,3 +179,32 @@ def test_a_holder_is_told_of_a_swap_that_is_known_won(won: bool) -> None:
     swap = Swap(FIRST, records.touched(FIRST))
     told = Planning().planner.swap_answered(swap, swap.new if won else FIRST)
     assert told.lead == (Lead(swap.new) if won else None)
+
+
+def test_a_leader_whose_disk_hangs_is_replaced_by_one_whose_does_not() -> None:
+    planning = Planning()
+    effects = PlannerEffects()
+    for _ in range(3):
+        planning.wait()
+        ask = planning.planner.record_read(FIRST, planning.now).ask
+        assert isinstance(ask, Ask)
+        for seat in SEATS:
+            stalled = seat == FIRST.holder.seat
+            told = Told(
+                ask.number,
+                seat,
+                Answer(1, LED, Epoch(1), 10),
+                Epoch(1) if stalled else None,
+                LIMITS.silence_s if stalled else LIMITS.silence_s - 0.1,
+            )
+            planning.planner.told(told)
+        effects = planning.wait()
+    assert effects.swap is not None
+    assert effects.swap.new.holder == HOLDERS[1]
+
+
+def test_a_planner_that_follows_another_asks_questions_of_its_own() -> None:
+    planner = Planner(b"c", 3, LIMITS, 0.0, numbers_from=41)
+    planner.tick(1.0)
+    assert planner.record_read(FIRST, 1.0).ask == Ask(42)
+    assert planner.number == 42

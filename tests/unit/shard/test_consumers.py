@@ -12,6 +12,7 @@ from tests.unit.shard.test_shard import LIMITS, SHARD, Rig
 from ultraengine.execution.system import DropConsumer, MoveConsumer, system_data
 from ultraengine.feed.driver import Feed
 from ultraengine.feed.source import Consumer
+from ultraengine.log.driver import Log
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Offset
 from ultraengine.model.limits import MIB
@@ -56,7 +57,9 @@ class ConsumingRig(Rig):
 
     async def fill(self, segments: int) -> None:
         """Write so many segments full."""
-        while self.shard.log._appender.rolls < segments:
+        opened = self.shard.log
+        assert isinstance(opened, Log)
+        while opened._appender.rolls < segments:
             await self.send(*(self.admit(f"f{self.count}-{n}", key="x" * 100) for n in range(200)))
             self.count += 1
 

@@ -61,5 +61,5 @@ async def test_under_async_a_snapshot_never_stands_beyond_the_durable_log(unsync
     rig = unsynced
     await rig.send(rig.admit("a"))
     taken = await rig.snapshots.take()
-    durable = rig.shard.log.durable.durable_end
+    durable = rig.shard.log.reader().durable_end
     assert taken.entry.sequence_end <= durable

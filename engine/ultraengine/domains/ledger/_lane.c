@@ -1,4 +1,5 @@
-/* The ledger's fast lane: ordinary transfers, decided, applied and recorded in one go.
+/* The ledger's fast lane: ordinary transfers, decided, applied and recorded in one go, and
+ * recorded ones read and applied again.
  *
  * `transfers.py` and `evolve.py` are the reference.  What is done here for a transfer is what
  * `decide_transfer` and `evolve` do on their fast path, and the event's bytes are those that
@@ -219,6 +220,9 @@ static const char *const part_names[PARTS] = {
 enum { VERSIONS, DRY_RUN, TRANSFERS, MEMBERS };
 static const char *const member_names[MEMBERS] = {"if_versions", "dry_run", "transfers"};
 
+enum { OUTCOME_OFFSET, OUTCOME_STATUS, OUTCOME_EVENTS, OUTCOME_MEMBERS };
+static const char *const outcome_names[OUTCOME_MEMBERS] = {"offset", "status", "events"};
+
 static PyObject *str_offset, *str_time;
 
 /* What does not change while a lane exists. */
@@ -226,12 +230,14 @@ typedef struct {
     PyObject_HEAD
     PyObject *item_type, *book_type, *slot_type, *data_type;
     PyObject *result_type, *results_type; /* of an item, and of a command */
+    PyObject *outcome_type;
     PyObject *status;                     /* what is told of an item that was done */
     PyObject *head, *tail; /* bytes of the results of a single item, around its id */
     Py_ssize_t members[MEMBERS]; /* of the members within a command */
     Py_ssize_t offsets[FIELDS]; /* of the fields within an item */
     Py_ssize_t parts[PARTS];    /* of the parts of a book */
     Py_ssize_t changed;         /* of the list of changes within a slot */
+    Py_ssize_t outcome_members[OUTCOME_MEMBERS]; /* of the members within an outcome */
     PyObject *hash;             /* (bytes, seed) -> 8 bytes */
     PyObject *done;             /* stands for the event in the verdicts */
     long long fast_end, anchor_mask;
@@ -302,6 +308,34 @@ static int touch(Run *run, Account *account) {
 
 static int fits(const Account *account) {
     return account->balance.big == NULL && account->low.big == NULL && account->high.big == NULL;
+}
+
+/* What a transfer does to its two accounts. */
+typedef struct {
+    Account *source, *target;
+    long long source_balance, target_balance, source_version, target_version, moment;
+} Move;
+
+/* Applies a transfer at the run's position, and goes on to the next one.  -1 with an exception. */
+static int settle(Run *run, const Move *move, PyObject *id, PyObject *hash, int higher) {
+    Account *source = move->source, *target = move->target;
+    source->balance.word = move->source_balance;
+    target->balance.word = move->target_balance;
+    source->version = move->source_version;
+    target->version = move->target_version;
+    source->head = target->head = run->position;
+    source->effective_max = target->effective_max = move->moment;
+    if (higher)
+        Py_SETREF(run->highest, Py_NewRef(id));
+    PyObject *entry = PyLong_FromLongLong(run->position + run->position);
+    PyObject *args[2] = {hash, entry};
+    PyObject *added = entry == NULL ? NULL : PyObject_Vectorcall(run->add, args, 2, NULL);
+    Py_XDECREF(entry);
+    if (added == NULL)
+        return -1;
+    Py_DECREF(added);
+    run->position++;
+    return touch(run, source) < 0 || touch(run, target) < 0 ? -1 : 0;
 }
 
 /* One item: 1 = done, 0 = not ordinary and nothing was changed, -1 = failed. */
@@ -380,27 +414,12 @@ static int execute(Run *run, PyObject *item) {
         PyErr_Clear();
         return 0;
     }
-    source->balance.word = source_balance;
-    target->balance.word = target_balance;
-    source->version = source_version;
-    target->version = target_version;
-    source->head = target->head = run->position;
-    source->effective_max = target->effective_max = moment;
-    if (higher)
-        Py_SETREF(run->highest, Py_NewRef(fields[ID]));
-    PyObject *entry = PyLong_FromLongLong(run->position + run->position);
-    PyObject *args[2] = {hash, entry};
-    PyObject *added = entry == NULL ? NULL : PyObject_Vectorcall(run->add, args, 2, NULL);
-    Py_XDECREF(entry);
+    Move move = {source, target, source_balance, target_balance, source_version, target_version, moment};
+    int settled = settle(run, &move, fields[ID], hash, higher);
     Py_DECREF(hash);
-    if (added == NULL)
+    if (settled < 0 || (run->verdicts != NULL && PyList_Append(run->verdicts, lane->done) < 0))
         return -1;
-    Py_DECREF(added);
-    run->position++;
-    return touch(run, source) < 0 || touch(run, target) < 0 ||
-                   (run->verdicts != NULL && PyList_Append(run->verdicts, lane->done) < 0)
-               ? -1
-               : 1;
+    return 1;
 }
 
 static int append_to(PyObject *buffer, const Buffer *out) {
@@ -607,6 +626,232 @@ static PyObject *lane_single(Lane *self, PyObject *const *args, Py_ssize_t nargs
     return answer;
 }
 
+/* --- recorded events --- */
+
+typedef struct {
+    const unsigned char *at, *end;
+} Reader;
+
+/* What follows as an integer of one word: 1, or 0 when it is something else. */
+static int read_integer(Reader *in, long long *value) {
+    if (in->at >= in->end)
+        return 0;
+    unsigned char code = *in->at++;
+    if (code < 0x80 || code >= 0xe0) {
+        *value = (signed char)code;
+        return 1;
+    }
+    if (code < 0xcc || code > 0xd3)
+        return 0;
+    int width = 1 << ((code - 0xcc) & 3);
+    if (in->end - in->at < width)
+        return 0;
+    unsigned long long bits = code >= 0xd0 && *in->at & 0x80 ? ~0ULL : 0;
+    for (int byte = 0; byte < width; byte++)
+        bits = bits << 8 | *in->at++;
+    *value = (long long)bits;
+    return code != 0xcf || *value >= 0;
+}
+
+/* What follows as text, its bytes in place: 1, or 0 when it is something else. */
+static int read_text(Reader *in, const char **text, Py_ssize_t *size) {
+    if (in->at >= in->end)
+        return 0;
+    unsigned char code = *in->at++;
+    int width = code == 0xd9 ? 1 : code == 0xda ? 2 : code == 0xdb ? 4 : 0;
+    if ((width == 0 && (code & 0xe0) != 0xa0) || in->end - in->at < width)
+        return 0;
+    Py_ssize_t length = width ? 0 : code & 0x1f;
+    for (int byte = 0; byte < width; byte++)
+        length = length << 8 | *in->at++;
+    if (in->end - in->at < length)
+        return 0;
+    *text = (const char *)in->at;
+    *size = length;
+    in->at += length;
+    return 1;
+}
+
+static int skip_nil(Reader *in) {
+    if (in->at >= in->end || *in->at != 0xc0)
+        return 0;
+    in->at++;
+    return 1;
+}
+
+/* Goes over None, ASCII text or, where they may be, integers; whatever else: 0. */
+static int skip_value(Reader *in, int integers) {
+    long long word;
+    const char *text;
+    Py_ssize_t size;
+    Reader start = *in;
+    if (skip_nil(in) || (integers && read_integer(in, &word)))
+        return 1;
+    *in = start;
+    if (!read_text(in, &text, &size))
+        return 0;
+    for (Py_ssize_t at = 0; at < size; at++)
+        if (text[at] & 0x80)
+            return 0;
+    return 1;
+}
+
+/* How many events an array holds; 0 when it is none. */
+static Py_ssize_t read_count(Reader *in) {
+    Py_ssize_t left = in->end - in->at, count = 0;
+    unsigned char code = left > 0 ? *in->at++ : 0;
+    int width = code == 0xdc ? 2 : code == 0xdd ? 4 : 0;
+    if ((code & 0xf0) == 0x90)
+        return code & 0x0f;
+    if (width == 0 || left <= width)
+        return 0;
+    for (int byte = 0; byte < width; byte++)
+        count = count << 8 | *in->at++;
+    return count;
+}
+
+enum { BOOK, MOVED, SOURCE_BALANCE, TARGET_BALANCE, SOURCE_VERSION, TARGET_VERSION, SOURCE_HEAD, TARGET_HEAD,
+       WHEN, NUMBERS };
+
+/* A `Transferred` as it is recorded, its names in place. */
+typedef struct {
+    long long numbers[NUMBERS], moment;
+    const char *names[3]; /* of the transfer, its source and its target */
+    Py_ssize_t sizes[3];
+} Recorded;
+
+static int read_recorded(Reader *in, Recorded *event) {
+    static const unsigned char head[] = {0xdc, 0, 16, 1}; /* an array of the tag and 15 fields */
+    if (in->end - in->at < 4 || memcmp(in->at, head, 4) != 0)
+        return 0;
+    in->at += 4;
+    if (!read_integer(in, &event->numbers[BOOK]))
+        return 0;
+    for (int name = 0; name < 3; name++)
+        if (!read_text(in, &event->names[name], &event->sizes[name]))
+            return 0;
+    for (int number = MOVED; number < NUMBERS; number++)
+        if (!read_integer(in, &event->numbers[number]))
+            return 0;
+    event->moment = event->numbers[WHEN];
+    return (skip_nil(in) || read_integer(in, &event->moment)) && skip_value(in, 1) && skip_value(in, 0);
+}
+
+/* Whether an account reaches the values of its event by this amount. */
+static int reaches(const Account *account, long long amount, long long balance, long long version, long long head,
+                   long long fast_end) {
+    return account->balance.big == NULL && balance > -fast_end && balance < fast_end &&
+           account->balance.word == balance - amount && account->version == version - 1 && account->head == head;
+}
+
+/* One recorded event, perhaps the last: 1 = evolved, 0 = left and nothing was changed, -1 = failed. */
+static int evolve_recorded(Run *run, Reader *in, int last) {
+    Recorded event;
+    if (!read_recorded(in, &event) || (last && in->at != in->end))
+        return 0;
+    const long long *number = event.numbers, fast_end = run->lane->fast_end;
+    if (number[BOOK] != run->number || number[MOVED] <= 0 || number[MOVED] >= fast_end)
+        return 0;
+    PyObject *names[3] = {NULL, NULL, NULL}, *hash = NULL;
+    int done = 0;
+    for (int name = 0; name < 3; name++) {
+        names[name] = PyUnicode_DecodeUTF8(event.names[name], event.sizes[name], NULL);
+        if (names[name] == NULL)
+            goto end;
+    }
+    Account *source = account_of(run, names[1]), *target = source == NULL ? NULL : account_of(run, names[2]);
+    if (target == NULL || source == target ||
+        !reaches(source, -number[MOVED], number[SOURCE_BALANCE], number[SOURCE_VERSION], number[SOURCE_HEAD],
+                 fast_end) ||
+        !reaches(target, number[MOVED], number[TARGET_BALANCE], number[TARGET_VERSION], number[TARGET_HEAD],
+                 fast_end))
+        goto end;
+    Move move = {source, target, number[SOURCE_BALANCE], number[TARGET_BALANCE], number[SOURCE_VERSION],
+                 number[TARGET_VERSION], event.moment};
+    hash = hash_of(run, names[0]);
+    if (hash != NULL)
+        done = settle(run, &move, names[0], hash, PyUnicode_Compare(names[0], run->highest) > 0) < 0 ? -1 : 1;
+end:
+    Py_XDECREF(hash);
+    for (int name = 0; name < 3; name++)
+        Py_XDECREF(names[name]);
+    if (done == 0 && PyErr_Occurred()) {
+        /* Text that is no UTF-8 is for the decoder to refuse; anything else is an error. */
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+            return -1;
+        PyErr_Clear();
+    }
+    return done;
+}
+
+/* The events of one outcome from the run's position on: 1 = all evolved, 0 = `events` of them, -1 = failed. */
+static int evolve_outcome(Run *run, PyObject *outcome, long long offset, Py_ssize_t *events) {
+    Lane *lane = run->lane;
+    if ((PyObject *)Py_TYPE(outcome) != lane->outcome_type)
+        return 0;
+    PyObject *members[OUTCOME_MEMBERS];
+    for (int member = 0; member < OUTCOME_MEMBERS; member++) {
+        members[member] = at_offset(outcome, lane->outcome_members[member]);
+        if (members[member] == NULL)
+            return 0;
+    }
+    int overflow = 0;
+    if (!PyLong_Check(members[OUTCOME_OFFSET]) || !PyLong_Check(members[OUTCOME_STATUS]) ||
+        PyLong_AsLongLongAndOverflow(members[OUTCOME_OFFSET], &overflow) != offset ||
+        PyLong_AsLongLongAndOverflow(members[OUTCOME_STATUS], &overflow) != 0 || overflow)
+        return 0;
+    Py_buffer view;
+    if (PyObject_GetBuffer(members[OUTCOME_EVENTS], &view, PyBUF_SIMPLE) < 0)
+        return -1;
+    Reader in = {view.buf, (const unsigned char *)view.buf + view.len};
+    Py_ssize_t count = read_count(&in);
+    int state = count > 0;
+    run->position = offset << lane->index_bits;
+    while (state > 0 && *events < count) {
+        state = evolve_recorded(run, &in, *events + 1 == count);
+        *events += state > 0;
+    }
+    PyBuffer_Release(&view);
+    return state;
+}
+
+/* recorded(book, outcomes, index, end, at) -> (outcomes evolved, events evolved of the next one). */
+static PyObject *lane_recorded(Lane *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 5 || !PyList_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "recorded events are those of a book and a list of outcomes");
+        return NULL;
+    }
+    Run run = {.lane = self, .book = args[0]};
+    Py_ssize_t first = PyLong_AsSsize_t(args[2]), end = PyLong_AsSsize_t(args[3]), done = 0, events = 0;
+    long long offset;
+    if (PyErr_Occurred() || word_of(args[4], str_offset, &offset) < 0)
+        return NULL;
+    if (first < 0 || end > PyList_GET_SIZE(args[1]) || offset < 0 ||
+        (offset + (end - first)) >> (62 - self->index_bits) != 0) {
+        PyErr_SetString(PyExc_OverflowError, "outcomes are in their list, and a position is below 2^62");
+        return NULL;
+    }
+    if (open_book(&run) < 0)
+        return NULL;
+    int state = 1;
+    while (state > 0 && first + done < end && first + done < PyList_GET_SIZE(args[1])) {
+        PyObject *outcome = Py_NewRef(PyList_GET_ITEM(args[1], first + done));
+        events = 0;
+        state = evolve_outcome(&run, outcome, offset + done, &events);
+        Py_DECREF(outcome);
+        done += state > 0;
+    }
+    if (state > 0)
+        events = 0;
+    if (state >= 0 && (done > 0 || events > 0)) {
+        close_book(&run);
+        if (begin_command(&run, offset + done - (events == 0)) < 0)
+            state = -1;
+    }
+    Py_XDECREF(run.highest);
+    return state < 0 ? NULL : Py_BuildValue("(nn)", done, events);
+}
+
 /* Whether an item is canonical as it came: names, an amount of one word, no business time. */
 static int is_canonical(Lane *self, PyObject *item) {
     if ((PyObject *)Py_TYPE(item) != self->item_type)
@@ -684,16 +929,16 @@ static Py_ssize_t offset_of(PyObject *type, const char *name) {
 
 static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"item_type", "book_type",    "slot_type", "data_type", "result_type",
-                            "results_type", "hash",      "done",      "status",    "head",
+                            "results_type", "outcome_type", "hash", "done",     "status",    "head",
                             "tail",      "fast_end",     "anchor_mask", "index_bits", NULL};
-    PyObject *item_type, *book_type, *slot_type, *data_type, *result_type, *results_type;
+    PyObject *item_type, *book_type, *slot_type, *data_type, *result_type, *results_type, *outcome_type;
     PyObject *hash, *done, *status, *head, *tail;
     long long fast_end, anchor_mask;
     int index_bits;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "O!O!O!O!O!O!OOUSSLLi", names, &PyType_Type, &item_type, &PyType_Type,
+            args, kwargs, "O!O!O!O!O!O!O!OOUSSLLi", names, &PyType_Type, &item_type, &PyType_Type,
             &book_type, &PyType_Type, &slot_type, &PyType_Type, &data_type, &PyType_Type,
-            &result_type, &PyType_Type, &results_type, &hash, &done, &status, &head, &tail,
+            &result_type, &PyType_Type, &results_type, &PyType_Type, &outcome_type, &hash, &done, &status, &head, &tail,
             &fast_end, &anchor_mask, &index_bits))
         return NULL;
     if (index_bits < 0 || index_bits > 61) {
@@ -709,6 +954,7 @@ static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->data_type = Py_NewRef(data_type);
     self->result_type = Py_NewRef(result_type);
     self->results_type = Py_NewRef(results_type);
+    self->outcome_type = Py_NewRef(outcome_type);
     self->hash = Py_NewRef(hash);
     self->done = Py_NewRef(done);
     self->status = Py_NewRef(status);
@@ -724,6 +970,8 @@ static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         known = (self->parts[part] = offset_of(book_type, part_names[part])) >= 0;
     for (int member = 0; known && member < MEMBERS; member++)
         known = (self->members[member] = offset_of(data_type, member_names[member])) >= 0;
+    for (int member = 0; known && member < OUTCOME_MEMBERS; member++)
+        known = (self->outcome_members[member] = offset_of(outcome_type, outcome_names[member])) >= 0;
     if (!known)
         Py_CLEAR(self);
     return (PyObject *)self;
@@ -737,6 +985,7 @@ static void lane_dealloc(Lane *self) {
     Py_CLEAR(self->data_type);
     Py_CLEAR(self->result_type);
     Py_CLEAR(self->results_type);
+    Py_CLEAR(self->outcome_type);
     Py_CLEAR(self->hash);
     Py_CLEAR(self->done);
     Py_CLEAR(self->status);
@@ -751,6 +1000,8 @@ static PyMethodDef lane_methods[] = {
      "run(book, items, index, position, time, buffer, verdicts) -> items done from index on."},
     {"single", (PyCFunction)(void (*)(void))lane_single, METH_FASTCALL,
      "single(book, data, at) -> (results, their msgpack, events' msgpack); None: nothing done."},
+    {"recorded", (PyCFunction)(void (*)(void))lane_recorded, METH_FASTCALL,
+     "recorded(book, outcomes, index, end, at) -> (outcomes evolved, events evolved of the next)."},
     {"canonical", (PyCFunction)lane_canonical, METH_O,
      "canonical(data): whether preparing it would check everything and change nothing."},
     {"results", (PyCFunction)(void (*)(void))lane_results, METH_FASTCALL,

@@ -36,6 +36,7 @@ class Lane:
         data_type: type,
         result_type: type,
         results_type: type,
+        outcome_type: type,
         hash: Callable[[bytes, int], bytes],
         done: object,
         status: str,
@@ -46,6 +47,9 @@ class Lane:
         index_bits: int,
     ) -> None: ...
     def single(self, book: Book, data: Any, at: At, /) -> tuple[Any, bytes, bytes] | None: ...
+    def recorded(
+        self, book: Book, outcomes: list[Any], index: int, end: int, at: At, /
+    ) -> tuple[int, int]: ...
     def canonical(self, data: Any, /) -> bool: ...
     def results(self, items: list[Any], verdicts: list[Any], /) -> list[ItemResult] | None: ...
     def run(

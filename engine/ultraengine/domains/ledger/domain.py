@@ -42,6 +42,7 @@ def _spec(
         decide_item=decide_item,
         lane=None if lane is None else lane.run,
         single=None if lane is None else lane.single,
+        recorded=None if lane is None else lane.recorded,
         linked=commands.is_linked,
         overlay=overlay,
         linked_failed=codes.LINKED_FAILED,

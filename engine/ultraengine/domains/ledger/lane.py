@@ -2,8 +2,9 @@
 
 ``_lane.c`` does for a transfer what `transfers.decide_transfer` and `evolve.evolve` do on
 their fast path, and writes the event's bytes, without an object for the event.  It stops at the
-first item that is not ordinary, which then goes the careful way.  `LANE` is None where there
-is no compiled code; decisions, events and state are the same with and without it.
+first item that is not ordinary, which then goes the careful way.  Recorded events of ordinary
+transfers are read and applied likewise, as far as every value agrees with memory.  `LANE` is
+None where there is no compiled code; decisions, events and state are the same with and without it.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,8 @@ from ultraengine.domains.ledger.events import (
 )
 from ultraengine.domains.ledger.replies import Fold, ItemResult, TransferResults, fold_transfers
 from ultraengine.domains.ledger.state import Book, LedgerSlot
-from ultraengine.model.domain import At, Rejection
+from ultraengine.model.domain import At, Recorded, Rejection
+from ultraengine.model.outcome import Outcome
 
 Run = Callable[[Any, Sequence[Any], int, At, bytearray, list[Any]], int]
 Single = Callable[[Any, Any, At], tuple[Any, bytes, bytes] | None]
@@ -40,6 +42,7 @@ class Lane(NamedTuple):
     single: Single
     fold: Fold
     prepare: Callable[[CreateTransfers], CreateTransfers]
+    recorded: Recorded
 
 
 def results_around() -> tuple[bytes, bytes]:
@@ -63,6 +66,7 @@ def compiled() -> Lane | None:
         data_type=CreateTransfers,
         result_type=ItemResult,
         results_type=TransferResults,
+        outcome_type=Outcome,
         hash=xxhash.xxh3_64_digest,
         done=DONE,
         status=STATUS[Transferred],
@@ -107,7 +111,7 @@ def compiled() -> Lane | None:
     def prepare(data: CreateTransfers) -> CreateTransfers:
         return data if canonical(data) else prepare_transfers(data)
 
-    return Lane(lane, native.single, fold, prepare)
+    return Lane(lane, native.single, fold, prepare, native.recorded)
 
 
 LANE: Final = compiled()

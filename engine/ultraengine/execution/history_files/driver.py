@@ -219,14 +219,37 @@ class HistoryFile:
         with self._lock:
             self._placed += placed
             self._coming[offset] = (domain, payload)
-            self._coming_bytes += len(payload)
-            self._waiting_bytes += len(payload)
-            waiting = self._waiting_bytes
-            wanted = self._coming_bytes >= FLUSH_BYTES and not self._flush_wanted
-            self._flush_wanted |= wanted
-        if waiting >= WAITING_BYTES_MAX or (wanted and self._spawn is None):
+            due = self._grown(len(payload))
+        if due:
+            self._flush_due()
+
+    def append_run(self, offset: int, domain: str, payloads: Sequence[bytes], /) -> None:
+        """`append` for commands at consecutive offsets, the lock taken once."""
+        if not self._ready:
+            raise InvariantBroken("the history is cut to its position before it grows")
+        placed = self._cursor.place_run(offset, domain, payloads)
+        with self._lock:
+            self._placed += placed
+            self._coming.update(enumerate(((domain, payload) for payload in payloads), offset))
+            due = self._grown(sum(map(len, payloads)))
+        if due:
+            self._flush_due()
+
+    def _grown(self, size: int) -> bool:
+        """Count what waits, and say whether something is to be done about it; under the lock."""
+        self._coming_bytes += size
+        self._waiting_bytes += size
+        return self._waiting_bytes >= WAITING_BYTES_MAX or (
+            self._coming_bytes >= FLUSH_BYTES and not self._flush_wanted
+        )
+
+    def _flush_due(self) -> None:
+        with self._lock:
+            waits = self._waiting_bytes >= WAITING_BYTES_MAX
+            self._flush_wanted = True
+        if waits or self._spawn is None:
             self.flush()
-        elif wanted and self._spawn is not None:
+        else:
             self._spawn(self._flush_in_background)
 
     def _flush_in_background(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from ultraengine.main import ExitCode
+from ultraengine.starting.ends import ExitCode
 from ultraengine.supervisor.restarts import delay_s, failures_after
 
 _log = structlog.get_logger("supervisor")

@@ -15,12 +15,13 @@ from tests.unit.replication import mutants as clauses
 from tests.unit.sim.cluster import cluster as clusters
 from tests.unit.sim.cluster import node as nodes
 from tests.unit.sim.cluster.checker import NOT_HEALED, Violated
-from tests.unit.sim.cluster.node import DivergedReplica, Node, View
+from tests.unit.sim.cluster.node import DivergedReplica, Node
 from tests.unit.sim.cluster.state import Diverged
 
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.replication import epochs, follower, leader, promise, promotion
 from ultraengine.replication.effects import Effects, Sending
+from ultraengine.replication.log_view import OpenLog
 from ultraengine.replication.messages import Found, Held, Joining, Lead
 from ultraengine.replication.planner import Planner
 from ultraengine.replication.promotion import Refused
@@ -50,7 +51,7 @@ def never_sworn(node: Node, stored: Stored) -> None:
     STORE(node, msgspec.structs.replace(stored, promise=kept))
 
 
-def counts_unsynced(view: View) -> int:
+def counts_unsynced(view: OpenLog) -> int:
     return view.end
 
 
@@ -137,7 +138,7 @@ MUTANTS = [
            35),
     Mutant("2 enough have sworn", ((leader, "may_begin", OFF.begins_alone),), 132),
     Mutant("3 what is synced counts, not what is written",
-           ((View, "durable_end", property(counts_unsynced)),), 763),  # type: ignore[arg-type]
+           ((OpenLog, "durable_end", property(counts_unsynced)),), 763),  # type: ignore[arg-type]
     Mutant("3 all in sync, not most", ((leader, "advanced", OFF.majority),), 0),
     Mutant("4 whoever leaves is waited for", ((leader, "wait_set", OFF.newest_only),), 5),
     Mutant("5 a seat is a disk", ((nodes, "DiskId", one_disk_for_all),), 146),

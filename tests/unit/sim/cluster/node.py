@@ -14,11 +14,10 @@ from ultraengine.log.frame import Frame, FrameDraft, FrameKind
 from ultraengine.log.mending import truncate
 from ultraengine.log.space import write_file
 from ultraengine.log.survey import read_all
-from ultraengine.model.ids import NO_CHAIN, ConfigVersion, Epoch, Instant, ShardId
+from ultraengine.model.ids import ConfigVersion, Epoch, Instant, ShardId
 from ultraengine.model.limits import Limits
-from ultraengine.replication import epochs as tables
 from ultraengine.replication.effects import Effects, ReplicaLimits
-from ultraengine.replication.epochs import EpochStart, EpochTable
+from ultraengine.replication.log_view import OpenLog
 from ultraengine.replication.messages import Append
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
 from ultraengine.replication.replica import Replica
@@ -88,47 +87,6 @@ def next_life(stored: Stored) -> Stored:
     return msgspec.structs.replace(stored, start=stored.start + 1)
 
 
-class View:
-    """The log, as the protocol asks it."""
-
-    def __init__(self, log: Log) -> None:
-        self.log = log
-        self.end = int(log.recovered.end_sequence)
-        self.tip: bytes = log.recovered.chain
-        table: EpochTable = ()
-        for frame in log.reader().frames(0):
-            table = self._longer(table, frame)
-        self.epochs = table
-
-    @staticmethod
-    def _longer(table: EpochTable, frame: Frame) -> EpochTable:
-        start = EpochStart(frame.header.epoch, int(frame.header.sequence))
-        return tables.extended(table, [start])
-
-    @property
-    def durable_end(self) -> int:
-        return int(self.log.durable.durable_end)
-
-    def chain(self, position: int) -> bytes:
-        if position == self.end:
-            return self.tip
-        if position == 0:
-            return NO_CHAIN
-        (frame,) = self.log.reader().frames(position, position + 1, unsynced=True)
-        return frame.header.chain
-
-    def grown(self, epoch: int, written: Written) -> None:
-        """Frames of this epoch have been written."""
-        self.epochs = tables.extended(self.epochs, [EpochStart(Epoch(epoch), self.end)])
-        self.end, self.tip = int(written.end_sequence), written.chain
-
-    def copied(self, frames: tuple[Frame, ...], written: Written) -> None:
-        """A leader's frames have been written."""
-        for frame in frames:
-            self.epochs = self._longer(self.epochs, frame)
-        self.end, self.tip = int(written.end_sequence), written.chain
-
-
 class Node:
     """One life of one replica's process."""
 
@@ -151,7 +109,7 @@ class Node:
         stored = next_life(stored)
         self.start = stored.start
         self._store(stored)
-        self.view = View(self._open(stored.promise.epoch))
+        self.view = OpenLog(self._open(stored.promise.epoch))
         self._recorded_end = int(self.view.log.recovered.recorded_end)
         self._offset = int(self.view.log.recovered.end_offset)
         self._time = int(self.view.log.recovered.last_time)
@@ -247,9 +205,7 @@ class Node:
         truncate(self.disk, position - 1, clock=self.clock, secrets=SimSecrets({}))
         self.outside.crash_point(self)
         log = self._open(self.machine.promise.epoch)
-        view = View(log)
-        self.view.log, self.view.end = log, view.end
-        self.view.tip, self.view.epochs = view.tip, view.epochs
+        self.view.reopened(log)
         self._recorded_end = int(log.recovered.recorded_end)
         self._offset = int(log.recovered.end_offset)
         self._time = int(log.recovered.last_time)

@@ -1,0 +1,371 @@
+"""`ultra log replay DIRECTORY`: a shard's log evolved or decided again, from its files alone.
+
+Changes nothing and takes no lock, so it may look at the directory of a running engine, as
+`ultra log verify` does; it then sees a moment of it.  Without `--validate` no handler runs:
+recorded events are evolved, and commands whose outcome is not recorded yet are left out.  With
+it, a range is decided with the code at hand; what handlers read of the past comes from the
+shard's history below the snapshot, and above it from a history of its own in a temporary directory.
+"""
+
+import argparse
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ultraengine.cli.directories import open_disk, open_secrets
+from ultraengine.cli.exits import CommandFailed, Exit
+from ultraengine.cli.offline import NO_HISTORY, import_domains
+from ultraengine.cli.output import plural, print_facts, print_json, say
+from ultraengine.config import Config, ConfigErrors
+from ultraengine.execution.dedup import DedupIndex, DedupOptions
+from ultraengine.execution.executor import Executor
+from ultraengine.execution.history import DecodedCommands, DomainHistory
+from ultraengine.execution.history_files.driver import DECODED_BYTES_MAX, HistoryFile
+from ultraengine.execution.history_files.stored import StoredHistory
+from ultraengine.execution.pipeline import EvolveFailed
+from ultraengine.execution.registry import Registry
+from ultraengine.extensions import Extensions
+from ultraengine.log.reader import RecordedGroup
+from ultraengine.log.standing import Standing, standing_log
+from ultraengine.model.domain import History
+from ultraengine.model.errors import EngineError, InvariantBroken
+from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, ShardId
+from ultraengine.model.limits import Limits
+from ultraengine.ports import Disk, ObjectStore
+from ultraengine.shard.image import ExecutorImage, readable
+from ultraengine.shard.recovery import skips
+from ultraengine.shard.slot_moves import SlotMoves
+from ultraengine.shard.validation import NothingRemembered, validate
+from ultraengine.snapshot import tools as snapshots
+from ultraengine.snapshot.codec import Codecs
+from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotError
+from ultraengine.snapshot.files import ChainFile, opened
+from ultraengine.snapshot.image import ImagePosition, state_hash
+from ultraengine.snapshot.manifest import SnapshotEntry, plan_load
+from ultraengine.snapshot.migrate import Migrations
+from ultraengine.starting.loading import load_extensions
+from ultraengine_adapters.local.disk import LocalDisk
+from ultraengine_adapters.local.object_store import DirectoryObjectStore
+
+SETTINGS: Final = ("ULTRA_DOMAINS", "ULTRA_SECRETS", "ULTRA_ARCHIVE", "ULTRA_EXTENSIONS")
+"""Settings of `ultra serve` that count here too, besides the limits."""
+EVERYTHING: Final = 1 << 62
+"""An offset above all."""
+FROM_START: Final = "With --from-start the log alone is read."
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """What replaying recorded outcomes came to."""
+
+    offset: int
+    """First offset that was not replayed."""
+    chain: str
+    """Of the log after the last frame that was used; at its end, the one of `ultra log verify`."""
+    state_hash: str
+    """Equal hashes mean equal states, ids remembered included; a snapshot names its own."""
+    from_offset: int
+    """Where the snapshot ended; 0 without one."""
+    replayed: int
+    left_out: int
+    """Commands behind them without a recorded outcome."""
+    handlers: dict[str, int]
+
+
+class _Shard(msgspec.Struct, frozen=True):
+    """Everything that is known of a shard before its state is made."""
+
+    disk: Disk
+    snapshots: snapshots.Tools
+    log: Standing
+    registry: Registry
+    limits: Limits
+
+    @property
+    def number(self) -> ShardId:
+        """From the directory's IDENTITY."""
+        return self.log.identity.shard
+
+
+def replay_directory(options: argparse.Namespace) -> int:
+    """Carry out the verb on `options.directory`.  Raises what `ultra log` translates."""
+    try:
+        shard = _open(options)
+        return _validate(shard, options) if options.validate else _replay(shard, options)
+    except ConfigErrors as error:
+        raise CommandFailed(str(error)) from error
+    except SnapshotDamaged as error:
+        raise CommandFailed(str(error), advice=FROM_START, code=Exit.DAMAGED) from error
+    except SnapshotError as error:
+        raise CommandFailed(str(error)) from error
+    except EngineError as error:
+        raise CommandFailed(str(error), code=Exit.FINDINGS) from error
+    except InvariantBroken as error:
+        advice = "Name the domains that the data was written with: --domain or ULTRA_DOMAINS."
+        raise CommandFailed(str(error), advice=advice, code=Exit.FINDINGS) from error
+
+
+def _open(options: argparse.Namespace) -> _Shard:
+    known = {
+        name: value
+        for name, value in os.environ.items()
+        if name in SETTINGS or name.startswith("ULTRA_LIMIT_")
+    }
+    config = Config.from_env(known)
+    domains = import_domains(options.domain or config.domains)
+    extensions: Extensions = load_extensions(config.extensions)
+    disk, secrets = open_disk(options.directory), open_secrets(options.secrets or config.secrets)
+    registry = Registry(domains, hooks=extensions.hooks, limits=config.limits)
+    return _Shard(
+        disk,
+        snapshots.Tools(
+            disk=disk,
+            secrets=secrets,
+            codecs=Codecs(extensions.snapshot_codecs),
+            migrations=Migrations(readable(registry), extensions.migrations),
+        ),
+        standing_log(
+            disk,
+            secrets,
+            threading.Lock(),
+            codecs=extensions.serializers,
+            archive=_archive(options.archive or config.archive),
+        ),
+        registry,
+        config.limits,
+    )
+
+
+def _archive(directory: Path | None) -> ObjectStore | None:
+    if directory is None:
+        return None
+    if not directory.is_dir():
+        raise CommandFailed(f"{directory} is no directory")
+    return DirectoryObjectStore(directory, changes=False)
+
+
+# --- the state to begin with --------------------------------------------------------------------
+
+Loaded = tuple[ExecutorImage, Executor, ImagePosition | None]
+
+
+def _loaded(shard: _Shard, new_image: Callable[[], ExecutorImage], offset_max: int) -> Loaded:
+    """The newest good snapshot that ends at or below an offset, or an empty state.
+
+    Damaged files are named and left where they are.  Raises `SnapshotRefused`, and
+    `SnapshotDamaged` for the list of snapshots itself.
+    """
+    entries = [
+        entry
+        for entry in (snapshots.listed(shard.snapshots) if offset_max else ())
+        if entry.offset_end <= offset_max and entry.sequence_end <= shard.log.end.sequence
+    ]
+    unusable: set[str] = set()
+    while True:
+        image, position = new_image(), None
+        for entry in plan_load(entries, unusable=unusable) or ():
+            try:
+                position = _take(shard.snapshots, image, entry)
+            except (SnapshotDamaged, OSError) as error:
+                say(f"ultra: {error}; an older state is used")
+                unusable.add(entry.file)
+                break
+        else:
+            if position is not None:
+                _check_chain(shard.log, position)
+            return image, image.resume(position), position
+
+
+def _take(reader: snapshots.Tools, image: ExecutorImage, entry: SnapshotEntry) -> ImagePosition:
+    file = ChainFile(path=f"{reader.directory}/{entry.file}", entry=entry)
+    with opened(reader.disk, file, reader.codecs, reader.key_of) as found:
+        for stored in found.sections():
+            for section in reader.migrations.forward(stored):
+                image.load(section)
+        return found.header.position
+
+
+def _check_chain(log: Standing, position: ImagePosition) -> None:
+    found = log.reader.chain_at(position.sequence_end)
+    if found != position.chain:
+        raise CommandFailed(
+            f"the snapshot at offset {position.offset_end} was taken of another log: the chain "
+            f"before frame {position.sequence_end} is {found.hex()} here and "
+            f"{position.chain.hex()} there",
+            advice=FROM_START,
+            code=Exit.DAMAGED,
+        )
+
+
+# --- recorded outcomes --------------------------------------------------------------------------
+
+
+def _replay(shard: _Shard, options: argparse.Namespace) -> int:
+    end = EVERYTHING if options.end is None else options.end
+    skipped: set[int] = set()
+    while True:
+        loaded = _loaded(shard, lambda: _with_ids(shard), 0 if options.from_start else end)
+        image, executor, position = loaded
+        executor.skipped |= skipped
+        start = int(executor.applied_end)
+        try:
+            chain, left_out = _evolve(shard.log, executor, position, end)
+            break
+        except EvolveFailed as failure:
+            # A logged override that lies behind the failing command is honoured, as at a start.
+            offset = failure.facts.get("offset")
+            if offset in skipped or offset not in set(skips(shard.log.reader.groups(start))):
+                raise
+            skipped.add(int(str(offset)))
+    reached = int(executor.applied_end)
+    if options.end is not None and reached < options.end:
+        raise CommandFailed(f"outcomes are recorded below offset {reached}, not {options.end}")
+    done = Replayed(
+        offset=reached,
+        chain=chain.hex(),
+        state_hash=state_hash(image.sections(full=True)).hex(),
+        from_offset=start,
+        replayed=reached - start,
+        left_out=left_out,
+        handlers=shard.registry.handlers,
+    )
+    _print(done, options.output)
+    return Exit.OK
+
+
+def _with_ids(shard: _Shard) -> ExecutorImage:
+    """An empty image that forgets the same ids as the shard's own, and keeps all in memory."""
+    own = DedupOptions.of(shard.limits)
+    dedupe = DedupIndex(
+        msgspec.structs.replace(own, entries_max=own.entries_total_max, bytes_max=0)
+    )
+    executor = Executor(
+        shard.registry, shard.number, dedupe=dedupe, history=NO_HISTORY, moves=SlotMoves()
+    )
+    return ExecutorImage(executor, dedupe)
+
+
+def _evolve(
+    log: Standing, executor: Executor, position: ImagePosition | None, end: int
+) -> tuple[bytes, int]:
+    """Replay up to an offset; (chain after the last frame that was used, commands left out)."""
+    chain = NO_CHAIN if position is None else position.chain
+    left_out = 0
+    if executor.applied_end >= end:
+        return chain, left_out
+    for group in log.reader.groups(executor.applied_end, end):
+        last = group.last_frame
+        if last is None:
+            left_out += group.header.count
+        else:
+            _evolve_group(executor, group, end)
+            chain = last.chain
+    return chain, left_out
+
+
+def _evolve_group(executor: Executor, group: RecordedGroup, end: int) -> None:
+    header = group.header
+    time, epoch = Instant(header.time), Epoch(header.epoch)
+    first, last = executor.applied_end - header.base_offset, end - header.base_offset
+    outcomes = (group.outcomes or [])[max(first, 0) : last]
+    executor.replay_group(group.commands[max(first, 0) : last], outcomes, time=time, epoch=epoch)
+    if executor.applied_end == header.offset_end:
+        executor.dedupe.advance(time, executor.applied_end)
+
+
+def _print(done: Replayed, output: str) -> None:
+    if output == "json":
+        print_json(done)
+        return
+    print_facts(
+        {
+            "begun at": f"offset {done.from_offset}" if done.from_offset else "an empty state",
+            "replayed": plural(done.replayed, "command"),
+            "offsets below": done.offset,
+            "chain": done.chain,
+            "state hash": done.state_hash,
+            "handlers": done.handlers,
+        }
+    )
+    if done.left_out:
+        say(f"ultra: {plural(done.left_out, 'command')} without a recorded outcome left out")
+
+
+# --- deciding again -----------------------------------------------------------------------------
+
+
+class _History:
+    """The shard's own history below a snapshot's end, and one that grows from there."""
+
+    def __init__(self, shard: _Shard, directory: Path) -> None:
+        self._shard = shard
+        self._decoders = shard.registry.decoders
+        self._growing = HistoryFile(LocalDisk(directory), shard.number, self._decoders)
+        self._stored = StoredHistory(shard.disk, shard.number, 0)
+        self._below = 0
+
+    def begin(self, position: ImagePosition | None) -> None:
+        """Before anything is appended: where the state that was loaded ends."""
+        if position is not None:
+            self._below = position.offset_end
+            self._stored = StoredHistory(self._shard.disk, self._shard.number, position.history_end)
+        self._growing.truncate_to(0, self._below)
+
+    def append(self, offset: int, domain: str, payload: bytes, /) -> None:
+        """Keep the encoded events of a command that was evolved or decided."""
+        self._growing.append(offset, domain, payload)
+
+    def append_run(self, offset: int, domain: str, payloads: Sequence[bytes], /) -> None:
+        """The same of commands at consecutive offsets."""
+        self._growing.append_run(offset, domain, payloads)
+
+    def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
+        """Reads of one domain."""
+        kept = DecodedCommands(DECODED_BYTES_MAX)
+        return DomainHistory(domain, self._read, self._decoders[domain], kept, visible_end)
+
+    def _read(self, offset: int, domain: str) -> bytes | None:
+        source = self._stored if offset < self._below else self._growing
+        return source.read(offset, domain)
+
+    def close(self) -> None:
+        """Release the files."""
+        self._growing.close()
+
+
+def _validate(shard: _Shard, options: argparse.Namespace) -> int:
+    start = _lowest(shard) if options.start is None else options.start
+    log = shard.log
+    if not log.first_offset <= start <= log.end.offset:
+        raise CommandFailed(
+            f"the log has offsets from {log.first_offset} to {log.end.offset}, and not {start}"
+        )
+    nothing = NothingRemembered()
+    with (
+        tempfile.TemporaryDirectory(prefix="ultra-replay-") as directory,
+        contextlib.closing(_History(shard, Path(directory))) as history,
+    ):
+
+        def new_image() -> ExecutorImage:
+            executor = Executor(
+                shard.registry, shard.number, dedupe=nothing, history=history, moves=SlotMoves()
+            )
+            return ExecutorImage(executor, nothing)
+
+        _, executor, position = _loaded(shard, new_image, 0 if options.from_start else start)
+        history.begin(position)
+        report = validate(executor, log.reader, from_offset=start, to_offset=options.end)
+    print_json(report)
+    return Exit.OK if report.equal else Exit.FINDINGS
+
+
+def _lowest(shard: _Shard) -> int:
+    """Where deciding can begin: the beginning, or the oldest state that the log leads on from."""
+    first = shard.log.first_offset
+    states = [entry.offset_end for entry in snapshots.listed(shard.snapshots)]
+    return min((end for end in states if end >= first > 0), default=first)

@@ -1,0 +1,1 @@
+"""Reads and swaps of the record, one after the other."""

@@ -1,0 +1,1 @@
+"""The log and the promise of a replica on its disk."""

@@ -1,0 +1,1 @@
+"""A shard that follows: it executes what is committed, and compares it with its leader."""

@@ -1,0 +1,1 @@
+"""The start of a process that keeps one of several copies."""

@@ -1,0 +1,129 @@
+"""The replica of a process: from its settings to the log of the shard that leads.
+
+follow  ->  the epoch-start frame is committed  ->  the shard is recovered and serves
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+
+from ultraengine.config import Config, ConfigErrors
+from ultraengine.execution.registry import Registry
+from ultraengine.log.frame import FrameDraft
+from ultraengine.log.reader import LogReader
+from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
+from ultraengine.ports import RecordStore
+from ultraengine.replication.driver import ReplicaDriver
+from ultraengine.replication.effects import ReplicaLimits
+from ultraengine.replication.leading_log import LeadingLog
+from ultraengine.replication.link import Certificates
+from ultraengine.replication.planner import PlannerLimits
+from ultraengine.replication.record import ReplicaId
+from ultraengine.replication.writing.driver import ReplicaOptions, ReplicaWorld
+from ultraengine.shard.following.driver import Following
+from ultraengine.shard.machine import Machine
+from ultraengine.shard.memory import ShardMemory
+from ultraengine.shard.opening import (
+    ShardOptions,
+    World,
+    epoch_start_draft,
+    load_state,
+    log_options,
+    serializer_of,
+)
+
+
+def cluster_uid(name: str) -> bytes:
+    """16 bytes of an engine's name."""
+    return hashlib.sha256(name.encode()).digest()[:16]
+
+
+def replica_options(config: Config, options: ShardOptions, registry: Registry) -> ReplicaOptions:
+    """What the settings say of this replica."""
+    copies = len(config.replicas)
+    return ReplicaOptions(
+        shard=ShardId(config.shard),
+        replica=ReplicaId(config.replica),
+        addresses=config.replicas,
+        cluster_uid=cluster_uid(config.cluster or ""),
+        min_isr=config.min_isr or copies // 2 + 1,
+        log=log_options(options, Epoch(0), registry.handlers_digest),
+        codecs=options.serializers,
+        certificates=config.replica_tls,
+        limits=ReplicaLimits(silence_s=config.failover_s),
+        planner=PlannerLimits(silence_s=config.failover_s),
+    )
+
+
+async def follow(
+    config: Config,
+    world: World,
+    records: RecordStore,
+    registry: Registry,
+    options: ShardOptions,
+    *,
+    on_end: Callable[[BaseException], None],
+) -> ReplicaDriver:
+    """Start the replica.  Raises what `ReplicaDriver.start` raises, and `ConfigErrors`."""
+    if config.replica_tls is not None:
+        try:
+            Certificates(config.replica_tls).context(server=True)
+        except OSError as error:  # Also of what is in the files.
+            raise ConfigErrors([f"ULTRA_REPLICA_TLS: {error}"]) from error
+    serializer = serializer_of(options)
+
+    def draft(epoch: Epoch, offset: Offset, time: Instant) -> FrameDraft:
+        return epoch_start_draft(registry, serializer, epoch, offset, time)
+
+    replica = ReplicaDriver(
+        ReplicaWorld(world.disk, world.clock, world.random, world.secrets, records),
+        replica_options(config, options, registry),
+        draft,
+        on_end=on_end,
+    )
+    await replica.start()
+    return replica
+
+
+async def execute_behind(replica: ReplicaDriver, memory: ShardMemory) -> Following:
+    """Execute what is committed while the replica follows.
+
+    Raises what loading a snapshot raises.
+    """
+    files = replica.files
+    executor, _ = await asyncio.to_thread(load_state, leading_log(replica), memory)
+
+    def bar() -> None:
+        replica.machine.barred = True
+
+    def reader() -> LogReader:
+        return files.view.log.reader()
+
+    following = Following(executor, memory, reader, on_difference=bar)
+    replica.on_committed = following.reached
+    following.reached(replica.committed_end)
+    return following
+
+
+def leading_log(replica: ReplicaDriver) -> LeadingLog:
+    """The log of the shard, as it is open now; for a shard, once the replica has ``led``."""
+    loop = asyncio.get_running_loop()
+
+    def close(clean: bool) -> None:  # noqa: FBT001  (called by position)
+        asyncio.run_coroutine_threadsafe(replica.stop(clean=clean), loop).result()
+
+    files = replica.files
+    return LeadingLog(files.view.log, files.stand(), replica.append, close)
+
+
+def tell_copies(replica: ReplicaDriver, machine: Machine) -> None:
+    """Let replies say on how many copies a command is, as the record in force says it."""
+
+    def tell(count: int) -> None:
+        told = msgspec.structs.replace(machine.durable, replicas=count)
+        machine.durable = machine.repeat_durable = told
+
+    replica.on_in_sync = tell
+    tell(replica.in_sync)

@@ -1,0 +1,234 @@
+"""`ultra log replay DIRECTORY`: the state of a shard, and its decisions, from files alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.cli.conftest import SNAPSHOT, ULTRA, Dev
+
+from ultraengine.cli.exits import Exit
+
+Ultra = Callable[..., tuple[int, str, str]]
+NOBODY = ("--url", "http://127.0.0.1:9", "--timeout", "0.05")
+OTHER = """
+from msgspec.structs import replace
+from ultraengine.domains.ledger import Ledger
+from ultraengine.model.domain import Rejection
+
+def refuse(book, item, context):
+    return Rejection("closed_today", "nothing moves today")
+
+class Other(Ledger):
+    commands = [
+        replace(spec, decide_item=refuse, lane=None, single=None)
+        if spec.name == "create_transfers" else spec
+        for spec in Ledger.commands
+    ]
+
+DOMAIN = Other()
+"""
+
+
+@pytest.fixture
+def data(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of the stopped engine's directory, to be changed."""
+    return Path(shutil.copytree(stopped, tmp_path / "data"))
+
+
+def replayed(ultra: Ultra, *arguments: object) -> Any:
+    code, out, err = ultra("log", "replay", *arguments, "-o", "json")
+    assert code == Exit.OK, err
+    return msgspec.json.decode(out)
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def listed(ultra: Ultra, data: Path) -> Any:
+    return msgspec.json.decode(ultra("snapshot", "list", data, "-o", "json")[1])
+
+
+def test_a_replay_from_the_snapshot_and_one_of_the_whole_log_reach_one_state(
+    ultra: Ultra, stopped: Path
+) -> None:
+    before = content(stopped)
+    short, whole = replayed(ultra, stopped), replayed(ultra, stopped, "--from-start")
+    assert short["from_offset"] > whole["from_offset"] == 0
+    assert whole["replayed"] == whole["offset"] == short["offset"]
+    assert (short["state_hash"], short["chain"]) == (whole["state_hash"], whole["chain"])
+    log = msgspec.json.decode(ultra("log", "verify", stopped, "-o", "json")[1])
+    assert (whole["chain"], whole["offset"]) == (log["chain"], log["recorded_end"])
+    code, out, _ = ultra("log", "replay", stopped)
+    assert (code, whole["state_hash"] in out, "replayed" in out) == (Exit.OK, True, True)
+    assert content(stopped) == before
+
+
+def test_a_replay_up_to_a_snapshot_has_its_state_hash(ultra: Ultra, stopped: Path) -> None:
+    for entry in listed(ultra, stopped):
+        end = entry["offset_end"]
+        found = replayed(ultra, stopped, "--from-start", "--to", end)
+        assert (found["offset"], found["state_hash"]) == (end, entry["state_hash"])
+        loaded = replayed(ultra, stopped, "--to", end)
+        assert (loaded["replayed"], loaded["state_hash"]) == (0, entry["state_hash"])
+
+
+def test_an_offset_within_the_log_is_reached_and_one_beyond_it_refused(
+    ultra: Ultra, stopped: Path
+) -> None:
+    end = replayed(ultra, stopped)["offset"]
+    hashes = {
+        replayed(ultra, stopped, "--to", offset)["state_hash"] for offset in range(1, end + 1)
+    }
+    assert len(hashes) >= 3
+    code, _, err = ultra("log", "replay", stopped, "--to", end + 1)
+    assert (code, f"below offset {end}" in err) == (Exit.USAGE, True)
+
+
+def test_the_directory_of_a_running_engine_is_read_beside_it(ultra: Ultra, dev: Dev) -> None:
+    found = replayed(ultra, dev.data)
+    # What the engine has not recorded yet is counted, and no part of the state.
+    assert found["offset"] + found["left_out"] >= 1
+    code, out, _ = ultra("log", "replay", dev.data, "--validate")
+    assert (code, msgspec.json.decode(out)["equal"]) == (Exit.OK, True)
+
+
+def test_commands_without_a_recorded_outcome_are_left_out_and_counted(
+    ultra: Ultra, data: Path
+) -> None:
+    frames = [json.loads(line) for line in ultra("log", "dump", data, "--headers")[1].splitlines()]
+    last = max(frame["sequence"] for frame in frames if frame["kind"] == "OUTCOMES")
+    assert ultra("log", "truncate", data, "--after", last - 1, "--keep-broken")[0] == Exit.OK
+    found = replayed(ultra, data, "--from-start")
+    assert found["left_out"] >= 1
+    _, _, err = ultra("log", "replay", data, "--from-start")
+    assert "left out" in err
+
+
+def test_a_damaged_snapshot_is_passed_by_and_stays_where_it_is(ultra: Ultra, data: Path) -> None:
+    whole = replayed(ultra, data)
+    path = data / "shard-0000" / "snapshots" / listed(ultra, data)[-1]["file"]
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0x40
+    path.write_bytes(damaged)
+    before = content(data)
+    code, out, err = ultra("log", "replay", data, "-o", "json")
+    found = msgspec.json.decode(out)
+    assert (code, found["state_hash"]) == (Exit.OK, whole["state_hash"])
+    assert found["from_offset"] < whole["from_offset"]
+    assert "an older state is used" in err
+    (data / "shard-0000" / "snapshots" / "MANIFEST").write_bytes(b"?")
+    code, _, err = ultra("log", "replay", data)
+    assert (code, "--from-start" in err) == (Exit.DAMAGED, True)
+    assert replayed(ultra, data, "--from-start")["state_hash"] == whole["state_hash"]
+    del before[next(name for name in before if name.endswith("MANIFEST"))]
+    assert before.items() <= content(data).items()
+
+
+def test_a_snapshot_of_another_log_is_refused(ultra: Ultra, data: Path, tmp_path: Path) -> None:
+    process = Dev(tmp_path / "another")
+    subprocess.run([sys.executable, "-c", SNAPSHOT, process.url], check=True, capture_output=True)
+    assert process.stop() == 0
+    shutil.rmtree(data / "shard-0000" / "snapshots")
+    shutil.copytree(process.data / "shard-0000" / "snapshots", data / "shard-0000" / "snapshots")
+    code, _, err = ultra("log", "replay", data)
+    assert (code, "of another log" in err) == (Exit.DAMAGED, True)
+
+
+def test_damage_of_the_log_ends_with_its_place(ultra: Ultra, data: Path) -> None:
+    path = next((data / "shard-0000" / "log").glob("seg-*"))
+    damaged = bytearray(path.read_bytes())
+    damaged[4100 + 60] ^= 1
+    path.write_bytes(damaged)
+    code, _, err = ultra("log", "replay", data, "--from-start")
+    assert (code, "damaged at byte" in err) == (Exit.DAMAGED, True)
+
+
+def test_decisions_that_read_the_history_below_a_snapshot_come_out_the_same(
+    ultra: Ultra, data: Path
+) -> None:
+    process = Dev(data)
+    reversal = {"transfers": [{"id": "back", "reverses": "t"}]}
+    subprocess.run(
+        [ULTRA, "send", "ledger.reverse_transfers", "--key", "k", "--data", json.dumps(reversal),
+         "--url", process.url],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert process.stop() == 0
+    end = replayed(ultra, data)["offset"]
+    dumped = [json.loads(line) for line in ultra("log", "dump", data)[1].splitlines()]
+    at = next(
+        frame["base_offset"] + number
+        for frame in dumped
+        for number, command in enumerate(frame.get("commands", ()))
+        if command["type"].startswith("ledger.reverse")
+    )
+    before = content(data)
+    for options in (["--from", at], ["--from", at, "--from-start"], []):
+        code, out, _ = ultra("log", "replay", data, "--validate", *options)
+        report = msgspec.json.decode(out)
+        assert (code, report["equal"], report["to_offset"]) == (Exit.OK, True, end)
+        assert report["compared"] >= 1
+    assert content(data) == before
+
+
+def test_the_first_command_that_is_decided_differently_is_named(
+    ultra: Ultra, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other_ledger.py").write_text(OTHER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    other = ("--domain", "other_ledger:DOMAIN")
+    code, out, _ = ultra("log", "replay", stopped, "--validate", *other)
+    report = msgspec.json.decode(out)
+    assert (code, report["equal"]) == (Exit.FINDINGS, False)
+    assert report["command_type"] == "ledger.create_transfers@1"
+    assert "closed_today" in report["decided"]
+    at = report["first_difference"]
+    code, out, _ = ultra("log", "replay", stopped, "--validate", "--to", at, *other)
+    assert (code, msgspec.json.decode(out)["equal"]) == (Exit.OK, True)
+    # The domains of the settings count where none is named.
+    monkeypatch.setenv("ULTRA_DOMAINS", "other_ledger:DOMAIN")
+    assert ultra("log", "replay", stopped, "--validate")[0] == Exit.FINDINGS
+
+
+def test_wrong_arguments_are_said_before_anything_is_read(
+    ultra: Ultra, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments, said in (
+        (("--from", 1, stopped), "--validate"),
+        ((*NOBODY,), "a running engine"),
+        ((stopped, "--validate", "--from", 10**6), "and not 1000000"),
+        ((stopped, "--archive", tmp_path / "none"), "is no directory"),
+        ((stopped, "--domain", "no.such:DOMAIN"), "no.such"),
+    ):
+        code, _, err = ultra("log", "replay", *arguments)
+        assert (code, said in err) == (Exit.USAGE, True), err
+    counter = ("--domain", "ultraengine.domains.counter:DOMAIN")
+    code, _, err = ultra("log", "replay", stopped, *counter)
+    assert (code, "section 'ledger'" in err) == (Exit.USAGE, True)
+    code, _, err = ultra("log", "replay", stopped, "--from-start", *counter)
+    assert (code, "--domain" in err) == (Exit.FINDINGS, True)
+    monkeypatch.setenv("ULTRA_LIMIT_SEGMENT_BYTES", "no number")
+    code, _, err = ultra("log", "replay", stopped)
+    assert (code, "ULTRA_LIMIT_SEGMENT_BYTES" in err) == (Exit.USAGE, True)
+
+
+def test_an_archive_that_is_there_is_left_as_it_is(
+    ultra: Ultra, stopped: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    assert replayed(ultra, stopped, "--archive", archive)["offset"] > 0
+    assert list(archive.iterdir()) == []

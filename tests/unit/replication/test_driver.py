@@ -1,0 +1,196 @@
+"""Three drivers over real sockets replicate a log, and go on without one of them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.unit.replication.three import Three, three, until
+
+from ultraengine.log.damage import LogRefused
+from ultraengine.replication.effects import Deposed
+
+
+def payloads(made: Three, number: int) -> list[bytes]:
+    return [one.payload for one in made.frames(number)]
+
+
+def run(story: object) -> None:
+    asyncio.run(story)  # type: ignore[arg-type]
+
+
+def test_what_is_committed_is_on_all_disks_in_sync(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            for number in range(20):
+                written = await made.commit(leader, b"%d" % number)
+                assert written.durable_end >= written.end_sequence
+                for one in range(3):
+                    assert made.drivers[one].files.view.durable_end >= written.end_sequence
+            await made.equal()
+            assert payloads(made, 0) == payloads(made, 1) == payloads(made, 2)
+            assert payloads(made, 0) == [b"epoch 1", *(b"%d" % number for number in range(20))]
+            assert not made.ends
+
+    run(story())
+
+
+def test_without_its_leader_the_others_go_on_with_everything_committed(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            first = await made.leader()
+            await made.in_sync(3)
+            for number in range(5):
+                await made.commit(first, b"%d" % number)
+            await made.kill(first)
+            second = await made.leader()
+            assert second != first
+            await made.commit(second, b"after")
+            before = payloads(made, second)
+            assert before[:6] == [b"epoch 1", b"0", b"1", b"2", b"3", b"4"]
+            assert before[-1] == b"after"
+            await made.start(first)
+            await made.in_sync(3)
+            await made.equal()
+            assert payloads(made, first) == payloads(made, second)
+
+    run(story())
+
+
+def test_a_follower_that_was_away_is_waited_for_no_more_and_catches_up(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            away = next(one for one in range(3) if one != leader)
+            await made.kill(away)
+            # Several segments, and more than one message may hold.
+            for _ in range(40):
+                await made.commit(leader, b"x" * 20_000)
+            assert len((await made.in_sync(2)).isr) == 2
+            await made.start(away)
+            await made.in_sync(3)
+            await made.equal()
+            assert payloads(made, away) == payloads(made, leader)
+
+    run(story())
+
+
+def test_below_min_isr_nothing_is_committed_until_a_copy_is_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            others = [one for one in range(3) if one != leader]
+            for one in others:
+                await made.kill(one)
+            commit = asyncio.ensure_future(made.commit(leader, b"alone"))
+            view = made.drivers[leader].files.view
+            await until(lambda: payloads(made, leader)[-1] == b"alone")
+            assert view.durable_end > made.drivers[leader].machine.committed_end
+            assert not commit.done()
+            await made.start(others[0])
+            await commit
+            assert payloads(made, others[0])[-1] == b"alone"
+
+    run(story())
+
+
+def test_all_of_them_killed_at_once_keep_what_was_committed(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.commit(leader, b"kept")
+            for number in range(3):
+                await made.kill(number)
+            for number in range(3):
+                await made.start(number)
+            again = await made.leader()
+            assert b"kept" in payloads(made, again)
+            await made.commit(again, b"more")
+            assert payloads(made, again).index(b"kept") < payloads(made, again).index(b"more")
+
+    run(story())
+
+
+def test_who_has_led_and_leads_no_more_ends(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            # Cut off from both others, which go on without it.
+            driver = made.drivers[leader]
+            await driver._listener.close()
+            for link in driver._links.values():
+                link.send = lambda raw: None  # type: ignore[method-assign]
+            await until(lambda: made.ends)
+            assert [(one, type(error)) for one, error in made.ends] == [(leader, Deposed)]
+
+    run(story())
+
+
+def test_a_disk_that_is_replaced_is_another_seat_and_grows_in(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            before = await made.in_sync(3)
+            await made.commit(leader, b"kept")
+            gone = next(one for one in range(3) if one != leader)
+            await made.kill(gone)
+            await made.in_sync(2)
+            (tmp_path / str(gone)).rename(tmp_path / "gone")
+            await made.start(gone)
+            after = await made.in_sync(3)
+            assert {seat.replica for seat in after.isr} == {seat.replica for seat in before.isr}
+            assert len(set(after.isr) - set(before.isr)) == 1
+            await made.equal()
+            assert b"kept" in payloads(made, gone)
+
+    run(story())
+
+
+def test_compressed_frames_of_a_keyed_chain_are_copied(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with three(tmp_path, chain_key="chain", compress=True) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            await made.commit(leader, b"keyed" * 1000)
+            await made.equal()
+            assert payloads(made, 0)[-1] == payloads(made, 2)[-1] == b"keyed" * 1000
+
+    run(story())
+
+
+def test_a_log_that_was_not_replicated_is_not_taken_for_a_copy(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            await made.leader()
+            await made.equal()
+            await made.kill(2)
+            (tmp_path / "2" / "REPLICA").unlink()
+            with pytest.raises(LogRefused, match="not replicated"):
+                await made.start(2)
+
+    run(story())
+
+
+def test_a_replica_of_another_engine_is_not_spoken_to(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            other = next(one for one in range(3) if one != leader)
+            await made.kill(other)
+            (tmp_path / str(other)).rename(tmp_path / "gone")
+            await made.start(other, cluster_uid=b"w" * 16)
+            await made.in_sync(2)
+            await made.commit(leader, b"without")
+            links = made.drivers[leader]._links
+            stranger = next(link for one, link in links.items() if int(one) == other)
+            assert not stranger.connected
+            assert payloads(made, other) == []
+
+    run(story())

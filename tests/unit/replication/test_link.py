@@ -1,0 +1,270 @@
+"""Connections between replicas: who is let in, what is renewed, and what too much comes to."""
+
+import asyncio
+import datetime as dt
+import ipaddress
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tests.unit.replication.three import free_addresses, three, until
+
+from ultraengine.log.frame import Keys
+from ultraengine.model.ids import ShardId
+from ultraengine.replication import link as links
+from ultraengine.replication import wire
+from ultraengine.replication.link import Certificates, Link, Listener
+from ultraengine.replication.messages import Ask, Message
+from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
+from ultraengine.replication.wire import Greeting, WireDamaged
+
+Key = ec.EllipticCurvePrivateKey
+GREETINGS = [
+    Greeting(b"u" * 16, ShardId(0), Holder(Seat(ReplicaId(n), DiskId(bytes([n]) * 16)), 1))
+    for n in range(2)
+]
+
+
+class Authority:
+    """A CA that gives certificates for the loopback."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.certificate = self._signed(self._name, self._key, authority=True)
+
+    def _signed(self, subject: x509.Name, key: Key, *, authority: bool) -> x509.Certificate:
+        now = dt.datetime.now(dt.UTC)
+        host = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([host]), critical=False)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+        )
+        if authority:
+            usage = x509.KeyUsage(
+                digital_signature=True, key_cert_sign=True, crl_sign=True,
+                content_commitment=False, key_encipherment=False, data_encipherment=False,
+                key_agreement=False, encipher_only=False, decipher_only=False,
+            )  # fmt: skip
+            builder = builder.add_extension(usage, critical=True)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def write(self, directory: Path) -> Path:
+        """A new certificate, its key and this CA, each file replaced as a whole."""
+        directory.mkdir(exist_ok=True)
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "replica")])
+        pem = serialization.Encoding.PEM
+        files = {
+            "tls.crt": self._signed(name, key, authority=False).public_bytes(pem),
+            "tls.key": key.private_bytes(
+                pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            ),
+            "ca.crt": self.certificate.public_bytes(pem),
+        }
+        for file, content in files.items():
+            (directory / "new").write_bytes(content)
+            (directory / "new").replace(directory / file)
+        return directory
+
+
+def anybody(_greeting: Greeting) -> None:
+    """Lets everybody in."""
+
+
+class Pair:
+    """One that listens and one that dials it."""
+
+    def __init__(
+        self,
+        *,
+        listening: Path | None = None,
+        dialling: Path | None = None,
+        check: Callable[[Greeting], None] = anybody,
+    ) -> None:
+        (self.address,) = free_addresses(1)
+        self.heard: list[Message] = []
+        self.room = asyncio.Event()
+        self.room.set()
+        self.listener = Listener(
+            self.address, GREETINGS[0], check, _certificates(listening), Keys(), self._deliver
+        )
+        self.link = Link(self.address, GREETINGS[1], anybody, _certificates(dialling))
+
+    async def _deliver(self, replica: ReplicaId, message: Message) -> None:
+        assert replica == 1
+        await self.room.wait()
+        self.heard.append(message)
+
+    async def __aenter__(self) -> Self:
+        await self.listener.start()
+        self.running = asyncio.ensure_future(self.link.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+        await self.listener.close()
+
+    async def connected(self) -> None:
+        await until(lambda: self.link.connected)
+
+
+def _certificates(directory: Path | None) -> Certificates | None:
+    return None if directory is None else Certificates(directory)
+
+
+async def test_messages_arrive_in_order() -> None:
+    async with Pair() as pair:
+        await pair.connected()
+        for number in range(100):
+            pair.link.send(wire.encode_message(Ask(number)))
+        await until(lambda: len(pair.heard) == 100)
+        assert pair.heard == [Ask(number) for number in range(100)]
+
+
+async def test_a_link_is_dialled_again_when_the_other_side_comes_back() -> None:
+    async with Pair() as pair:
+        await pair.connected()
+        await pair.listener.close()
+        await until(lambda: not pair.link.connected)
+        pair.link.send(wire.encode_message(Ask(1)))
+        assert pair.link.dropped == 1
+        await pair.listener.start()
+        await pair.connected()
+        pair.link.send(wire.encode_message(Ask(2)))
+        await until(lambda: pair.heard)
+        assert pair.heard == [Ask(2)]
+
+
+async def write_on(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x")
+        await asyncio.sleep(0)
+
+
+def test_under_uvloop_a_link_outlives_a_connection_that_is_closed_below_it() -> None:
+    async def story() -> None:
+        async with Pair() as pair:
+            await pair.connected()
+            writer = pair.link._writer
+            assert writer is not None
+            writer.transport.abort()
+            with pytest.raises(links.LOST):
+                await write_on(writer)
+            await until(lambda: pair.link._writer not in {None, writer})
+            assert not pair.running.done()
+            pair.link.send(wire.encode_message(Ask(2)))
+            await until(lambda: Ask(2) in pair.heard)
+
+    uvloop.run(story())
+
+
+async def test_what_a_slow_replica_does_not_take_is_dropped_and_nothing_grows() -> None:
+    async with Pair() as pair:
+        await pair.connected()
+        pair.room.clear()
+        one = wire.encode_message(Ask(1)) + bytes(4 * 1024 * 1024)
+        for _ in range(50):
+            pair.link.send(one)
+        assert pair.link.dropped > 0
+        assert pair.link._queued_bytes <= links.QUEUE_BYTES_MAX
+
+
+async def test_who_is_not_to_be_spoken_to_is_refused() -> None:
+    def nobody(greeting: Greeting) -> None:
+        raise WireDamaged(f"it is replica {greeting.me.seat.replica}")
+
+    async with Pair(check=nobody) as pair:
+        reader, writer = await asyncio.open_connection(*pair.address)
+        writer.write(wire.encode_greeting(GREETINGS[1]))
+        assert await reader.read() == b""
+        writer.close()
+        assert not pair.link.connected
+
+
+@pytest.mark.parametrize("raw", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(64)])
+async def test_other_bytes_end_a_connection_and_nothing_else(raw: bytes) -> None:
+    async with Pair() as pair:
+        await pair.connected()
+        reader, writer = await asyncio.open_connection(*pair.address)
+        writer.write(raw)
+        assert await reader.read() == b""
+        writer.close()
+        pair.link.send(wire.encode_message(Ask(1)))
+        await until(lambda: pair.heard)
+
+
+async def test_both_sides_need_a_certificate_of_the_same_authority(tmp_path: Path) -> None:
+    ours, theirs = Authority("ours"), Authority("theirs")
+    mine, other = ours.write(tmp_path / "mine"), ours.write(tmp_path / "other")
+    stranger = theirs.write(tmp_path / "stranger")
+    async with Pair(listening=mine, dialling=other) as pair:
+        await pair.connected()
+        pair.link.send(wire.encode_message(Ask(1)))
+        await until(lambda: pair.heard)
+    for listening, dialling in ((mine, stranger), (stranger, mine), (mine, None), (None, mine)):
+        async with Pair(listening=listening, dialling=dialling) as pair:
+            for _ in range(3):
+                with pytest.raises((OSError, EOFError, ValueError)):
+                    async with asyncio.timeout(links.CONNECT_S):
+                        await pair.link._connect()
+            assert not pair.heard
+
+
+async def test_replicas_go_on_with_certificates_of_a_new_authority(tmp_path: Path) -> None:
+    place = Authority("first").write(tmp_path / "certificates")
+    async with three(tmp_path, place) as made:
+        leader = await made.leader()
+        await made.in_sync(3)
+        await made.commit(leader, b"first")
+        Authority("second").write(place)
+        connections = [
+            link._writer for driver in made.drivers.values() for link in driver._links.values()
+        ]
+
+        def renewed() -> bool:
+            now = [
+                link._writer for driver in made.drivers.values() for link in driver._links.values()
+            ]
+            return not set(connections) & set(now) and None not in now
+
+        await until(renewed)
+        leader = await made.leader()
+        await made.in_sync(3)
+        await made.commit(leader, b"second")
+        await made.equal()
+
+
+def test_half_written_certificates_are_not_taken(tmp_path: Path) -> None:
+    place = Authority("first").write(tmp_path / "certificates")
+    certificates = Certificates(place)
+    assert not certificates.changed()
+    key = (place / "tls.key").read_bytes()
+    (place / "tls.key").write_bytes(key[:20])
+    assert not certificates.changed()
+    (place / "tls.key").write_bytes(key)
+    os.utime(place / "tls.key", ns=(1, 1))
+    assert certificates.changed()
+    assert not certificates.changed()

@@ -169,12 +169,8 @@ class Executor:
             context.renew()
         context.time = place.time = time
         context.offset = place.offset = offset
-        lineage = image.lineage
-        if lineage is not None:
-            context.offset = place.offset = Offset(offset + lineage.base)
-        if lineage is not context.lineage:
-            context.lineage = lineage
-            context.history = self.history_of(image, index, lambda: self.applied_end)
+        if image.lineage is not None or context.lineage is not None:
+            self._go_by_positions(image, index, context)
         context.epoch = epoch
         context.tenant = place.tenant = tenant
         context.key = place.key = key
@@ -215,6 +211,13 @@ class Executor:
         for hook in self.after:
             self._observe(hook, command, verdict)
         return verdict
+
+    def _go_by_positions(self, image: SlotImage, index: int, context: CommandContext) -> None:
+        """Of a slot that has moved here, or the first of another one after it."""
+        context.offset = self._place.offset = image.placed(context.offset)
+        if image.lineage is not context.lineage:
+            context.lineage = image.lineage
+            context.history = self.history_of(image, index, lambda: self.applied_end)
 
     def _observe(self, hook: AfterHook, command: Command, verdict: Verdict) -> None:
         try:
@@ -304,8 +307,7 @@ class Executor:
             if self.before_mutation is not None:
                 self.before_mutation(slot)
             state = self.state(slot, index)
-            lineage = self.slots[slot].lineage
-            place.offset = offset if lineage is None else Offset(offset + lineage.base)
+            place.offset = self.slots[slot].placed(offset)
             place.index, place.tenant, place.key = first + position, tenant, key
             try:
                 domain.evolve(domain.focus(state, tenant, key), event, place)
@@ -346,8 +348,7 @@ class Executor:
     def replay_group(
         self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
     ) -> None:
-        """`replay` of commands that follow each other in one group, many at once where their
-        domain can do that.  Raises as it does."""
+        """`replay` of commands that follow each other in one group, many at once where they can be."""
         index, count = 0, len(commands)
         while index < count:
             stop = run_end(commands, index)
@@ -461,9 +462,7 @@ class Executor:
             return
         domain, place = self.registry.domains[index], self._place
         state = self.state(slot, index)
-        lineage = image.lineage
-        place.offset = offset if lineage is None else Offset(offset + lineage.base)
-        place.time = time
+        place.offset, place.time = image.placed(offset), time
         place.tenant, place.key = command.tenant, command.key
         try:
             focus = domain.focus(state, command.tenant, command.key)

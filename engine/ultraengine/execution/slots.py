@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from ultraengine.execution.carried import Lineage
+from ultraengine.model.ids import Offset
 
 CHUNK_ENTRIES: Final = 8_192
 """Versions per chunk of a dump: at most about 2.2 MB with the longest names."""
@@ -42,6 +43,11 @@ class SlotImage:
         name = (tenant, key)
         self.versions[name] = version
         self.versions_changed.add(name)
+
+    def placed(self, offset: Offset) -> Offset:
+        """The position that domains keep of what this shard does at an offset."""
+        lineage = self.lineage
+        return offset if lineage is None else Offset(offset + lineage.base)
 
     def dump_versions(self, *, full: bool) -> Iterator[bytes]:
         """Chunks of ``[tenant, key, version]``, sorted; only changed ones unless `full`."""

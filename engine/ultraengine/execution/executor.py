@@ -348,7 +348,7 @@ class Executor:
     def replay_group(
         self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
     ) -> None:
-        """`replay` of commands that follow each other in one group, many at once where they can be."""
+        """`replay` of commands that follow each other in one group, many at once if possible."""
         index, count = 0, len(commands)
         while index < count:
             stop = run_end(commands, index)

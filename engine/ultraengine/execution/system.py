@@ -73,6 +73,10 @@ class StepSlot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is_first_owner: bool
     """Whether this shard owned the slot before any move: what holds while nothing is logged."""
     message: msgspec.Raw
+    after: tuple[int, int] | None = None
+    """Of an activation, (the shard that had the slot, the offset of its seal): whoever follows both
+    logs reads that one below the offset before this one further, or sees the slot's past after its
+    present."""
 
 
 class FillSlot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

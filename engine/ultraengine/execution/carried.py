@@ -87,6 +87,11 @@ class Lineage:
             self.firsts.append(parts[0].position)
             self.chunks.append(offset)
 
+    def names(self, point: int) -> bool:
+        """Whether a number says of which owner it is: one below every later era's positions may be
+        an offset of any of them."""
+        return self.base == 0 or point >= 1 << ERA_SHIFT
+
     def chunk_of(self, position: int) -> int | None:
         """The offset of the batch that holds a position, if any does."""
         at = bisect_right(self.firsts, position) - 1

@@ -23,6 +23,7 @@ from ultraengine.model.ids import Offset, SlotId
 from ultraengine.moving.record import (
     FIRST_OWNER,
     NEVER_HELD,
+    Activate,
     Attempt,
     Message,
     Refused,
@@ -73,7 +74,18 @@ def image_digest(executor: Executor, slot: int, position: int) -> bytes:
 
 def sealed_position(record: SlotRecord) -> int:
     """Below this offset of the source lies all of a sealed slot."""
-    return int.from_bytes(record.digest[:_POSITION_BYTES], "big")
+    return _position_of(record.digest)
+
+
+def _position_of(digest: bytes) -> int:
+    return int.from_bytes(digest[:_POSITION_BYTES], "big")
+
+
+def comes_after(record: SlotRecord, message: Message) -> tuple[int, int] | None:
+    """Of an activation: the shard that has had the slot, and the offset of its seal there."""
+    if not isinstance(message, Activate) or record.peer is None:
+        return None
+    return record.peer, _position_of(message.digest)
 
 
 class SlotMoves:

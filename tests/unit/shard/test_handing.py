@@ -9,8 +9,10 @@ import msgspec
 import pytest
 from tests.unit.shard.test_shard import Rig
 
+from ultraengine.domains.ledger import DOMAIN as LEDGER
+from ultraengine.domains.ledger.queries import QUERIES
 from ultraengine.execution.carried import ERAS_MAX, encode_parts
-from ultraengine.execution.system import StepSlot
+from ultraengine.execution.system import STEP_SLOT, StepSlot, system_data
 from ultraengine.log.damage import BelowRetention
 from ultraengine.log.reader import LogReader, RecordedGroup
 from ultraengine.model.errors import EngineError
@@ -31,7 +33,7 @@ from ultraengine.moving.wire import Batch
 from ultraengine.shard.handing import driver
 from ultraengine.shard.handing.driver import Handing
 from ultraengine.shard.slot_index import SlotIndex, groups_at
-from ultraengine.shard.slot_moves import encode_message
+from ultraengine.shard.slot_moves import encode_message, sealed_position
 
 SLOT = slot_of("t", "k")
 HERE, THERE = ShardId(0), ShardId(1)
@@ -81,6 +83,86 @@ async def other(tmp_path: Path) -> AsyncIterator[HandingRig]:
     yield rig
     rig.handing.close()
     await rig.shard.stop()
+
+
+async def handed_over(source: HandingRig, destination: HandingRig) -> None:
+    await source.told(Begin(FIRST, THERE))
+    await destination.told(Stage(FIRST, HERE))
+    sealed = await source.told(Seal(FIRST))
+    await source.shard.rest()
+    batch = await source.handing.read(SLOT, 0)
+    await destination.handing.feed(SLOT, FIRST, batch)
+    await destination.told(Activate(FIRST, sealed.digest))
+
+
+async def pay(rig: HandingRig, amount: str) -> int:
+    rig.count += 1
+    transfer = {"id": f"t-{amount}", "from": "bank", "to": "shop", "amount": amount}
+    data = msgspec.json.encode({"transfers": [transfer]})
+    paying = rig.admit(f"pay-{amount}", type="ledger.create_transfers", data=data)
+    (reply,) = await rig.send(paying)
+    assert reply.outcome == "accepted"
+    return int(reply.offset or 0)
+
+
+async def balance(rig: HandingRig, **at: Any) -> str:
+    spec = next(one for one in QUERIES if one.path == "{key}/accounts/{id}")
+    params = spec.params(id="shop", **at)
+    answer: Any = await rig.shard.query(spec, "ledger", "t", "k", params)
+    return str(answer.value.balance)
+
+
+async def test_an_offset_that_does_not_say_whose_it_is_is_no_point_to_read_as_of(
+    tmp_path: Path,
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    source, destination = (HandingRig(path, domains=(LEDGER,)) for path in (here, there))
+    await source.start()
+    await destination.start()
+    destination.shard.machine.placement.moves.records[SLOT] = SlotRecord(state=State.ABSENT)
+    accounts = [{"id": name, "asset": "EUR/2", "min_balance": None} for name in ("bank", "shop")]
+    data = msgspec.json.encode({"accounts": accounts})
+    await source.send(source.admit("open", type="ledger.open_accounts", data=data))
+    before = await pay(source, "1")
+    assert await balance(source, at_offset=before) == "1"
+    await handed_over(source, destination)
+    after = await pay(destination, "2")
+    for offset in (before, after, (1 << 40) - 1):
+        with pytest.raises(EngineError, match="ask by time") as refused:
+            await balance(destination, at_offset=offset)
+        assert (refused.value.code, refused.value.pointer) == ("MALFORMED", "/at_offset")
+    position = 1 << 40 | after
+    assert await balance(destination, at_offset=position) == "3"
+    assert await balance(destination, at_offset=position - 1) == "1"
+    assert await balance(destination, at_time="2200-01-01T00:00:00Z") == "3"
+    for rig in (source, destination):
+        rig.handing.close()
+        await rig.shard.stop()
+
+
+def test_every_read_of_the_ledger_as_of_an_offset_says_so() -> None:
+    asking = {spec.path for spec in QUERIES if "at_offset" in spec.params.__struct_fields__}
+    assert {spec.path for spec in QUERIES if spec.as_of is not None} == asking
+    assert len(asking) == 3
+
+
+async def test_an_activation_says_whose_log_is_to_be_read_before(
+    rig: HandingRig, other: HandingRig
+) -> None:
+    await rig.add()
+    await handed_over(rig, other)
+    sealed = sealed_position(rig.handing.records()[SLOT])
+    await other.shard.rest()
+    steps = [
+        system_data(command)
+        for group in other.shard.log.reader(archived=True).groups(0, other.end)
+        for command in group.commands
+        if command.type == STEP_SLOT
+    ]
+    assert [step.after for step in steps] == [None, (HERE, sealed)]
+    assert sealed > 0
 
 
 async def test_a_slot_is_copied_sealed_and_taken(rig: HandingRig, other: HandingRig) -> None:

@@ -23,7 +23,7 @@ from ultraengine.moving.wire import Batch, Told
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.slot_copy import Origin, next_batch
 from ultraengine.shard.slot_index import SlotIndex, groups_at
-from ultraengine.shard.slot_moves import encode_message, sealed_position
+from ultraengine.shard.slot_moves import comes_after, encode_message, sealed_position
 from ultraengine.shard.status import ShardState
 
 BATCH_BYTES_MAX: Final = 256 * 1024
@@ -71,7 +71,8 @@ class Handing:
             if isinstance(message, Begin):
                 self._require_movable(record, message)
             is_first = self._placement.is_first_owner(slot)
-            await self._log(StepSlot(slot, is_first, encode_message(message)))
+            sealed = comes_after(record, message)
+            await self._log(StepSlot(slot, is_first, encode_message(message), sealed))
             return self.look(slot)
 
     def _require_movable(self, record: SlotRecord, message: Begin) -> None:

@@ -63,7 +63,8 @@ class Reads:
         """Answer a domain's query at or above `min_offset`.
 
         Raises `EngineError`: WAIT_TIMEOUT, SHARD_UNAVAILABLE of a halted shard, and what the
-        query raises (NOT_FOUND, MALFORMED); WRONG_SHARD for a key of another shard.
+        query raises (NOT_FOUND, MALFORMED); MALFORMED for an offset that names no point here;
+        WRONG_SHARD for a key of another shard.
         """
         del read  # With one replica the leader's memory is the answer to every mode.
         self._require_memory()
@@ -71,6 +72,7 @@ class Reads:
         if min_offset is not None:
             await self._offsets.wait(min_offset, self._executor.applied_end)
             self._require_memory()
+        self._require_point(spec, tenant, key, params)
         end = self._executor.applied_end
         state = self._executor.slot_state(domain, tenant, key)
         value = captured = spec.capture(state, tenant, key, params)
@@ -93,6 +95,19 @@ class Reads:
         refusal = self._machine.placement.refusal(slot_of(tenant, key))
         if refusal is not None:
             raise refusal
+
+    def _require_point(self, spec: QuerySpec, tenant: str, key: str, params: Any) -> None:
+        """Raises `EngineError` MALFORMED for an offset that may be of several owners."""
+        point = None if spec.as_of is None else spec.as_of(params)
+        image = self._executor.slots.get(slot_of(tenant, key))
+        if point is None or image is None or image.lineage is None:
+            return
+        if not image.lineage.names(point):
+            raise EngineError(
+                f"{key} has moved between shards, whose offsets are not one another's: ask by time",
+                code="MALFORMED",
+                pointer="/at_offset",
+            )
 
     def reached(self, applied_end: int) -> None:
         """Wake the reads whose offset is executed now."""

@@ -215,10 +215,11 @@ def override(offset: int) -> tuple[Command, list[Any]]:
     return system.system_command(system.Skip(offset, "by hand"), offset=Offset(0)), []
 
 
-def activation(shard: int, offset: int) -> tuple[Command, list[Any]]:
-    """A slot is owned from here on that another shard had below an offset of its log."""
-    step = system.StepSlot(7, is_first_owner=False, message=msgspec.Raw(b"\xc0"))
-    step = msgspec.structs.replace(step, after=(shard, offset))
+def activation(*after: int) -> tuple[Command, list[Any]]:
+    """A slot is owned from here on that another shard had below an offset of its log; without the
+    two, another step of a slot's move."""
+    past = (after[0], after[1]) if after else None
+    step = system.StepSlot(7, False, msgspec.Raw(b"\xc0"), past)
     return system.system_command(step, offset=Offset(0)), []
 
 

@@ -108,7 +108,7 @@ def test_a_group_behind_which_another_shard_has_to_come_first_is_left_out_of_the
 
 def test_an_activation_below_the_position_of_a_set_asks_for_nothing() -> None:
     log = GroupLog(ShardId(1))
-    group = log.add(T0, [activation(0, 5), sale(2)])
+    group = log.add(T0, [activation(0, 5), activation(), sale(2)])
     at = Checkpoint(Offset(1), Epoch(1), T0, b"x" * 16)
     making = former(at={ShardId(1): at})
     assert making.take(group, NOW) is None

@@ -43,6 +43,7 @@ from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.router.first_ownership import settle
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
+from ultraengine.shard.handing.driver import Handing
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.metrics import ShardMetrics
@@ -166,6 +167,8 @@ class Process:
         reader = parts.log.reader(archived=True)
         self.feed = Feed(reader, shard_id, limits=config.limits, slots=slots)
         shard.on_recorded = self.feed.publish
+        feed = self.feed
+        self.handing = Handing(shard, parts.log.reader(archived=True), lambda: feed.end)
         recovered = parts.log.recovered
         self.feed.publish(recovered.recorded_end, recovered.last_time)
         policy = snapshot_policy(config, self.extensions)
@@ -317,6 +320,7 @@ class Process:
                 operations=operations,
                 feed=self.feed,
                 source=self.feed,
+                slots=self.handing if config.hop_key is not None else None,
                 telemetry=self.telemetry,
                 quotas=self.quotas,
             ),
@@ -339,6 +343,7 @@ class Process:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.gateway.drain()
         self.slots.close()
+        self.handing.close()
         await self.snapshots.stop()
         await self.shard.stop()
         await self.feed.close()

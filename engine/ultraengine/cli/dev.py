@@ -96,7 +96,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--shards",
         type=int,
         metavar="N",
-        help="shards of a new directory, one process each (1, or what the directory has)",
+        help="shards that share the keys, one process each (1, or what the directory has); "
+        "another number than before moves keys between them while they serve",
     )
     parser.add_argument(
         "--seed-data",
@@ -162,7 +163,7 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
         raise CommandFailed(str(errors)) from errors
     _check_place(options, data)
     try:
-        layout = open_directory(data, options.shards)
+        directory = open_directory(data, options.shards)
     except (LayoutRefused, InvariantBroken) as error:
         raise CommandFailed(f"{data}: {error}") from error
     if options.seed_data and LEDGER not in domains:
@@ -180,7 +181,7 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
             data="none is kept" if options.ephemeral else data.resolve(),
             domains=", ".join(domain.name for domain in process.registry.domains),
             sql=sql,
-            shards="1" if layout is None else f"{len(layout.shard_map.shards)}, a process each",
+            shards="1" if directory is None else f"{len(directory.shards)}, a process each",
         )
         if LEDGER in domains and not options.auth:
             text += FIRST_STEPS.format(url=url)
@@ -194,9 +195,9 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
         host, port = process.gateway.addresses[0][:2]
         return projecting(config, host, port) if has_sql else contextlib.nullcontext()
 
-    if layout is None:
+    if directory is None:
         return int(run_dev(config, announce, beside))
-    return int(run_dev_shards(config, layout, announce, beside))
+    return int(run_dev_shards(config, directory, announce, beside))
 
 
 def _sql(options: argparse.Namespace, domains: Sequence[str], database: Path) -> tuple[bool, str]:

@@ -41,6 +41,7 @@ VERBS: Final[dict[str, Verb]] = {
     "get": Verb("ultraengine.cli.get", "read from the engine"),
     "repl": Verb("ultraengine.cli.repl", "type commands and reads, with completion"),
     "import": Verb("ultraengine.cli.importing.verb", "turn the rows of a table into commands"),
+    "shards": Verb("ultraengine.cli.shards", "move slots between running shards"),
     "status": Verb("ultraengine.cli.status", "what an engine says of itself"),
     "doctor": Verb("ultraengine.cli.doctor", "check this machine, its data and its settings"),
     "log": Verb("ultraengine.cli.log_verbs", "verify, read and repair a command log"),

@@ -28,6 +28,7 @@ from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS
 from ultraengine.ports import Disk, Secrets
 from ultraengine.shard.image import ExecutorImage
+from ultraengine.shard.slot_moves import SlotMoves
 from ultraengine.shard.validation import NothingRemembered
 from ultraengine.snapshot import tools as snapshots
 from ultraengine.snapshot.codec import Codecs
@@ -81,7 +82,9 @@ def load_state(disk: Disk, secrets: Secrets, domains: Sequence[Domain], shard: i
     """
     registry = Registry(domains)
     nothing = NothingRemembered()
-    executor = Executor(registry, ShardId(shard), dedupe=nothing, history=NO_HISTORY)
+    executor = Executor(
+        registry, ShardId(shard), dedupe=nothing, history=NO_HISTORY, moves=SlotMoves()
+    )
     image = ExecutorImage(executor, nothing)
     reader = snapshots.Tools(disk=disk, secrets=secrets, codecs=Codecs())
     position = None
@@ -102,7 +105,9 @@ def empty_image(domains: Sequence[Domain], shard: int) -> Image:
     """An image with everything in memory, to prove and merge snapshots with."""
     options = msgspec.structs.replace(DedupOptions.of(DEFAULT_LIMITS), bytes_max=0)
     dedupe = DedupIndex(options)
-    executor = Executor(Registry(domains), ShardId(shard), dedupe=dedupe, history=NO_HISTORY)
+    executor = Executor(
+        Registry(domains), ShardId(shard), dedupe=dedupe, history=NO_HISTORY, moves=SlotMoves()
+    )
     return ExecutorImage(executor, dedupe)
 
 

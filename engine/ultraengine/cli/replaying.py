@@ -40,6 +40,7 @@ from ultraengine.model.limits import Limits
 from ultraengine.ports import Disk, ObjectStore
 from ultraengine.shard.image import ExecutorImage, readable
 from ultraengine.shard.recovery import skips
+from ultraengine.shard.slot_moves import SlotMoves
 from ultraengine.shard.validation import NothingRemembered, validate
 from ultraengine.snapshot import tools as snapshots
 from ultraengine.snapshot.codec import Codecs
@@ -243,7 +244,9 @@ def _with_ids(shard: _Shard) -> ExecutorImage:
     dedupe = DedupIndex(
         msgspec.structs.replace(own, entries_max=own.entries_total_max, bytes_max=0)
     )
-    executor = Executor(shard.registry, shard.number, dedupe=dedupe, history=NO_HISTORY)
+    executor = Executor(
+        shard.registry, shard.number, dedupe=dedupe, history=NO_HISTORY, moves=SlotMoves()
+    )
     return ExecutorImage(executor, dedupe)
 
 
@@ -349,7 +352,9 @@ def _validate(shard: _Shard, options: argparse.Namespace) -> int:
     ):
 
         def new_image() -> ExecutorImage:
-            executor = Executor(shard.registry, shard.number, dedupe=nothing, history=history)
+            executor = Executor(
+                shard.registry, shard.number, dedupe=nothing, history=history, moves=SlotMoves()
+            )
             return ExecutorImage(executor, nothing)
 
         _, executor, position = _loaded(shard, new_image, 0 if options.from_start else start)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.execution.carried import Lineage
 from ultraengine.model.domain import History
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 
@@ -34,6 +35,7 @@ class CommandContext:
         "epoch",
         "history",
         "key",
+        "lineage",
         "messages",
         "offset",
         "principal",
@@ -46,6 +48,8 @@ class CommandContext:
     def __init__(self, shard: ShardId, history: History) -> None:
         self.shard = shard
         self.history = history
+        self.lineage: Lineage | None = None
+        """Of the slot that `history` is bound to; None: of any that never moved."""
         self.time = Instant(0)
         self.offset = Offset(0)
         self.epoch = Epoch(0)

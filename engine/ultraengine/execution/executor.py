@@ -15,7 +15,10 @@ from typing import Any, Final
 import msgspec
 
 from ultraengine.execution import system
+from ultraengine.execution.carried import CARRIED, CarriedHistory
 from ultraengine.execution.context import CommandContext, EventPlace
+from ultraengine.execution.lasting import evolve_lasting
+from ultraengine.execution.moves import Moves, NoMoves
 from ultraengine.execution.pipeline import (
     NO_EVENTS,
     AfterHook,
@@ -28,7 +31,7 @@ from ultraengine.execution.registry import Admitted, Handler, Registry
 from ultraengine.execution.slots import SlotImage
 from ultraengine.execution.stores import Dedupe, HistoryStore
 from ultraengine.model.command import Command, identity_hash, run_end
-from ultraengine.model.domain import Recorded
+from ultraengine.model.domain import History, Recorded
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, SlotId, slot_of
 from ultraengine.model.outcome import EMPTY_ARRAY, NIL, Outcome, Status
@@ -42,8 +45,15 @@ class Executor:
     """State and execution of one shard."""
 
     def __init__(
-        self, registry: Registry, shard: ShardId, *, dedupe: Dedupe, history: HistoryStore
+        self,
+        registry: Registry,
+        shard: ShardId,
+        *,
+        dedupe: Dedupe,
+        history: HistoryStore,
+        moves: Moves | None = None,
     ) -> None:
+        self.moves = NoMoves() if moves is None else moves
         self.registry = registry
         self.shard = shard
         self.dedupe = dedupe
@@ -159,6 +169,8 @@ class Executor:
             context.renew()
         context.time = place.time = time
         context.offset = place.offset = offset
+        if image.lineage is not None or context.lineage is not None:
+            self._go_by_positions(image, index, context)
         context.epoch = epoch
         context.tenant = place.tenant = tenant
         context.key = place.key = key
@@ -173,7 +185,7 @@ class Executor:
             verdict = internal(error)
         else:
             verdict = handler.run(focus, command, admitted.payload, context, place)
-        events = EMPTY_ARRAY
+        events, messages = EMPTY_ARRAY, NIL
         if verdict.changed:
             version += 1
             image.versions[name] = version
@@ -182,6 +194,8 @@ class Executor:
             if recorded is not NO_EVENTS:
                 self.history.append(offset, handler.domain_name, recorded)
                 events = _Raw(recorded)
+            if context.messages:
+                messages = _Raw(_ENCODER.encode(context.messages))
         due = handler.due(state)
         if due != image.due[index]:
             self._schedule(image, admitted.slot, index, due)
@@ -192,24 +206,35 @@ class Executor:
             verdict.raw_result,
             events,
             verdict.failure,
-            self._messages(verdict, context) if context.messages else NIL,
+            messages,
         )
         for hook in self.after:
             self._observe(hook, command, verdict)
         return verdict
 
-    @staticmethod
-    def _messages(verdict: Verdict, context: CommandContext) -> msgspec.Raw:
-        """Messages of accepted commands; a command that changed nothing sends nothing."""
-        if not verdict.changed:
-            return NIL
-        return msgspec.Raw(_ENCODER.encode(context.messages))
+    def _go_by_positions(self, image: SlotImage, index: int, context: CommandContext) -> None:
+        """Of a slot that has moved here, or the first of another one after it."""
+        context.offset = self._place.offset = image.placed(context.offset)
+        if image.lineage is not context.lineage:
+            context.lineage = image.lineage
+            context.history = self.history_of(image, index, lambda: self.applied_end)
 
     def _observe(self, hook: AfterHook, command: Command, verdict: Verdict) -> None:
         try:
             hook(command, verdict)
         except Exception:  # noqa: BLE001  (an observer may not change what it observes)
             self.hook_failures += 1
+
+    def history_of(
+        self, image: SlotImage | None, index: int, visible_end: Callable[[], int]
+    ) -> History:
+        """Reads of a domain's history as a slot sees it: by the positions that it keeps."""
+        domain = self.registry.domains[index].name
+        own = self.history.view(domain, visible_end)
+        if image is None or image.lineage is None:
+            return own
+        carried = self.history.view(CARRIED, visible_end)
+        return CarriedHistory(domain, image.lineage, own, carried, self.registry.decoders)
 
     # --- timers --------------------------------------------------------------------------
 
@@ -232,9 +257,13 @@ class Executor:
         """Build the timers anew from the slots, after they were loaded."""
         self._timers = []
         for slot, image in sorted(self.slots.items()):
-            for index, state in enumerate(image.states):
-                if state is not None:
-                    self._schedule(image, slot, index, self.registry.domains[index].due(state))
+            self.wake(slot, image)
+
+    def wake(self, slot: int, image: SlotImage) -> None:
+        """Let the timers of a slot run, unless it sleeps."""
+        for index, state in enumerate(image.states):
+            if state is not None and not image.asleep:
+                self._schedule(image, slot, index, self.registry.domains[index].due(state))
 
     def _expire(self, tick: system.Tick, offset: Offset, time: Instant) -> list[Any]:
         """Expire due timers of one domain, in order of (due, slot); returns the triples."""
@@ -272,12 +301,13 @@ class Executor:
         first: int,
     ) -> None:
         domain, place = self.registry.domains[index], self._place
-        place.offset, place.time = offset, time
+        place.time = time
         for position, (tenant, key, event) in enumerate(triples):
             slot = slot_of(tenant, key)
             if self.before_mutation is not None:
                 self.before_mutation(slot)
             state = self.state(slot, index)
+            place.offset = self.slots[slot].placed(offset)
             place.index, place.tenant, place.key = first + position, tenant, key
             try:
                 domain.evolve(domain.focus(state, tenant, key), event, place)
@@ -300,29 +330,12 @@ class Executor:
             triples = self._expire(data, offset, time)
             events = self._record_expiries(data.domain, triples, offset)
         else:
-            self._evolve_system(data, offset)
+            evolve_lasting(self, data, offset)
         if epoch < self.epoch:
             raise InvariantBroken("epochs only grow", epoch=epoch, before=self.epoch)
         verdict = Verdict(Status.ACCEPTED)
         verdict.outcome = Outcome(offset, verdict.status, 0, NIL, events)
         return verdict
-
-    def _evolve_system(self, data: system.Lasting, offset: int) -> None:
-        """What the engine has decided, by the command's own words: there are no events."""
-        if isinstance(data, system.EpochStart):
-            self.epoch = Epoch(data.epoch)
-            self.epoch_handlers = dict(data.handlers)
-        elif isinstance(data, system.Skip):
-            self.skipped.add(data.offset)
-        elif isinstance(data, system.RaiseFloor):
-            self.dedupe.raise_floor(data.offset)
-        elif isinstance(data, system.MoveConsumer):
-            if data.offset > self.consumers.get(data.name, -1):
-                self.consumers[data.name] = data.offset
-            first, end = self.moves_only
-            self.moves_only = (first if end == offset else offset, offset + 1)
-        else:
-            self.consumers.pop(data.name, None)
 
     def _record_expiries(self, domain: str, triples: list[Any], offset: Offset) -> msgspec.Raw:
         if not triples:
@@ -335,8 +348,7 @@ class Executor:
     def replay_group(
         self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
     ) -> None:
-        """`replay` of commands that follow each other in one group, many at once where their
-        domain can do that.  Raises as it does."""
+        """`replay` of commands that follow each other in one group, many at once if possible."""
         index, count = 0, len(commands)
         while index < count:
             stop = run_end(commands, index)
@@ -384,6 +396,8 @@ class Executor:
         tenant, key = commands[index].tenant, commands[index].key
         slot, domain = slot_of(tenant, key), handler.domain
         image, state = self.slot(slot), self.state(slot, handler.domain_index)
+        if image.lineage is not None:
+            return 0, 0  # A lane places by offsets, and such a slot keeps positions.
         place.offset, place.time, place.index = offset, time, 0
         place.tenant, place.key = tenant, key
         try:
@@ -448,7 +462,7 @@ class Executor:
             return
         domain, place = self.registry.domains[index], self._place
         state = self.state(slot, index)
-        place.offset, place.time = offset, time
+        place.offset, place.time = image.placed(offset), time
         place.tenant, place.key = command.tenant, command.key
         try:
             focus = domain.focus(state, command.tenant, command.key)
@@ -468,26 +482,12 @@ class Executor:
     ) -> None:
         data = system.system_data(command)
         if not isinstance(data, system.Tick):
-            self._evolve_system(data, offset)
+            evolve_lasting(self, data, offset)
         elif bytes(outcome.events) != b"\x90" and offset not in self.skipped:
             index = self.registry.domain_index[data.domain]
             triples = self.registry.expiries[index].decode(outcome.events)
             self._evolve_triples(index, triples, offset, time, 0)
             self._record_expiries(data.domain, triples, offset)
-
-    def replay_expiry(
-        self,
-        domain: str,
-        expired: tuple[str, str, Any],
-        *,
-        place: int,
-        offset: Offset,
-        time: Instant,
-    ) -> None:
-        """Evolve one (tenant, key, event) of a tick at its place among the tick's events, for a
-        copy that has no others of them.  Raises `EvolveFailed`."""
-        index = self.registry.domain_index[domain]
-        self._evolve_triples(index, [expired], offset, time, place)
 
     # --- queries -------------------------------------------------------------------------
 

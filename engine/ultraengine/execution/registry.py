@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from ultraengine.execution.carried import CARRIED, decode_parts
 from ultraengine.execution.pipeline import AdmissionHook, AfterHook, Hooks, Run, compile_run
 from ultraengine.execution.system import is_system
 from ultraengine.model.command import SYSTEM_DOMAIN, Command, fingerprint, identity_hash
@@ -124,7 +125,8 @@ class Registry:
             domain.name: decoder.decode
             for domain, decoder in zip(self.domains, self.events, strict=True)
         }
-        """By domain name: the same, as functions."""
+        self.decoders[CARRIED] = decode_parts
+        """By domain name: the same, as functions; and of what a moved slot has brought along."""
         self.expiries = tuple(
             msgspec.msgpack.Decoder(GenericAlias(list, (GenericAlias(tuple, (str, str, kind)),)))
             for kind in kinds

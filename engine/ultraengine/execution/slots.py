@@ -9,6 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.execution.carried import Lineage
+from ultraengine.model.ids import Offset
+
 CHUNK_ENTRIES: Final = 8_192
 """Versions per chunk of a dump: at most about 2.2 MB with the longest names."""
 
@@ -19,7 +22,7 @@ _VERSIONS: Final = msgspec.msgpack.Decoder(list[tuple[str, str, int]])
 class SlotImage:
     """All that one slot holds."""
 
-    __slots__ = ("changed", "due", "states", "versions", "versions_changed")
+    __slots__ = ("asleep", "changed", "due", "lineage", "states", "versions", "versions_changed")
 
     def __init__(self, domain_count: int) -> None:
         self.states: list[Any] = [None] * domain_count
@@ -30,12 +33,21 @@ class SlotImage:
         """By domain index: the timer that the shard's heap knows of."""
         self.changed = False
         """Whether anything was touched since ``mark``."""
+        self.lineage: Lineage | None = None
+        """What the slot has brought along; None where it never moved."""
+        self.asleep = False
+        """Whether its timers stand still: the slot is a copy, or is handed over."""
 
     def accept(self, tenant: str, key: str, version: int) -> None:
         """Set the version of an aggregate after an accepted command."""
         name = (tenant, key)
         self.versions[name] = version
         self.versions_changed.add(name)
+
+    def placed(self, offset: Offset) -> Offset:
+        """The position that domains keep of what this shard does at an offset."""
+        lineage = self.lineage
+        return offset if lineage is None else Offset(offset + lineage.base)
 
     def dump_versions(self, *, full: bool) -> Iterator[bytes]:
         """Chunks of ``[tenant, key, version]``, sorted; only changed ones unless `full`."""

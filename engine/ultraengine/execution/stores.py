@@ -22,6 +22,9 @@ class Dedupe(Protocol):
     def raise_floor(self, offset: int, /) -> None:
         """Forget commands below `offset`; a logged decision."""
 
+    def drop_slot(self, slot: int, offset: int, /) -> None:
+        """Forget commands of one slot below `offset`: it has left this shard."""
+
     def advance(self, time: Instant, offset_end: Offset, /) -> None:
         """A group ended: forget what is older than the window, at the same place everywhere."""
 

@@ -17,6 +17,8 @@ SKIP: Final = "system.skip@1"
 RAISE_FLOOR: Final = "system.raise_floor@1"
 MOVE_CONSUMER: Final = "system.move_consumer@1"
 DROP_CONSUMER: Final = "system.drop_consumer@1"
+STEP_SLOT: Final = "system.step_slot@1"
+FILL_SLOT: Final = "system.fill_slot@1"
 
 
 class EpochStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +66,35 @@ class DropConsumer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
-Lasting = EpochStart | Skip | RaiseFloor | MoveConsumer | DropConsumer
+class StepSlot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message of the protocol by which a slot moves between shards (`moving.record`)."""
+
+    slot: int
+    is_first_owner: bool
+    """Whether this shard owned the slot before any move: what holds while nothing is logged."""
+    message: msgspec.Raw
+    after: tuple[int, int] | None = None
+    """Of an activation, (the shard that had the slot, the offset of its seal): whoever follows both
+    logs reads that one below the offset before this one further, or sees the slot's past after its
+    present."""
+
+
+class FillSlot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A batch of a slot's copy, of the range ``start <= offset < end`` of its source."""
+
+    slot: int
+    era: int
+    number: int
+    start: int
+    end: int
+    time: int
+    """The source's logged time: what this shard logs from here on is not below it."""
+    parts: bytes
+    """`execution.carried.encode_parts`."""
+
+
+SlotData = StepSlot | FillSlot
+Lasting = EpochStart | Skip | RaiseFloor | MoveConsumer | DropConsumer | SlotData
 """What changes the engine's own state, by its words alone."""
 SystemData = Lasting | Tick
 
@@ -76,6 +106,8 @@ _TYPES: Final[dict[str, type[msgspec.Struct]]] = {
     RAISE_FLOOR: RaiseFloor,
     MOVE_CONSUMER: MoveConsumer,
     DROP_CONSUMER: DropConsumer,
+    STEP_SLOT: StepSlot,
+    FILL_SLOT: FillSlot,
 }
 _NAMES: Final = {kind: name for name, kind in _TYPES.items()}
 

@@ -61,6 +61,11 @@ class Feed:
         self._changed = asyncio.Event()
         self._closed = False
 
+    @property
+    def end(self) -> int:
+        """First offset whose outcome is not known to be durable."""
+        return self._end
+
     def publish(self, end: int, time: int) -> None:
         """Outcomes below `end` are durable; the log's time is `time`."""
         if end > self._end:

@@ -32,6 +32,7 @@ from ultraengine.gateway.admin import Admin
 from ultraengine.gateway.commands import Commands
 from ultraengine.gateway.edge import Edge, Parts
 from ultraengine.gateway.feeds import Feeds
+from ultraengine.gateway.handing import HandedSlots
 from ultraengine.gateway.http import Http
 from ultraengine.gateway.openapi import document
 from ultraengine.gateway.quick import QuickServer
@@ -84,6 +85,7 @@ class Gateway:
         self._streams = Streams(self.edge, self._stream_kind)
         self._feeds = self._make_feeds()
         self._admin = Admin(self.edge)
+        self._slots = None if parts.slots is None else HandedSlots(self.edge, parts.slots)
         self._servers: list[Server] = []
         self._quick: list[QuickServer] = []
         self._doorkeeper: Doorkeeper | None = None
@@ -126,6 +128,8 @@ class Gateway:
             surfaces.append((options.admin_host or options.host, options.admin_port, admin))
         for surface in (data, admin) if with_data else (admin,):
             self._admin.add_to(surface)
+            if self._slots is not None:
+                self._slots.add_to(surface)
             self._http.add_metrics(surface)
         doors: list[Door] = []
         with contextlib.ExitStack() as undo:

@@ -14,7 +14,7 @@ from ultraengine.edge.quota import Quotas
 from ultraengine.execution.registry import Admitted
 from ultraengine.feed.source import FeedSource
 from ultraengine.gateway.admission import Intake, admit_all
-from ultraengine.gateway.engine import Engine, Feed, Operations
+from ultraengine.gateway.engine import Engine, Feed, Operations, Slots
 from ultraengine.gateway.envelope import ID_RANDOM_BYTES, Parsed, fill_ids, missing_ids
 from ultraengine.gateway.metrics import EdgeMetrics
 from ultraengine.gateway.waits import Waits
@@ -43,6 +43,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """None: streams offer no subscriptions."""
     source: FeedSource | None = None
     """None: ``/v1/feed`` is absent."""
+    slots: Slots | None = None
+    """None: this process hands no slots over."""
     telemetry: Telemetry | None = None
     quotas: Quotas | None = None
     """None: made from the limits, the same for all tenants."""

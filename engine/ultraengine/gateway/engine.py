@@ -14,6 +14,8 @@ from ultraengine.model.domain import QuerySpec
 from ultraengine.model.limits import Limits
 from ultraengine.model.outcome import CommittedOutcome
 from ultraengine.model.reply import Reply
+from ultraengine.moving.record import Attempt, Message
+from ultraengine.moving.wire import Batch, Records, Told
 from ultraengine.reply.waiters import Ticket
 
 ReadMode = Literal["leader", "confirm", "follower"]
@@ -114,6 +116,25 @@ class Feed(Protocol):
         The first list comes at once, even when it is empty.  Raises `EngineError` TOO_OLD on
         the first step when they are no longer kept.
         """
+
+
+class Slots(Protocol):
+    """What hands slots over to other shards, and takes them (`shard.handing.driver`)."""
+
+    def records(self) -> Records:
+        """What is logged, of all slots that a message ever came for."""
+
+    def look(self, slot: int, /) -> Told:
+        """What this shard says of a slot."""
+
+    async def send(self, slot: int, message: Message, /) -> Told:
+        """Carry a message out.  Raises `EngineError`."""
+
+    async def read(self, slot: int, position: int, /) -> Batch:
+        """The next batch of a slot that is handed over.  Raises `EngineError`."""
+
+    async def feed(self, slot: int, attempt: Attempt, batch: Batch, /) -> Told:
+        """Log a batch.  Raises `EngineError`."""
 
 
 class Operations(msgspec.Struct, frozen=True, kw_only=True):

@@ -211,6 +211,8 @@ class QuerySpec(msgspec.Struct, frozen=True, kw_only=True):
     """(captured, params, history) -> answer; None = captured is the answer."""
     etag: Callable[[Any], str] | None = None
     """(answer) -> version for the strong ETag."""
+    as_of: Callable[[Any], int | None] | None = None
+    """(params) -> the offset as of which is asked, in their member ``at_offset``, if one is."""
 
 
 class Domain(Protocol):

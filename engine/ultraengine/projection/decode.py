@@ -9,6 +9,10 @@ it is.  Pure, and the same for every reading of the same log.
 A person may have overridden an outcome (`system.skip`): memory leaves it out from the next start
 on, so tables must too.  An override that is met in the log after its command was given out is
 reported, and the tables are built anew without it.
+
+A slot of keys may have moved from one shard to another.  Where the log of its new owner says so,
+nothing further is given out until the old one's was read up to its end (`Behind`): the events of a
+key are given in their order, however the logs are read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +42,15 @@ class Undecodable(Exception):
         super().__init__(reason)
         self.offset = offset
         self.reason = reason
+
+
+class Behind(Exception):
+    """A slot moved here from a shard that was not read far enough yet: read that one first."""
+
+    def __init__(self, shard: ShardId, offset: Offset) -> None:
+        super().__init__(f"shard {shard} is read below offset {offset} first")
+        self.shard = shard
+        self.offset = offset
 
 
 class EventSource:
@@ -98,14 +111,19 @@ class Decoder:
         late, self._late = self._late, []
         return late
 
-    def events(self, group: CommittedGroup, from_offset: Offset) -> Iterator[tuple[str, Any]]:
+    def events(
+        self, group: CommittedGroup, from_offset: Offset, reached: Callable[[ShardId], Offset]
+    ) -> Iterator[tuple[str, Any]]:
         """(domain, event) of the accepted commands from `from_offset` on; `source` says where.
 
-        Raises `Undecodable`.
+        `reached` says below which offset a shard was given out.  Raises `Undecodable`, and `Behind`
+        before the first event.
         """
         source = self.source
         source.shard, source.epoch, source.time = group.shard, group.epoch, group.time
-        for command, outcome in zip(*self._payloads(group), strict=True):
+        commands, outcomes = self._payloads(group)
+        self._require_past(commands, outcomes, from_offset, reached)
+        for command, outcome in zip(commands, outcomes, strict=True):
             if (
                 outcome.offset < from_offset
                 or outcome.status != _ACCEPTED
@@ -124,6 +142,21 @@ class Decoder:
             if decode is not None and bytes(outcome.events) != _NO_EVENTS:
                 for source.index, event in enumerate(self._decoded(decode, outcome)):
                     yield domain, event
+
+    def _require_past(
+        self,
+        commands: Sequence[Command],
+        outcomes: Sequence[Outcome],
+        from_offset: Offset,
+        reached: Callable[[ShardId], Offset],
+    ) -> None:
+        for command, outcome in zip(commands, outcomes, strict=True):
+            if command.type != system.STEP_SLOT or outcome.offset < from_offset:
+                continue
+            self.source.offset = Offset(outcome.offset)
+            after = self._engine_data(command).after
+            if after is not None and reached(ShardId(after[0])) < after[1]:
+                raise Behind(ShardId(after[0]), Offset(after[1]))
 
     def _payloads(self, group: CommittedGroup) -> tuple[list[Command], list[Outcome]]:
         serializer = self._codecs.get(group.codec)

@@ -242,9 +242,7 @@ class TargetWorker:
     async def _wait(self) -> None:
         """Until something arrives, or it is time to look."""
         wait = self._look_at - self._clock.monotonic()
-        if wait > 0 and not any(
-            inbox.groups for one in self._readings for inbox in one.inboxes.values()
-        ):
+        if wait > 0 and not any(one.is_waiting() for one in self._readings):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._arrived.wait()
@@ -354,6 +352,8 @@ class TargetWorker:
         readers = {shard: reader for shard, (reader, _) in self._readers[id(reading)].items()}
         forming = Forming(reading, readers, self._decoder, self._hooks, self._limits, self._clock)
         former, poison = await forming.run()
+        for shard, behind in forming.held_up.items():
+            _log.info("projection.waits", target=self._target.name, shard=shard, why=str(behind))
         if former.groups:
             await self._settle()
             if reading in self._readings:

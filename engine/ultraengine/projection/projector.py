@@ -19,7 +19,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.outcome import CommittedGroup
 from ultraengine.model.projection import Projecting, Projection, Source, check_projection
-from ultraengine.projection.decode import WHOLE, Decoder, Undecodable
+from ultraengine.projection.decode import WHOLE, Behind, Decoder, Undecodable
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.target import START, Checkpoint, Moved, Parked
 
@@ -148,6 +148,8 @@ class Former:
         self.bytes = 0
         """Payload of the groups."""
         self._commands = 0
+        self.behind: Behind | None = None
+        """Why the last group was not taken: what is to be taken first.  The batch goes on."""
 
     @property
     def rows(self) -> int:
@@ -159,8 +161,12 @@ class Former:
         moved = self._moved.get(shard)
         return self._before.get(shard, START) if moved is None else moved.after
 
+    def reached(self, shard: ShardId) -> Offset:
+        """Below which offset this shard was taken."""
+        return self.position(shard).offset
+
     def take(self, group: CommittedGroup, now: Instant) -> Poison | None:
-        """`steps` without stops: None = the group is in the batches."""
+        """`steps` without stops: None = the group is in the batches, or `behind` says why not."""
         for _ in self.steps(group, now):
             pass
         return self.poison
@@ -168,10 +174,11 @@ class Former:
     def steps(self, group: CommittedGroup, now: Instant) -> Iterator[None]:
         """Project the part of a group that is new, in steps of `STEP_EVENTS`.
 
-        When it ends without `poison`, the group is in the batches.  Whoever writes meanwhile gets
-        his turn between two steps.  Raises `InvariantBroken` when commands are missing between
-        the position and the group.
+        When it ends without `poison` and without `behind`, the group is in the batches.  Whoever
+        writes meanwhile gets his turn between two steps.  Raises `InvariantBroken` when commands
+        are missing between the position and the group.
         """
+        self.behind = None
         before = self.position(group.shard)
         if group.base_offset > before.offset:
             raise InvariantBroken(
@@ -186,7 +193,7 @@ class Former:
         left = STEP_EVENTS
         source, hooks, by_domain = self._decoder.source, self._hooks, self._by_domain
         try:
-            for domain, event in self._decoder.events(group, before.offset):
+            for domain, event in self._decoder.events(group, before.offset, self.reached):
                 for projection, batch in by_domain.get(domain, ()):
                     name = projection.name
                     if hooks:
@@ -200,6 +207,8 @@ class Former:
                 if not left:
                     left = STEP_EVENTS
                     yield
+        except Behind as behind:
+            self.behind = behind
         except Undecodable as error:
             parked = Parked(group.shard, error.offset, WHOLE, error.reason, now)
             self.poison = Poison(None, parked)

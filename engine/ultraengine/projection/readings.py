@@ -5,7 +5,7 @@ build from offset 0 has a reading of its own beside the set that serves.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from ultraengine.feed.source import FeedPage
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.outcome import CommittedGroup
-from ultraengine.projection.decode import WHOLE
+from ultraengine.projection.decode import WHOLE, Behind
 from ultraengine.projection.lag import Lag, lag
 from ultraengine.projection.progress import is_caught_up
 from ultraengine.projection.projector import Declared, Formed
@@ -47,6 +47,8 @@ class Inbox:
         self.end_time = NO_TIME
         self.problem: str | None = None
         """Why nothing can be read any more: what the log no longer has."""
+        self.behind: Behind | None = None
+        """Which other shard has to be taken before the oldest group: a slot moved here from it."""
 
     def receive(self, page: FeedPage) -> None:
         """Keep a page."""
@@ -58,6 +60,13 @@ class Inbox:
         """Where the feed ended at some moment: a page may have been sent before a later look."""
         if self.end is None or end >= self.end:
             self.end, self.end_time = end, time
+
+    def has_next(self, reached: Callable[[ShardId], Offset]) -> bool:
+        """Whether the oldest group may be taken.  `reached` says how far a shard was taken."""
+        behind = self.behind
+        if behind is not None and reached(behind.shard) >= behind.offset:
+            self.behind = behind = None
+        return bool(self.groups) and behind is None
 
     def take(self) -> CommittedGroup:
         """The oldest group."""
@@ -113,13 +122,20 @@ class Reading:
         """Whether the tables hold all below some offsets."""
         return all(self.positions.get(shard, START).offset >= end for shard, end in ends.items())
 
-    def next_group(self) -> CommittedGroup | None:
-        """The next group to project, shards in turn; None when nothing waits."""
+    def is_waiting(self) -> bool:
+        """Whether a group waits that may be taken."""
+        return any(inbox.has_next(self._reached) for inbox in self.inboxes.values())
+
+    def _reached(self, shard: ShardId) -> Offset:
+        return self.taken.get(shard, START).offset
+
+    def next_group(self, reached: Callable[[ShardId], Offset]) -> CommittedGroup | None:
+        """The next group to project, shards in turn; None when nothing waits that may be taken."""
         count = len(self.shards)
         for step in range(count):
             place = (self._turn + step) % count
             inbox = self.inboxes[self.shards[place]]
-            if inbox.groups:
+            if inbox.has_next(reached):
                 self._turn = (place + 1) % count
                 return inbox.take()
         return None

@@ -1,7 +1,7 @@
 """What answers wait for: a recorded outcome read from disk, or an offset being reached."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ultraengine.log.reader import LogReader
@@ -14,8 +14,14 @@ class Recall:
     """Finds the first attempt of a command: in memory, else in the log, off the loop."""
 
     def __init__(
-        self, reader: LogReader, threads: ThreadPoolExecutor, unrecorded: Mapping[int, Recorded]
+        self,
+        reader: LogReader,
+        threads: ThreadPoolExecutor,
+        unrecorded: Mapping[int, Recorded],
+        carried: Callable[[Recorded, Name], Recorded | None] = lambda _recorded, _name: None,
     ) -> None:
+        """`carried`: the command of a name inside a batch that a slot has come in."""
+        self._carried = carried
         self._reader = reader
         self._threads = threads
         self._unrecorded = unrecorded
@@ -37,6 +43,9 @@ class Recall:
             command = recorded.command
             if (command.tenant, command.id) == (tenant, command_id) and key in ("", command.key):
                 return recorded
+            brought = self._carried(recorded, name)
+            if brought is not None:
+                return brought
         return None
 
     def _read(self, offset: int) -> Recorded | None:

@@ -3,7 +3,7 @@
 import msgspec
 
 from ultraengine.model.command import Command
-from ultraengine.model.ids import Epoch, Instant
+from ultraengine.model.ids import Epoch, Instant, ShardId
 from ultraengine.model.outcome import Outcome
 
 Name = tuple[str, str, str]
@@ -17,6 +17,8 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     outcome: Outcome
     epoch: Epoch
     time: Instant
+    shard: ShardId | None = None
+    """The shard that did it, where a slot has brought it along; None: this one."""
 
 
 def name_of(command: Command) -> Name:

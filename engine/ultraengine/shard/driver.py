@@ -170,6 +170,7 @@ class Shard:
         if group is None:
             self._settle()
             return
+        self._deliver(group.refused)
         self._write(self.machine.take_unwritten(), group)
 
     def _lingers(self) -> bool:

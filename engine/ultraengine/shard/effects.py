@@ -39,6 +39,10 @@ class Pending(msgspec.Struct, eq=False, gc=False):
     """While the log is asked for a first attempt: commands of the same name and another content,
     one of which may be the true retry."""
 
+    def is_unlogged_of(self, slot: int) -> bool:
+        """Whether it is of this slot and in no group: nobody will ever find it in the log."""
+        return self.offset == _NOWHERE and self.admitted.slot == slot
+
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """One reply to put into one ticket."""
@@ -59,6 +63,7 @@ class Group:
         "executed",
         "next_index",
         "pendings",
+        "refused",
         "time",
     )
 
@@ -69,12 +74,15 @@ class Group:
         pendings: list[Pending],
         commands: list[Command],
         draft: FrameDraft,
+        refused: list[Answer],
     ) -> None:
         self.base_offset = base_offset
         self.time = time
         self.pendings = pendings
         self.commands = commands
         self.draft = draft
+        self.refused = refused
+        """Answers of those that may not wait any longer, because their slot leaves with it."""
         self.began: float | None = None
         """When the driver began to execute it, by its own clock."""
         self.next_index = 0

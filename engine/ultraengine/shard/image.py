@@ -1,8 +1,8 @@
 """The executor as an image: what a snapshot of a shard holds, section by section.
 
 Per slot: each domain's state under the domain's name, ``versions``, ``dedup``.  Shard-wide:
-``shard`` (overrides, handler versions of the epoch, consumers of the feed) and ``dedup`` (floor
-and time index).
+``shard`` (overrides, handler versions of the epoch, consumers of the feed), ``dedup`` (floor
+and time index) and, once a slot has moved, ``moves``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from ultraengine.snapshot.migrate import Readable
 _ENCODER: Final = msgspec.msgpack.Encoder()
 VERSIONS: Final = "versions"
 DEDUP: Final = "dedup"
+MOVES: Final = "moves"
 SHARD: Final = "shard"
 ENGINE_SCHEMA: Final = 1
 """Of the sections that belong to the engine itself."""
@@ -30,7 +31,7 @@ before, so that a release that knows no consumers can still take over."""
 
 def readable(registry: Registry) -> dict[str, Readable]:
     """The section schemas that this build loads, by name."""
-    own = {name: Readable(ENGINE_SCHEMA) for name in (DEDUP, VERSIONS)}
+    own = {name: Readable(ENGINE_SCHEMA) for name in (DEDUP, VERSIONS, MOVES)}
     own[SHARD] = Readable(CONSUMERS_SCHEMA, ENGINE_SCHEMA)
     return {**own, **{domain.name: Readable(domain.schema) for domain in registry.domains}}
 
@@ -90,6 +91,9 @@ class ExecutorImage:
         executor = self._executor
         if slot == SHARD_WIDE:
             yield Section(slot, DEDUP, ENGINE_SCHEMA, self._dedupe.dump_shard())
+            moves = executor.moves.dump(executor)
+            if moves is not None:
+                yield Section(slot, MOVES, ENGINE_SCHEMA, moves)
             yield self._shared()
             return
         image = executor.slots[slot]
@@ -124,6 +128,8 @@ class ExecutorImage:
         if slot == SHARD_WIDE:
             if name == DEDUP:
                 self._dedupe.load_shard(section.chunk)
+            elif name == MOVES:
+                executor.moves.load(executor, section.chunk)
             else:
                 shared = msgspec.msgpack.decode(section.chunk, type=_Shared)
                 executor.skipped.update(shared.skipped)
@@ -155,6 +161,10 @@ class ExecutorImage:
                 if state is not None:
                     domain.mark(state)
         self._dedupe.mark(slot)
+
+    def take_dropped(self) -> bool:
+        """Whether a slot has gone since the last time: the next snapshot must be full then."""
+        return self._executor.moves.take_dropped()
 
     def resume(self, position: ImagePosition | None) -> Executor:
         """End loading: the executor stands at `position`, or is empty."""

@@ -30,8 +30,10 @@ from ultraengine.model.reply import DurabilityName, Durable, Reply
 from ultraengine.reply import compose
 from ultraengine.reply.recorded import Name, Recorded, name_of
 from ultraengine.reply.waiters import Ticket
+from ultraengine.shard.choosing import choose
 from ultraengine.shard.effects import Accepting, Answer, Executing, Group, Pending, handler_alarm
 from ultraengine.shard.ownership import Ownership
+from ultraengine.shard.placement import Placement
 from ultraengine.shard.unrecorded import Unrecorded, outcome_drafts
 
 BYTES_PER_UNIT: Final = 64
@@ -61,8 +63,8 @@ class Machine:
         executor.after = executor.registry.after
         self.limits = limits
         self.epoch = epoch
-        self.ownership = ownership
-        """None: the shard owns every slot."""
+        self.placement = Placement(executor, ownership)
+        """Which slots it takes commands of."""
         self.log_end = executor.applied_end
         """Next offset to assign."""
         self.durable_end = executor.applied_end
@@ -102,12 +104,12 @@ class Machine:
         waiting, limits = self.waiting, self.limits
         dedupe = self.executor.dedupe
         find, nobody_refused = dedupe.find, closed is None and dedupe.floor_time <= 0
-        owned = self.ownership
+        foreign, carried = self.placement.foreign, self.placement.carried
         index = first_index
         for one in admitted:
             command = one.command
-            if owned is not None and owned.foreign[one.slot]:
-                reply = compose.refused(command.id, owned.refusal(one.slot))
+            if foreign is not None and foreign[one.slot]:
+                reply = compose.refused(command.id, self.placement.error(one.slot))
                 effects.answers.append(Answer(ticket, index, reply))
                 index += 1
                 continue
@@ -119,6 +121,8 @@ class Machine:
                 pending = Pending(one, ticket, index)
                 try:
                     candidates = find(one.slot, one.identity)
+                    if carried:
+                        candidates += self.placement.candidates(one.slot, one.identity)
                 except Exception as damage:  # noqa: BLE001  (spilled ids are read from files)
                     rest = admitted[index - first_index :]
                     return self._unreadable(effects, rest, ticket, index, damage)
@@ -239,16 +243,21 @@ class Machine:
 
         Without `key` every used slot is asked: a bounded, in-memory fan-out.
         """
-        find, identity = self.executor.dedupe.find, identity_hash(tenant, command_id)
+        identity = identity_hash(tenant, command_id)
+
+        def find(slot: int) -> tuple[int, ...]:
+            own = self.executor.dedupe.find(slot, identity)
+            return own + self.placement.candidates(slot, identity)
+
         if key is not None:
-            return find(slot_of(tenant, key), identity)
-        found = [offset for slot in sorted(self.executor.slots) for offset in find(slot, identity)]
+            return find(slot_of(tenant, key))
+        found = [offset for slot in sorted(self.executor.slots) for offset in find(slot)]
         return tuple(sorted(found, reverse=True))
 
     def repeat_reply(self, recorded: Recorded) -> Reply:
         """The reply to a retry of a recorded command."""
         frame = compose.reply_frame(
-            shard=self.executor.shard,
+            shard=self.executor.shard if recorded.shard is None else recorded.shard,
             epoch=recorded.epoch,
             time=recorded.time,
             durable=self.repeat_durable,
@@ -320,11 +329,16 @@ class Machine:
 
     def form(self, now: Instant) -> Group | None:
         """The next group, or None when nothing waits and no timer is due."""
-        time = Instant(max(now, self.time))
+        time = Instant(max(now, self.time, self.placement.time_min))
         if not self.waiting and not self.due(time):
             return None
+        refused = [answer for data in self._urgent for answer in self._let_go(data)]
         own = self._own_commands(time)
-        pendings = own + self._choose()
+        before = sum(len(one.admitted.command.data) for one in own)
+        count_max, bytes_max = self.limits.group_commands_max, self._group_bytes_max - before
+        chosen, size = choose(self.waiting, self._scheduling, count_max, bytes_max)
+        self.waiting_bytes -= size
+        pendings = own + chosen
         base = self.log_end
         commands: list[Command] = []
         for offset, pending in enumerate(pendings, base):
@@ -334,7 +348,18 @@ class Machine:
         draft = FrameDraft(FrameKind.COMMANDS, base, len(commands), time, payload)
         self.log_end = Offset(base + len(commands))
         self.time = time
-        return Group(base, time, pendings, commands, draft)
+        return Group(base, time, pendings, commands, draft, refused)
+
+    def _let_go(self, data: SystemData) -> list[Answer]:
+        """Refuse what waits behind a seal, that included whose ids are being looked up."""
+        slot = self.placement.enters(data)
+        if slot is None:
+            return []
+        gone = [one for one in self.in_flight.values() if one.is_unlogged_of(slot)]
+        self.waiting = deque(one for one in self.waiting if one.admitted.slot != slot)
+        self.waiting_bytes = sum(len(one.admitted.command.data) for one in self.waiting)
+        error = self.placement.error(slot)
+        return [answer for one in gone for answer in self.refuse(one, error)]
 
     def _own_commands(self, time: Instant) -> list[Pending]:
         datas: list[SystemData] = list(self._urgent)
@@ -348,32 +373,6 @@ class Machine:
             Pending(Admitted(system_command(data, offset=Offset(offset)), None, None), None, 0)
             for offset, data in enumerate(datas, self.log_end)
         ]
-
-    def _choose(self) -> list[Pending]:
-        waiting = self.waiting
-        if self._scheduling is not None and waiting:
-            commands = [pending.admitted.command for pending in waiting]
-            order = self._scheduling.choose(commands, self.limits.group_commands_max)
-            everyone = list(waiting)
-            chosen = set(order)
-            if len(chosen) != len(order) or not chosen:
-                raise InvariantBroken("a schedule names each command once", order=list(order))
-            waiting.clear()
-            waiting.extend(everyone[n] for n in order)
-            waiting.extend(p for n, p in enumerate(everyone) if n not in chosen)
-            count_max = len(order)
-        else:
-            count_max = self.limits.group_commands_max
-        group: list[Pending] = []
-        size = 0
-        while waiting and len(group) < count_max:
-            length = len(waiting[0].admitted.command.data)
-            if group and size + length > self._group_bytes_max:
-                break
-            size += length
-            group.append(waiting.popleft())
-        self.waiting_bytes -= size
-        return group
 
     def undo(self, group: Group, error: EngineError) -> list[Answer]:
         """The group's frame was not written: take its offsets back and refuse its commands.
@@ -456,6 +455,8 @@ class Machine:
                     answers.extend(self._answers(pending, reply))
             elif command.type == TICK:
                 self._tick_formed = False
+            else:
+                self.placement.executed(system_data(command))
         if group.next_index == len(pendings):
             effects.done = True
             self.executor.dedupe.advance(group.time, group.offset_end)

@@ -15,12 +15,13 @@ from ultraengine.execution.dedup import DedupIndex, DedupOptions, FloorRaised
 from ultraengine.execution.dedup_files.driver import RunStore, Spawn
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
-from ultraengine.execution.stores import HistoryStore
+from ultraengine.execution.stores import Dedupe, HistoryStore
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.ports import Disk
 from ultraengine.shard.image import ExecutorImage
+from ultraengine.shard.slot_moves import SlotMoves
 from ultraengine.shard.validation import NothingRemembered, ReadOnlyHistory
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.errors import SnapshotFailed
@@ -127,7 +128,7 @@ class ShardMemory:
                 self._current[2].close()
             runs = RunStore(self._disk, self._shard, log_end=log_end, spawn=self._spawn)
             dedupe = DedupIndex(DedupOptions.of(self._limits), runs)
-            executor = Executor(self._registry, self._shard, dedupe=dedupe, history=self.history)
+            executor = self._executor(dedupe, self.history)
             self._current = (ExecutorImage(executor, dedupe), dedupe, runs)
             return self._current[0]
 
@@ -138,6 +139,11 @@ class ShardMemory:
         else:
             self.history.truncate_to(position.history_end, position.offset_end)
         return self.image.resume(position), position
+
+    def _executor(self, dedupe: Dedupe, history: HistoryStore) -> Executor:
+        return Executor(
+            self._registry, self._shard, dedupe=dedupe, history=history, moves=SlotMoves()
+        )
 
     def keeps_schemas(self, *, same_handlers: bool) -> bool:
         """Whether the last writer can read what this process would write.
@@ -160,6 +166,8 @@ class ShardMemory:
         try:
             self.history.sync()
             at = msgspec.structs.replace(position, history_end=self.history.end)
+            if self.image.take_dropped():
+                self._snapshots.require_full()
             with self.steady():
                 self._snapshots.take_inline(self.image, at)
         except (OSError, SnapshotFailed):
@@ -175,7 +183,7 @@ class ShardMemory:
         """An empty image that remembers no ids and reads the shard's history."""
         nothing = NothingRemembered()
         history = ReadOnlyHistory(self.history)
-        executor = Executor(self._registry, self._shard, dedupe=nothing, history=history)
+        executor = self._executor(nothing, history)
         return ExecutorImage(executor, nothing)
 
     def proof_image(self) -> Image:
@@ -183,5 +191,5 @@ class ShardMemory:
         options = msgspec.structs.replace(DedupOptions.of(self._limits), bytes_max=0)
         dedupe = DedupIndex(options)
         history = ReadOnlyHistory(self.history)
-        executor = Executor(self._registry, self._shard, dedupe=dedupe, history=history)
+        executor = self._executor(dedupe, history)
         return ExecutorImage(executor, dedupe)

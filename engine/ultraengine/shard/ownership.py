@@ -16,8 +16,8 @@ from typing import Final
 import google_crc32c
 import msgspec
 
-from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.ids import SLOT_COUNT, ShardId, SlotId
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import SLOT_COUNT, ShardId
 from ultraengine.ports import Disk
 
 PATH: Final = "SLOTS"
@@ -46,15 +46,6 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         for start, end in self.slots:
             table[start:end] = bytes(end - start)
         return bytes(table)
-
-    def refusal(self, slot: SlotId) -> EngineError:
-        """The error for a key of a slot that is not this shard's."""
-        return EngineError(
-            f"slot {slot} is not of shard {self.shard} in map version {self.map_version}",
-            code="WRONG_SHARD",
-            pointer="/key",
-            shard_map_version=self.map_version,
-        )
 
 
 def encode_ownership(ownership: Ownership) -> bytes:

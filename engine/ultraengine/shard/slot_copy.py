@@ -1,64 +1,46 @@
 """A copy of one slot, made of what its shard has recorded: a replica of that slot alone.
 
-    source        recorded groups -> `parts`: the slot's own commands and expiries, in order
-    destination   `SlotCopy.take` evolves them as a recovery does; nothing is decided
-    both          `slot_digest`: equal digests are equal states, versions and remembered ids
+    source        recorded groups -> `parts`: what the slot has brought along, then its own
+                  commands and expiries, in order
+    destination   `carry` evolves them as a recovery does; nothing is decided
+    both          `slot_digest`: equal digests are equal states and versions
 
-A batch of parts names the range of the source's offsets that it covers, so one that is repeated or
-out of order changes nothing, and a copy that was interrupted goes on at its position.  Parts keep
-the source's offsets and the places of events in their command: a domain finds its own positions
-in the copy as they were.
-
-Pure.  Not joined to a shard yet (`docs/slot-moves.md`): the copy is held in memory.
+Parts keep the position and the places of events in their command, so a domain finds its own
+positions in the copy as they were.  Pure.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
+from ultraengine.execution.carried import (
+    Done,
+    Expired,
+    Lineage,
+    Part,
+    decode_parts,
+    encode_parts,
+    is_evolved,
+)
+from ultraengine.execution.context import EventPlace
 from ultraengine.execution.executor import Executor
-from ultraengine.execution.packed import decode_entries, mirror
-from ultraengine.execution.registry import Registry
-from ultraengine.execution.system import TICK, is_system, system_data
+from ultraengine.execution.slots import SlotImage
+from ultraengine.execution.system import FILL_SLOT, TICK, is_system, system_data
 from ultraengine.log.frame import FrameHeader
-from ultraengine.model.command import Command, identity_hash
-from ultraengine.model.domain import History
+from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId, slot_of
 from ultraengine.model.outcome import Outcome
 from ultraengine.reply.recorded import Name, Recorded, name_of
-from ultraengine.shard.validation import NothingRemembered
 from ultraengine.snapshot.image import Section, StateHash
 
 _TRIPLES: Final = msgspec.msgpack.Decoder(list[tuple[str, str, msgspec.Raw]])
+_ENCODER: Final = msgspec.msgpack.Encoder()
 _SCHEMA: Final = 1
 """Of what the digest holds beside the domains' own dumps."""
-
-
-class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
-    """A command of the slot, with what was recorded of it."""
-
-    offset: int
-    time: int
-    epoch: int
-    command: Command
-    outcome: Outcome
-    skipped: bool = False
-    """A person has overridden it: remembered, and not evolved."""
-
-
-class Expired(msgspec.Struct, frozen=True, array_like=True, tag="expired"):
-    """Expiries of the slot's timers, of those that one tick has caused."""
-
-    offset: int
-    time: int
-    domain: str
-    events: list[tuple[int, str, str, msgspec.Raw]]
-    """(place among the tick's events, tenant, key, event)."""
-
-
-Part = Done | Expired
+LOOKED_THROUGH_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Log that one batch is looked for in."""
 
 
 class Group(Protocol):
@@ -69,6 +51,10 @@ class Group(Protocol):
         """Of its COMMANDS frame."""
 
     @property
+    def commands_payload(self) -> bytes:
+        """As they are logged."""
+
+    @property
     def commands(self) -> list[Command]:
         """In order."""
 
@@ -77,154 +63,164 @@ class Group(Protocol):
         """Of all of them, or None."""
 
 
-def parts(group: Group, slot: int, *, skipped: Iterable[int] = ()) -> list[Part]:
-    """What a recorded group holds of one slot.
+class Origin(msgspec.Struct, frozen=True):
+    """Which records of a shard's log are a slot's, in the era in which the shard owns it."""
+
+    shard: ShardId
+    slot: int
+    base: int = 0
+    """As of `Lineage`."""
+    since: int = 0
+    chunks: frozenset[int] = frozenset()
+    """Offsets of the batches that the slot has come in."""
+
+    @classmethod
+    def of(cls, shard: ShardId, slot: int, lineage: Lineage | None) -> "Origin":
+        """Of a slot's image as it is now."""
+        if lineage is None:
+            return cls(shard, slot)
+        return cls(shard, slot, lineage.base, lineage.since, frozenset(lineage.chunks))
+
+    @property
+    def start(self) -> int:
+        """Below this offset the log holds nothing of it."""
+        return min(self.chunks, default=self.since)
+
+
+def parts(
+    group: Group, origin: Origin, start: int, end: int, *, skipped: Iterable[int] = ()
+) -> list[Part]:
+    """What a recorded group holds of one slot at offsets ``start <= offset < end``.
 
     Raises `InvariantBroken` for a group whose outcomes are not recorded: what is not durable is
     not copied.
     """
     if group.outcomes is None:
         raise InvariantBroken("only recorded groups are copied", base=group.header.base_offset)
-    time, epoch, overridden = group.header.time, group.header.epoch, set(skipped)
+    overridden = set(skipped)
     found: list[Part] = []
     for command, outcome in zip(group.commands, group.outcomes, strict=True):
-        offset = outcome.offset
-        if not is_system(command):
-            if slot_of(command.tenant, command.key) == slot:
-                found.append(
-                    Done(offset, time, epoch, command, outcome, skipped=offset in overridden)
-                )
-        elif command.type == TICK and offset not in overridden:
-            events = [
-                (place, tenant, key, event)
-                for place, (tenant, key, event) in enumerate(_TRIPLES.decode(outcome.events))
-                if slot_of(tenant, key) == slot
-            ]
-            if events:
-                found.append(Expired(offset, time, system_data(command).domain, events))
+        if not start <= outcome.offset < end:
+            continue
+        if command.type == FILL_SLOT and is_system(command):
+            if outcome.offset in origin.chunks:
+                found += decode_parts(system_data(command).parts)
+        elif outcome.offset >= origin.since:
+            part = _own_part(group.header, command, outcome, origin, overridden)
+            if part is not None:
+                found.append(part)
     return found
 
 
-class CopiedHistory:
-    """The events of the copy, by the source's offsets.  Implements `executor.HistoryStore`."""
+def next_batch(
+    groups: Iterable[Group],
+    origin: Origin,
+    position: int,
+    end: int,
+    skipped: Iterable[int],
+    bytes_max: int,
+) -> tuple[int, bytes]:
+    """What the source's offsets from `position` on hold, and below which offset that is all.
 
-    def __init__(self, decoders: dict[str, Callable[[bytes], Sequence[Any]]]) -> None:
-        self._decoders = decoders
-        self._events: dict[int, tuple[str, Sequence[Any]]] = {}
-
-    def append(self, offset: int, domain: str, payload: bytes, /) -> None:
-        """Keep the events of one command."""
-        self._events[offset] = domain, self._decoders[domain](payload)
-
-    def append_run(self, offset: int, domain: str, payloads: Sequence[bytes], /) -> None:
-        """Keep the events of commands at consecutive offsets."""
-        for number, payload in enumerate(payloads, offset):
-            self.append(number, domain, payload)
-
-    def place(self, offset: int, domain: str, events: dict[int, Any]) -> None:
-        """Keep some events of a tick at their places; the others are not of this slot."""
-        self._events[offset] = domain, [events.get(n) for n in range(max(events) + 1)]
-
-    def view(self, domain: str, visible_end: Callable[[], int], /) -> History:
-        """Reads of one domain."""
-        return _CopiedView(self._events, domain, visible_end)
-
-
-class _CopiedView:
-    def __init__(
-        self,
-        events: dict[int, tuple[str, Sequence[Any]]],
-        domain: str,
-        visible_end: Callable[[], int],
-    ) -> None:
-        self._events = events
-        self._domain = domain
-        self._visible_end = visible_end
-
-    def events(self, offset: Offset) -> Sequence[Any] | None:
-        """As `model.domain.History`."""
-        domain, events = self._events.get(offset, ("", ()))
-        return events if domain == self._domain and offset < self._visible_end() else None
+    Ends at `end`, at a group without all outcomes, or when there is enough: `bytes_max` of parts,
+    or `LOOKED_THROUGH_BYTES_MAX` of log.
+    """
+    overridden = frozenset(skipped)
+    found: list[Part] = []
+    size = looked = 0
+    reached = position
+    for group in groups:
+        if group.outcomes is None:
+            return reached, encode_parts(found)
+        more = parts(group, origin, position, end, skipped=overridden)
+        looked += len(group.commands_payload)
+        size += len(encode_parts(more)) if more else 0
+        found += more
+        reached = max(position, min(int(group.header.offset_end), end))
+        if size >= bytes_max or looked >= LOOKED_THROUGH_BYTES_MAX:
+            return reached, encode_parts(found)
+    return max(position, end), encode_parts(found)
 
 
-class SlotCopy:
-    """One slot of another shard, up to a position of that shard's log."""
-
-    def __init__(self, registry: Registry, source: ShardId, slot: int) -> None:
-        self.slot = slot
-        self.history = CopiedHistory(registry.decoders)
-        self.executor = Executor(registry, source, dedupe=NothingRemembered(), history=self.history)
-        self.position = Offset(0)
-        """First offset of the source that is not in the copy."""
-        self._recorded: dict[Name, Recorded] = {}
-
-    def take(self, start: int, end: int, batch: Iterable[Part]) -> bool:
-        """Take what the source's offsets ``start <= offset < end`` hold of the slot.
-
-        Returns whether it was taken: a batch that does not begin at `position` changes nothing.
-        Raises `EvolveFailed`, after which the copy is void.
-        """
-        if start != self.position:
-            return False
-        for part in batch:
-            if not self.position <= part.offset < end:
-                raise InvariantBroken("parts ascend in their range", offset=part.offset, end=end)
-            if isinstance(part, Done):
-                self._do(part)
-            else:
-                self._expire(part)
-            self.position = Offset(part.offset + 1)
-        self.position = self.executor.applied_end = Offset(end)
-        return True
-
-    def _do(self, part: Done) -> None:
-        time, epoch = Instant(part.time), Epoch(part.epoch)
-        self.executor.applied_end = Offset(part.offset)
-        if part.skipped:
-            self.executor.skipped.add(part.offset)
-        self.executor.replay(part.command, part.outcome, time=time, epoch=epoch)
-        self._recorded[name_of(part.command)] = Recorded(part.command, part.outcome, epoch, time)
-
-    def _expire(self, part: Expired) -> None:
-        registry = self.executor.registry
-        decode = registry.expiries[registry.domain_index[part.domain]].decode
-        kept: dict[int, Any] = {}
-        for place, tenant, key, raw in part.events:
-            ((_, _, event),) = decode(msgspec.msgpack.encode([(tenant, key, raw)]))
-            kept[place] = event
-            self.executor.replay_expiry(
-                part.domain,
-                (tenant, key, event),
-                place=place,
-                offset=Offset(part.offset),
-                time=Instant(part.time),
-            )
-        self.history.place(part.offset, part.domain, kept)
-
-    def find(self, name: Name) -> Recorded | None:
-        """The command of this name and what was recorded of it: what a retry is answered with."""
-        return self._recorded.get(name)
-
-    def digest(self, floor: int) -> bytes:
-        """`slot_digest` of the copy, with the ids from the source's floor on."""
-        ids = sorted(
-            (mirror(identity_hash(one.command.tenant, one.command.id)), one.outcome.offset)
-            for one in self._recorded.values()
-            if one.outcome.offset >= floor
-        )
-        return slot_digest(self.executor, self.slot, ids)
+def _own_part(
+    header: FrameHeader, command: Command, outcome: Outcome, origin: Origin, skipped: set[int]
+) -> Part | None:
+    offset = outcome.offset
+    position, slot, is_skipped = origin.base + offset, origin.slot, offset in skipped
+    if not is_system(command):
+        if slot_of(command.tenant, command.key) != slot:
+            return None
+        shard = origin.shard
+        return Done(position, header.time, header.epoch, shard, command, outcome, is_skipped)
+    if command.type != TICK or is_skipped:
+        return None
+    events = [
+        (place, tenant, key, event)
+        for place, (tenant, key, event) in enumerate(_TRIPLES.decode(outcome.events))
+        if slot_of(tenant, key) == slot
+    ]
+    return Expired(position, header.time, system_data(command).domain, events) if events else None
 
 
-def remembered(chunks: Iterable[bytes]) -> Iterator[tuple[int, int]]:
-    """(mirrored hash, offset) of the dump of a slot's ids (`DedupIndex.dump_slot`)."""
-    for chunk in chunks:
-        hashes, offsets = decode_entries(chunk)
-        for number, offset in enumerate(offsets):
-            yield int.from_bytes(hashes[number * 8 : number * 8 + 8], "big"), offset
+def carry(executor: Executor, slot: int, part: Part) -> None:
+    """Evolve a part in the image of a sleeping slot.
+
+    Raises KeyError for a domain that is not here, and whatever evolving raises: the copy is void.
+    """
+    image, place = executor.slot(slot), EventPlace()
+    image.changed = True
+    place.offset, place.time = Offset(part.position), Instant(part.time)
+    if isinstance(part, Expired):
+        raws = _ENCODER.encode([event for *_, event in part.events])
+        events = executor.registry.decoders[part.domain](raws)
+        for (number, tenant, key, _), event in zip(part.events, events, strict=True):
+            place.index, place.tenant, place.key = number, tenant, key
+            _evolve(executor, image, part.domain, [event], place)
+        return
+    command, outcome = part.command, part.outcome
+    if not is_evolved(part):
+        return
+    if outcome.version != image.versions.get((command.tenant, command.key), 0):
+        image.accept(command.tenant, command.key, outcome.version)
+    place.index, place.tenant, place.key = 0, command.tenant, command.key
+    domain = command.type.partition(".")[0]
+    _evolve(executor, image, domain, executor.registry.decoders[domain](outcome.events), place)
 
 
-def slot_digest(executor: Executor, slot: int, ids: Iterable[tuple[int, int]]) -> bytes:
-    """Hash of all that decides what the slot does next: states, versions and remembered ids."""
+def _evolve(
+    executor: Executor, image: SlotImage, name: str, events: Sequence[object], place: EventPlace
+) -> None:
+    index = executor.registry.domain_index[name]
+    domain = executor.registry.domains[index]
+    state = image.states[index]
+    if state is None:
+        state = image.states[index] = domain.new_state()
+    focus = domain.focus(state, place.tenant, place.key) if events else None
+    for event in events:
+        domain.evolve(focus, event, place)
+        place.index += 1
+
+
+def find_carried(recorded: Recorded, name: Name) -> Recorded | None:
+    """The command of this name in a batch that a slot has come in: what a retry is answered with.
+
+    A name with an empty key matches any key.
+    """
+    if recorded.command.type != FILL_SLOT or not is_system(recorded.command):
+        return None
+    tenant, key, command_id = name
+    for part in decode_parts(system_data(recorded.command).parts):
+        if isinstance(part, Done):
+            found = name_of(part.command)
+            if (found[0], found[2]) == (tenant, command_id) and key in ("", found[1]):
+                epoch, time = Epoch(part.epoch), Instant(part.time)
+                shard = ShardId(part.shard)
+                return Recorded(part.command, part.outcome, epoch, time, shard)
+    return None
+
+
+def slot_digest(executor: Executor, slot: int) -> bytes:
+    """Hash of what decides what the slot does next: states and versions."""
     digest = StateHash()
     image = executor.slots.get(slot)
     if image is not None:
@@ -233,7 +229,4 @@ def slot_digest(executor: Executor, slot: int, ids: Iterable[tuple[int, int]]) -
         for domain, state in zip(executor.registry.domains, image.states, strict=True):
             for chunk in () if state is None else domain.dump(state):
                 digest.add(Section(slot, domain.name, domain.schema, chunk))
-    for mirrored, offset in ids:
-        entry = mirrored.to_bytes(8, "big") + offset.to_bytes(8, "big")
-        digest.add(Section(slot, "id", _SCHEMA, entry))
     return digest.value()

@@ -50,6 +50,9 @@ class NothingRemembered:
     def raise_floor(self, _offset: int, /) -> None:
         """Nothing is ever forgotten."""
 
+    def drop_slot(self, _slot: int, _offset: int, /) -> None:
+        """Nothing is remembered of it."""
+
     def advance(self, _time: Instant, _offset_end: Offset, /) -> None:
         """Forget nothing."""
 

@@ -14,7 +14,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -31,7 +31,10 @@ from ultraengine.log.identity import IDENTITY_PATH
 from ultraengine.main import configure_logging
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
+from ultraengine.rebalancing.balance import Progress
+from ultraengine.rebalancing.driver import MoveFailed, Mover, Shards
 from ultraengine.router.driver import Address, Links
+from ultraengine.router.shard_map import ShardMap
 from ultraengine.router.wire import request
 from ultraengine.shard.ownership import read_ownership, write_ownership
 from ultraengine.starting.driver import identity_of
@@ -48,12 +51,17 @@ from ultraengine.supervisor.layout import (
     read_content,
     settle,
     shard_directory,
+    to_run,
     write_layout,
 )
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 
 READY_POLL_S: Final = 0.03
+PARALLEL: Final = 4
+"""Slots that move at a time."""
+SAY_EVERY_S: Final = 5.0
+"""Between two lines about how far moving slots is."""
 IN_USE_S: Final = 15.0
 """At a start, a directory in use is waited for so long: the shard of a front that was killed
 drains still."""
@@ -72,7 +80,16 @@ class ShardFailed(Exception):
         self.code = code
 
 
-def open_directory(data: Path, wanted: int | None) -> Layout | None:
+class Plan(NamedTuple):
+    """What a data directory is to run."""
+
+    layout: Layout
+    shards: tuple[ShardId, ...]
+    wanted: int | None = None
+    """How many shards are to share the slots; None: as many as do."""
+
+
+def open_directory(data: Path, wanted: int | None) -> Plan | None:
     """What a data directory is to run, made when it is new; None: one shard without a map.
 
     Raises `LayoutRefused`, `InvariantBroken` for damaged files, OSError.
@@ -91,19 +108,55 @@ def open_directory(data: Path, wanted: int | None) -> Layout | None:
             write_ownership(disk, layout.ownership(shard))
         write_layout(root, layout)
         _log.info("layout.made", path=str(data / PATH), shards=len(layout.shard_map.shards))
-    return layout
+    if layout is None:
+        return None
+    shards = to_run(layout, found, wanted)
+    for shard in shards:
+        disk = LocalDisk(data / shard_directory(shard))
+        if read_ownership(disk) is None:
+            # It owns nothing before a slot has moved to it.
+            write_ownership(disk, layout.ownership(shard))
+    return Plan(layout, shards, wanted)
+
+
+class LayoutMaps:
+    """The map in SHARDS.  Implements `rebalancing.driver.Maps`; one process alone swaps it."""
+
+    def __init__(self, data: Path) -> None:
+        self._disk = LocalDisk(data)
+
+    def _read(self) -> Layout:
+        content = read_content(self._disk)
+        if content is None:
+            raise LayoutRefused(f"{PATH} is gone: restore it")
+        return decode_layout(content)
+
+    async def read(self) -> ShardMap:
+        """The map of now.  Raises `LayoutRefused`, OSError."""
+        return (await asyncio.to_thread(self._read)).shard_map
+
+    async def swap(self, shard_map: ShardMap) -> bool:
+        """Publish the next version."""
+        return await asyncio.to_thread(self._swap, shard_map)
+
+    def _swap(self, shard_map: ShardMap) -> bool:
+        layout = self._read()
+        if layout.shard_map.version != shard_map.version - 1:
+            return False
+        write_layout(self._disk, Layout(layout.engine_uid, shard_map))
+        return True
 
 
 class Machine:
     """A front and the shards of one machine, in the order in which they start and stop."""
 
-    def __init__(self, config: Config, layout: Layout, place: Path) -> None:
+    def __init__(self, config: Config, directory: Plan, place: Path) -> None:
         """`place` is a directory for sockets and the hop key, for this user alone.
 
         Raises `ConfigErrors`, `InvariantBroken` for a wrong domain, OSError.
         """
         self.config = config
-        self.layout = layout
+        self.layout, self._wanted = directory.layout, directory.wanted
         extensions = load_extensions(config.extensions)
         self.registry = Registry(
             load_domains(config.domains), hooks=extensions.hooks, limits=config.limits
@@ -112,7 +165,7 @@ class Machine:
         hop_key = place / "hop.key"
         hop_key.touch(mode=0o600)
         hop_key.write_text(self._secret)
-        self._sockets = {shard: place / f"{shard}.sock" for shard in layout.shard_map.shards}
+        self._sockets = {shard: place / f"{shard}.sock" for shard in directory.shards}
         self.processes = {
             shard: ChildProcess(
                 "shard",
@@ -130,7 +183,7 @@ class Machine:
         self._addresses = {
             shard: Address(path=str(socket)) for shard, socket in self._sockets.items()
         }
-        self.links = Links(self._addresses, layout.shard_map)
+        self.links = Links(self._addresses, self.layout.shard_map)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -138,6 +191,31 @@ class Machine:
         self._tasks = [asyncio.create_task(one.run()) for one in self.processes.values()]
         await asyncio.gather(*(self._ready(shard) for shard in self.processes))
         await self._open_door()
+        self._tasks.append(asyncio.create_task(self._rebalance()))
+
+    async def _rebalance(self) -> None:
+        """End the moves that were begun, then share the slots as was asked for."""
+        mover = Mover(Shards(self.links, self._secret), LayoutMaps(self.config.data))
+        said_s = asyncio.get_running_loop().time()
+
+        def tell(progress: Progress) -> None:
+            nonlocal said_s
+            now = asyncio.get_running_loop().time()
+            if now - said_s >= SAY_EVERY_S or not progress.left:
+                said_s = now
+                eta_s = None if progress.eta_s is None else round(progress.eta_s)
+                # A development server shows no lower level, and somebody has asked for this.
+                _log.warning("slots.move", moved=progress.moved, left=progress.left, eta_s=eta_s)
+
+        try:
+            if self._wanted is None:
+                shards = max(self._sockets) + 1
+                await mover.carry_out(await mover.begun(shards), tell, parallel=PARALLEL)
+            else:
+                await mover.rebalance(self._wanted, tell, parallel=PARALLEL)
+        except* (MoveFailed, EngineError, OSError) as failed:
+            error = "; ".join(str(one) for one in failed.exceptions)
+            _log.error("slots.stay", error=error, meaning="slots stay where they are")
 
     async def _ready(self, shard: ShardId) -> None:
         """Wait until a shard is ready: after its recovery, however long that is."""
@@ -159,7 +237,7 @@ class Machine:
         clock = SystemClock()
         quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
         identity, key_file = identity_of(config, clock, quotas)
-        watch = Watch(self.links, self._secret, self._views, self._newest_map)
+        watch = Watch(self.links, self._secret, self._views, self._newest_map, follow=True)
         self.gateway = make_front(
             links=self.links,
             secret=self._secret,
@@ -219,7 +297,7 @@ Beside = Callable[[Machine], contextlib.AbstractAsyncContextManager[object]]
 
 
 async def _run(
-    config: Config, layout: Layout, announce: Callable[[Machine], None], beside: Beside | None
+    config: Config, directory: Plan, announce: Callable[[Machine], None], beside: Beside | None
 ) -> ExitCode:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -227,7 +305,7 @@ async def _run(
         loop.add_signal_handler(number, ended.set)
     place = make_place(Path(tempfile.gettempdir()))
     try:
-        machine = Machine(config, layout, place)
+        machine = Machine(config, directory, place)
         starting = asyncio.create_task(machine.start())
         stopping = asyncio.create_task(ended.wait())
         try:
@@ -250,7 +328,7 @@ async def _run(
 
 def run_dev_shards(
     config: Config,
-    layout: Layout,
+    directory: Plan,
     announce: Callable[[Machine], None],
     beside: Beside | None = None,
 ) -> ExitCode:
@@ -259,7 +337,7 @@ def run_dev_shards(
     config = msgspec.structs.replace(config, dev=True)
     try:
         config.check()
-        return uvloop.run(_run(config, layout, announce, beside))
+        return uvloop.run(_run(config, directory, announce, beside))
     except ShardFailed as failure:
         _log.error("process.failed", error=str(failure))
         known = failure.code in ExitCode.__members__.values()

@@ -1,12 +1,13 @@
 """What a data directory holds: one shard, or the shards that SHARDS names.
 
-The number of shards is chosen when a directory is made, and kept:
+The shards of a directory and the slots of each, as far as moving them has come:
 
     SHARDS              {"engine_uid": "<32 hex>", "shard_map": {"version": 1, "ranges": [...]}}
-    shard-0000/SLOTS    what this shard owns, in its own keeping (`shard.ownership`)
+    shard-0000/SLOTS    what this shard owned at first, in its own keeping (`shard.ownership`)
 
-SHARDS is written last, so a directory without it was never served by several shards; what it
-says and what the shards say must agree.  A directory of one shard has neither file.
+SHARDS is written last, so a directory without it was never served by several shards.  Slots move
+afterwards by the shards' own logs, and the map in SHARDS follows.  A directory of one shard has
+neither file; it gets them when more are asked for.
 """
 
 from collections.abc import Mapping
@@ -91,7 +92,6 @@ def settle(
         raise LayoutRefused(f"{wanted} shards are not 1 to {SHARDS_MAX}")
     if content is not None:
         layout = decode_layout(content)
-        _require_count(len(layout.shard_map.shards), wanted)
         for shard in layout.shard_map.shards:
             _require_same(layout.ownership(shard), found.get(shard))
         return layout, False
@@ -100,26 +100,37 @@ def settle(
         if (wanted or 1) == 1 and not any(one.ownership for one in found.values()):
             return None, False
         return Layout(new_uid, ShardMap.even(wanted or 1)), True
-    if logs == [0] and found[ShardId(0)].ownership is None:
-        _require_count(1, wanted)
-        return None, False
+    if logs == [0]:
+        ownership = found[ShardId(0)].ownership
+        if ownership is None and (wanted or 1) == 1:
+            return None, False
+        alone = ShardMap.even(1)
+        if ownership is None:
+            return Layout(new_uid, alone), True
+        if (ownership.shard_count, ownership.slots) == (1, alone.slots_of(ShardId(0))):
+            # It was being made one of several: SHARDS was not written any more.
+            return Layout(ownership.engine_uid.hex(), alone), True
     listed = ", ".join(shard_directory(shard) for shard in logs)
     raise LayoutRefused(
         f"the data directory holds {listed} and no {PATH}: restore the file together with them"
     )
 
 
-def _require_count(count: int, wanted: int | None) -> None:
-    if wanted is not None and wanted != count:
-        raise LayoutRefused(
-            f"the data directory was made with {_shards(count)}, not {wanted}: start it with "
-            f"--shards {count}, or choose another directory with --data; the number of shards "
-            "is fixed when a directory is made"
-        )
-
-
-def _shards(count: int) -> str:
-    return "1 shard" if count == 1 else f"{count} shards"
+def to_run(
+    layout: Layout, found: Mapping[ShardId, Found], wanted: int | None
+) -> tuple[ShardId, ...]:
+    """The shards to run: those that own slots, those that are wanted, and those that may still
+    have to hand slots over or have been left empty.  Raises `LayoutRefused`."""
+    shards = {*layout.shard_map.shards, *(ShardId(shard) for shard in range(wanted or 0))}
+    uid = bytes.fromhex(layout.engine_uid)
+    for shard, one in found.items():
+        if one.ownership is not None and one.ownership.engine_uid == uid:
+            shards.add(shard)
+        elif shard in shards and one.has_log and shard not in layout.shard_map.shards:
+            raise LayoutRefused(
+                f"{shard_directory(shard)} holds a log of another engine: move it away"
+            )
+    return tuple(sorted(shards))
 
 
 def _require_same(expected: Ownership, found: Found | None) -> None:
@@ -129,11 +140,9 @@ def _require_same(expected: Ownership, found: Found | None) -> None:
             f"{name} is missing or has no SLOTS, and {PATH} names it: restore it; an empty one "
             "in its place would forget what was acknowledged"
         )
-    if found.ownership != expected:
-        raise LayoutRefused(
-            f"{name} belongs to another engine or to another shard map than {PATH}: restore "
-            "them together"
-        )
+    is_same = found.ownership.engine_uid == expected.engine_uid
+    if not is_same or found.ownership.shard != expected.shard:
+        raise LayoutRefused(f"{name} belongs to another engine than {PATH}: restore them together")
 
 
 def read_content(disk: Disk) -> bytes | None:

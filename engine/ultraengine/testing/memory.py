@@ -36,6 +36,12 @@ class MemoryDedupe:
         """Remember a command."""
         self._offsets.setdefault((slot, identity), []).append(offset)
 
+    def drop_slot(self, slot: int, offset: int, /) -> None:
+        """Forget the commands of one slot below `offset`."""
+        for name, offsets in self._offsets.items():
+            if name[0] == slot:
+                offsets[:] = [one for one in offsets if one >= offset]
+
     def add_run(self, slot: int, identities: Sequence[bytes], offset: int, /) -> None:
         """Remember commands at consecutive offsets."""
         for number, identity in enumerate(identities, offset):

@@ -29,6 +29,7 @@ from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine.shard.opening import ShardOptions, World, open_shard
+from ultraengine.shard.slot_copy import find_carried
 from ultraengine.shard.snapshotting.driver import BEYOND_THE_CAP, DEDUPE
 from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import validate
@@ -64,6 +65,7 @@ class SimShard:
         clock: SimClock,
         domains: Sequence[Domain],
         *,
+        shard: ShardId = SHARD,
         seed: int = 0,
         limits: Limits = SIM_LIMITS,
         verify_all: bool = False,
@@ -71,13 +73,14 @@ class SimShard:
     ) -> None:
         """Recover from `disk`.  Raises what `shard.opening.open_shard` raises."""
         self.disk = disk
+        self.shard = shard
         self.clock = clock
         self.registry = Registry(domains, hooks=hooks, limits=limits)
         world = World(disk, clock, SimRandom(seed), SimSecrets({}))
         self.snapshots = SnapshotDriver(
             disk,
             clock,
-            SnapshotOptions(shard=SHARD, free_bytes_min=0),
+            SnapshotOptions(shard=shard, free_bytes_min=0),
             random=world.random,
             secrets=world.secrets,
             new_image=lambda: self.memory.proof_image(),  # noqa: PLW0108  (made below)
@@ -86,9 +89,9 @@ class SimShard:
         self.memory = ShardMemory(
             disk,
             self.registry,
-            SHARD,
+            shard,
             limits,
-            history=HistoryFile(disk, SHARD, self.registry.decoders),
+            history=HistoryFile(disk, shard, self.registry.decoders),
             snapshots=self.snapshots,
             spawn=lambda work: work(),
         )
@@ -100,8 +103,8 @@ class SimShard:
             world,
             self.registry,
             self.memory,
-            ShardMetrics(CollectorRegistry(), SHARD),
-            ShardOptions(shard=SHARD, rule=rule, limits=limits, verify_all=verify_all),
+            ShardMetrics(CollectorRegistry(), shard),
+            ShardOptions(shard=shard, rule=rule, limits=limits, verify_all=verify_all),
         )
         if not isinstance(parts.log, Log):
             raise InvariantBroken("a shard of one copy writes its own log")
@@ -149,6 +152,9 @@ class SimShard:
                 recorded = Recorded(command, outcome, header.epoch, Instant(header.time))
             if name_of(recorded.command) == name_of(pending.admitted.command):
                 return recorded
+            carried = find_carried(recorded, name_of(pending.admitted.command))
+            if carried is not None:
+                return carried
         return None
 
     def _run(self) -> None:
@@ -199,7 +205,7 @@ class SimShard:
     def position(self) -> ImagePosition:
         """Where the shard stands; call it at rest."""
         return ImagePosition(
-            shard=SHARD,
+            shard=self.shard,
             epoch=self.machine.epoch,
             offset_end=self.executor.applied_end,
             sequence_end=FrameSequence(self._stand.end_sequence),
@@ -214,6 +220,8 @@ class SimShard:
         """Take one on the spot and cut the log behind it."""
         self.rest()
         self.memory.history.sync()
+        if self.executor.moves.take_dropped():
+            self.snapshots.require_full()
         return self.snapshots.take_inline(self.memory.image, self.position(), kind=kind)
 
     def log_own(self, data: SystemData) -> None:

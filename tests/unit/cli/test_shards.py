@@ -90,9 +90,9 @@ def test_data_that_differs_from_the_set_is_not_overwritten(front: Dev) -> None:
 
 
 def test_what_cannot_be_started_says_what_to_do(front: Dev, tmp_path: Path) -> None:
-    code, _, err = ultra("dev", "--data", front.data, "--shards", "3", "--port", "0")
+    code, _, err = ultra("dev", "--data", front.data, "--shards", "65", "--port", "0")
     assert code == 2
-    assert "--shards 2" in err
+    assert "65 shards are not 1 to 64" in err
     code, _, err = ultra("dev", "--data", tmp_path, "--seed-data", "no-such", "--port", "0")
     assert code == 2
     assert all(name in err for name in SEEDS)

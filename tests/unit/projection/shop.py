@@ -213,3 +213,23 @@ def tick(
 def override(offset: int) -> tuple[Command, list[Any]]:
     """A person's `ultra log skip`."""
     return system.system_command(system.Skip(offset, "by hand"), offset=Offset(0)), []
+
+
+def activation(*after: int) -> tuple[Command, list[Any]]:
+    """A slot is owned from here on that another shard had below an offset of its log; without the
+    two, another step of a slot's move."""
+    past = (after[0], after[1]) if after else None
+    step = system.StepSlot(7, False, msgspec.Raw(b"\xc0"), past)
+    return system.system_command(step, offset=Offset(0)), []
+
+
+def moved_logs(*, backwards: bool = False) -> tuple[GroupLog, GroupLog]:
+    """Two shards; what sells ``x`` is at one and then at the other, and perhaps back again."""
+    first, second = GroupLog(ShardId(0)), GroupLog(ShardId(1))
+    for number in range(5):
+        first.add(T0, [(command(number), [Sold("x", 1)])])
+    second.add(T0, [activation(0, first.end)])
+    second.add(T0, [(command(10), [Sold("x", 2)])])
+    if backwards:
+        first.add(T0, [sale(20), activation(1, second.end), (command(21), [Sold("x", 4)])])
+    return first, second

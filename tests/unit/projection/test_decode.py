@@ -27,7 +27,7 @@ def places(to: Decoder, group: CommittedGroup, start: int = 0) -> list[tuple[Any
     at = to.source
     return [
         (domain, event, at.offset, at.index, at.tenant, at.key, at.type, at.id, at.principal)
-        for domain, event in to.events(group, Offset(start))
+        for domain, event in to.events(group, Offset(start), lambda _: Offset(0))
     ]
 
 

@@ -13,11 +13,13 @@ from tests.unit.projection.shop import (
     Shop,
     ShopTables,
     Sold,
+    activation,
     as_domains,
     busy_log,
     command,
     decoder,
     members,
+    moved_logs,
     override,
     sale,
 )
@@ -87,6 +89,30 @@ def test_a_position_inside_a_group_takes_its_rest() -> None:
     assert [row[2] for row in formed.batches[0].appended["sale"]] == [2]
     assert formed.moved[0].before == at
     assert formed.commands == 1
+
+
+def test_a_group_behind_which_another_shard_has_to_come_first_is_left_out_of_the_batch() -> None:
+    source, there = moved_logs()
+    making = former()
+    for group in source.groups[:-1]:
+        assert making.take(group, NOW) is None
+    assert making.take(there.groups[0], NOW) is None
+    assert making.behind is not None
+    assert (making.behind.shard, making.behind.offset) == (0, source.end)
+    assert (making.groups, making.position(ShardId(1))) == (4, START)
+    for group in (source.groups[-1], *there.groups):
+        assert making.take(group, NOW) is None
+        assert making.behind is None
+    assert making.groups == 7
+
+
+def test_an_activation_below_the_position_of_a_set_asks_for_nothing() -> None:
+    log = GroupLog(ShardId(1))
+    group = log.add(T0, [activation(0, 5), activation(), sale(2)])
+    at = Checkpoint(Offset(1), Epoch(1), T0, b"x" * 16)
+    making = former(at={ShardId(1): at})
+    assert making.take(group, NOW) is None
+    assert (making.behind, making.groups) == (None, 1)
 
 
 def test_a_gap_in_the_feed_is_a_broken_invariant() -> None:

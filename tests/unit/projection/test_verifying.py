@@ -13,6 +13,7 @@ from tests.unit.projection.shop import (
     command,
     decoder,
     members,
+    moved_logs,
     sale,
 )
 from tests.unit.projection.workers import QUICK, holds, make_worker, run_until, until, working
@@ -68,6 +69,21 @@ async def test_one_changed_value_is_found() -> None:
         "sale": True, "total": False, "day_total": True,
     }  # fmt: skip
     assert not verdict.is_same
+
+
+async def test_tables_of_slots_that_went_there_and_back_are_proved() -> None:
+    database, feed = await filled(*moved_logs(backwards=True))
+    verdict = await verifier(database, feed).run()
+    assert verdict.is_same
+    assert verdict.commands == sum(log.end for log in feed.logs.values())
+
+
+async def test_a_set_that_is_ahead_of_where_its_slots_came_from_is_not_proved() -> None:
+    database, feed = await filled(*moved_logs())
+    positions = database.positions["shop", 1]
+    positions[ShardId(0)] = msgspec.structs.replace(positions[ShardId(0)], offset=Offset(4))
+    with pytest.raises(VerifyFailed, match="shard 0 is read below offset 5 first"):
+        await verifier(database, feed).run()
 
 
 async def test_an_empty_set_is_proved_too() -> None:

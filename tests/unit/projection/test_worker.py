@@ -13,6 +13,7 @@ from tests.unit.projection.shop import (
     Sold,
     busy_log,
     command,
+    moved_logs,
     override,
     sale,
 )
@@ -518,6 +519,65 @@ async def test_newer_and_unknown_sets_are_left_alone() -> None:
     assert database.writes == writes
     assert shown(database) == before
     assert feed.confirmed.get((ShardId(0), SLOT), 0) < log.end
+
+
+def last_of_x(database: MemoryDatabase) -> list[int]:
+    """Offset of the last sale of ``x``, by what the rows say."""
+    return [row[5] for row in database.rows("shop_total") if row[1] == "x"]
+
+
+@pytest.mark.parametrize("rows_max", [1, 100])
+async def test_a_slot_that_has_moved_shows_what_its_last_owner_did(rows_max: int) -> None:
+    logs, limits = moved_logs(), msgspec.structs.replace(QUICK, batch_rows_max=rows_max)
+    database = MemoryDatabase()
+    await run_until(None, database, MemoryFeed(logs), limits=limits)
+    assert last_of_x(database) == [1]
+    there_and_back, database = moved_logs(backwards=True), MemoryDatabase()
+    await run_until(None, database, MemoryFeed(there_and_back), limits=limits)
+    assert last_of_x(database) == [7]
+
+
+async def test_a_shard_waits_for_what_had_its_slots_before_and_the_others_go_on() -> None:
+    source, there = moved_logs()
+    late, source.groups[:] = source.groups[-1], source.groups[:-1]
+    other, database = busy_log(2, 5), MemoryDatabase()
+    feed = MemoryFeed([source, there, other])
+    worker, _ = make_worker(database, feed)
+
+    def reached() -> dict[int, int]:
+        positions = database.positions.get(("shop", 1), {})
+        return {shard: one.offset for shard, one in positions.items()}
+
+    async with working(worker) as task:
+        await until(lambda: reached() == {0: source.end, 2: other.end}, task)
+        pages = feed.pages_given
+        await until(lambda: feed.pages_given > pages + 10, task)
+        assert reached() == {0: source.end, 2: other.end}
+        lags = worker.view().sets[0].lags
+        assert lags[ShardId(1)].commands == there.end
+        source.groups.append(late)
+        await until(lambda: holds(database, [source, there, other]), task)
+    assert last_of_x(database) == [1]
+
+
+async def test_a_worker_that_waits_does_nothing_meanwhile() -> None:
+    source, there = moved_logs()
+    source.groups.pop()
+    limits = msgspec.structs.replace(QUICK, poll_s=60.0, refresh_s=60.0)
+    worker, _ = make_worker(MemoryDatabase(), MemoryFeed([source, there]), limits=limits)
+    turns = 0
+    turn = worker._turn
+
+    async def counted() -> None:
+        nonlocal turns
+        turns += 1
+        await turn()
+
+    worker._turn = counted  # type: ignore[method-assign]
+    async with working(worker):
+        for _ in range(300):
+            await asyncio.sleep(0.001)
+    assert turns < 100
 
 
 async def test_a_new_shard_is_followed_once_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

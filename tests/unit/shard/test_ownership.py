@@ -12,7 +12,7 @@ from tests.unit.shard.test_shard import Rig, code_of
 
 from ultraengine.log.damage import LogRefused
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.ids import SLOT_COUNT, ShardId, SlotId, slot_of
+from ultraengine.model.ids import SLOT_COUNT, ShardId, slot_of
 from ultraengine.shard.ownership import (
     PATH,
     Ownership,
@@ -109,4 +109,3 @@ def test_a_slot_is_foreign_exactly_when_no_range_holds_it(pairs: list[tuple[int,
         if slot < SLOT_COUNT:
             inside = any(start <= slot < end for start, end in ranges)
             assert owned.foreign[slot] == (not inside)
-    assert owned.refusal(SlotId(9)).shard_map_version == 3

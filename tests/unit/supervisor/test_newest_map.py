@@ -16,9 +16,10 @@ async def test_it_is_what_the_directory_says_now(tmp_path: Path) -> None:
     data, place = tmp_path / "data", tmp_path / "run"
     place.mkdir()
     data.mkdir()
-    layout = open_directory(data, 2)
-    assert layout is not None
-    machine = Machine(Config(data=data, dev=True), layout, place)
+    directory = open_directory(data, 2)
+    assert directory is not None
+    layout = directory.layout
+    machine = Machine(Config(data=data, dev=True), directory, place)
     disk = LocalDisk(data)
     found = machine._newest_map()
     assert found is not None

@@ -13,6 +13,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.router.shard_map import ShardMap
+from ultraengine.shard.ownership import read_ownership
 from ultraengine.supervisor.child.driver import ChildProcess, ProcessView, exit_name
 from ultraengine.supervisor.driver import make_place, open_directory
 from ultraengine.supervisor.environment import environment, shard_config
@@ -23,9 +24,11 @@ from ultraengine.supervisor.layout import (
     decode_layout,
     encode_layout,
     settle,
+    to_run,
 )
 from ultraengine.supervisor.projecting.driver import worker_arguments
 from ultraengine.supervisor.restarts import LONGEST_S, STABLE_S, delay_s, failures_after
+from ultraengine_adapters.local.disk import LocalDisk
 
 UID = "0f" * 16
 
@@ -93,19 +96,45 @@ def test_a_directory_is_started_with_the_shards_that_it_has(wanted: int | None) 
     assert (layout.engine_uid, layout.shard_map, is_new) == (UID, ShardMap.even(3), False)
 
 
-@pytest.mark.parametrize("wanted", [1, 2, 4])
-def test_another_number_of_shards_is_refused_with_what_to_do(wanted: int) -> None:
+@pytest.mark.parametrize(("wanted", "runs"), [(None, 3), (1, 3), (2, 3), (4, 4)])
+def test_another_number_of_shards_runs_beside_those_that_have_slots(
+    wanted: int | None, runs: int
+) -> None:
     content, found = whole(3)
-    with pytest.raises(LayoutRefused, match="--shards 3"):
-        settle(content, found, wanted, UID)
+    layout, is_new = settle(content, found, wanted, UID)
+    assert layout is not None
+    assert not is_new
+    assert to_run(layout, found, wanted) == tuple(range(runs))
 
 
-def test_a_directory_of_one_shard_stays_one() -> None:
+def test_shards_that_were_left_empty_run_until_their_directory_is_removed() -> None:
+    _, found = whole(3)
+    layout = Layout(UID, ShardMap.even(2, version=9))
+    assert to_run(layout, found, None) == (0, 1, 2)
+    del found[ShardId(2)]
+    assert to_run(layout, found, None) == (0, 1)
+
+
+def test_a_new_shard_does_not_take_over_the_log_of_another_engine() -> None:
+    content, found = whole(2)
+    other = Layout("aa" * 16, ShardMap.even(3)).ownership(ShardId(2))
+    found[ShardId(2)] = Found(other, has_log=True)
+    layout, _ = settle(content, found, 3, UID)
+    assert layout is not None
+    assert to_run(layout, found, None) == (0, 1)
+    with pytest.raises(LayoutRefused, match="shard-0002 holds a log of another engine"):
+        to_run(layout, found, 3)
+
+
+def test_a_directory_of_one_shard_stays_one_until_more_are_wanted() -> None:
     found = {ShardId(0): Found(None, has_log=True)}
     assert settle(None, found, None, UID) == (None, False)
     assert settle(None, found, 1, UID) == (None, False)
-    with pytest.raises(LayoutRefused, match=r"made with 1 shard, not 2: .*--shards 1"):
-        settle(None, found, 2, UID)
+    alone = Layout(UID, ShardMap.even(1))
+    assert settle(None, found, 2, UID) == (alone, True)
+    halfway = {ShardId(0): Found(alone.ownership(ShardId(0)), has_log=True)}
+    for wanted in (None, 2):
+        assert settle(None, halfway, wanted, "00" * 16) == (alone, True)
 
 
 def test_a_directory_that_was_being_made_is_made_again() -> None:
@@ -134,16 +163,23 @@ def test_a_lost_shard_is_not_replaced_by_an_empty_one() -> None:
         settle(content, {**found, ShardId(1): Found(None, has_log=True)}, 3, UID)
 
 
-def test_shards_of_another_engine_or_map_are_not_mixed_in() -> None:
+def test_shards_of_another_engine_are_not_mixed_in() -> None:
     content, found = whole(3)
     for other in (
-        Layout("aa" * 16, ShardMap.even(3)),
-        Layout(UID, ShardMap.even(4)),
-        Layout(UID, ShardMap.even(3, version=2)),
+        Layout("aa" * 16, ShardMap.even(3)).ownership(ShardId(1)),
+        Layout(UID, ShardMap.even(3)).ownership(ShardId(2)),
     ):
-        mixed = {**found, ShardId(1): Found(other.ownership(ShardId(1)), has_log=True)}
+        mixed = {**found, ShardId(1): Found(other, has_log=True)}
         with pytest.raises(LayoutRefused, match="shard-0001 belongs to another"):
             settle(content, mixed, 3, UID)
+
+
+def test_what_a_shard_owned_at_first_may_be_older_than_the_map() -> None:
+    content, found = whole(3)
+    first = Layout(UID, ShardMap.even(2)).ownership(ShardId(1))
+    layout, _ = settle(content, {**found, ShardId(1): Found(first, has_log=True)}, 3, UID)
+    assert layout is not None
+    assert layout.shard_map == ShardMap.even(3)
 
 
 @pytest.mark.parametrize("wanted", [0, -1, 65])
@@ -173,9 +209,13 @@ def test_a_directory_is_made_once_and_found_again(tmp_path: Path) -> None:
     assert (tmp_path / "shard-0001" / "SLOTS").exists()
     (tmp_path / "shard-0001" / "IDENTITY").touch()
     (tmp_path / "notes").mkdir()
-    assert open_directory(tmp_path, None) == made
-    with pytest.raises(LayoutRefused):
-        open_directory(tmp_path, 3)
+    again = open_directory(tmp_path, None)
+    assert again is not None
+    assert (again.layout, again.shards) == (made.layout, made.shards)
+    grown = open_directory(tmp_path, 3)
+    assert grown is not None
+    assert (grown.layout, grown.shards, grown.wanted) == (made.layout, (0, 1, 2), 3)
+    assert read_ownership(LocalDisk(tmp_path / "shard-0002")) == made.layout.ownership(ShardId(2))
     (tmp_path / "shard-0000" / "SLOTS").write_bytes(b"")
     with pytest.raises(InvariantBroken):
         open_directory(tmp_path, 2)

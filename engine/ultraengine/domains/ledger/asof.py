@@ -13,7 +13,16 @@ from ultraengine.model.errors import EngineError, Malformed
 class AsOf(msgspec.Struct, frozen=True, kw_only=True):
     """At most one of the three; none means now."""
 
-    at_offset: Annotated[int, msgspec.Meta(ge=0, description="After this command")] | None = None
+    at_offset: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=0,
+                description="After this command; a book that moved between shards is asked by time",
+            ),
+        ]
+        | None
+    ) = None
     at_time: Annotated[str, msgspec.Meta(description="Logged time, RFC 3339")] | None = None
     at_effective_time: (
         Annotated[str, msgspec.Meta(description="Business time, RFC 3339")] | None
@@ -31,6 +40,11 @@ class Instantaneous(msgspec.Struct, frozen=True, gc=False):
     def is_now(self) -> bool:
         """Whether nothing was asked for."""
         return self.offset is None and self.time is None and self.effective is None
+
+
+def offset_of(params: AsOf) -> int | None:
+    """The offset that is asked for, if one is."""
+    return params.at_offset
 
 
 def read_as_of(params: AsOf) -> Instantaneous:

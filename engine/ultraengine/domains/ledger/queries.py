@@ -3,6 +3,7 @@
 from typing import Final
 
 from ultraengine.domains.ledger import read_accounts, read_entries, read_transfers
+from ultraengine.domains.ledger.asof import offset_of
 from ultraengine.model.domain import QuerySpec
 
 QUERIES: Final = (
@@ -22,6 +23,7 @@ QUERIES: Final = (
         capture=read_accounts.capture_account,
         render=read_accounts.render_account,
         etag=read_accounts.account_etag,
+        as_of=offset_of,
     ),
     QuerySpec(
         path="{key}/accounts/{id}/entries",
@@ -30,6 +32,7 @@ QUERIES: Final = (
         summary="Postings of an account with running balances, newest first, page by page.",
         capture=read_entries.capture_entries,
         render=read_entries.render_entries,
+        as_of=offset_of,
     ),
     QuerySpec(
         path="{key}/accounts/{id}/statement",
@@ -61,5 +64,6 @@ QUERIES: Final = (
         summary="Debits and credits per asset, posted and pending; now or as of a point.",
         capture=read_accounts.capture_trial,
         render=read_accounts.render_trial,
+        as_of=offset_of,
     ),
 )

@@ -15,7 +15,7 @@ from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.model.outcome import CommittedGroup
 from ultraengine.ports import Clock
-from ultraengine.projection.decode import Decoder
+from ultraengine.projection.decode import Behind, Decoder
 from ultraengine.projection.projector import Former, Poison, ProjectionHooks
 from ultraengine.projection.reading.driver import Reader
 from ultraengine.projection.readings import Reading
@@ -43,9 +43,14 @@ class Forming:
         self._taken: list[CommittedGroup] = []
         self.first_times: dict[ShardId, Instant] = {}
         """Of the first group of each shard in the batch."""
+        self.held_up: dict[ShardId, Behind] = {}
+        """Shards whose next group has to wait for another shard's, newly found."""
 
     async def run(self) -> tuple[Former, Poison | None]:
-        """Project what waits, up to the limits.  Ends before an event that is poison."""
+        """Project what waits, up to the limits.  Ends before an event that is poison.
+
+        A group that has to wait for another shard's stays where it is; the others go on.
+        """
         former, limits = self._former(), self._limits
         groups_max = 1 if self._reading.one_by_one else None
         while (
@@ -53,13 +58,18 @@ class Forming:
             and former.rows < limits.batch_rows_max
             and former.bytes < limits.batch_bytes_max
         ):
-            group = self._reading.next_group()
+            group = self._reading.next_group(former.reached)
             if group is None:
                 break
             poison = await self._take(former, group)
             if poison is not None:
                 self._reading.inboxes[group.shard].put_back(group)
                 return await self._again(), poison
+            if former.behind is not None:
+                inbox = self._reading.inboxes[group.shard]
+                inbox.put_back(group)
+                inbox.behind = self.held_up[group.shard] = former.behind
+                continue
             self._taken.append(group)
             self.first_times.setdefault(group.shard, group.time)
             self._readers[group.shard].took()

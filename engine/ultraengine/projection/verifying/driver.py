@@ -19,7 +19,7 @@ from ultraengine.model.ids import Offset, ShardId
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.model.projection import NAME_CHARS_MAX, Aggregate, Projection, Rows, Source, Table
 from ultraengine.ports import Clock
-from ultraengine.projection.decode import Decoder
+from ultraengine.projection.decode import Behind, Decoder
 from ultraengine.projection.progress import commands_done
 from ultraengine.projection.projector import Declared, Former, ProjectionHooks
 from ultraengine.projection.target import (
@@ -193,16 +193,45 @@ class Verifier:
 
     async def _build(self, check: ProjectionSet, goal: Mapping[ShardId, Checkpoint]) -> None:
         positions = dict(await self._target.positions(check))
-        total = commands_done(goal)
-        for shard, end in sorted(goal.items()):
-            if positions.get(shard, START).offset >= end.offset:
-                continue
-            async with contextlib.aclosing(self._groups(shard, positions, end.offset)) as formers:
-                async for former in formers:
-                    formed = former.finish()
-                    await self._target.write(check, self._check, formed.batches[0], formed.moved)
-                    positions.update({moved.shard: moved.after for moved in formed.moved})
-                    self._report(commands_done(positions), total)
+        while True:
+            left = {
+                shard: end.offset
+                for shard, end in sorted(goal.items())
+                if positions.get(shard, START).offset < end.offset
+            }
+            if not left:
+                return
+            before = commands_done(positions)
+            waits = [
+                waiting
+                for shard, end in left.items()
+                if (waiting := await self._follow(check, shard, positions, end, goal)) is not None
+            ]
+            if waits and commands_done(positions) == before:
+                raise VerifyFailed(
+                    f"the set that serves is ahead of where its slots came from: {waits[0]}"
+                )
+
+    async def _follow(
+        self,
+        check: ProjectionSet,
+        shard: ShardId,
+        positions: dict[ShardId, Checkpoint],
+        end: Offset,
+        goal: Mapping[ShardId, Checkpoint],
+    ) -> Behind | None:
+        """Write one shard up to an offset, or up to where another one has to come first."""
+        behind: Behind | None = None
+        async with contextlib.aclosing(self._groups(shard, positions, end)) as formers:
+            async for former in formers:
+                behind = former.behind
+                if not former.groups:
+                    continue
+                formed = former.finish()
+                await self._target.write(check, self._check, formed.batches[0], formed.moved)
+                positions.update({moved.shard: moved.after for moved in formed.moved})
+                self._report(commands_done(positions), commands_done(goal))
+        return behind
 
     async def _groups(
         self, shard: ShardId, positions: Mapping[ShardId, Checkpoint], end: Offset
@@ -221,7 +250,7 @@ class Verifier:
                         raise VerifyFailed(
                             f"poison at offset {parked.offset} of shard {shard}: {parked.reason}"
                         )
-                    is_last = group.offset_end == end
+                    is_last = group.offset_end == end or former.behind is not None
                     if is_last or (
                         former.rows >= self._limits.batch_rows_max
                         or former.bytes >= self._limits.batch_bytes_max

@@ -22,6 +22,7 @@ from ultraengine.reply.driver import OffsetWaiters, Recall
 from ultraengine.reply.recorded import Recorded, name_of
 from ultraengine.shard.effects import Pending
 from ultraengine.shard.machine import Machine
+from ultraengine.shard.slot_copy import find_carried
 from ultraengine.shard.status import OutcomeAnswer, ReadAnswer
 
 READER_THREADS: Final = 2
@@ -45,7 +46,7 @@ class Reads:
         self._executor = machine.executor
         self._epoch = epoch
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="shard-read")
-        self._recall = Recall(reader, self._threads, machine.unrecorded)
+        self._recall = Recall(reader, self._threads, machine.unrecorded, find_carried)
         self._offsets = OffsetWaiters(machine.limits.min_offset_wait_s)
 
     async def query(
@@ -62,7 +63,8 @@ class Reads:
         """Answer a domain's query at or above `min_offset`.
 
         Raises `EngineError`: WAIT_TIMEOUT, SHARD_UNAVAILABLE of a halted shard, and what the
-        query raises (NOT_FOUND, MALFORMED); WRONG_SHARD for a key of another shard.
+        query raises (NOT_FOUND, MALFORMED); MALFORMED for an offset that names no point here;
+        WRONG_SHARD for a key of another shard.
         """
         del read  # With one replica the leader's memory is the answer to every mode.
         self._require_memory()
@@ -70,11 +72,15 @@ class Reads:
         if min_offset is not None:
             await self._offsets.wait(min_offset, self._executor.applied_end)
             self._require_memory()
+        self._require_point(spec, tenant, key, params)
         end = self._executor.applied_end
         state = self._executor.slot_state(domain, tenant, key)
         value = captured = spec.capture(state, tenant, key, params)
         if spec.render is not None:
-            history = self._executor.history.view(domain, lambda: end)
+            executor = self._executor
+            image = executor.slots.get(slot_of(tenant, key))
+            index = executor.registry.domain_index[domain]
+            history = executor.history_of(image, index, lambda: end)
             value = await asyncio.get_running_loop().run_in_executor(
                 self._threads, spec.render, captured, params, history
             )
@@ -86,9 +92,22 @@ class Reads:
             raise halted
 
     def _require_own(self, tenant: str, key: str) -> None:
-        owned, slot = self._machine.ownership, slot_of(tenant, key)
-        if owned is not None and owned.foreign[slot]:
-            raise owned.refusal(slot)
+        refusal = self._machine.placement.refusal(slot_of(tenant, key))
+        if refusal is not None:
+            raise refusal
+
+    def _require_point(self, spec: QuerySpec, tenant: str, key: str, params: Any) -> None:
+        """Raises `EngineError` MALFORMED for an offset that may be of several owners."""
+        point = None if spec.as_of is None else spec.as_of(params)
+        image = self._executor.slots.get(slot_of(tenant, key))
+        if point is None or image is None or image.lineage is None:
+            return
+        if not image.lineage.names(point):
+            raise EngineError(
+                f"{key} has moved between shards, whose offsets are not one another's: ask by time",
+                code="MALFORMED",
+                pointer="/at_offset",
+            )
 
     def reached(self, applied_end: int) -> None:
         """Wake the reads whose offset is executed now."""

@@ -204,6 +204,8 @@ class Snapshots:
             await self._sync_history()
             position = self.position()
             self._taken_at = time.monotonic()
+            if self._shard.executor.moves.take_dropped():
+                self._driver.require_full()
             work = self._driver.take(self._image, position, mode)
         finally:
             self._shard.release()

@@ -1,0 +1,345 @@
+"""Moves slots between running shards: plans from what they say, keeps nothing itself.
+
+    rebalance(count)   end what earlier runs began, then move until the map is even
+    settle(slot, goal) one slot
+
+Killed at any step, it is run again; two of them at a time lose nothing but time.
+"""
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from ultraengine.edge.auth import ADMIN_SCOPE, KnownCaller
+from ultraengine.edge.codec import MSGPACK_TYPE
+from ultraengine.gateway.forwarded import problem_of
+from ultraengine.gateway.hop import hop_headers
+from ultraengine.model.command import SYSTEM_TENANT
+from ultraengine.model.errors import EngineError
+from ultraengine.model.ids import ShardId
+from ultraengine.moving.plan import Copy, Publish, Rest, Seen, Send, plan
+from ultraengine.moving.record import Message, State
+from ultraengine.moving.wire import PATH, Batch, Fed, Records, Told
+from ultraengine.rebalancing.balance import Move, Progress, moves, unfinished
+from ultraengine.router.driver import Links
+from ultraengine.router.shard_map import ShardMap
+from ultraengine.router.wire import request
+
+LAG_MAX: Final = 256
+"""Commands of the source that the copy may lack when the slot stops; the pause is their copy."""
+ASK_S: Final = 30.0
+"""Longest wait for a shard's answer, with its retries."""
+WAIT_S_MAX: Final = 1.0
+"""Between two looks, while a shard is away."""
+FIRST_WAIT_S: Final = 0.01
+LOST: Final = frozenset(
+    {"SHARD_UNAVAILABLE", "OUTCOME_UNKNOWN", "OVERLOADED", "DRAINING", "PAUSED"}
+)
+"""Errors that pass: look again."""
+
+_log = structlog.get_logger("rebalancing")
+T = TypeVar("T")
+
+
+class MoveFailed(Exception):
+    """The slot cannot be moved; it was left, or taken back, where it was."""
+
+
+class Maps(Protocol):
+    """Where the shard map is published."""
+
+    async def read(self) -> ShardMap:
+        """The newest one.  Raises OSError, `MapRefused`."""
+
+    async def swap(self, shard_map: ShardMap) -> bool:
+        """Publish the version after the newest one; False when that is another by now."""
+
+
+class MapFile:
+    """A map in a file, swapped under a lock.  Implements `Maps`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def read(self) -> ShardMap:
+        """See `Maps`."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> ShardMap:
+        return ShardMap.decode(self._path.read_bytes())
+
+    async def swap(self, shard_map: ShardMap) -> bool:
+        """See `Maps`."""
+        return await asyncio.to_thread(self._swap, shard_map)
+
+    def _swap(self, shard_map: ShardMap) -> bool:
+        with self._path.with_name(self._path.name + ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._read().version != shard_map.version - 1:
+                return False
+            temporary = self._path.with_name(self._path.name + ".tmp")
+            with temporary.open("wb") as file:
+                file.write(shard_map.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        return True
+
+
+class Shards:
+    """The shards' side of a move, over the hop."""
+
+    def __init__(self, links: Links, secret: str) -> None:
+        self._links = links
+        caller = KnownCaller(SYSTEM_TENANT, "mover", frozenset({ADMIN_SCOPE}))
+        self._headers = (
+            ("Content-Type", MSGPACK_TYPE),
+            ("Accept", MSGPACK_TYPE),
+            *hop_headers(secret, caller),
+        )
+
+    @property
+    def all(self) -> tuple[ShardId, ...]:
+        """Every shard that can be asked."""
+        return self._links.shards
+
+    async def _ask(self, shard: ShardId, method: str, path: str, kind: type[T], body: Any) -> T:
+        content = b"" if body is None else msgspec.msgpack.encode(body)
+        sent = request(method, path, self._headers, content)
+        answered = await self._links.ask(shard, sent, deadline_s=ASK_S)
+        if answered.status != 200:
+            raise problem_of(answered)
+        return msgspec.msgpack.decode(answered.body, type=kind)
+
+    async def _told(self, shard: ShardId, method: str, path: str, body: Any = None) -> Told:
+        told = await self._ask(shard, method, path, Told, body)
+        if told.shard != shard:
+            raise MoveFailed(f"shard {told.shard} answers at the address of shard {shard}")
+        return told
+
+    async def look(self, shard: ShardId, slot: int) -> Seen:
+        """What a shard says of a slot.  Raises `EngineError`."""
+        return (await self._told(shard, "GET", f"{PATH}/{slot}")).seen
+
+    async def send(self, shard: ShardId, slot: int, message: Message) -> Told:
+        """Give a shard a message.  Raises `EngineError`."""
+        return await self._told(shard, "POST", f"{PATH}/{slot}", message)
+
+    async def read(self, shard: ShardId, slot: int, position: int) -> Batch:
+        """The next batch of a slot.  Raises `EngineError`."""
+        path = f"{PATH}/{slot}/copy?from={position}"
+        return await self._ask(shard, "GET", path, Batch, None)
+
+    async def feed(self, shard: ShardId, slot: int, fed: Fed) -> Seen:
+        """Have a batch logged.  Raises `EngineError`."""
+        return (await self._told(shard, "POST", f"{PATH}/{slot}/copy", fed)).seen
+
+    async def records(self, shard: ShardId) -> Records:
+        """What a shard has logged of slots.  Raises `EngineError`."""
+        return await self._ask(shard, "GET", PATH, Records, None)
+
+
+class Mover:
+    """One coordinator."""
+
+    def __init__(self, shards: Shards, maps: Maps, *, lag_max: int = LAG_MAX) -> None:
+        self._shards = shards
+        self._maps = maps
+        self._lag_max = lag_max
+        self._publishing = asyncio.Lock()
+
+    # --- one slot ---------------------------------------------------------------------------
+
+    async def settle(self, slot: int, goal: ShardId) -> None:
+        """Have a slot where it is wanted, whatever an earlier coordinator has left of it.
+
+        Raises `MoveFailed`, and OSError or `MapRefused` when the map cannot be read.
+        """
+        wait_s = FIRST_WAIT_S
+        while True:
+            shard_map, view = await self._observe(slot, self._shards.all)
+            try:
+                went_on, is_done = await self._go_on(slot, goal, shard_map, view)
+            except EngineError as error:
+                if error.code not in LOST:
+                    raise MoveFailed(f"slot {slot}: {error.detail}") from error
+                _log.info("slot.waits", slot=slot, goal=goal, error=error.detail)
+                went_on = is_done = False
+            if is_done:
+                return
+            wait_s = FIRST_WAIT_S if went_on else min(2 * wait_s, WAIT_S_MAX)
+            await asyncio.sleep(wait_s)
+
+    async def _go_on(
+        self, slot: int, goal: ShardId, shard_map: ShardMap, view: dict[ShardId, Seen]
+    ) -> tuple[bool, bool]:
+        """Actions, each planned from what the ones before were answered, until there is nothing to
+        do: (whether there was anything, whether it is done).  Raises `EngineError`."""
+        went_on = False
+        while True:
+            mapped = shard_map.owners[slot]
+            action = plan(goal, mapped, view, lag_max=self._lag_max)
+            if isinstance(action, Rest):
+                return went_on, action is Rest.DONE
+            if isinstance(action, Publish):
+                found = await self._publish(slot, goal)
+                if found is None:
+                    return went_on, False
+                shard_map, seen = found
+                view.update(seen)
+            elif not await self._carry_out(slot, action, view):
+                return went_on, False
+            went_on = True
+
+    async def _observe(
+        self, slot: int, asked: Iterable[ShardId]
+    ) -> tuple[ShardMap, dict[ShardId, Seen]]:
+        """The map first, then the shards (clause 8): those that do not answer are left out."""
+        shard_map = await self._maps.read()
+        shards = sorted({*asked, shard_map.owners[slot]})
+        answers = await asyncio.gather(
+            *(self._shards.look(shard, slot) for shard in shards), return_exceptions=True
+        )
+        view: dict[ShardId, Seen] = {}
+        for shard, answer in zip(shards, answers, strict=True):
+            if isinstance(answer, Seen):
+                view[shard] = answer
+            elif not isinstance(answer, EngineError):
+                raise answer
+        return shard_map, view
+
+    async def _carry_out(self, slot: int, action: Send | Copy, view: dict[ShardId, Seen]) -> bool:
+        """One action, and what it was answered; whether it changed anything."""
+        if isinstance(action, Copy):
+            return await self._copy(slot, action, view)
+        told = await self._shards.send(action.shard, slot, action.message)
+        view[action.shard] = told.seen
+        if told.refused is not None:
+            _log.info("slot.refused", slot=slot, shard=action.shard, reason=told.refused)
+        return told.refused is None
+
+    async def _publish(
+        self, slot: int, goal: ShardId
+    ) -> tuple[ShardMap, Mapping[ShardId, Seen]] | None:
+        """Swap the map onto the one that was read before the shards were asked; None when another
+        coordinator was faster.  Those of this one wait for one another."""
+        async with self._publishing:
+            shard_map, view = await self._observe(slot, self._shards.all)
+            action = plan(goal, shard_map.owners[slot], view, lag_max=self._lag_max)
+            if not isinstance(action, Publish):
+                return shard_map, view
+            after = shard_map.moved(slot, action.owner)
+            return (after, view) if await self._maps.swap(after) else None
+
+    async def _copy(self, slot: int, copy: Copy, view: dict[ShardId, Seen]) -> bool:
+        """Carry batches until the copy is where the source was when it was seen."""
+        source, staged = view[copy.source], view[copy.destination]
+        position, wanted = staged.position, source.position
+        if source.record.state is State.SEALED and position >= wanted:
+            raise MoveFailed(f"slot {slot}: the copy is complete and is another image")
+        while position < wanted:
+            batch = await self._shards.read(copy.source, slot, position)
+            if batch.end <= position:
+                return False  # Its outcomes are not durable yet.
+            fed = Fed(copy.attempt, batch)
+            seen = await self._shards.feed(copy.destination, slot, fed)
+            if seen.record.state is State.ABSENT and seen.record.attempt == copy.attempt:
+                raise MoveFailed(f"slot {slot} does not evolve at shard {copy.destination}")
+            if seen.record.state is not State.STAGED or seen.position <= position:
+                return False
+            position = seen.position
+        view[copy.destination] = await self._shards.look(copy.destination, slot)
+        return True
+
+    # --- all slots --------------------------------------------------------------------------
+
+    async def logged(self) -> dict[ShardId, Records]:
+        """What all shards have logged of slots.  Raises `EngineError`."""
+        shards = self._shards.all
+        found = await asyncio.gather(*(self._shards.records(shard) for shard in shards))
+        return dict(zip(shards, found, strict=True))
+
+    async def begun(self, count: int, *, back: bool = False) -> list[Move]:
+        """What ends the moves that earlier coordinators have begun; waits for every shard.
+
+        Raises `EngineError` for what does not pass.
+        """
+        logged: dict[ShardId, Records] | None = None
+        while logged is None:
+            try:
+                logged = await self.logged()
+            except EngineError as error:
+                if error.code not in LOST:
+                    raise
+                _log.info("rebalancing.waits", error=error.detail)
+                await asyncio.sleep(WAIT_S_MAX)
+        kept = [shard for shard in self._shards.all if shard < count]
+        return unfinished(logged, await self._maps.read(), kept, back=back)
+
+    async def rebalance(
+        self,
+        count: int,
+        tell: Callable[[Progress], None],
+        *,
+        parallel: int = 1,
+        ended: asyncio.Event | None = None,
+    ) -> Progress:
+        """End what was begun, then move slots until `count` shards share them evenly.
+
+        `ended` stops it between two slots.  Raises as `settle` and `begun`.
+        """
+        work = await self.begun(count)
+        begun = {move.slot for move in work}
+        work += [one for one in moves(await self._maps.read(), count) if one.slot not in begun]
+        return await self.carry_out(work, tell, parallel=parallel, ended=ended)
+
+    async def carry_out(
+        self,
+        work: list[Move],
+        tell: Callable[[Progress], None],
+        *,
+        parallel: int = 1,
+        ended: asyncio.Event | None = None,
+    ) -> Progress:
+        """Settle slots, `parallel` of them at a time.  A slot that cannot be moved is left where
+        it was, and ends it.  Raises as `settle`."""
+        started, moved = time.monotonic(), 0
+        waiting = iter(work)
+
+        def progress() -> Progress:
+            return Progress(moved, len(work) - moved, time.monotonic() - started)
+
+        async def lane() -> None:
+            nonlocal moved
+            for move in waiting:
+                if ended is not None and ended.is_set():
+                    return
+                await self._or_back(move)
+                moved += 1
+                tell(progress())
+
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(max(1, parallel)):
+                lanes.create_task(lane())
+        return progress()
+
+    async def _or_back(self, move: Move) -> None:
+        mapped = (await self._maps.read()).owners[move.slot]
+        try:
+            await self.settle(move.slot, move.goal)
+        except MoveFailed:
+            if mapped != move.goal:
+                await self.settle(move.slot, mapped)
+            raise

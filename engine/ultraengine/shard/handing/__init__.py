@@ -1,0 +1,1 @@
+"""How a running shard hands slots over and takes them: the waiting around `shard.slot_moves`."""

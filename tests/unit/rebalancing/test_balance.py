@@ -1,0 +1,98 @@
+"""Which slots move: the fewest that make the map even, and what was begun before."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultraengine.model.ids import SLOT_COUNT, ShardId
+from ultraengine.moving.record import Attempt, SlotRecord, State
+from ultraengine.rebalancing.balance import Move, Progress, moves, shares, unfinished
+from ultraengine.router.shard_map import ShardMap
+
+COUNTS = st.integers(1, 9)
+SHARDS = (ShardId(0), ShardId(1), ShardId(2))
+
+
+def after(shard_map: ShardMap, work: list[Move]) -> ShardMap:
+    for move in work:
+        shard_map = shard_map.moved(move.slot, move.goal)
+    return shard_map
+
+
+@given(before=COUNTS, count=COUNTS)
+def test_the_map_is_even_afterwards_and_no_slot_moves_in_vain(before: int, count: int) -> None:
+    first = ShardMap.even(before)
+    work = moves(first, count)
+    owners = [*first.owners]
+    for move in work:
+        assert owners[move.slot] != move.goal
+        owners[move.slot] = move.goal
+    sizes = [owners.count(ShardId(shard)) for shard in range(max(before, count))]
+    assert max(sizes[:count]) - min(sizes[:count]) <= 1
+    assert not any(sizes[count:])
+    assert len({move.slot for move in work}) == len(work)
+    wanted = shares(first, count)
+    surplus = sum(max(0, first.owners.count(shard) - share) for shard, share in wanted.items())
+    assert len(work) == surplus
+
+
+def test_an_even_map_is_left_as_it_is() -> None:
+    assert moves(ShardMap.even(3), 3) == []
+
+
+def test_what_was_interrupted_goes_on_with_what_is_left() -> None:
+    first = ShardMap.even(2)
+    work = moves(first, 4)
+    half = after(first, work[:100])
+    assert moves(half, 4) == work[100:]
+
+
+@pytest.mark.parametrize("count", [0, -1, SLOT_COUNT + 1])
+def test_slots_are_shared_by_one_shard_at_least(count: int) -> None:
+    with pytest.raises(ValueError, match="shards are not"):
+        moves(ShardMap.even(1), count)
+
+
+def test_time_left_goes_by_the_pace_so_far() -> None:
+    assert Progress(0, 8, 3.0).eta_s is None
+    assert Progress(2, 8, 3.0).eta_s == 12.0
+
+
+def record(state: State, era: int, number: int, peer: int | None = None) -> SlotRecord:
+    return SlotRecord(
+        state=state,
+        attempt=Attempt(era, number),
+        peer=None if peer is None else ShardId(peer),
+    )
+
+
+def test_a_move_that_was_begun_is_ended_forward_or_back() -> None:
+    shard_map = ShardMap.even(1)
+    for state in (State.EXPORTING, State.SEALED):
+        logged = {
+            SHARDS[0]: {7: record(state, 0, 1, 1)},
+            SHARDS[1]: {7: record(State.STAGED, 0, 1, 0)},
+        }
+        assert unfinished(logged, shard_map, SHARDS) == [Move(7, SHARDS[1])]
+        assert unfinished(logged, shard_map, SHARDS, back=True) == [Move(7, SHARDS[0])]
+        assert unfinished(logged, shard_map, SHARDS[:1]) == [Move(7, SHARDS[0])]
+
+
+def test_a_slot_that_has_arrived_stays_there_however_little_the_map_says() -> None:
+    shard_map = ShardMap.even(1)
+    arrived = record(State.OWNED, 1, 0)
+    for left in (record(State.SEALED, 0, 1, 1), record(State.ABSENT, 0, 1)):
+        logged = {SHARDS[0]: {7: left}, SHARDS[1]: {7: arrived}}
+        for back in (False, True):
+            assert unfinished(logged, shard_map, SHARDS, back=back) == [Move(7, SHARDS[1])]
+    logged = {SHARDS[0]: {7: record(State.ABSENT, 0, 1)}, SHARDS[1]: {7: arrived}}
+    assert unfinished(logged, shard_map.moved(7, SHARDS[1]), SHARDS) == []
+
+
+def test_a_copy_that_is_left_over_is_dropped_where_the_slot_stays() -> None:
+    shard_map = ShardMap.even(1)
+    logged = {
+        SHARDS[0]: {7: record(State.OWNED, 0, 1)},
+        SHARDS[2]: {7: record(State.STAGED, 0, 1, 0)},
+    }
+    assert unfinished(logged, shard_map, SHARDS) == [Move(7, SHARDS[0])]

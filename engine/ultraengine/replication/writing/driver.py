@@ -37,6 +37,8 @@ from ultraengine.replication.stored import (
 
 READ_HERE_MAX: Final = 4
 """So many frames are read on the event loop; more on a thread."""
+READ_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of frames read at once, unless a single one is longer: nothing else is done meanwhile."""
 
 _ANY_EPOCH: Final = Epoch(2**62)
 """To open a log of which nobody knows whether it is empty; nothing is stamped with it."""
@@ -229,16 +231,22 @@ class ReplicaFiles:
         return 0.0 if self._began is None else self._world.clock.monotonic() - self._began
 
     async def frames(self, position: int, end: int) -> list[bytes]:
-        """Frames as they travel; the last ones are kept, since every follower gets the same.
+        """Frames as they travel, at least one, up to `READ_BYTES_MAX`: perhaps fewer than asked for.
 
-        Raises `BelowRetention`.
+        The last ones are kept, since every follower gets the same.  Raises `BelowRetention`.
         """
         if self._read_last[:2] == (position, end):
             return self._read_last[2]
 
         def read() -> list[bytes]:
-            found = self.view.log.reader().frames(position, end, unsynced=True)
-            return [wire.stored(one, compress=self._options.log.compress) for one in found]
+            found, size = [], 0
+            for one in self.view.log.reader().frames(position, end, unsynced=True):
+                raw = wire.stored(one, compress=self._options.log.compress)
+                if found and size + len(raw) > READ_BYTES_MAX:
+                    break
+                found.append(raw)
+                size += len(raw)
+            return found
 
         many = end - position > READ_HERE_MAX
         frames = await asyncio.to_thread(read) if many else read()

@@ -231,7 +231,7 @@ class ReplicaFiles:
         return 0.0 if self._began is None else self._world.clock.monotonic() - self._began
 
     async def frames(self, position: int, end: int) -> list[bytes]:
-        """Frames as they travel, at least one, up to `READ_BYTES_MAX`: perhaps fewer than asked for.
+        """Frames as they travel, at least one, up to `READ_BYTES_MAX`: perhaps not all of them.
 
         The last ones are kept, since every follower gets the same.  Raises `BelowRetention`.
         """

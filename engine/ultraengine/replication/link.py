@@ -22,6 +22,7 @@ from ultraengine.replication import wire
 from ultraengine.replication.messages import Message
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.wire import Greeting, WireDamaged
+from ultraengine.silence.driver import notice_silence
 
 QUEUE_BYTES_MAX: Final = 32 * 1024 * 1024
 """That wait for one replica; what comes then is dropped, unless nothing waits."""
@@ -88,7 +89,7 @@ class Certificates:
 
 async def read_greeting(reader: asyncio.StreamReader) -> Greeting:
     """The first of a connection.  Raises `WireDamaged`, OSError, EOFError."""
-    head = wire.decode_head(await reader.readexactly(wire.HEAD_BYTES))
+    head = wire.greeting_head(await reader.readexactly(wire.HEAD_BYTES))
     return wire.decode_greeting(head, await reader.readexactly(head.rest_bytes))
 
 
@@ -165,6 +166,7 @@ class Link:
         context = None if certificates is None else certificates.context(server=False)
         reader, writer = await asyncio.open_connection(host, port, ssl=context)
         try:
+            notice_silence(writer.get_extra_info("socket"))
             writer.write(self._greeting)
             self._check(await read_greeting(reader))
         except BaseException:
@@ -212,13 +214,23 @@ class Listener:
         self._deliver = deliver
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._generation = 0
+        """Of the listening: a handshake that began in an earlier one lets nobody in."""
 
     async def start(self) -> None:
         """Listen.  Raises OSError."""
         certificates = self._certificates
         context = None if certificates is None else certificates.context(server=True)
         host, port = self._address
-        self._server = await asyncio.start_server(self._serve, host, port, ssl=context)
+        generation = self._generation
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if generation == self._generation:
+                await self._serve(reader, writer)
+            else:
+                writer.transport.abort()
+
+        self._server = await asyncio.start_server(serve, host, port, ssl=context)
 
     async def renew(self) -> None:
         """Listen again, with the certificates of now; who is connected connects again."""
@@ -226,7 +238,8 @@ class Listener:
         await self.start()
 
     async def close(self) -> None:
-        """Listen no more, and end what was accepted."""
+        """Listen no more, and end what was accepted, or is in the middle of a handshake."""
+        self._generation += 1
         if self._server is not None:
             self._server.close()
             self._server = None

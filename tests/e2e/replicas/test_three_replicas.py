@@ -42,6 +42,7 @@ def chains(copy: Copy) -> dict[int, bytes]:
             shard=ShardId(0),
             epoch=Epoch(2**40),
             handlers=b"examines",
+            replica=str(copy.number),
             limits=Limits(segment_bytes=512 * 1024, reserve_bytes=0, segments_prepared=0),
         ),
     )

@@ -205,10 +205,13 @@ async def with_troubles(made: Three, place: Path) -> tuple[int, int, TroubledDis
     leader = await made.leader()
     await made.in_sync(3)
     other = next(one for one in range(3) if one != leader)
+    # Whoever keeps a segment ahead looks for room again and again.
+    log = made.drivers[other]._options.log
+    limits = msgspec.structs.replace(log.limits, segments_prepared=1)
     await made.kill(other)
     disk = TroubledDisk(place / str(other))
     await made.in_sync(2)
-    await made.start(other, disk=disk)
+    await made.start(other, disk=disk, log=msgspec.structs.replace(log, limits=limits))
     await made.in_sync(3)
     return leader, other, disk
 
@@ -282,5 +285,20 @@ def test_long_frames_are_read_a_few_at_a_time_and_none_is_skipped(
             await made.in_sync(3)
             await made.equal()
             assert payloads(made, away) == payloads(made, leader)
+
+    run(story())
+
+
+def test_the_directory_of_another_replica_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            await made.leader()
+            await made.equal()
+            await made.kill(2)
+            await made.kill(1)
+            (tmp_path / "1").rename(tmp_path / "gone")
+            (tmp_path / "2").rename(tmp_path / "1")
+            with pytest.raises(LogRefused, match="belongs to replica '2', not to '1'"):
+                await made.start(1)
 
     run(story())

@@ -135,7 +135,12 @@ class ReplicaFiles:
 
     def _open_log(self, epoch: Epoch) -> Log:
         world, options = self._world, self._options
-        told = msgspec.structs.replace(options.log, epoch=epoch, cluster_uid=options.cluster_uid)
+        told = msgspec.structs.replace(
+            options.log,
+            epoch=epoch,
+            cluster_uid=options.cluster_uid,
+            replica=str(options.replica),
+        )
         return Log.open(
             world.disk, world.clock, world.random, world.secrets, told, codecs=options.codecs
         )

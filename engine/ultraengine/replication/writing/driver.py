@@ -104,6 +104,7 @@ class ReplicaFiles:
         self._on_failure = on_failure
         self._on_synced = on_synced
         self._loop = asyncio.get_running_loop()
+        self._cutting = False
         self._began: float | None = None
         self._again = False
         self._ended = asyncio.Event()
@@ -173,8 +174,15 @@ class ReplicaFiles:
             return opened
 
         log.warning("log.cut", end=end, was=self.view.end)
+        self._cutting = True
         self.view.reopened(await asyncio.to_thread(cut))
+        self._cutting = False
         self._stamped, self._read_last = None, (0, 0, [])
+
+    @property
+    def readable(self) -> Log | None:
+        """The log as it is open now; None while a cut closes it and opens it anew."""
+        return None if self._cutting else self.view.log
 
     async def copy(self, frames: tuple[Frame, ...]) -> Written:
         """Write a leader's frames; not done when there is no room, as ``Written.error`` says."""

@@ -15,7 +15,6 @@ from ultraengine.execution.registry import Registry
 from ultraengine.log.damage import LogRefused
 from ultraengine.log.frame import FrameDraft
 from ultraengine.log.identity import IDENTITY_PATH, IdentityDamaged, LogIdentity, decode_identity
-from ultraengine.log.reader import LogReader
 from ultraengine.log.survey import read_all
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.ports import Disk, Random, RecordStore
@@ -143,10 +142,7 @@ async def execute_behind(replica: ReplicaDriver, memory: ShardMemory) -> Followi
     def bar() -> None:
         replica.machine.barred = True
 
-    def reader() -> LogReader:
-        return files.view.log.reader()
-
-    following = Following(executor, memory, reader, on_difference=bar)
+    following = Following(executor, memory, lambda: files.readable, on_difference=bar)
     replica.on_committed = following.reached
     following.reached(replica.committed_end)
     return following

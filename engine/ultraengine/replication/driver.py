@@ -251,6 +251,7 @@ class ReplicaDriver:
         files = self.files
         if effects.diverged:
             raise Diverged("this log contradicts what is known to be committed")
+        self._check_led()
         if effects.promise is not None:
             await files.swear(effects.promise)
         if effects.cut_to is not None:
@@ -267,6 +268,15 @@ class ReplicaDriver:
         self._progress()
         if effects.begin:
             await self._step(self.machine.written)
+
+    def _check_led(self) -> None:
+        """Who has led and leads no more does nothing: a shard stands on this log, and may not see
+        it cut or grown by another leader.  The next life swears and follows."""
+        leader = self.machine.leader
+        if self._led.done():
+            epoch = self._led.result()
+            if leader is None or leader.over or leader.epoch != epoch:
+                raise Deposed(f"another replica may lead: epoch {epoch} is over here")
 
     async def _copy(self, frames: tuple[Frame, ...]) -> None:
         written, epoch = await self.files.copy(frames), self.machine.promise.epoch
@@ -371,10 +381,6 @@ class ReplicaDriver:
     def _progress(self) -> None:
         """Tell what is committed, to whom it concerns."""
         machine, leader = self.machine, self.machine.leader
-        if self._led.done():
-            epoch = self._led.result()
-            if leader is None or leader.over or leader.epoch != epoch:
-                raise Deposed(f"another replica may lead: epoch {epoch} is over here")
         if leader is not None and len(leader.record.isr) != self.in_sync:
             self.in_sync = len(leader.record.isr)
             self.on_in_sync(self.in_sync)

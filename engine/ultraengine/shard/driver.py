@@ -474,7 +474,11 @@ class Shard:
     def _fatal(self, error: BaseException) -> None:
         """The log failed: nothing may be written any more; the process ends."""
         self.alarm("log.failed", offset=self.machine.log_end, detail=str(error), error=error)
-        self._set_state(ShardState.HALTED, f"the log failed: {error}")
+        self.end(error, f"the log failed: {error}")
+
+    def end(self, error: BaseException, why: str) -> None:
+        """Read and write nothing from now on, say so to everybody, and let the process end."""
+        self._set_state(ShardState.HALTED, why)
         self._answer_unknown(str(error))
         self._on_fatal(error)
 

@@ -10,8 +10,12 @@ from tests.unit.replication.three import Three, three, until
 from tests.unit.replication.troubled import TroubledDisk
 
 from ultraengine.log.damage import LogRefused
+from ultraengine.model.ids import Epoch
 from ultraengine.replication.effects import Deposed
+from ultraengine.replication.messages import Reserve
+from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.writing import driver as writing
+from ultraengine.replication.writing.driver import read_stored
 
 
 def payloads(made: Three, number: int) -> list[bytes]:
@@ -300,5 +304,21 @@ def test_the_directory_of_another_replica_is_refused(tmp_path: Path) -> None:
             (tmp_path / "2").rename(tmp_path / "1")
             with pytest.raises(LogRefused, match="belongs to replica '2', not to '1'"):
                 await made.start(1)
+
+    run(story())
+
+
+def test_who_leads_no_more_neither_swears_nor_answers(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            driver = made.drivers[leader]
+            before = read_stored(driver._world.disk)
+            await driver._deliver(ReplicaId((leader + 1) % 3), Reserve(1, Epoch(99)))
+            await until(lambda: made.ends)
+            assert [(one, type(error)) for one, error in made.ends] == [(leader, Deposed)]
+            assert read_stored(driver._world.disk) == before
+            assert before.promise.epoch == 1
 
     run(story())

@@ -159,7 +159,7 @@ class Process:
         if self.replica is not None:
             tell_copies(self.replica, shard.machine)
             # What is in memory may be old from that moment on: no read may see it.
-            self._on_replica_end = lambda error: shard.end(error, reason_of(error))
+            self._on_replica_end = lambda error: shard.end(error, reason_of(error), "replica.ended")
         image = memory.image
         shard.upkeep = memory.upkeep
         shard.before_close = self.background.shutdown

@@ -252,7 +252,8 @@ class ReplicaFiles:
             return self._read_last[2]
 
         def read() -> list[bytes]:
-            found, size = [], 0
+            found: list[bytes] = []
+            size = 0
             for one in self.view.log.reader().frames(position, end, unsynced=True):
                 raw = wire.stored(one, compress=self._options.log.compress)
                 if found and size + len(raw) > READ_BYTES_MAX:

@@ -254,6 +254,9 @@ class TestLeaseRecordStore(RecordStoreContract):
         lease_server.lease = None
         store = in_lease(lease_server)
         assert store.read() is None
+        assert store.mark(None) is None
+        with pytest.raises(FileNotFoundError):
+            store.mark(b"ours")
         with pytest.raises(FileNotFoundError):
             store.swap(None, b"first")
         assert lease_server.lease is None

@@ -336,8 +336,12 @@ class Executor:
         self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
     ) -> None:
         """`replay` of commands that follow each other in one group, many at once where their
-        domain can do that.  Raises as it does."""
+        domain can do that.  Raises as it does, and for outcomes of more or fewer commands."""
         index, count = 0, len(commands)
+        if len(outcomes) != count:
+            raise InvariantBroken(
+                "every command has one outcome", commands=count, outcomes=len(outcomes)
+            )
         while index < count:
             stop = run_end(commands, index)
             self._replay_run(commands, outcomes, index, stop, time, epoch)
@@ -354,7 +358,9 @@ class Executor:
     ) -> None:
         """Commands of one type, tenant and key: by their lane as far as it goes, then one."""
         handler = self.registry.handler(commands[index].type, commands[index].tenant)
-        lane = None if handler is None or self.skipped else handler.spec.recorded
+        here = range(self.applied_end, self.applied_end + stop - index)
+        overridden = bool(self.skipped) and not self.skipped.isdisjoint(here)
+        lane = None if handler is None or overridden else handler.recorded
         while index < stop:
             events = 0
             # Of what was rejected nothing may be looked up: that may be why it was rejected.
@@ -404,13 +410,7 @@ class Executor:
         return done, events
 
     def replay(
-        self,
-        command: Command,
-        outcome: Outcome,
-        *,
-        time: Instant,
-        epoch: Epoch,
-        evolved: int = 0,
+        self, command: Command, outcome: Outcome, *, time: Instant, epoch: Epoch, evolved: int = 0
     ) -> None:
         """Evolve a recorded outcome, but for its first `evolved` events, which are.
 

@@ -20,6 +20,7 @@ from ultraengine.execution.pipeline import (
     NO_EVENTS,
     AfterHook,
     EvolveFailed,
+    NoDomain,
     Verdict,
     internal,
     other_version,
@@ -387,11 +388,10 @@ class Executor:
     ) -> tuple[int, int]:
         """(commands that the lane has replayed whole, events evolved of the one behind them)."""
         offset, place = self.applied_end, self._place
-        tenant, key = commands[index].tenant, commands[index].key
+        tenant, key = place.tenant, place.key = commands[index].tenant, commands[index].key
         slot, domain = slot_of(tenant, key), handler.domain
         image, state = self.slot(slot), self.state(slot, handler.domain_index)
         place.offset, place.time, place.index = offset, time, 0
-        place.tenant, place.key = tenant, key
         try:
             focus = domain.focus(state, tenant, key)
             done, events = lane(focus, outcomes, index, stop, place)
@@ -439,7 +439,7 @@ class Executor:
             return
         index = self.registry.domain_index.get(command.type.partition(".")[0])
         if index is None:
-            raise EvolveFailed("no domain for a recorded command", offset=offset, type=command.type)
+            raise NoDomain("no domain for a recorded command", offset=offset, type=command.type)
         if outcome.version != image.versions.get((command.tenant, command.key), 0):
             image.accept(command.tenant, command.key, outcome.version)
         image.changed = True

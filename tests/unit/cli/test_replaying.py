@@ -13,6 +13,7 @@ import pytest
 from tests.unit.cli.conftest import SNAPSHOT, ULTRA, Dev
 
 from ultraengine.cli.exits import Exit
+from ultraengine.client import SyncClient
 
 Ultra = Callable[..., tuple[int, str, str]]
 NOBODY = ("--url", "http://127.0.0.1:9", "--timeout", "0.05")
@@ -32,6 +33,26 @@ class Other(Ledger):
     ]
 
 DOMAIN = Other()
+"""
+
+BROKEN = """
+from msgspec import defstruct
+from msgspec.structs import replace
+from ultraengine.domains.ledger import Ledger
+from ultraengine.domains.ledger.evolve import evolve
+
+class Broken(Ledger):
+    commands = [replace(spec, lane=None, single=None) for spec in Ledger.commands]
+
+    def evolve(self, book, event, at):
+        if getattr(event, "id", "") == "t1":
+            raise ArithmeticError
+        evolve(book, event, at)
+
+class Narrow(Ledger):
+    commands = [replace(spec, data=defstruct("Data", [("wanted", int)])) for spec in Ledger.commands]
+
+DOMAIN, NARROW = Broken(), Narrow()
 """
 
 
@@ -201,6 +222,112 @@ def test_the_first_command_that_is_decided_differently_is_named(
     # The domains of the settings count where none is named.
     monkeypatch.setenv("ULTRA_DOMAINS", "other_ledger:DOMAIN")
     assert ultra("log", "replay", stopped, "--validate")[0] == Exit.FINDINGS
+
+
+def last_transfers(ultra: Ultra, data: Path) -> int:
+    """Offset of the last command that moves money."""
+    return [
+        int(frame["base_offset"]) + number
+        for frame in map(json.loads, ultra("log", "dump", data)[1].splitlines())
+        for number, command in enumerate(frame.get("commands", ()))
+        if command["type"].startswith("ledger.create")
+    ][-1]
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A ledger that cannot evolve the transfer t1."""
+    (tmp_path / "broken_ledger.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    return "broken_ledger:DOMAIN"
+
+
+def test_an_overridden_command_is_passed_by_whatever_is_recorded_of_it(
+    ultra: Ultra, tmp_path: Path, broken: str
+) -> None:
+    # It halts the shard before its outcome is recorded, so that a start records the override.
+    data, other = tmp_path / "overridden", ("--domain", broken)
+    process = Dev(data, *other)
+
+    def send(kind: str, content: object) -> None:
+        ultra("send", kind, "--key", "k", "--data", json.dumps(content), "--timeout", "3",
+              "--url", process.url)  # fmt: skip
+
+    accounts = [{"id": name, "asset": "USD/2", "min_balance": None} for name in "ab"]
+    send("ledger.open_accounts", {"accounts": accounts})
+    transfer = {"from": "a", "to": "b", "amount": "5"}
+    send("ledger.create_transfers", {"transfers": [{"id": "t1", **transfer}]})
+    at = last_transfers(ultra, data)
+    code, _, err = ultra("log", "skip", "--offset", at, "--reason", "x", "--url", process.url)
+    assert code == Exit.OK, err
+    process.stop()
+    process = Dev(data, *other)
+    send("ledger.create_transfers", {"transfers": [{"id": "t2", **transfer}]})
+    assert process.stop() == 0
+    end = replayed(ultra, data, "--from-start")["offset"]
+    for domains in (other, ()):
+        code, out, err = ultra("log", "replay", data, "--validate", "--from-start", *domains)
+        assert code == Exit.OK, err
+        report = msgspec.json.decode(out)
+        assert (report["equal"], report["to_offset"]) == (True, end)
+        assert report["compared"] == end - 1
+    code, _, err = ultra(
+        "log", "replay", data, "--validate", "--from-start", "--from", at, "--to", at + 1
+    )
+    assert (code, "can be compared" in err) == (Exit.USAGE, True)
+
+
+def test_a_logged_override_of_a_recorded_event_is_honoured_where_it_does_not_evolve(
+    ultra: Ultra, data: Path, tmp_path: Path, broken: str
+) -> None:
+    # The command is recorded with its event; a later build cannot evolve it.
+    process = Dev(data)
+    transfer = {"from": "a", "to": "b", "amount": "5"}
+    content = {"transfers": [{"id": "t1", **transfer}]}
+    ultra("send", "ledger.create_transfers", "--key", "k", "--data", json.dumps(content),
+          "--url", process.url)  # fmt: skip
+    assert process.stop() == 0
+    other = ("--domain", broken)
+    for options in ((), ("--validate",)):
+        code, _, err = ultra("log", "replay", data, "--from-start", *options, *other)
+        assert (code, "evolve" in err, "--domain" in err) == (Exit.FINDINGS, True, False)
+    at = last_transfers(ultra, data)
+    process = Dev(data)
+    with SyncClient(process.url) as client:
+        client.operate("skip", {"offset": at, "reason": "x"})
+    assert process.stop() == 0
+    whole = replayed(ultra, data, "--from-start")
+    without = replayed(ultra, data, "--from-start", *other)
+    assert without["offset"] == whole["offset"]
+    assert without["state_hash"] != whole["state_hash"]
+    for begin in (0, at + 1):
+        arguments = ("--validate", "--from-start", "--from", begin, *other)
+        code, out, err = ultra("log", "replay", data, *arguments)
+        assert code == Exit.OK, err
+        report = msgspec.json.decode(out)
+        assert (report["equal"], report["to_offset"]) == (True, whole["offset"])
+
+
+def test_data_that_this_build_does_not_take_is_a_finding_and_no_damage(
+    ultra: Ultra, stopped: Path, broken: str
+) -> None:
+    narrow = ("--domain", broken.replace("DOMAIN", "NARROW"))
+    code, _, err = ultra("log", "replay", stopped, "--validate", *narrow)
+    assert (code, "wanted" in err, "does not fit here" in err) == (Exit.FINDINGS, True, True)
+
+
+def test_ranges_that_compare_nothing_are_refused(ultra: Ultra, stopped: Path) -> None:
+    end = replayed(ultra, stopped)["offset"]
+    for options, said in (
+        (("--from", 3, "--to", 1), "below 1"),
+        (("--from", 3, "--to", 3), "below 3"),
+        (("--to", 0), "below 0"),
+        (("--to", end + 1), f"below offset {end}"),
+        (("--from", end), "can be compared"),
+    ):
+        code, out, err = ultra("log", "replay", stopped, "--validate", *options)
+        assert (code, said in err, out) == (Exit.USAGE, True, ""), err
 
 
 def test_wrong_arguments_are_said_before_anything_is_read(

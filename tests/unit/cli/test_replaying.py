@@ -1,9 +1,11 @@
 """`ultra log replay DIRECTORY`: the state of a shard, and its decisions, from files alone."""
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,11 @@ import pytest
 from tests.unit.cli.conftest import SNAPSHOT, ULTRA, Dev
 
 from ultraengine.cli.exits import Exit
+from ultraengine.cli.replaying import _Ids, _open
 from ultraengine.client import SyncClient
+from ultraengine.execution.dedup import RUN_BYTES_PER_ENTRY, DedupIndex
+from ultraengine.model.ids import Instant, Offset
+from ultraengine.model.limits import DEFAULT_LIMITS
 
 Ultra = Callable[..., tuple[int, str, str]]
 NOBODY = ("--url", "http://127.0.0.1:9", "--timeout", "0.05")
@@ -50,9 +56,24 @@ class Broken(Ledger):
         evolve(book, event, at)
 
 class Narrow(Ledger):
-    commands = [replace(spec, data=defstruct("Data", [("wanted", int)])) for spec in Ledger.commands]
+    commands = [
+        replace(spec, data=defstruct("Data", [("wanted", int)])) for spec in Ledger.commands
+    ]
 
 DOMAIN, NARROW = Broken(), Narrow()
+"""
+CODEC = """
+from ultraengine.extensions import Extensions
+from ultraengine.log.serializer import MsgpackSerializer
+
+class Own(MsgpackSerializer):
+    codec = 64
+
+class Other(Own):
+    def decode_commands(self, payload):
+        raise ValueError("no letter of mine")
+
+WRITER, READER = Extensions(serializers=(Own(),)), Extensions(serializers=(Other(),))
 """
 
 
@@ -315,6 +336,57 @@ def test_data_that_this_build_does_not_take_is_a_finding_and_no_damage(
     narrow = ("--domain", broken.replace("DOMAIN", "NARROW"))
     code, _, err = ultra("log", "replay", stopped, "--validate", *narrow)
     assert (code, "wanted" in err, "does not fit here" in err) == (Exit.FINDINGS, True, True)
+
+
+def test_a_payload_that_is_not_its_codecs_is_damage_with_its_offset(
+    ultra: Ultra, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_codec.py").write_text(CODEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setenv("ULTRA_EXTENSIONS", "own_codec:WRITER")
+    data = tmp_path / "data"
+    assert Dev(data, "--extensions", "own_codec:WRITER").stop() == 0
+    assert replayed(ultra, data, "--from-start")["offset"] > 0
+    monkeypatch.setenv("ULTRA_EXTENSIONS", "own_codec:READER")
+    for options in ((), ("--validate",)):
+        code, _, err = ultra("log", "replay", data, "--from-start", *options)
+        assert (code, "offset 0" in err, "no letter" in err) == (Exit.DAMAGED, True, True)
+
+
+@pytest.mark.parametrize(("window_s", "kept"), [(10**6, 20_000), (1, 1_000)])
+def test_ids_beyond_memory_leave_it_and_are_found_on_the_disk(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window_s: int, kept: int
+) -> None:
+    monkeypatch.setenv("ULTRA_LIMIT_DEDUP_ENTRIES_MAX", "2000")
+    monkeypatch.setenv("ULTRA_LIMIT_DEDUP_WINDOW_S", str(window_s))
+    options = Namespace(domain=None, directory=stopped, secrets=None, archive=None)
+    with contextlib.closing(_Ids(_open(options), tmp_path)) as ids:
+        executor = ids.new_image().resume(None)
+        dedupe = executor.dedupe
+        assert isinstance(dedupe, DedupIndex)
+        most = 0
+        for offset in range(20_000):
+            dedupe.add(offset % 3, offset.to_bytes(8, "little"), offset)
+            if offset % 50 == 49:
+                ids.advance(Instant(offset * 1_000), Offset(offset + 1))
+                most = max(most, dedupe.entries_in_memory)
+        assert most <= 2_000
+        assert abs(dedupe.entries - kept) <= 100
+        for offset in (20_000 - kept + 100, 19_999):
+            assert dedupe.find(offset % 3, offset.to_bytes(8, "little")) == (offset,)
+
+
+def test_ids_that_leave_memory_change_no_state_hash(
+    ultra: Ultra, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replayed(ultra, stopped)
+    # As many together as before: that many are forgotten, wherever they are.
+    more = DEFAULT_LIMITS.dedup_bytes_max + RUN_BYTES_PER_ENTRY * DEFAULT_LIMITS.dedup_entries_max
+    monkeypatch.setenv("ULTRA_LIMIT_DEDUP_ENTRIES_MAX", "1")
+    monkeypatch.setenv("ULTRA_LIMIT_DEDUP_BYTES_MAX", str(more - RUN_BYTES_PER_ENTRY))
+    for options in ((), ("--from-start",)):
+        assert replayed(ultra, stopped, *options)["state_hash"] == whole["state_hash"]
 
 
 def test_ranges_that_compare_nothing_are_refused(ultra: Ultra, stopped: Path) -> None:

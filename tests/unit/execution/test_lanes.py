@@ -244,7 +244,8 @@ def test_a_group_with_outcomes_for_other_commands_is_refused_whole(start: int, e
     bench = Bench(BoxDomain())
     for number in range(3):
         bench.run("box.put", {"value": number})
-    commands, outcomes = ([entry[part] for entry in bench.log] for part in (0, 1))
+    commands = [command for command, _, _ in bench.log]
+    outcomes = [outcome for _, outcome, _ in bench.log]
     outcomes.append(outcomes[-1])
     for domain in (Recorder(), BoxDomain()):
         other = Bench(domain)

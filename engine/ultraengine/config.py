@@ -67,7 +67,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     min_isr: int = 0
     """Copies, this one included, without which nothing is acknowledged; 0 = more than half."""
     cluster: str | None = None
-    """Name of the engine that the copies belong to; no copy speaks to another engine's."""
+    """Name of the engine that the copies belong to; the place of the record must be of it too."""
     record: Path | None = None
     """Directory of the record of who leads; the same for all copies, on this machine or on a file
     system that keeps locks and renames."""

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 import structlog
@@ -132,6 +132,7 @@ class Process:
         """Whether the admin API is served with the data alone."""
         self.replica: ReplicaDriver | None = None
         """None: the shard has one copy, here."""
+        self._on_replica_end = on_fatal
         self._stage = "the shard is verifying its log"
         """What it does before it serves."""
 
@@ -158,6 +159,8 @@ class Process:
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
         if self.replica is not None:
             tell_copies(self.replica, shard.machine)
+            # What is in memory may be old from that moment on: no read may see it.
+            self._on_replica_end = lambda error: shard.end(error, reason_of(error), "replica.ended")
         image = memory.image
         shard.upkeep = memory.upkeep
         shard.before_close = self.background.shutdown
@@ -217,7 +220,7 @@ class Process:
             record_store(config),
             self.registry,
             self._shard_options(),
-            on_end=self._on_fatal,
+            on_end=lambda error: self._on_replica_end(error),  # noqa: PLW0108  (changes later)
         )
         following = await execute_behind(self.replica, memory)
         epoch = await self.replica.led()
@@ -406,16 +409,15 @@ async def _run(
         # Nothing was taken, and a recovery that is cut off is begun anew: nobody waits for it.
         why = ended.result()
         log.info("process.stops", why=why, during="recovery")
-        sys.stderr.flush()
-        os._exit(int(code_of_reason(why) or ExitCode.OK))
+        _leave(code_of_reason(why) or ExitCode.OK)
     await starting
     async with contextlib.nullcontext() if beside is None else beside(process):
         announce(process)
         why = await ended
         if (code := code_of_reason(why)) is not None:
-            # Nothing may be written any more, and nothing that was acknowledged is at risk.
+            # Nothing may be written or read any more, and nothing that was acknowledged is at risk.
             log.error("process.ends", why=why)
-            return code
+            _leave(code)
     log.info("process.stops", why=why)
     await process.stop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -423,6 +425,12 @@ async def _run(
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
     return ExitCode.OK
+
+
+def _leave(code: ExitCode) -> NoReturn:
+    """At once: threads may hang on the disk, and what was acknowledged is durable."""
+    sys.stderr.flush()
+    os._exit(int(code))
 
 
 def _main(
@@ -440,9 +448,7 @@ def _main(
         else:  # A cause with a name: its message says everything.
             log.error("process.failed", error=str(error), exit_code=int(code))  # noqa: TRY400
     if code in {ExitCode.LOG_FAILED, ExitCode.DEPOSED, ExitCode.DIVERGED}:
-        # Threads may hang on the disk; what was acknowledged is durable, so leave at once.
-        sys.stderr.flush()
-        os._exit(int(code))
+        _leave(code)
     return code
 
 

@@ -140,6 +140,14 @@ class RecordStore(Protocol):
         other OSError says that it was not done and never will be.
         """
 
+    def mark(self, first: bytes | None) -> bytes | None:
+        """Whose place this is: what lies beside the value, was put there once and never changes.
+
+        Where there is nothing, `first` is put there, durably, unless it is None.  Of many that
+        do so at once, all are answered with the one that landed.  Raises OSError; asking again
+        finds whatever has landed.
+        """
+
 
 class Secrets(Protocol):
     """Key material by name; values may change while the process runs."""

@@ -2,9 +2,10 @@
 
 Changes nothing and takes no lock, so it may look at the directory of a running engine, as
 `ultra log verify` does; it then sees a moment of it.  Without `--validate` no handler runs:
-recorded events are evolved, and commands whose outcome is not recorded yet are left out.  With
-it, a range is decided with the code at hand; what handlers read of the past comes from the
-shard's history below the snapshot, and above it from a history of its own in a temporary directory.
+recorded events are evolved, and commands whose outcome is not recorded yet are left out; ids that
+do not fit memory go to a temporary directory, as the shard's own go to its disk.  With it, a range
+is decided with the code at hand; what handlers read of the past comes from the shard's history
+below the snapshot, and above it from a history of its own in a temporary directory.
 """
 
 import argparse
@@ -12,9 +13,9 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -24,23 +25,25 @@ from ultraengine.cli.offline import NO_HISTORY, import_domains
 from ultraengine.cli.output import plural, print_facts, print_json, say
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.dedup import DedupIndex, DedupOptions
+from ultraengine.execution.dedup_files.driver import RunStore
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.history import DecodedCommands, DomainHistory
 from ultraengine.execution.history_files.driver import DECODED_BYTES_MAX, HistoryFile
 from ultraengine.execution.history_files.stored import StoredHistory
-from ultraengine.execution.pipeline import EvolveFailed
+from ultraengine.execution.pipeline import EvolveFailed, NoDomain
 from ultraengine.execution.registry import Registry
 from ultraengine.extensions import Extensions
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.log.standing import Standing, standing_log
 from ultraengine.model.domain import History
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, ShardId
+from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.ports import Disk, ObjectStore
 from ultraengine.shard.image import ExecutorImage, readable
 from ultraengine.shard.recovery import skips
 from ultraengine.shard.slot_moves import SlotMoves
+from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import NothingRemembered, validate
 from ultraengine.snapshot import tools as snapshots
 from ultraengine.snapshot.codec import Codecs
@@ -58,6 +61,9 @@ SETTINGS: Final = ("ULTRA_DOMAINS", "ULTRA_SECRETS", "ULTRA_ARCHIVE", "ULTRA_EXT
 EVERYTHING: Final = 1 << 62
 """An offset above all."""
 FROM_START: Final = "With --from-start the log alone is read."
+OTHER_DOMAINS: Final = "Name the domains that the data was written with: --domain or ULTRA_DOMAINS."
+
+T = TypeVar("T")
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +81,10 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     left_out: int
     """Commands behind them without a recorded outcome."""
     handlers: dict[str, int]
+
+
+class _Undecodable(ValueError):
+    """A frame whose checksums are right and whose payload is not what its codec writes."""
 
 
 class _Shard(msgspec.Struct, frozen=True):
@@ -106,8 +116,11 @@ def replay_directory(options: argparse.Namespace) -> int:
     except EngineError as error:
         raise CommandFailed(str(error), code=Exit.FINDINGS) from error
     except InvariantBroken as error:
-        advice = "Name the domains that the data was written with: --domain or ULTRA_DOMAINS."
+        failed = isinstance(error, EvolveFailed) and not isinstance(error, NoDomain)
+        advice = "" if failed else OTHER_DOMAINS
         raise CommandFailed(str(error), advice=advice, code=Exit.FINDINGS) from error
+    except ValueError as error:
+        raise CommandFailed(str(error), code=Exit.DAMAGED) from error
 
 
 def _open(options: argparse.Namespace) -> _Shard:
@@ -205,66 +218,132 @@ def _check_chain(log: Standing, position: ImagePosition) -> None:
 # --- recorded outcomes --------------------------------------------------------------------------
 
 
-def _replay(shard: _Shard, options: argparse.Namespace) -> int:
-    end = EVERYTHING if options.end is None else options.end
+class _Reader:
+    """The log's groups with their payloads decoded.  Raises `_Undecodable` with the offset."""
+
+    def __init__(self, log: Standing) -> None:
+        self._log = log
+
+    def groups(self, from_offset: int, to_offset: int | None = None) -> Iterator[RecordedGroup]:
+        """Groups that hold offsets from one on and below another, in order."""
+        for group in self._log.reader.groups(from_offset, to_offset):
+            try:
+                # Both are kept by the group.
+                _ = group.commands, group.outcomes
+            except ValueError as error:
+                at = group.header.base_offset
+                raise _Undecodable(
+                    f"offset {at}: the payload cannot be decoded: {error}"
+                ) from error
+            yield group
+
+
+def _overriding(reader: _Reader, attempt: Callable[[frozenset[int]], T]) -> T:
+    """What `attempt` returns, which is told the offsets whose effect is left out.
+
+    A logged override that lies behind the failing command is honoured, as at a start.
+    """
     skipped: set[int] = set()
     while True:
-        loaded = _loaded(shard, lambda: _with_ids(shard), 0 if options.from_start else end)
-        image, executor, position = loaded
-        executor.skipped |= skipped
-        start = int(executor.applied_end)
         try:
-            chain, left_out = _evolve(shard.log, executor, position, end)
-            break
+            return attempt(frozenset(skipped))
         except EvolveFailed as failure:
-            # A logged override that lies behind the failing command is honoured, as at a start.
-            offset = failure.facts.get("offset")
-            if offset in skipped or offset not in set(skips(shard.log.reader.groups(start))):
+            offset = int(str(failure.facts["offset"]))
+            if offset in skipped or offset not in set(skips(reader.groups(offset))):
                 raise
-            skipped.add(int(str(offset)))
-    reached = int(executor.applied_end)
-    if options.end is not None and reached < options.end:
-        raise CommandFailed(f"outcomes are recorded below offset {reached}, not {options.end}")
-    done = Replayed(
-        offset=reached,
-        chain=chain.hex(),
-        state_hash=state_hash(image.sections(full=True)).hex(),
-        from_offset=start,
-        replayed=reached - start,
-        left_out=left_out,
-        handlers=shard.registry.handlers,
-    )
+            skipped.add(offset)
+
+
+def _replay(shard: _Shard, options: argparse.Namespace) -> int:
+    reader = _Reader(shard.log)
+    done = _overriding(reader, lambda skipped: _replayed(shard, reader, options, skipped))
+    if options.end is not None and done.offset < options.end:
+        raise CommandFailed(f"outcomes are recorded below offset {done.offset}, not {options.end}")
     _print(done, options.output)
     return Exit.OK
 
 
-def _with_ids(shard: _Shard) -> ExecutorImage:
-    """An empty image that forgets the same ids as the shard's own, and keeps all in memory."""
-    own = DedupOptions.of(shard.limits)
-    dedupe = DedupIndex(
-        msgspec.structs.replace(own, entries_max=own.entries_total_max, bytes_max=0)
-    )
-    executor = Executor(
-        shard.registry, shard.number, dedupe=dedupe, history=NO_HISTORY, moves=SlotMoves()
-    )
-    return ExecutorImage(executor, dedupe)
+def _replayed(
+    shard: _Shard, reader: _Reader, options: argparse.Namespace, skipped: frozenset[int]
+) -> Replayed:
+    end = EVERYTHING if options.end is None else options.end
+    with (
+        tempfile.TemporaryDirectory(prefix="ultra-replay-") as directory,
+        contextlib.closing(_Ids(shard, Path(directory))) as ids,
+    ):
+        loaded = _loaded(shard, ids.new_image, 0 if options.from_start else end)
+        image, executor, position = loaded
+        executor.skipped |= skipped
+        start = int(executor.applied_end)
+        chain, left_out = _evolve(reader, executor, ids, position, end)
+        return Replayed(
+            offset=int(executor.applied_end),
+            chain=chain.hex(),
+            state_hash=state_hash(image.sections(full=True)).hex(),
+            from_offset=start,
+            replayed=int(executor.applied_end) - start,
+            left_out=left_out,
+            handlers=shard.registry.handlers,
+        )
+
+
+class _Ids:
+    """The ids that the shard remembers: those that it would have on disk are in a directory."""
+
+    def __init__(self, shard: _Shard, directory: Path) -> None:
+        self._shard = shard
+        self._directory = directory
+        self._kept: list[tuple[DedupIndex, RunStore]] = []
+        """The last one is that of the newest image."""
+
+    def new_image(self) -> ExecutorImage:
+        """An empty image that forgets the same ids as the shard's own."""
+        shard, place = self._shard, f"ids-{len(self._kept)}"
+        runs = RunStore(
+            LocalDisk(self._directory), shard.number, log_end=0, spawn=_at_once, directory=place
+        )
+        dedupe = DedupIndex(DedupOptions.of(shard.limits), runs)
+        self._kept.append((dedupe, runs))
+        executor = Executor(
+            shard.registry, shard.number, dedupe=dedupe, history=NO_HISTORY, moves=SlotMoves()
+        )
+        return ExecutorImage(executor, dedupe)
+
+    def advance(self, time: Instant, offset_end: Offset) -> None:
+        """A group ended: what is too old leaves, what is too much for memory goes to the disk."""
+        dedupe, runs = self._kept[-1]
+        dedupe.advance(time, offset_end)
+        while runs.turn(dedupe):
+            pass
+        dedupe.take_facts()
+
+    def close(self) -> None:
+        """Release the files."""
+        for _, runs in self._kept:
+            runs.close()
+
+
+def _at_once(task: Callable[[], None]) -> None:
+    task()
 
 
 def _evolve(
-    log: Standing, executor: Executor, position: ImagePosition | None, end: int
+    reader: _Reader, executor: Executor, ids: _Ids, position: ImagePosition | None, end: int
 ) -> tuple[bytes, int]:
     """Replay up to an offset; (chain after the last frame that was used, commands left out)."""
     chain = NO_CHAIN if position is None else position.chain
     left_out = 0
     if executor.applied_end >= end:
         return chain, left_out
-    for group in log.reader.groups(executor.applied_end, end):
+    for group in reader.groups(executor.applied_end, end):
         last = group.last_frame
         if last is None:
             left_out += group.header.count
-        else:
-            _evolve_group(executor, group, end)
-            chain = last.chain
+            continue
+        _evolve_group(executor, group, end)
+        if executor.applied_end == group.header.offset_end:
+            ids.advance(Instant(group.header.time), executor.applied_end)
+        chain = last.chain
     return chain, left_out
 
 
@@ -274,8 +353,6 @@ def _evolve_group(executor: Executor, group: RecordedGroup, end: int) -> None:
     first, last = executor.applied_end - header.base_offset, end - header.base_offset
     outcomes = (group.outcomes or [])[max(first, 0) : last]
     executor.replay_group(group.commands[max(first, 0) : last], outcomes, time=time, epoch=epoch)
-    if executor.applied_end == header.offset_end:
-        executor.dedupe.advance(time, executor.applied_end)
 
 
 def _print(done: Replayed, output: str) -> None:
@@ -345,6 +422,30 @@ def _validate(shard: _Shard, options: argparse.Namespace) -> int:
         raise CommandFailed(
             f"the log has offsets from {log.first_offset} to {log.end.offset}, and not {start}"
         )
+    if options.end is not None and options.end <= start:
+        raise CommandFailed(f"nothing lies from offset {start} on and below {options.end}")
+    reader = _Reader(log)
+    report = _overriding(reader, lambda skipped: _decided(shard, reader, start, options, skipped))
+    if report.equal and options.end is not None and report.to_offset < options.end:
+        raise CommandFailed(
+            f"outcomes are recorded below offset {report.to_offset}, not {options.end}"
+        )
+    if not report.compared and report.equal:
+        nothing = f"nothing is recorded from offset {start} on that can be compared"
+        if options.start is not None or options.end is not None:
+            raise CommandFailed(nothing)
+        say(f"ultra: {nothing}")
+    print_json(report)
+    return Exit.OK if report.equal else Exit.FINDINGS
+
+
+def _decided(
+    shard: _Shard,
+    reader: _Reader,
+    start: int,
+    options: argparse.Namespace,
+    skipped: frozenset[int],
+) -> ReplayReport:
     nothing = NothingRemembered()
     with (
         tempfile.TemporaryDirectory(prefix="ultra-replay-") as directory,
@@ -358,10 +459,9 @@ def _validate(shard: _Shard, options: argparse.Namespace) -> int:
             return ExecutorImage(executor, nothing)
 
         _, executor, position = _loaded(shard, new_image, 0 if options.from_start else start)
+        executor.skipped |= skipped
         history.begin(position)
-        report = validate(executor, log.reader, from_offset=start, to_offset=options.end)
-    print_json(report)
-    return Exit.OK if report.equal else Exit.FINDINGS
+        return validate(executor, reader, from_offset=start, to_offset=options.end)
 
 
 def _lowest(shard: _Shard) -> int:

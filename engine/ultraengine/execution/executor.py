@@ -23,6 +23,7 @@ from ultraengine.execution.pipeline import (
     NO_EVENTS,
     AfterHook,
     EvolveFailed,
+    NoDomain,
     Verdict,
     internal,
     other_version,
@@ -348,8 +349,12 @@ class Executor:
     def replay_group(
         self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
     ) -> None:
-        """`replay` of commands that follow each other in one group, many at once if possible."""
+        """`replay` of consecutive commands of a group, many at once if possible; as many outcomes."""
         index, count = 0, len(commands)
+        if len(outcomes) != count:
+            raise InvariantBroken(
+                "every command has one outcome", commands=count, outcomes=len(outcomes)
+            )
         while index < count:
             stop = run_end(commands, index)
             self._replay_run(commands, outcomes, index, stop, time, epoch)
@@ -366,7 +371,9 @@ class Executor:
     ) -> None:
         """Commands of one type, tenant and key: by their lane as far as it goes, then one."""
         handler = self.registry.handler(commands[index].type, commands[index].tenant)
-        lane = None if handler is None or self.skipped else handler.spec.recorded
+        here = range(self.applied_end, self.applied_end + stop - index)
+        overridden = bool(self.skipped) and not self.skipped.isdisjoint(here)
+        lane = None if handler is None or overridden else handler.recorded
         while index < stop:
             events = 0
             # Of what was rejected nothing may be looked up: that may be why it was rejected.
@@ -393,13 +400,12 @@ class Executor:
     ) -> tuple[int, int]:
         """(commands that the lane has replayed whole, events evolved of the one behind them)."""
         offset, place = self.applied_end, self._place
-        tenant, key = commands[index].tenant, commands[index].key
+        tenant, key = place.tenant, place.key = commands[index].tenant, commands[index].key
         slot, domain = slot_of(tenant, key), handler.domain
         image, state = self.slot(slot), self.state(slot, handler.domain_index)
         if image.lineage is not None:
             return 0, 0  # A lane places by offsets, and such a slot keeps positions.
         place.offset, place.time, place.index = offset, time, 0
-        place.tenant, place.key = tenant, key
         try:
             focus = domain.focus(state, tenant, key)
             done, events = lane(focus, outcomes, index, stop, place)
@@ -418,13 +424,7 @@ class Executor:
         return done, events
 
     def replay(
-        self,
-        command: Command,
-        outcome: Outcome,
-        *,
-        time: Instant,
-        epoch: Epoch,
-        evolved: int = 0,
+        self, command: Command, outcome: Outcome, *, time: Instant, epoch: Epoch, evolved: int = 0
     ) -> None:
         """Evolve a recorded outcome, but for its first `evolved` events, which are.
 
@@ -453,7 +453,7 @@ class Executor:
             return
         index = self.registry.domain_index.get(command.type.partition(".")[0])
         if index is None:
-            raise EvolveFailed("no domain for a recorded command", offset=offset, type=command.type)
+            raise NoDomain("no domain for a recorded command", offset=offset, type=command.type)
         if outcome.version != image.versions.get((command.tenant, command.key), 0):
             image.accept(command.tenant, command.key, outcome.version)
         image.changed = True

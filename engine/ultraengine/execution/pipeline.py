@@ -38,6 +38,10 @@ class EvolveFailed(InvariantBroken):
     """``evolve`` raised: memory cannot be trusted any more, the shard halts at this offset."""
 
 
+class NoDomain(EvolveFailed):
+    """A recorded command belongs to a domain that this process was not given."""
+
+
 class AdmissionHook(Protocol):
     """Runs before the log, at the edge: may refuse, leaves no trace when it does."""
 

@@ -17,7 +17,7 @@ from ultraengine.execution.carried import CARRIED, decode_parts
 from ultraengine.execution.pipeline import AdmissionHook, AfterHook, Hooks, Run, compile_run
 from ultraengine.execution.system import is_system
 from ultraengine.model.command import SYSTEM_DOMAIN, Command, fingerprint, identity_hash
-from ultraengine.model.domain import CommandSpec, Domain
+from ultraengine.model.domain import CommandSpec, Domain, Recorded
 from ultraengine.model.errors import EngineError, InvariantBroken, Malformed
 from ultraengine.model.ids import NAME_PATTERN, Instant, SlotId, is_name, slot_of, split_type
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
@@ -46,6 +46,7 @@ class Handler:
         "focus",
         "items",
         "prepare",
+        "recorded",
         "run",
         "scopes",
         "spec",
@@ -60,6 +61,9 @@ class Handler:
         self.type = f"{domain.name}.{spec.name}@{spec.version}"
         self.focus: Callable[[Any, str, str], Any] = spec.focus or domain.focus
         self.due: Callable[[Any], Instant | None] = domain.due
+        # Who takes the lanes away decides, and so evolves, in a way of their own: all of it counts.
+        fast = spec.lane is not None or spec.single is not None
+        self.recorded: Recorded | None = spec.recorded if fast else None
         self.run: Run = compile_run(spec, domain.evolve, hooks.before)
         self.decode_json = msgspec.json.Decoder(spec.data).decode
         self.decode_msgpack = msgspec.msgpack.Decoder(spec.data).decode

@@ -25,7 +25,7 @@ class LogIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """16 random bytes, minted when the cluster's first log is created."""
     shard: ShardId
     replica: str
-    """Name of the replica; empty on one machine."""
+    """Number of the replica, as text; empty where the shard has one copy."""
     disk_uuid: bytes
     """16 random bytes, minted with the directory: a new volume is a new disk."""
     format: int

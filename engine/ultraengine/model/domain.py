@@ -174,7 +174,9 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     one behind them).  They are of one (tenant, key), at consecutive offsets from ``at.offset``
     on.  It stops at the first outcome that is not accepted, has no events or another offset, and
     at the first event that it leaves to ``evolve`` or that does not fit.  It has done all that
-    ``evolve`` would, and nothing that changes ``due``; raising halts the shard."""
+    ``evolve`` would, and nothing that changes ``due``.  Whatever the bytes are, it leaves them
+    rather than raise: raising is a bug of the lane and halts the shard at the first offset it was
+    asked for, which need not be the broken one.  Counts only beside a ``lane`` or ``single``."""
     linked: Callable[[Any], bool] | None = None
     """Whether an item is tied to the next one."""
     overlay: Callable[[Any], Any] | None = None

@@ -18,13 +18,13 @@ import structlog
 
 from ultraengine.log.damage import BelowRetention
 from ultraengine.log.driver import OnDurable, Written
-from ultraengine.log.frame import FrameDraft, Keys
+from ultraengine.log.frame import Frame, FrameDraft, Keys
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.replication import wire
 from ultraengine.replication.effects import Deposed, Diverged, Effects
 from ultraengine.replication.link import Certificates, Link, Listener
-from ultraengine.replication.messages import Append, Message, Told
+from ultraengine.replication.messages import Append, Held, Message, Told
 from ultraengine.replication.planning.driver import Planning
 from ultraengine.replication.record import Record, ReplicaId
 from ultraengine.replication.recording.driver import Records
@@ -86,6 +86,8 @@ class ReplicaDriver:
         self._ended = False
         self._ticking = False
         self._too_far: set[ReplicaId] = set()
+        self._refused: Epoch | None = None
+        """The epoch whose frames found no room here, until some do."""
         self._appended: deque[_Appended] = deque()
         self._led: asyncio.Future[Epoch] = self._loop.create_future()
         self.committed_end = 0
@@ -249,14 +251,13 @@ class ReplicaDriver:
         files = self.files
         if effects.diverged:
             raise Diverged("this log contradicts what is known to be committed")
+        self._check_led()
         if effects.promise is not None:
             await files.swear(effects.promise)
         if effects.cut_to is not None:
             await files.cut(effects.cut_to)
         if effects.copy:
-            written = await files.copy(effects.copy)
-            if written.error is not None:
-                log.error("log.full", why=str(written.error))
+            await self._copy(effects.copy)
         if effects.begin:
             await self._begin()
         self._ask_record(effects)
@@ -267,6 +268,33 @@ class ReplicaDriver:
         self._progress()
         if effects.begin:
             await self._step(self.machine.written)
+
+    def _check_led(self) -> None:
+        """Who has led and leads no more does nothing: a shard stands on this log, and may not see
+        it cut or grown by another leader.  The next life swears and follows."""
+        leader = self.machine.leader
+        if self._led.done():
+            epoch = self._led.result()
+            if leader is None or leader.over or leader.epoch != epoch:
+                raise Deposed(f"another replica may lead: epoch {epoch} is over here")
+
+    async def _copy(self, frames: tuple[Frame, ...]) -> None:
+        written, epoch = await self.files.copy(frames), self.machine.promise.epoch
+        if written.error is None:
+            self._refused = None
+        elif self._refused != epoch:
+            self._refused = epoch
+            log.error("log.full", epoch=epoch, at=self.files.view.end, why=str(written.error))
+
+    def _unfit(self, held: Held) -> bool:
+        """Whether this copy is not to be waited for: its disk hangs or is full.
+
+        It says nothing then, so that it is as silent as a lost one, and leaves the ISR.  A refusal
+        counts in its epoch alone: the next leader may not have what was refused, and needs an
+        answer before it writes.
+        """
+        hangs = self.files.flush_age_s >= self._options.limits.silence_s
+        return hangs or held.epoch == self._refused
 
     async def _begin(self) -> None:
         """The epoch-start frame: alone in its write, and of nobody but this leader."""
@@ -310,6 +338,8 @@ class ReplicaDriver:
         link = self._links.get(to)
         if link is None or not link.connected:
             return
+        if isinstance(message, Held) and self._unfit(message):
+            return
         if not isinstance(message, Append) or frames_end <= message.position:
             link.send(wire.encode_message(message))
             return
@@ -325,6 +355,7 @@ class ReplicaDriver:
             part = msgspec.structs.replace(message, position=position)
             link.send(wire.encode_message(part, run))
             position += len(run)
+        self.machine.sent(message.seat, position)
 
     # --- leading -------------------------------------------------------------------------
 
@@ -350,10 +381,6 @@ class ReplicaDriver:
     def _progress(self) -> None:
         """Tell what is committed, to whom it concerns."""
         machine, leader = self.machine, self.machine.leader
-        if self._led.done():
-            epoch = self._led.result()
-            if leader is None or leader.over or leader.epoch != epoch:
-                raise Deposed(f"another replica may lead: epoch {epoch} is over here")
         if leader is not None and len(leader.record.isr) != self.in_sync:
             self.in_sync = len(leader.record.isr)
             self.on_in_sync(self.in_sync)

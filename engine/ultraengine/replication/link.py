@@ -9,6 +9,7 @@ side has said how far it is.  So a slow copy costs bounded memory here, and noth
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from ultraengine.replication import wire
 from ultraengine.replication.messages import Message
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.wire import Greeting, WireDamaged
+from ultraengine.silence.driver import notice_silence
 
 QUEUE_BYTES_MAX: Final = 32 * 1024 * 1024
 """That wait for one replica; what comes then is dropped, unless nothing waits."""
@@ -33,6 +35,7 @@ SILENT_S: Final = 30.0
 """A connection on which nothing arrives for so long is closed; every replica asks often."""
 RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
+ACCEPT_AGAIN_S: Final = 0.1
 LOST: Final = (OSError, EOFError, RuntimeError)
 """What a connection that has ended raises; the last, by uvloop, of one that is closed already."""
 CONNECTIONS_MAX: Final = 64
@@ -88,7 +91,7 @@ class Certificates:
 
 async def read_greeting(reader: asyncio.StreamReader) -> Greeting:
     """The first of a connection.  Raises `WireDamaged`, OSError, EOFError."""
-    head = wire.decode_head(await reader.readexactly(wire.HEAD_BYTES))
+    head = wire.greeting_head(await reader.readexactly(wire.HEAD_BYTES))
     return wire.decode_greeting(head, await reader.readexactly(head.rest_bytes))
 
 
@@ -165,6 +168,7 @@ class Link:
         context = None if certificates is None else certificates.context(server=False)
         reader, writer = await asyncio.open_connection(host, port, ssl=context)
         try:
+            notice_silence(writer.get_extra_info("socket"))
             writer.write(self._greeting)
             self._check(await read_greeting(reader))
         except BaseException:
@@ -210,33 +214,95 @@ class Listener:
         self._certificates = certificates
         self._keys = keys
         self._deliver = deliver
-        self._server: asyncio.Server | None = None
+        self._loop = asyncio.get_running_loop()
+        self._listening: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._admitting: set[asyncio.Task[None]] = set()
+        """Connections in their handshake, or served."""
         self._open: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Listen.  Raises OSError."""
-        certificates = self._certificates
-        context = None if certificates is None else certificates.context(server=True)
+        """Listen.  Raises OSError, `ssl.SSLError`."""
         host, port = self._address
-        self._server = await asyncio.start_server(self._serve, host, port, ssl=context)
+        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        self._context = self._newest()
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setblocking(False)  # noqa: FBT003  (the library's)
+            listening.bind(address)
+            listening.listen(CONNECTIONS_MAX)
+        except OSError:
+            listening.close()
+            raise
+        self._listening = listening
+        self._accepting = self._loop.create_task(self._accept(listening))
+
+    def _newest(self) -> ssl.SSLContext | None:
+        certificates = self._certificates
+        return None if certificates is None else certificates.context(server=True)
 
     async def renew(self) -> None:
-        """Listen again, with the certificates of now; who is connected connects again."""
-        await self.close()
-        await self.start()
+        """Admit by the certificates of now; who is connected, or soon, connects again."""
+        self._context = self._newest()
+        await self._end()
 
     async def close(self) -> None:
-        """Listen no more, and end what was accepted."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        """Listen no more, and end what was accepted, or is in the middle of a handshake."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+            self._accepting = None
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+        await self._end()
+
+    async def _end(self) -> None:
         for writer in list(self._open):
             writer.transport.abort()
+        ending = list(self._admitting)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        """Take connections one by one, not by a server that hands them on by itself: between its
+        accept and its handshake, one would belong to nobody who could end it."""
+        while True:
+            try:
+                accepted, _ = await self._loop.sock_accept(listening)
+            except OSError as error:
+                # As when there are no more descriptors: others may be given back.
+                log.warning("link.not_accepted", why=str(error))
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+                continue
+            if len(self._admitting) >= CONNECTIONS_MAX:
+                accepted.close()
+                continue
+            task = self._loop.create_task(self._admit(accepted))
+            self._admitting.add(task)
+            task.add_done_callback(self._admitting.discard)
+
+    async def _admit(self, accepted: socket.socket) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                transport, _ = await self._loop.connect_accepted_socket(
+                    lambda: protocol, accepted, ssl=self._context
+                )
+        except LOST as error:
+            accepted.close()
+            log.debug("link.ended", peer=None, why=str(error))
+            return
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+        await self._serve(reader, asyncio.StreamWriter(transport, protocol, reader, self._loop))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= CONNECTIONS_MAX:
-            writer.transport.abort()
-            return
         self._open.add(writer)
         try:
             async with asyncio.timeout(CONNECT_S):

@@ -1,6 +1,7 @@
 """One replica: the protocol joined to a log, values in and values out.
 
     receive, tick, record_read, swap_answered, written, flushed  ->  Effects
+    sent: how much of what was to be sent has been
 
 The machine decides which promise to sync, where to cut, what to append and what to send; a driver
 does it, in the order of `Effects`.  It knows its log through `LogView` and its time through `now`
@@ -176,6 +177,13 @@ class Replica:
         else:
             self._led(leaders.lost(leader, swap.new, current), now, effects)
         return effects
+
+    def sent(self, seat: Seat, end: int) -> None:
+        """Of the frames that were to be sent to a copy, those below `end` were: it is sent the
+        others when it has answered."""
+        peer = self._peers.get(seat)
+        if peer is not None:
+            peer.sent_end = max(peer.held_end, min(peer.sent_end, end))
 
     def written(self, now: float) -> Effects:
         """The log has grown by frames of this leader: they are sent while they are flushed."""

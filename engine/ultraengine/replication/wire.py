@@ -28,6 +28,8 @@ VERSION: Final = 1
 HEAD_BYTES: Final = 20
 BODY_BYTES_MAX: Final = 1024 * 1024
 """A table of some 60,000 epochs."""
+GREETING_BYTES_MAX: Final = 1024
+"""Nothing longer is read from somebody who is not known yet."""
 FRAMES_MAX: Final = 1024
 FRAMES_BYTES_MAX: Final = frames.frame_bytes_at_most(frames.PAYLOAD_BYTES_MAX) + 1024 * 1024
 """One frame of the greatest length always fits."""
@@ -133,6 +135,16 @@ def decode_head(raw: bytes) -> Head:
 _KINDS: Final = frozenset(int(kind) for kind in Kind)
 _GREETING: Final = msgspec.msgpack.Decoder(Greeting)
 _MESSAGE: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(Message)
+
+
+def greeting_head(raw: bytes) -> Head:
+    """The head of a greeting, before anything behind it is read.  Raises `WireDamaged`."""
+    head = decode_head(raw)
+    if head.kind is not Kind.GREETING or head.frames or head.frames_bytes:
+        raise WireDamaged(f"{head.kind.name} where a greeting should stand")
+    if head.body_bytes > GREETING_BYTES_MAX:
+        raise WireDamaged(f"a greeting of {head.body_bytes} bytes")
+    return head
 
 
 def decode_greeting(head: Head, rest: bytes) -> Greeting:

@@ -29,6 +29,7 @@ from ultraengine.router.retry import (
 )
 from ultraengine.router.shard_map import ShardMap
 from ultraengine.router.wire import Answered, AnswerReader, BadAnswer
+from ultraengine.silence.driver import notice_silence
 
 CONNECTIONS_MAX: Final = 64
 """Connections to one shard; more requests wait for one."""
@@ -38,9 +39,6 @@ CONNECT_S: Final = 2.0
 """Longest wait for a connection, once it is known where to; shared by all addresses of a name."""
 RESOLVE_S: Final = 1.0
 """Longest wait for the addresses of a name; after it the last known ones are tried."""
-SILENT_S: Final = 10.0
-"""A TCP connection whose other end confirms nothing for so long is lost: a machine that vanishes
-sends no word of it."""
 IDLE_S: Final = 60.0
 """A connection that was not used for so long is closed: before the shard does it."""
 LATE_S: Final = 5.0
@@ -70,22 +68,6 @@ async def resolve(host: str, port: int) -> Sequence[tuple[str, int]]:
     """Ask the system, which asks DNS.  Raises OSError, and UnicodeError for what is no name."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(str(one[4][0]), port) for one in found]
-
-
-def notice_silence(connection: socket.socket) -> None:
-    """Have the kernel break a TCP connection after `SILENT_S` without a sign of its other end,
-    whether something is under way to it or its answer is waited for."""
-    if connection.family == socket.AF_UNIX:
-        return
-    second, tries = 1, int(SILENT_S) // 2
-    for level, name, value in (
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENT_S * 1_000)),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(SILENT_S) - tries * second),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, second),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, tries),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    ):
-        connection.setsockopt(level, name, value)
 
 
 class Connection(asyncio.Protocol):

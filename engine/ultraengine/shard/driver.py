@@ -103,7 +103,7 @@ class Shard:
     def start(self) -> None:
         """Begin to serve: log the epoch start and whatever recovery left to record."""
         tell = self._loop.call_soon_threadsafe  # From any thread.
-        self.log.start(lambda error: tell(self._fatal, error))
+        self.log.start(lambda error: tell(self.end, error, f"the log failed: {error}"))
         self.metrics.serving.set(1)
         self.metrics.applied.set(self.executor.applied_end)
         self._schedule_pump()
@@ -472,10 +472,10 @@ class Shard:
         self._set_state(ShardState.HALTED, str(error))
         self._answer_unknown(str(error))
 
-    def _fatal(self, error: BaseException) -> None:
-        """The log failed: nothing may be written any more; the process ends."""
-        self.alarm("log.failed", offset=self.machine.log_end, detail=str(error), error=error)
-        self._set_state(ShardState.HALTED, f"the log failed: {error}")
+    def end(self, error: BaseException, why: str, alarm: str = "log.failed") -> None:
+        """Read and write nothing from now on, say so to everybody, and let the process end."""
+        self.alarm(alarm, offset=self.machine.log_end, detail=str(error), error=error)
+        self._set_state(ShardState.HALTED, why)
         self._answer_unknown(str(error))
         self._on_fatal(error)
 

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 import msgspec
 
 from ultraengine.execution.executor import Executor
-from ultraengine.execution.registry import Registry
+from ultraengine.execution.registry import Admitted, Registry
 from ultraengine.execution.stores import HistoryStore
 from ultraengine.log.reader import RecordedGroup
+from ultraengine.model.command import Command
 from ultraengine.model.domain import History
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.model.outcome import Outcome
+from ultraengine.shard.recovery import skips
 from ultraengine.shard.status import ReplayReport
 
 SHOWN_CHARS_MAX = 2_000
@@ -100,7 +102,8 @@ def validate(
 ) -> ReplayReport:
     """Bring `executor` to `from_offset` by recorded outcomes, then decide and compare.
 
-    Stops at the first difference.  A command without a recorded outcome is not compared.
+    Stops at the first difference.  A command without a recorded outcome is not compared, nor is
+    one with a logged override: what is recorded of it is no decision.  Raises `EvolveFailed`.
     Raises `EngineError` NOT_FOUND when the log no longer reaches back to the executor.
     """
     if from_offset < executor.applied_end:
@@ -109,6 +112,7 @@ def validate(
             code="NOT_FOUND",
         )
     compared = 0
+    overridden = executor.skipped | set(skips(reader.groups(executor.applied_end)))
     for group in reader.groups(executor.applied_end, to_offset):
         header, outcomes = group.header, group.outcomes or []
         time, epoch = Instant(header.time), Epoch(header.epoch)
@@ -123,7 +127,10 @@ def validate(
             offset = Offset(recorded.offset)
             if offset < executor.applied_end or (to_offset is not None and offset >= to_offset):
                 continue
-            admitted = executor.registry.restore(command)
+            if offset in overridden:
+                executor.replay(command, recorded, time=time, epoch=epoch)
+                continue
+            admitted = _restored(executor.registry, command, offset)
             decided = executor.execute(admitted, offset=offset, time=time, epoch=epoch).outcome
             if decided != recorded:
                 return _report(
@@ -135,6 +142,14 @@ def validate(
                 )
             compared += 1
     return _report(executor.registry, from_offset, executor.applied_end, compared)
+
+
+def _restored(registry: Registry, command: Command, offset: Offset) -> Admitted:
+    try:
+        return registry.restore(command)
+    except ValueError as error:
+        detail = f"the data of the command at offset {offset} does not fit here: {error}"
+        raise EngineError(detail, code="MALFORMED") from error
 
 
 def _report(

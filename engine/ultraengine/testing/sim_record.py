@@ -13,6 +13,7 @@ class SimRecordStore:
         """`troubles`: for each call, in turn, ``lost`` (the request does not arrive), ``late`` (it
         lands, and the answer is lost) or anything else; when they end, all is well."""
         self._value: bytes | None = None
+        self._mark: bytes | None = None
         self._troubles = iter(troubles)
         self._mutex = threading.Lock()
 
@@ -36,3 +37,13 @@ class SimRecordStore:
             if trouble in {"lost", "late"}:
                 raise OutcomeUnknown("no answer")
             return lands
+
+    def mark(self, first: bytes | None) -> bytes | None:
+        """Whose place this is; `first` where nothing says it.  Raises OSError."""
+        with self._mutex:
+            trouble = next(self._troubles, "")
+            if trouble != "lost" and self._mark is None:
+                self._mark = first
+            if trouble in {"lost", "late"}:
+                raise TimeoutError("no answer")
+            return self._mark

@@ -19,6 +19,7 @@ import msgspec
 from ultraengine.ports import OutcomeUnknown
 
 ANNOTATION: Final = "ultraengine.io/record"
+MARK: Final = "ultraengine.io/cluster"
 TIMEOUT_S: Final = 5.0
 """Longest wait for a connection, and then for an answer."""
 CONFLICTS_MAX: Final = 4
@@ -55,7 +56,8 @@ def pod_namespace(account: Path = ACCOUNT) -> str:
 
 
 class LeaseRecordStore:
-    """The value is the annotation ``ultraengine.io/record``; a Lease without it has no value."""
+    """The value is the annotation ``ultraengine.io/record``; a Lease without it has no value.
+    The mark is ``ultraengine.io/cluster``."""
 
     def __init__(self, api: ApiServer, namespace: str, name: str) -> None:
         self._api = api
@@ -69,7 +71,7 @@ class LeaseRecordStore:
         record that has gone back.
         """
         lease = self._lease()
-        return None if lease is None else _value(lease)
+        return None if lease is None else _value(lease, ANNOTATION)
 
     def swap(self, expected: bytes | None, new: bytes) -> bool:
         """Put `new` in the place of exactly `expected`; whether it was done.
@@ -77,15 +79,28 @@ class LeaseRecordStore:
         Raises `OutcomeUnknown` when a PUT was sent and no answer tells what became of it; any
         other OSError says that nothing was done.
         """
+        return self._swap(ANNOTATION, expected, new)[0]
+
+    def mark(self, first: bytes | None) -> bytes | None:
+        """Whose place this is; `first` where nothing says it.  Raises OSError."""
+        if first is not None:
+            return self._swap(MARK, None, first)[1]
+        lease = self._lease()
+        return None if lease is None else _value(lease, MARK)
+
+    def _swap(self, name: str, expected: bytes | None, new: bytes) -> tuple[bool, bytes | None]:
+        """Put `new` in the place of `expected` in one annotation: whether it was done, and what is
+        there now."""
         for _ in range(CONFLICTS_MAX):
             lease = self._lease()
             if lease is None:
                 raise FileNotFoundError(errno.ENOENT, "there is no such Lease", self._name)
-            if _value(lease) != expected:
-                return False
-            if self._put(_changed(lease, new)):
-                return True
-            # Refused, so it will never land. Whoever wrote the Lease may have left the record
+            found = _value(lease, name)
+            if found != expected:
+                return False, found
+            if self._put(_changed(lease, name, new)):
+                return True, new
+            # Refused, so it will never land. Whoever wrote the Lease may have left the annotation
             # alone, as those do who label it: only what is there now decides.
         raise BlockingIOError(errno.EAGAIN, "the Lease is written all the time", self._name)
 
@@ -143,19 +158,20 @@ class _NotSent(OSError):
     """Nobody has seen anything of the request."""
 
 
-def _value(lease: Mapping[str, Any]) -> bytes | None:
-    text = lease["metadata"].get("annotations", {}).get(ANNOTATION)
+def _value(lease: Mapping[str, Any], name: str) -> bytes | None:
+    text = lease["metadata"].get("annotations", {}).get(name)
     return None if text is None else str(text).encode()
 
 
-def _changed(lease: dict[str, Any], new: bytes) -> dict[str, Any]:
-    """The Lease as it was read, uid and resourceVersion with it, and the record in it."""
+def _changed(lease: dict[str, Any], name: str, new: bytes) -> dict[str, Any]:
+    """The Lease as it was read, uid and resourceVersion with it, and one annotation in it."""
     metadata = lease["metadata"]
-    annotations = {**metadata.get("annotations", {}), ANNOTATION: new.decode()}
+    annotations = {**metadata.get("annotations", {}), name: new.decode()}
+    told = _for_people(new) if name == ANNOTATION else {}
     return {
         **lease,
         "metadata": {**metadata, "annotations": annotations},
-        "spec": {**lease.get("spec", {}), **_for_people(new)},
+        "spec": {**lease.get("spec", {}), **told},
     }
 
 

@@ -42,6 +42,7 @@ def chains(copy: Copy) -> dict[int, bytes]:
             shard=ShardId(0),
             epoch=Epoch(2**40),
             handlers=b"examines",
+            replica=str(copy.number),
             limits=Limits(segment_bytes=512 * 1024, reserve_bytes=0, segments_prepared=0),
         ),
     )
@@ -85,6 +86,10 @@ async def test_no_acknowledged_command_is_lost_or_done_twice(tmp_path: Path) -> 
         assert len(trio.history.told) > FAILOVERS * CLIENTS
         assert await trio.counters() == trio.expected()
         assert {code for copy in trio.copies for code in copy.ends} <= {78}
+        for copy in trio.copies:
+            told = copy.log.read_text()
+            ends = told.count('"process.ends"')
+            assert told.count('"replica.ended"') >= ends, "who led and ended halted its shard first"
     finally:
         await trio.stop()
     logs = [chains(copy) for copy in trio.copies]

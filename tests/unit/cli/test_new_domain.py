@@ -71,7 +71,7 @@ def test_domain_and_tests_are_at_most_a_hundred_lines(generated: Path) -> None:
 def test_its_tests_pass_and_are_all_run(generated: Path) -> None:
     run = _pytest(generated)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "13 passed" in run.stdout
+    assert "14 passed" in run.stdout
 
 
 def test_its_tests_fail_when_the_domain_is_broken(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """`ultra log replay DIRECTORY`: the state of a shard, and its decisions, from files alone."""
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,11 @@ import pytest
 from tests.unit.cli.conftest import SNAPSHOT, ULTRA, Dev
 
 from ultraengine.cli.exits import Exit
+from ultraengine.cli.replaying import _Ids, _open
+from ultraengine.client import SyncClient
+from ultraengine.execution.dedup import RUN_BYTES_PER_ENTRY, DedupIndex
+from ultraengine.model.ids import Instant, Offset
+from ultraengine.model.limits import DEFAULT_LIMITS
 
 Ultra = Callable[..., tuple[int, str, str]]
 NOBODY = ("--url", "http://127.0.0.1:9", "--timeout", "0.05")
@@ -32,6 +39,41 @@ class Other(Ledger):
     ]
 
 DOMAIN = Other()
+"""
+
+BROKEN = """
+from msgspec import defstruct
+from msgspec.structs import replace
+from ultraengine.domains.ledger import Ledger
+from ultraengine.domains.ledger.evolve import evolve
+
+class Broken(Ledger):
+    commands = [replace(spec, lane=None, single=None) for spec in Ledger.commands]
+
+    def evolve(self, book, event, at):
+        if getattr(event, "id", "") == "t1":
+            raise ArithmeticError
+        evolve(book, event, at)
+
+class Narrow(Ledger):
+    commands = [
+        replace(spec, data=defstruct("Data", [("wanted", int)])) for spec in Ledger.commands
+    ]
+
+DOMAIN, NARROW = Broken(), Narrow()
+"""
+CODEC = """
+from ultraengine.extensions import Extensions
+from ultraengine.log.serializer import MsgpackSerializer
+
+class Own(MsgpackSerializer):
+    codec = 64
+
+class Other(Own):
+    def decode_commands(self, payload):
+        raise ValueError("no letter of mine")
+
+WRITER, READER = Extensions(serializers=(Own(),)), Extensions(serializers=(Other(),))
 """
 
 
@@ -201,6 +243,163 @@ def test_the_first_command_that_is_decided_differently_is_named(
     # The domains of the settings count where none is named.
     monkeypatch.setenv("ULTRA_DOMAINS", "other_ledger:DOMAIN")
     assert ultra("log", "replay", stopped, "--validate")[0] == Exit.FINDINGS
+
+
+def last_transfers(ultra: Ultra, data: Path) -> int:
+    """Offset of the last command that moves money."""
+    return [
+        int(frame["base_offset"]) + number
+        for frame in map(json.loads, ultra("log", "dump", data)[1].splitlines())
+        for number, command in enumerate(frame.get("commands", ()))
+        if command["type"].startswith("ledger.create")
+    ][-1]
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A ledger that cannot evolve the transfer t1."""
+    (tmp_path / "broken_ledger.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    return "broken_ledger:DOMAIN"
+
+
+def test_an_overridden_command_is_passed_by_whatever_is_recorded_of_it(
+    ultra: Ultra, tmp_path: Path, broken: str
+) -> None:
+    # It halts the shard before its outcome is recorded, so that a start records the override.
+    data, other = tmp_path / "overridden", ("--domain", broken)
+    process = Dev(data, *other)
+
+    def send(kind: str, content: object) -> None:
+        ultra("send", kind, "--key", "k", "--data", json.dumps(content), "--timeout", "3",
+              "--url", process.url)  # fmt: skip
+
+    accounts = [{"id": name, "asset": "USD/2", "min_balance": None} for name in "ab"]
+    send("ledger.open_accounts", {"accounts": accounts})
+    transfer = {"from": "a", "to": "b", "amount": "5"}
+    send("ledger.create_transfers", {"transfers": [{"id": "t1", **transfer}]})
+    at = last_transfers(ultra, data)
+    code, _, err = ultra("log", "skip", "--offset", at, "--reason", "x", "--url", process.url)
+    assert code == Exit.OK, err
+    process.stop()
+    process = Dev(data, *other)
+    send("ledger.create_transfers", {"transfers": [{"id": "t2", **transfer}]})
+    assert process.stop() == 0
+    end = replayed(ultra, data, "--from-start")["offset"]
+    for domains in (other, ()):
+        code, out, err = ultra("log", "replay", data, "--validate", "--from-start", *domains)
+        assert code == Exit.OK, err
+        report = msgspec.json.decode(out)
+        assert (report["equal"], report["to_offset"]) == (True, end)
+        assert report["compared"] == end - 1
+    code, _, err = ultra(
+        "log", "replay", data, "--validate", "--from-start", "--from", at, "--to", at + 1
+    )
+    assert (code, "can be compared" in err) == (Exit.USAGE, True)
+
+
+def test_a_logged_override_of_a_recorded_event_is_honoured_where_it_does_not_evolve(
+    ultra: Ultra, data: Path, tmp_path: Path, broken: str
+) -> None:
+    # The command is recorded with its event; a later build cannot evolve it.
+    process = Dev(data)
+    transfer = {"from": "a", "to": "b", "amount": "5"}
+    content = {"transfers": [{"id": "t1", **transfer}]}
+    ultra("send", "ledger.create_transfers", "--key", "k", "--data", json.dumps(content),
+          "--url", process.url)  # fmt: skip
+    assert process.stop() == 0
+    other = ("--domain", broken)
+    for options in ((), ("--validate",)):
+        code, _, err = ultra("log", "replay", data, "--from-start", *options, *other)
+        assert (code, "evolve" in err, "--domain" in err) == (Exit.FINDINGS, True, False)
+    at = last_transfers(ultra, data)
+    process = Dev(data)
+    with SyncClient(process.url) as client:
+        client.operate("skip", {"offset": at, "reason": "x"})
+    assert process.stop() == 0
+    whole = replayed(ultra, data, "--from-start")
+    without = replayed(ultra, data, "--from-start", *other)
+    assert without["offset"] == whole["offset"]
+    assert without["state_hash"] != whole["state_hash"]
+    for begin in (0, at + 1):
+        arguments = ("--validate", "--from-start", "--from", begin, *other)
+        code, out, err = ultra("log", "replay", data, *arguments)
+        assert code == Exit.OK, err
+        report = msgspec.json.decode(out)
+        assert (report["equal"], report["to_offset"]) == (True, whole["offset"])
+
+
+def test_data_that_this_build_does_not_take_is_a_finding_and_no_damage(
+    ultra: Ultra, stopped: Path, broken: str
+) -> None:
+    narrow = ("--domain", broken.replace("DOMAIN", "NARROW"))
+    code, _, err = ultra("log", "replay", stopped, "--validate", *narrow)
+    assert (code, "wanted" in err, "does not fit here" in err) == (Exit.FINDINGS, True, True)
+
+
+def test_a_payload_that_is_not_its_codecs_is_damage_with_its_offset(
+    ultra: Ultra, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_codec.py").write_text(CODEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setenv("ULTRA_EXTENSIONS", "own_codec:WRITER")
+    data = tmp_path / "data"
+    assert Dev(data, "--extensions", "own_codec:WRITER").stop() == 0
+    assert replayed(ultra, data, "--from-start")["offset"] > 0
+    monkeypatch.setenv("ULTRA_EXTENSIONS", "own_codec:READER")
+    for options in ((), ("--validate",)):
+        code, _, err = ultra("log", "replay", data, "--from-start", *options)
+        assert (code, "offset 0" in err, "no letter" in err) == (Exit.DAMAGED, True, True)
+
+
+@pytest.mark.parametrize(("window_s", "kept"), [(10**6, 20_000), (1, 1_000)])
+def test_ids_beyond_memory_leave_it_and_are_found_on_the_disk(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window_s: int, kept: int
+) -> None:
+    monkeypatch.setenv("ULTRA_LIMIT_DEDUP_ENTRIES_MAX", "2000")
+    monkeypatch.setenv("ULTRA_LIMIT_DEDUP_WINDOW_S", str(window_s))
+    options = Namespace(domain=None, directory=stopped, secrets=None, archive=None)
+    with contextlib.closing(_Ids(_open(options), tmp_path)) as ids:
+        executor = ids.new_image().resume(None)
+        dedupe = executor.dedupe
+        assert isinstance(dedupe, DedupIndex)
+        most = 0
+        for offset in range(20_000):
+            dedupe.add(offset % 3, offset.to_bytes(8, "little"), offset)
+            if offset % 50 == 49:
+                ids.advance(Instant(offset * 1_000), Offset(offset + 1))
+                most = max(most, dedupe.entries_in_memory)
+        assert most <= 2_000
+        assert abs(dedupe.entries - kept) <= 100
+        for offset in (20_000 - kept + 100, 19_999):
+            assert dedupe.find(offset % 3, offset.to_bytes(8, "little")) == (offset,)
+
+
+def test_ids_that_leave_memory_change_no_state_hash(
+    ultra: Ultra, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replayed(ultra, stopped)
+    # As many together as before: that many are forgotten, wherever they are.
+    more = DEFAULT_LIMITS.dedup_bytes_max + RUN_BYTES_PER_ENTRY * DEFAULT_LIMITS.dedup_entries_max
+    monkeypatch.setenv("ULTRA_LIMIT_DEDUP_ENTRIES_MAX", "1")
+    monkeypatch.setenv("ULTRA_LIMIT_DEDUP_BYTES_MAX", str(more - RUN_BYTES_PER_ENTRY))
+    for options in ((), ("--from-start",)):
+        assert replayed(ultra, stopped, *options)["state_hash"] == whole["state_hash"]
+
+
+def test_ranges_that_compare_nothing_are_refused(ultra: Ultra, stopped: Path) -> None:
+    end = replayed(ultra, stopped)["offset"]
+    for options, said in (
+        (("--from", 3, "--to", 1), "below 1"),
+        (("--from", 3, "--to", 3), "below 3"),
+        (("--to", 0), "below 0"),
+        (("--to", end + 1), f"below offset {end}"),
+        (("--from", end), "can be compared"),
+    ):
+        code, out, err = ultra("log", "replay", stopped, "--validate", *options)
+        assert (code, said in err, out) == (Exit.USAGE, True, ""), err
 
 
 def test_wrong_arguments_are_said_before_anything_is_read(

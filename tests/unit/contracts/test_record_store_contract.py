@@ -1,6 +1,7 @@
 """What every implementation of the RecordStore port does."""
 
 import copy
+import fcntl
 import ssl
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ultraengine.testing.sim_record import SimRecordStore
 from ultraengine_adapters.kubernetes.record_store import (
     ANNOTATION,
     CONFLICTS_MAX,
+    MARK,
     ApiServer,
     LeaseRecordStore,
     pod_namespace,
@@ -72,6 +74,32 @@ class RecordStoreContract:
             thread.join()
         assert len(landed) == 1
         assert store.read() == str(landed[0]).encode()
+
+    def test_a_place_is_marked_once_whatever_is_swapped(self, store: RecordStore) -> None:
+        assert store.mark(None) is None
+        assert store.read() is None
+        assert store.mark(b"ours") == b"ours"
+        assert store.read() is None
+        store.swap(None, b"first")
+        assert store.mark(b"theirs") == b"ours"
+        store.swap(b"first", b"second")
+        assert store.mark(None) == b"ours"
+        assert store.read() == b"second"
+
+    def test_of_many_marks_at_once_all_are_told_the_one_that_landed(
+        self, store: RecordStore
+    ) -> None:
+        told: list[bytes | None] = []
+        threads = [
+            threading.Thread(target=lambda n=n: told.append(store.mark(b"%d" % n)))
+            for n in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(told) == 4
+        assert set(told) == {store.mark(None)}
 
 
 class TestSimRecordStore(RecordStoreContract):
@@ -127,6 +155,20 @@ class TestDirectoryRecordStore(RecordStoreContract):
         assert store.swap(b"first", b"second")
         assert store.read() == b"second"
 
+    def test_who_stopped_while_it_had_the_lock_stops_neither_reads_nor_others_for_ever(
+        self, tmp_path: Path
+    ) -> None:
+        store = DirectoryRecordStore(tmp_path, lock_wait_s=0.1)
+        store.swap(None, b"first")
+        with (tmp_path / "RECORD.lock").open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            assert store.read() == b"first"
+            with pytest.raises(TimeoutError, match="not done") as refused:
+                store.swap(b"first", b"second")
+            assert not isinstance(refused.value, OutcomeUnknown)
+        assert store.read() == b"first"
+        assert store.swap(b"first", b"second")
+
     def test_what_cannot_be_written_has_not_been_done(self, tmp_path: Path) -> None:
         store = DirectoryRecordStore(tmp_path)
         store.swap(None, b"first")
@@ -165,6 +207,17 @@ class TestLeaseRecordStore(RecordStoreContract):
         assert held["spec"] == {"holderIdentity": "nobody", "leaseDurationSeconds": 5}
         assert set(lease_server.tokens) == {f"Bearer {TOKEN}"}
 
+    def test_a_mark_changes_nothing_of_what_people_see(self, lease_server: LeaseServer) -> None:
+        assert in_lease(lease_server).mark(b'{"epoch":1}') == b'{"epoch":1}'
+        assert lease_server.lease is not None
+        assert lease_server.lease["metadata"]["annotations"] == {MARK: '{"epoch":1}'}
+        assert not lease_server.lease.get("spec")
+
+    def test_a_swap_that_meets_its_own_value_was_not_done(self, lease_server: LeaseServer) -> None:
+        store = in_lease(lease_server)
+        store.swap(None, b"first")
+        assert not store.swap(None, b"first")
+
     def test_people_see_who_leads_and_in_which_epoch(self, lease_server: LeaseServer) -> None:
         holder = Holder(Seat(ReplicaId(2), DiskId(b"d" * 16)), 1)
         record = Record(
@@ -201,6 +254,9 @@ class TestLeaseRecordStore(RecordStoreContract):
         lease_server.lease = None
         store = in_lease(lease_server)
         assert store.read() is None
+        assert store.mark(None) is None
+        with pytest.raises(FileNotFoundError):
+            store.mark(b"ours")
         with pytest.raises(FileNotFoundError):
             store.swap(None, b"first")
         assert lease_server.lease is None

@@ -123,8 +123,12 @@ class Recorder(BoxDomain):
     @property
     def commands(self) -> Sequence[CommandSpec]:
         return tuple(
-            msgspec.structs.replace(spec, recorded=self.recorded) for spec in super().commands
+            msgspec.structs.replace(spec, lane=self.lane, recorded=self.recorded)
+            for spec in super().commands
         )
+
+    def lane(self, *_: Any) -> int:
+        return 0
 
     def recorded(
         self, part: Part, outcomes: list[Any], index: int, end: int, at: Any
@@ -158,13 +162,15 @@ def in_groups(bench: Bench, other: Bench) -> Bench:
 
 def kept(bench: Bench) -> Any:
     executor = bench.executor
+    images = [image for _, image in sorted(executor.slots.items())]
+    (domain,) = bench.registry.domains
     return (
         bench.dump(),
         bench.history.payloads,
         bench.dedupe._offsets,
-        executor.applied_end,
-        [image.due for _, image in sorted(executor.slots.items())],
-        [sorted(image.versions_changed) for _, image in sorted(executor.slots.items())],
+        (executor.applied_end, executor.time, executor.next_due()),
+        [(image.due, image.changed, sorted(image.versions_changed)) for image in images],
+        [list(domain.changes(image.states[0])) for image in images if image.states[0] is not None],
     )
 
 
@@ -198,16 +204,85 @@ def asked_of(domain: Recorder, bench: Bench) -> list[Any]:
     return [bench.log[offset][1] for _, _, offset in domain.asked]
 
 
-def test_where_a_command_is_overridden_no_lane_is_asked() -> None:
-    bench = script()
+def test_a_group_of_plain_commands_alone_leaves_the_marks_that_evolve_leaves() -> None:
+    bench = Bench(BoxDomain())
+    for number in range(5):
+        bench.run("box.put", {"value": number})
     domain = Recorder()
-    other = Bench(domain)
-    other.executor.skipped.add(3)
-    plain = Bench(BoxDomain())
-    plain.executor.skipped.add(3)
-    found = in_groups(bench, other)
-    assert domain.asked == []
-    assert kept(found) == kept(in_groups(bench, plain))
+    found, plain = Bench(domain), Bench(BoxDomain())
+    for other in (found, plain):
+        in_groups(bench, other)
+    assert domain.asked == [(0, 5, 0)]
+    assert kept(found) == kept(plain)
+    assert found.executor.time == bench.time
+
+
+def test_a_domain_without_its_lanes_has_its_own_evolve_called_for_recorded_events() -> None:
+    class Without(Recorder):
+        evolved = 0
+
+        @property
+        def commands(self) -> Sequence[CommandSpec]:
+            return tuple(
+                msgspec.structs.replace(spec, lane=None, single=None) for spec in super().commands
+            )
+
+        def evolve(self, part: Part, event: Stored, at: Any) -> None:
+            self.evolved += 1
+            super().evolve(part, event, at)
+
+    bench = Bench(BoxDomain())
+    for number in range(5):
+        bench.run("box.put", {"value": number})
+    domain = Without()
+    assert kept(in_groups(bench, Bench(domain))) == kept(in_groups(bench, Bench(BoxDomain())))
+    assert (domain.asked, domain.evolved) == ([], 5)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 4), (1, 2), (0, 0)])
+def test_a_group_with_outcomes_for_other_commands_is_refused_whole(start: int, end: int) -> None:
+    bench = Bench(BoxDomain())
+    for number in range(3):
+        bench.run("box.put", {"value": number})
+    commands = [command for command, _, _ in bench.log]
+    outcomes = [outcome for _, outcome, _ in bench.log]
+    outcomes.append(outcomes[-1])
+    for domain in (Recorder(), BoxDomain()):
+        other = Bench(domain)
+        with pytest.raises(InvariantBroken, match="every command has one outcome"):
+            other.executor.replay_group(
+                commands, outcomes[start:end], time=bench.time, epoch=Epoch(1)
+            )
+        assert other.executor.applied_end == 0
+
+
+@pytest.mark.parametrize("skipped", [3, 8, 13, 10**6])
+def test_only_the_commands_around_an_overridden_one_go_without_their_lane(skipped: int) -> None:
+    bench = Bench(BoxDomain())
+    for number in range(14):
+        bench.run("box.put", {"value": number})
+    # What stands behind the overridden command has to fit without it.
+    outcomes = [outcome for _, outcome, _ in bench.log]
+    for offset in range(skipped + 1, 14):
+        events = [Stored(offset, offset - 1)]
+        outcomes[offset] = msgspec.structs.replace(
+            outcomes[offset], events=msgspec.Raw(msgspec.msgpack.encode(events))
+        )
+    bench.log = [
+        (command, outcome, time)
+        for (command, _, time), outcome in zip(bench.log, outcomes, strict=True)
+    ]
+    domain = Recorder()
+    found, plain = Bench(domain), Bench(BoxDomain())
+    for other in (found, plain):
+        other.executor.skipped.add(skipped)
+        in_groups(bench, other)
+    assert kept(found) == kept(plain)
+    assert [offset for _, _, offset in domain.asked] == [
+        first for first in (0, 7) if not first <= skipped < first + 7
+    ]
+    wanted = [number for number in range(14) if number != skipped]
+    assert values(found) == wanted
 
 
 def test_a_recorded_lane_that_raises_halts_with_the_offset_it_was_asked_at() -> None:

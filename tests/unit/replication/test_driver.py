@@ -3,11 +3,19 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.replication.three import Three, three, until
+from tests.unit.replication.troubled import TroubledDisk
 
 from ultraengine.log.damage import LogRefused
+from ultraengine.model.ids import Epoch
 from ultraengine.replication.effects import Deposed
+from ultraengine.replication.messages import Reserve
+from ultraengine.replication.record import ReplicaId
+from ultraengine.replication.writing import driver as writing
+from ultraengine.replication.writing.driver import read_stored
 
 
 def payloads(made: Three, number: int) -> list[bytes]:
@@ -192,5 +200,125 @@ def test_a_replica_of_another_engine_is_not_spoken_to(tmp_path: Path) -> None:
             stranger = next(link for one, link in links.items() if int(one) == other)
             assert not stranger.connected
             assert payloads(made, other) == []
+
+    run(story())
+
+
+async def with_troubles(made: Three, place: Path) -> tuple[int, int, TroubledDisk]:
+    """A leader, and a follower in sync whose disk obeys the test."""
+    leader = await made.leader()
+    await made.in_sync(3)
+    other = next(one for one in range(3) if one != leader)
+    # Whoever keeps a segment ahead looks for room again and again.
+    log = made.drivers[other]._options.log
+    limits = msgspec.structs.replace(log.limits, segments_prepared=1)
+    await made.kill(other)
+    disk = TroubledDisk(place / str(other))
+    await made.in_sync(2)
+    await made.start(other, disk=disk, log=msgspec.structs.replace(log, limits=limits))
+    await made.in_sync(3)
+    return leader, other, disk
+
+
+def test_a_follower_whose_flush_hangs_leaves_and_comes_back_when_it_ends(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader, other, disk = await with_troubles(made, tmp_path)
+            disk.flows.clear()
+            try:
+                await made.commit(leader, b"without")
+                assert other not in {seat.replica for seat in (await made.in_sync(2)).isr}
+                await made.commit(leader, b"more")
+                assert b"without" not in payloads(made, other)
+            finally:
+                disk.flows.set()
+            await made.in_sync(3)
+            await made.equal()
+            assert payloads(made, other) == payloads(made, leader)
+            assert not made.ends
+
+    run(story())
+
+
+def test_a_follower_without_room_leaves_says_so_once_and_comes_back_when_there_is_some(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader, other, disk = await with_troubles(made, tmp_path)
+            with capture_logs() as lines:
+                disk.full = True
+                await made.commit(leader, b"without")
+                assert other not in {seat.replica for seat in (await made.in_sync(2)).isr}
+                await made.commit(leader, b"more")
+                assert disk.refused
+                disk.full = False
+                await made.in_sync(3)
+            assert [one["event"] for one in lines].count("log.full") == 1
+            await made.equal()
+            assert payloads(made, other) == payloads(made, leader)
+            assert not made.ends
+
+    run(story())
+
+
+def test_long_frames_are_read_a_few_at_a_time_and_none_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "READ_BYTES_MAX", 64 * 1024)
+
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            away = next(one for one in range(3) if one != leader)
+            await made.kill(away)
+            for number in range(30):
+                await made.commit(leader, bytes([number]) * 20_000)
+            files = made.drivers[leader].files
+            read = await files.frames(0, 31)
+            assert 1 < len(read) <= 5
+            assert len(await files.frames(1, 2)) == 1
+            monkeypatch.setattr(writing, "READ_BYTES_MAX", 1)
+            assert len(await files.frames(2, 31)) == 1
+            monkeypatch.setattr(writing, "READ_BYTES_MAX", 64 * 1024)
+            # What is skipped would be sent again after so long, and not before.
+            never = msgspec.structs.replace(made.drivers[leader]._options.limits, resend_s=1e6)
+            made.drivers[leader].machine._limits = never
+            await made.start(away)
+            await made.in_sync(3)
+            await made.equal()
+            assert payloads(made, away) == payloads(made, leader)
+
+    run(story())
+
+
+def test_the_directory_of_another_replica_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            await made.leader()
+            await made.equal()
+            await made.kill(2)
+            await made.kill(1)
+            (tmp_path / "1").rename(tmp_path / "gone")
+            (tmp_path / "2").rename(tmp_path / "1")
+            with pytest.raises(LogRefused, match="belongs to replica '2', not to '1'"):
+                await made.start(1)
+
+    run(story())
+
+
+def test_who_leads_no_more_neither_swears_nor_answers(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            driver = made.drivers[leader]
+            before = read_stored(driver._world.disk)
+            await driver._deliver(ReplicaId((leader + 1) % 3), Reserve(1, Epoch(99)))
+            await until(lambda: made.ends)
+            assert [(one, type(error)) for one, error in made.ends] == [(leader, Deposed)]
+            assert read_stored(driver._world.disk) == before
+            assert before.promise.epoch == 1
 
     run(story())

@@ -1,9 +1,12 @@
 """Connections between replicas: who is let in, what is renewed, and what too much comes to."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import ipaddress
 import os
+import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -24,6 +27,7 @@ from ultraengine.replication.link import Certificates, Link, Listener
 from ultraengine.replication.messages import Ask, Message
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
 from ultraengine.replication.wire import Greeting, WireDamaged
+from ultraengine.silence.driver import SILENT_S
 
 Key = ec.EllipticCurvePrivateKey
 GREETINGS = [
@@ -40,9 +44,11 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = self._signed(self._name, self._key, authority=True)
 
-    def _signed(self, subject: x509.Name, key: Key, *, authority: bool) -> x509.Certificate:
+    def _signed(
+        self, subject: x509.Name, key: Key, *, authority: bool, address: str = "127.0.0.1"
+    ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
-        host = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        host = x509.IPAddress(ipaddress.ip_address(address))
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -70,14 +76,14 @@ class Authority:
             builder = builder.add_extension(usage, critical=True)
         return builder.sign(self._key, hashes.SHA256())
 
-    def write(self, directory: Path) -> Path:
+    def write(self, directory: Path, address: str = "127.0.0.1") -> Path:
         """A new certificate, its key and this CA, each file replaced as a whole."""
         directory.mkdir(exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "replica")])
         pem = serialization.Encoding.PEM
         files = {
-            "tls.crt": self._signed(name, key, authority=False).public_bytes(pem),
+            "tls.crt": self._signed(name, key, authority=False, address=address).public_bytes(pem),
             "tls.key": key.private_bytes(
                 pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             ),
@@ -268,3 +274,92 @@ def test_half_written_certificates_are_not_taken(tmp_path: Path) -> None:
     os.utime(place / "tls.key", ns=(1, 1))
     assert certificates.changed()
     assert not certificates.changed()
+
+
+def who_trusts(ours: Path, shows: Path | None) -> ssl.SSLContext:
+    """Of somebody who takes the listener's certificate, and shows this one or none."""
+    context = ssl.create_default_context(cafile=str(ours / "ca.crt"))
+    if shows is not None:
+        context.load_cert_chain(shows / "tls.crt", shows / "tls.key")
+    return context
+
+
+async def answer_to(address: tuple[str, int], context: ssl.SSLContext) -> bytes:
+    """What a listener says to a good greeting; nothing when it ends the connection."""
+    try:
+        async with asyncio.timeout(20):
+            reader, writer = await asyncio.open_connection(*address, ssl=context)
+            try:
+                writer.write(wire.encode_greeting(GREETINGS[1]))
+                return await reader.read(wire.HEAD_BYTES)
+            finally:
+                writer.transport.abort()
+    except (ssl.SSLError, ConnectionError):
+        return b""
+
+
+async def test_a_listener_wants_a_certificate_of_its_own_authority(tmp_path: Path) -> None:
+    ours, theirs = Authority("ours"), Authority("theirs")
+    mine, other = ours.write(tmp_path / "mine"), ours.write(tmp_path / "other")
+    stranger = theirs.write(tmp_path / "stranger")
+    async with Pair(listening=mine, dialling=other) as pair:
+        await pair.connected()
+        assert await answer_to(pair.address, who_trusts(mine, other)), "else the test tells nothing"
+        assert await answer_to(pair.address, who_trusts(mine, None)) == b""
+        assert await answer_to(pair.address, who_trusts(mine, stranger)) == b""
+
+
+async def test_a_certificate_of_another_address_is_not_the_replica_that_was_dialled(
+    tmp_path: Path,
+) -> None:
+    ours = Authority("ours")
+    elsewhere = ours.write(tmp_path / "elsewhere", address="127.0.0.2")
+    mine = ours.write(tmp_path / "mine")
+    async with Pair(listening=elsewhere, dialling=mine) as pair:
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"127\.0\.0\.1"):
+            await pair.link._connect()
+        assert not pair.link.connected
+
+
+async def test_a_handshake_that_outlives_a_renewal_lets_nobody_in(tmp_path: Path) -> None:
+    ours = Authority("ours")
+    mine, other = ours.write(tmp_path / "mine"), ours.write(tmp_path / "other")
+    async with Pair(listening=mine, dialling=other) as pair:
+        await pair.connected()
+        reader, writer = await asyncio.open_connection(*pair.address)
+        await asyncio.sleep(0.1)  # It is accepted by now; if not, it is refused all the same.
+        await pair.listener.renew()
+        said = b""
+        with contextlib.suppress(OSError, EOFError):
+            await writer.start_tls(who_trusts(mine, other))
+            writer.write(wire.encode_greeting(GREETINGS[1]))
+            said = await reader.read(wire.HEAD_BYTES)
+        writer.transport.abort()
+        assert said == b""
+        await pair.connected()
+
+
+async def test_a_link_is_told_when_the_other_machine_vanishes() -> None:
+    async with Pair() as pair:
+        await pair.connected()
+        assert pair.link._writer is not None
+        connection = pair.link._writer.get_extra_info("socket")
+        timeout = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert timeout == SILENT_S * 1_000
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "frames", "body_bytes", "frames_bytes"),
+    [(2, 0, 100, 0), (1, 0, 100, 4096), (1, 1, 100, 0), (1, 0, 1025, 0)],
+)
+async def test_nothing_is_read_behind_what_is_no_greeting(
+    kind: int, frames: int, body_bytes: int, frames_bytes: int
+) -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(
+        wire._HEAD.pack(wire.MAGIC, wire.VERSION, kind, frames, body_bytes, frames_bytes, 0)
+    )
+    async with asyncio.timeout(20):
+        with pytest.raises(WireDamaged, match="greeting"):
+            await links.read_greeting(reader)

@@ -379,3 +379,20 @@ def test_a_leader_of_a_lower_epoch_is_not_greeted() -> None:
     _, second, _ = led()
     second.receive(Reserve(1, Epoch(5)), 0.0)
     assert second.receive(Beacon(Epoch(4), HOLDERS[2]), 0.0) == Effects()
+
+
+def test_what_was_not_sent_after_all_is_sent_when_the_copy_has_answered() -> None:
+    leader, second, _ = led()
+    leader.log.grow(1, 5)  # type: ignore[attr-defined]
+    (append,) = [one for one in sent(leader.written(0.0), Append) if one.seat == SEATS[1]]
+    assert append.position == 1
+    leader.sent(SEATS[1], 3)
+    leader.sent(Seat(ReplicaId(1), DiskId(b"another")), 2)
+    held = Held(Epoch(1), HOLDERS[0], second.me, 3, FIRST.version)
+    after = leader.receive(held, 0.0)
+    ends = [
+        (one.message.position, one.frames_end)
+        for one in after.sends
+        if isinstance(one.message, Append) and one.message.seat == SEATS[1]
+    ]
+    assert ends == [(3, 6)]

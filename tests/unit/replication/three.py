@@ -63,8 +63,9 @@ class Three:
         self.ends: list[tuple[int, BaseException]] = []
 
     async def start(self, number: int, **changes: Any) -> ReplicaDriver:
+        disk = changes.pop("disk", None)
         world = ReplicaWorld(
-            LocalDisk(self.place / str(number)),
+            LocalDisk(self.place / str(number)) if disk is None else disk,
             SystemClock(),
             SystemRandom(),
             FileSecrets(None, {"ULTRA_SECRET_CHAIN": "hex:" + "63" * 32}),

@@ -1,7 +1,6 @@
 """Connections to a shard that moves, vanishes and comes back, and to one that knows no front."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.router import driver
-from ultraengine.router.driver import SILENT_S, Address, Links, notice_silence, resolve
+from ultraengine.router.driver import Address, Links, resolve
 from ultraengine.router.shard_map import ShardMap
 from ultraengine.router.wire import request
 
@@ -195,17 +194,3 @@ async def test_a_shard_that_refuses_the_hop_key_is_away_and_not_a_stranger_to_th
     # After an answer that was lost, the command may have been carried out.
     world.places[0].statuses = [0, 401, 200]
     assert await world.ask() == "first"
-
-
-def test_a_machine_that_vanishes_is_noticed_by_the_kernel() -> None:
-    with socket.socket() as connection:
-        notice_silence(connection)
-        read = connection.getsockopt
-        assert read(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == SILENT_S * 1_000
-        assert read(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        tries = read(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
-        between = read(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
-        assert read(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) + tries * between == SILENT_S
-    with socket.socket(socket.AF_UNIX) as connection:
-        notice_silence(connection)  # It has none of these.
-        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0

@@ -1,8 +1,9 @@
 """A shard that follows executes what is committed, and notices what comes out differently."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -29,7 +30,7 @@ from ultraengine.replication.stored import (
 )
 from ultraengine.shard.following import driver
 from ultraengine.shard.following.compare import follow_group
-from ultraengine.shard.following.driver import Following
+from ultraengine.shard.following.driver import Followed, Following
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine.shard.opening import (
     ShardOptions,
@@ -69,6 +70,16 @@ class NoUpkeep:
         return None
 
 
+class OneLog:
+    """A log that gives always the same reader."""
+
+    def __init__(self, reader: LogReader) -> None:
+        self._reader = reader
+
+    def reader(self) -> LogReader:
+        return self._reader
+
+
 class Follows:
     """Somebody who executes behind the rig's log."""
 
@@ -76,8 +87,10 @@ class Follows:
         self.rig = rig
         self.barred = 0
         self.executor: Executor = rig.memory.scratch(sequence_max=0)
-        log = rig.shard.log.reader() if reader is None else reader
-        self.following = Following(self.executor, NoUpkeep(), lambda: log, on_difference=self._bar)
+        self.log: Followed | None = OneLog(rig.shard.log.reader() if reader is None else reader)
+        self.following = Following(
+            self.executor, NoUpkeep(), lambda: self.log, on_difference=self._bar
+        )
 
     def _bar(self) -> None:
         self.barred += 1
@@ -163,6 +176,45 @@ async def test_a_failure_bars_the_replica_too(rig: Rig) -> None:
     assert await asyncio.wait_for(_ended(follows.following), 20) is None
     assert follows.barred == 1
     assert follows.following.difference is None
+
+
+class Closing:
+    """The rig's log, closed by a cut after the first group was read."""
+
+    def __init__(self, reader: LogReader, closed: Callable[[], None]) -> None:
+        self._reader, self._closed = reader, closed
+
+    def groups(
+        self, from_offset: int, to_offset: int | None = None, *, below: int | None = None
+    ) -> Iterator[RecordedGroup]:
+        yield next(self._reader.groups(from_offset, to_offset, below=below))
+        self._closed()
+        raise OSError("the file is closed")
+
+
+@pytest.mark.parametrize("reopened", [True, False])
+async def test_beside_a_cut_it_goes_on_in_the_log_that_was_opened_anew(
+    rig: Rig, reopened: bool
+) -> None:
+    after = OneLog(rig.shard.log.reader())
+
+    def cut() -> None:
+        follows.log = after if reopened else None
+
+    reader: Any = Closing(rig.shard.log.reader(), cut)
+    follows = Follows(rig, reader)
+    follows.following.reached(10**6)
+    if not reopened:
+        async with asyncio.timeout(20):
+            while follows.log is not None:  # noqa: ASYNC110  (nobody tells)
+                await asyncio.sleep(0.01)
+        follows.following.reached(10**6 + 1)
+        follows.log = after
+        follows.following.reached(10**6 + 2)
+    await follows.at(rig.shard.executor.applied_end)
+    assert await follows.following.stop() is follows.executor
+    assert versions(follows.executor) == versions(rig.shard.executor)
+    assert follows.barred == 0
 
 
 async def test_what_other_handlers_or_a_person_decided_is_taken_over(rig: Rig) -> None:

@@ -451,6 +451,24 @@ class _BrokenFile:
         self._file.sync()
 
 
+async def test_a_shard_that_is_ended_reads_and_writes_nothing_from_then_on(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+    await rig.add(5)
+    assert await rig.value() == 5
+    under_way = asyncio.ensure_future(rig.add(1))
+    await asyncio.sleep(0)
+    why = RuntimeError("another replica may lead")
+    rig.shard.end(why, f"it leads no more: {why}")
+    with pytest.raises(EngineError, match="leads no more") as refused:
+        await rig.value()
+    assert refused.value.code == "SHARD_UNAVAILABLE"
+    assert code_of(await under_way) in {"SHARD_UNAVAILABLE", "OUTCOME_UNKNOWN"}
+    assert code_of(await rig.add(1)) == "SHARD_UNAVAILABLE"
+    assert rig.fatal == [why]
+    await rig.kill()
+
+
 async def test_a_failed_sync_ends_the_process_and_acknowledges_nothing(tmp_path: Path) -> None:
     disk = BrokenDisk(LocalDisk(tmp_path))
     rig = Rig(tmp_path, disk=disk)

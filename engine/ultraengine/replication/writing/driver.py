@@ -37,6 +37,8 @@ from ultraengine.replication.stored import (
 
 READ_HERE_MAX: Final = 4
 """So many frames are read on the event loop; more on a thread."""
+READ_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of frames read at once, unless a single one is longer: nothing else is done meanwhile."""
 
 _ANY_EPOCH: Final = Epoch(2**62)
 """To open a log of which nobody knows whether it is empty; nothing is stamped with it."""
@@ -102,6 +104,7 @@ class ReplicaFiles:
         self._on_failure = on_failure
         self._on_synced = on_synced
         self._loop = asyncio.get_running_loop()
+        self._cutting = False
         self._began: float | None = None
         self._again = False
         self._ended = asyncio.Event()
@@ -133,7 +136,12 @@ class ReplicaFiles:
 
     def _open_log(self, epoch: Epoch) -> Log:
         world, options = self._world, self._options
-        told = msgspec.structs.replace(options.log, epoch=epoch, cluster_uid=options.cluster_uid)
+        told = msgspec.structs.replace(
+            options.log,
+            epoch=epoch,
+            cluster_uid=options.cluster_uid,
+            replica=str(options.replica),
+        )
         return Log.open(
             world.disk, world.clock, world.random, world.secrets, told, codecs=options.codecs
         )
@@ -166,8 +174,15 @@ class ReplicaFiles:
             return opened
 
         log.warning("log.cut", end=end, was=self.view.end)
+        self._cutting = True
         self.view.reopened(await asyncio.to_thread(cut))
+        self._cutting = False
         self._stamped, self._read_last = None, (0, 0, [])
+
+    @property
+    def readable(self) -> Log | None:
+        """The log as it is open now; None while a cut closes it and opens it anew."""
+        return None if self._cutting else self.view.log
 
     async def copy(self, frames: tuple[Frame, ...]) -> Written:
         """Write a leader's frames; not done when there is no room, as ``Written.error`` says."""
@@ -229,16 +244,23 @@ class ReplicaFiles:
         return 0.0 if self._began is None else self._world.clock.monotonic() - self._began
 
     async def frames(self, position: int, end: int) -> list[bytes]:
-        """Frames as they travel; the last ones are kept, since every follower gets the same.
+        """Frames as they travel, at least one, up to `READ_BYTES_MAX`: perhaps not all of them.
 
-        Raises `BelowRetention`.
+        The last ones are kept, since every follower gets the same.  Raises `BelowRetention`.
         """
         if self._read_last[:2] == (position, end):
             return self._read_last[2]
 
         def read() -> list[bytes]:
-            found = self.view.log.reader().frames(position, end, unsynced=True)
-            return [wire.stored(one, compress=self._options.log.compress) for one in found]
+            found: list[bytes] = []
+            size = 0
+            for one in self.view.log.reader().frames(position, end, unsynced=True):
+                raw = wire.stored(one, compress=self._options.log.compress)
+                if found and size + len(raw) > READ_BYTES_MAX:
+                    break
+                found.append(raw)
+                size += len(raw)
+            return found
 
         many = end - position > READ_HERE_MAX
         frames = await asyncio.to_thread(read) if many else read()

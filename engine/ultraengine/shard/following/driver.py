@@ -18,7 +18,7 @@ from ultraengine.shard.following.compare import Difference, follow_group
 COMMANDS_PER_STEP: Final = 4096
 """Executed without a look at whether to stop."""
 
-log = structlog.get_logger("shard")
+logger = structlog.get_logger("shard")
 
 
 class Upkeep(Protocol):
@@ -28,6 +28,13 @@ class Upkeep(Protocol):
         """A short turn of background work."""
 
 
+class Followed(Protocol):
+    """A log that is open."""
+
+    def reader(self) -> LogReader:
+        """Of what is durable."""
+
+
 class Following:
     """One executor behind one log.  Used on the event loop's thread."""
 
@@ -35,15 +42,15 @@ class Following:
         self,
         executor: Executor,
         memory: Upkeep,
-        reader: Callable[[], LogReader],
+        log: Callable[[], Followed | None],
         *,
         on_difference: Callable[[], None],
     ) -> None:
-        """`reader`: of the log as it is open now, which a cut opens anew."""
+        """`log`: as it is open now; None while a cut closes it and opens it anew."""
         self.executor = executor
         self.difference: Difference | None = None
         self._memory = memory
-        self._reader = reader
+        self._log = log
         self._on_difference = on_difference
         self._committed_end = 0
         self._moved = asyncio.Event()
@@ -71,11 +78,11 @@ class Following:
                     pass
         except Exception as error:
             # Whatever it was, memory is void now, and the leader has done without it.
-            log.exception("follower.stopped", offset=self.executor.applied_end, error=str(error))
+            logger.exception("follower.stopped", offset=self.executor.applied_end, error=str(error))
             self._end()
         found = self.difference
         if found is not None:
-            log.error(
+            logger.error(
                 "follower.differs",
                 offset=found.offset,
                 command_type=found.command_type,
@@ -91,8 +98,22 @@ class Following:
     def _step(self) -> bool:
         """Execute some of what is committed; whether there may be more."""
         executor, begun = self.executor, self.executor.applied_end
-        for group in self._reader().groups(begun, below=self._committed_end):
-            if self._stopping or not group.recorded:
+        log = self._log()
+        if log is None:
+            return False
+        groups = log.reader().groups(begun, below=self._committed_end)
+        while True:
+            try:
+                group = next(groups, None)
+            except Exception as error:
+                # What is committed is never cut, so that execution goes on in the log as it is
+                # open now. A failure of a log that is still the one is what it is.
+                now = self._log()
+                if now is log:
+                    raise
+                logger.info("follower.reads_anew", offset=executor.applied_end, why=str(error))
+                return now is not None
+            if group is None or self._stopping or not group.recorded:
                 break
             self.difference = follow_group(executor, group)
             if self.difference is not None:

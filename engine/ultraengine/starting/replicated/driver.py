@@ -4,17 +4,27 @@ follow  ->  the epoch-start frame is committed  ->  the shard is recovered and s
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
+import structlog
 
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.registry import Registry
+from ultraengine.log.damage import LogRefused
 from ultraengine.log.frame import FrameDraft
-from ultraengine.log.reader import LogReader
+from ultraengine.log.identity import IDENTITY_PATH, IdentityDamaged, LogIdentity, decode_identity
+from ultraengine.log.survey import read_all
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
-from ultraengine.ports import RecordStore
+from ultraengine.ports import Disk, Random, RecordStore
+from ultraengine.replication.belonging import (
+    UID_BYTES,
+    Cluster,
+    belonging,
+    decode_cluster,
+    encode_cluster,
+)
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.effects import ReplicaLimits
 from ultraengine.replication.leading_log import LeadingLog
@@ -34,20 +44,52 @@ from ultraengine.shard.opening import (
     serializer_of,
 )
 
+MARK_RETRY_S: Final = 0.5
+"""Until a place of the record that does not answer is asked again."""
 
-def cluster_uid(name: str) -> bytes:
-    """16 bytes of an engine's name."""
-    return hashlib.sha256(name.encode()).digest()[:16]
+log = structlog.get_logger("replication")
 
 
-def replica_options(config: Config, options: ShardOptions, registry: Registry) -> ReplicaOptions:
-    """What the settings say of this replica."""
+async def cluster_uid(disk: Disk, random: Random, records: RecordStore, name: str) -> bytes:
+    """Whose copy this is, as the record's place says it; a new disk may be the first to say it.
+
+    Waits until the place answers.  Raises `LogRefused`, and `InvariantBroken` for a place that
+    holds something else.
+    """
+
+    def ask() -> bytes:
+        identity = _identity(disk)
+        mint = None if identity else encode_cluster(Cluster(name, random.bytes(UID_BYTES)))
+        raw = records.mark(mint)
+        return belonging(identity, None if raw is None else decode_cluster(raw), name)
+
+    while True:
+        try:
+            return await asyncio.to_thread(ask)
+        except OSError as error:
+            log.warning("record.no_answer", why=str(error))
+        await asyncio.sleep(MARK_RETRY_S)
+
+
+def _identity(disk: Disk) -> LogIdentity | None:
+    try:
+        return decode_identity(read_all(disk, IDENTITY_PATH))
+    except FileNotFoundError:
+        return None
+    except IdentityDamaged as error:
+        raise LogRefused(f"{IDENTITY_PATH}: {error}") from None
+
+
+def replica_options(
+    config: Config, options: ShardOptions, registry: Registry, uid: bytes
+) -> ReplicaOptions:
+    """What the settings, and the record's place, say of this replica."""
     copies = len(config.replicas)
     return ReplicaOptions(
         shard=ShardId(config.shard),
         replica=ReplicaId(config.replica),
         addresses=config.replicas,
-        cluster_uid=cluster_uid(config.cluster or ""),
+        cluster_uid=uid,
         min_isr=config.min_isr or copies // 2 + 1,
         log=log_options(options, Epoch(0), registry.handlers_digest),
         codecs=options.serializers,
@@ -66,7 +108,8 @@ async def follow(
     *,
     on_end: Callable[[BaseException], None],
 ) -> ReplicaDriver:
-    """Start the replica.  Raises what `ReplicaDriver.start` raises, and `ConfigErrors`."""
+    """Start the replica.  Raises what `ReplicaDriver.start` raises, `LogRefused`, and
+    `ConfigErrors`."""
     if config.replica_tls is not None:
         try:
             Certificates(config.replica_tls).context(server=True)
@@ -77,9 +120,10 @@ async def follow(
     def draft(epoch: Epoch, offset: Offset, time: Instant) -> FrameDraft:
         return epoch_start_draft(registry, serializer, epoch, offset, time)
 
+    uid = await cluster_uid(world.disk, world.random, records, config.cluster or "")
     replica = ReplicaDriver(
         ReplicaWorld(world.disk, world.clock, world.random, world.secrets, records),
-        replica_options(config, options, registry),
+        replica_options(config, options, registry, uid),
         draft,
         on_end=on_end,
     )
@@ -98,10 +142,7 @@ async def execute_behind(replica: ReplicaDriver, memory: ShardMemory) -> Followi
     def bar() -> None:
         replica.machine.barred = True
 
-    def reader() -> LogReader:
-        return files.view.log.reader()
-
-    following = Following(executor, memory, reader, on_difference=bar)
+    following = Following(executor, memory, lambda: files.readable, on_difference=bar)
     replica.on_committed = following.reached
     following.reached(replica.committed_end)
     return following

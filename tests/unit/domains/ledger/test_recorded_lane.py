@@ -63,7 +63,16 @@ def ended(bench: Bench, outcomes: list[Outcome], *, lanes: bool) -> Any:
         )
     except EvolveFailed as failed:
         return failed.facts["offset"]
-    return other.dump(), other.history.payloads, other.dedupe._offsets
+    executor = other.executor
+    images = [image for _, image in sorted(executor.slots.items())]
+    return (
+        other.dump(),
+        other.history.payloads,
+        other.dedupe._offsets,
+        (executor.applied_end, executor.time, executor.next_due()),
+        [(image.due, image.changed, sorted(image.versions_changed)) for image in images],
+        [list(domain.changes(image.states[0])) for image in images],
+    )
 
 
 def altered(bench: Bench, offset: int, events: bytes) -> list[Outcome]:

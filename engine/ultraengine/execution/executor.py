@@ -349,7 +349,7 @@ class Executor:
     def replay_group(
         self, commands: list[Command], outcomes: list[Outcome], *, time: Instant, epoch: Epoch
     ) -> None:
-        """`replay` of consecutive commands of a group, many at once if possible; as many outcomes."""
+        """`replay` of commands of one group, many at once if possible; as many outcomes."""
         index, count = 0, len(commands)
         if len(outcomes) != count:
             raise InvariantBroken(

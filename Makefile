@@ -27,7 +27,8 @@ run: ## Set up and start an engine on this machine (ARGS="--port 8080 --data ./u
 	@exec $(BIN)/ultra dev $(ARGS)
 
 .PHONY: test
-test: lint unit ## Lint, types, layers and unit tests with their coverage gate
+test: lint unit ## Lint, types, layers, unit tests with their coverage gate, 1,000 seeds of a cluster
+	@$(MAKE) sim SEEDS=1000 SEED_START=0
 
 .PHONY: unit
 unit: ## Unit tests with branch coverage of the core modules

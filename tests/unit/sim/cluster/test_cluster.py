@@ -5,8 +5,8 @@ from tests.unit.sim.cluster.chaos import SHAPES, Chaos, drawn
 from tests.unit.sim.cluster.cluster import PLAIN, run
 from tests.unit.sim.cluster.mutants import MUTANTS, Mutant, found
 
-SEEDS = 1_000
-BATCH = 50
+SEEDS = 200
+BATCH = 25
 
 KEPT = {
     49: "members dropped before they had copied anything did not count in a failover",

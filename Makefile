@@ -34,9 +34,9 @@ test: lint unit ## Lint, types, layers, unit tests with their coverage gate, 1,0
 unit: ## Unit tests with branch coverage of the core modules
 	@hack/venv.sh dev
 	@rm -f .coverage .coverage.*
-	@$(BIN)/pytest tests/unit --quiet --numprocesses 2 --cov --cov-branch --cov-report= $(ARGS)
+	@$(BIN)/pytest tests/unit --quiet --numprocesses 2 --dist worksteal --cov --cov-branch --cov-report= $(ARGS)
 	@echo "the same without compiled parts, where there are any:"
-	@ULTRA_PURE=1 $(BIN)/pytest $(COMPILED_TESTS) --quiet --numprocesses 2 --cov --cov-branch --cov-append --cov-report= $(ARGS)
+	@ULTRA_PURE=1 $(BIN)/pytest $(COMPILED_TESTS) --quiet --numprocesses 2 --dist worksteal --cov --cov-branch --cov-append --cov-report= $(ARGS)
 	@$(BIN)/coverage report --include='$(CORE)' --precision=2 --fail-under=$(CORE_COVERED_MIN)
 
 .PHONY: e2e

@@ -79,7 +79,7 @@ bench: ## Compare with PostgreSQL and Redis on this machine (ARGS="--quick"); wr
 torture: ## 1,000 kills, every crash state and every flipped byte (an hour or more)
 	@hack/venv.sh dev
 	@ULTRA_TORTURE=1 $(BIN)/pytest tests/unit/sim --quiet --timeout 7200 $(ARGS)
-	@KILL_CYCLES=1000 $(BIN)/pytest tests/e2e/kills tests/e2e/faults --quiet --timeout 7200 $(ARGS)
+	@ULTRA_TORTURE=1 KILL_CYCLES=1000 $(BIN)/pytest tests/e2e/kills tests/e2e/faults tests/e2e/pods --quiet --timeout 7200 $(ARGS)
 
 .PHONY: explore
 explore: ## Walk the states of the replication protocol (ARGS="--walk 'three epochs'" or "--mutants")

@@ -7,6 +7,7 @@ log, decided again, comes to what is recorded.
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -188,6 +189,7 @@ async def check_logs(pods: list[Pod]) -> None:
         await asyncio.to_thread(pod.wait_for, "/readyz")
 
 
+@pytest.mark.skipif("ULTRA_TORTURE" not in os.environ, reason="many minutes: make torture")
 @pytest.mark.timeout(900)
 async def test_slots_go_to_new_shards_and_back_whoever_is_killed(place: Place) -> None:
     shards, gateway = await started(place)

@@ -447,7 +447,7 @@ def _main(
             log.exception("process.failed", exit_code=int(code))
         else:  # A cause with a name: its message says everything.
             log.error("process.failed", error=str(error), exit_code=int(code))  # noqa: TRY400
-    if code in {ExitCode.LOG_FAILED, ExitCode.DEPOSED, ExitCode.DIVERGED}:
+    if code is ExitCode.LOG_FAILED:
         _leave(code)
     return code
 

@@ -240,8 +240,7 @@ def _hold(engine: UltraEngine) -> tuple[Action, ...]:
 def _foundations(view: EngineView, observed: Observed) -> tuple[Action, ...]:
     """What pods mount and what is made once: before the pods."""
     actions: list[Action] = []
-    keys = {"hop": "router", **({"cursors": "query"} if view.engine.spec.query.replicas else {})}
-    for name, component in keys.items():
+    for name, component in shared.keys(view.engine.spec.query.replicas).items():
         if not observed.has(Ref("Secret", f"{view.name}-{name}")):
             actions.append(MakeKey(shared.key_secret(view, name, component)))
     if observed.map is None:

@@ -71,12 +71,10 @@ class Client:
     ) -> None:
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         addresses = Addresses([url] if isinstance(url, str) else url)
-        self._addresses = addresses
-        self._settings = Settings(
-            addresses=addresses, headers=headers, backoff=backoff or Backoff()
-        )
+        settings = Settings(addresses=addresses, headers=headers, backoff=backoff or Backoff())
         if addresses.several:
-            self._settings = msgspec.structs.replace(self._settings, silence_s=SILENCE_S)
+            settings = msgspec.structs.replace(settings, silence_s=SILENCE_S)
+        self._settings = settings
         self._kind: type[Sender] = HttpSender if transport == "http" else StreamSender
         self._lane_count = lanes
         self._deadline_s = deadline_s
@@ -234,7 +232,7 @@ class Client:
         self._check_open()
         loop = asyncio.get_running_loop()
         limit = self._deadline_s if deadline_s is None else deadline_s
-        url = f"{self._addresses.url}/admin/v1/{operation}"
+        url = f"{self._settings.addresses.url}/admin/v1/{operation}"
         headers = {**self._settings.headers, "Content-Type": "application/json"}
         end = None if limit is None else loop.time() + limit
         try:
@@ -341,12 +339,12 @@ class Client:
         end = None if limit is None else loop.time() + limit
         attempts = 0
         while True:
-            base = self._addresses.url
+            base = self._settings.addresses.url
             answer = await self._get_once(read_url(base, path), query, kind, end)
             if not isinstance(answer, Setback):
-                self._addresses.work()
+                self._settings.addresses.work()
                 return answer
-            elsewhere = self._addresses.failed(base, answer)
+            elsewhere = self._settings.addresses.failed(base, answer)
             attempts += not elsewhere
             wait = self._settings.backoff.delay_s(
                 max(attempts, 1),

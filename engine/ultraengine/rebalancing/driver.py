@@ -31,6 +31,7 @@ from ultraengine.rebalancing.balance import Move, Progress, moves, unfinished
 from ultraengine.router.driver import Links
 from ultraengine.router.shard_map import ShardMap
 from ultraengine.router.wire import request
+from ultraengine_adapters.local.paths import sync_directory
 
 LAG_MAX: Final = 256
 """Commands of the source that the copy may lack when the slot stops; the pause is their copy."""
@@ -90,11 +91,7 @@ class MapFile:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_directory(self._path.parent)
         return True
 
 

@@ -41,6 +41,7 @@ from ultraengine_operator.plan import Plan, Settings, Settled, plan
 from ultraengine_operator.reasons import Problem, Reason
 from ultraengine_operator.report import Status, engine_status, shard_status, unreadable_status
 from ultraengine_operator.rollout import unready
+from ultraengine_operator.specs import shared
 
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
 ASKED_MAX: Final = 32
@@ -175,7 +176,7 @@ class Loop:
     async def _look_for_keys(self, key: Key, content: Content) -> None:
         """Secrets are neither listed nor watched; those that are ours are asked for by name."""
         queried = content.get("spec", {}).get("query", {}).get("replicas", 0)
-        for name in ("hop", "cursors") if queried else ("hop",):
+        for name in shared.keys(queried):
             ref = Ref("Secret", f"{key[1]}-{name}")
             found = await self._cluster.get(KINDS["Secret"], key[0], ref.name)
             if found is None:

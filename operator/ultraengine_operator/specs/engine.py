@@ -7,10 +7,11 @@ from ultraengine_operator import names
 from ultraengine_operator.api.quantities import seconds
 from ultraengine_operator.specs.pods import (
     container_security,
-    placement,
-    pod_security,
+    hop_and_map,
+    pod_spec,
     ports,
     probes,
+    temporary,
     variable,
 )
 from ultraengine_operator.specs.view import EngineView, Manifest, child
@@ -59,6 +60,7 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
     spec = view.engine.spec
     name = names.shard_name(view.name, shard)
     chosen = selector(view, shard)
+    mounts = [temporary(), *hop_and_map(view)]
     container: Manifest = {
         "name": "engine",
         "image": view.image,
@@ -68,9 +70,7 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "data", "mountPath": "/data"},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own.
-            {"name": "hop", "mountPath": "/etc/ultra/hop", "readOnly": True},
-            {"name": "map", "mountPath": "/etc/ultra/map", "readOnly": True},
+            *(mount for _, mount in mounts),
         ],
         **probes(startup_failures=STARTUP_FAILURES),
     }
@@ -97,20 +97,10 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
             "selector": {"matchLabels": chosen},
             "template": {
                 "metadata": {"labels": chosen},
-                "spec": {
-                    "serviceAccountName": f"{view.name}-engine",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": GRACE_S,
-                    "securityContext": pod_security(),
-                    "containers": [container],
-                    "volumes": [
-                        {"name": "tmp", "emptyDir": {}},
-                        {"name": "hop", "secret": {"secretName": f"{view.name}-hop"}},
-                        {"name": "map", "configMap": {"name": f"{view.name}-shardmap"}},
-                    ],
-                    **placement(view, names.labels(view.name, "engine")),
-                },
+                "spec": pod_spec(
+                    view, "engine", container, mounts,
+                    grace_s=GRACE_S, labels=names.labels(view.name, "engine"),
+                ),
             },
             "volumeClaimTemplates": [
                 {

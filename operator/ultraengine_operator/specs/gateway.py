@@ -9,7 +9,6 @@ from ultraengine_operator.specs.view import EngineView, Manifest, child
 
 STARTUP_FAILURES: Final = 60
 GRACE_S: Final = 60
-LIMIT: Final = "ULTRA_LIMIT_"
 
 
 def _name(view: EngineView) -> str:
@@ -27,9 +26,7 @@ def _environment(view: EngineView) -> list[Manifest]:
         ),
     }
     # Quotas and sizes are the gateway's to check: shards count no quotas.
-    told.update(
-        {one.name: one.value for one in view.engine.spec.settings if one.name.startswith(LIMIT)}
-    )
+    told.update(pods.limits(view))
     if view.engine.spec.gateway.api_keys_secret_name is None:
         told["ULTRA_KEYLESS"] = "true"
     else:
@@ -40,31 +37,21 @@ def _environment(view: EngineView) -> list[Manifest]:
 def deployment(view: EngineView) -> Manifest:
     """Stateless fronts. Their number is `plan.Scale`'s or the autoscaler's."""
     wish = view.engine.spec.gateway
-    mounts = [
-        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own.
-        {"name": "hop", "mountPath": "/etc/ultra/hop", "readOnly": True},
-        {"name": "map", "mountPath": "/etc/ultra/map", "readOnly": True},
-    ]
-    volumes: list[Manifest] = [
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "hop", "secret": {"secretName": f"{view.name}-hop"}},
-        {"name": "map", "configMap": {"name": f"{view.name}-shardmap"}},
-    ]
+    mounts = [pods.temporary(), *pods.hop_and_map(view)]
     if wish.api_keys_secret_name is not None:
-        mounts.append({"name": "keys", "mountPath": "/etc/ultra/keys", "readOnly": True})
-        volumes.append({"name": "keys", "secret": {"secretName": wish.api_keys_secret_name}})
+        mounts.append(pods.api_keys(wish.api_keys_secret_name))
     container: Manifest = {
         "name": "gateway",
         "args": ["gateway"],
         "env": _environment(view),
         "ports": ports(),
-        "volumeMounts": mounts,
+        "volumeMounts": [mount for _, mount in mounts],
         **probes(startup_failures=STARTUP_FAILURES),
     }
     if wish.resources:
         container["resources"] = wish.resources
     return pods.deployment(
-        view, _name(view), "gateway", container, volumes,
+        view, _name(view), "gateway", container, mounts,
         labels=names.labels(view.name, "gateway"), grace_s=GRACE_S,
     )  # fmt: skip
 

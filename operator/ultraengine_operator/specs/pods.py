@@ -1,5 +1,6 @@
 """What every pod of an engine has in common: restricted security, probes, placement."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ultraengine_operator import names
@@ -56,6 +57,60 @@ def probes(*, startup_failures: int) -> Manifest:
     }  # fmt: skip
 
 
+def mounted(name: str, path: str, **source: object) -> tuple[Manifest, Manifest]:
+    """A volume and where it is mounted; read-only but for an empty directory."""
+    mount: Manifest = {"name": name, "mountPath": path}
+    if "emptyDir" not in source:
+        mount["readOnly"] = True
+    return {"name": name, **source}, mount
+
+
+def temporary() -> tuple[Manifest, Manifest]:
+    """The one directory that a read-only root leaves to write in."""
+    return mounted("tmp", "/tmp", emptyDir={})  # noqa: S108 - a volume of the pod's own.
+
+
+def hop_and_map(view: EngineView) -> list[tuple[Manifest, Manifest]]:
+    """The secret that gateways and shards share, and the published map."""
+    return [
+        mounted("hop", "/etc/ultra/hop", secret={"secretName": f"{view.name}-hop"}),
+        mounted("map", "/etc/ultra/map", configMap={"name": f"{view.name}-shardmap"}),
+    ]
+
+
+def api_keys(secret: str) -> tuple[Manifest, Manifest]:
+    """The keys that callers are asked for."""
+    return mounted("keys", "/etc/ultra/keys", secret={"secretName": secret})
+
+
+def limits(view: EngineView) -> dict[str, str]:
+    """Those of ``spec.settings`` that count for whoever answers clients, by name."""
+    settings = view.engine.spec.settings
+    return {one.name: one.value for one in settings if one.name.startswith("ULTRA_LIMIT_")}
+
+
+def pod_spec(
+    view: EngineView,
+    component: str,
+    container: Manifest,
+    mounts: Sequence[tuple[Manifest, Manifest]],
+    *,
+    grace_s: int,
+    labels: dict[str, str],
+) -> Manifest:
+    """A pod of one container; `labels` tell which pods are kept apart."""
+    return {
+        "serviceAccountName": f"{view.name}-{component}",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_s,
+        "securityContext": pod_security(),
+        "containers": [container],
+        "volumes": [volume for volume, _ in mounts],
+        **placement(view, labels),
+    }
+
+
 def service_account(view: EngineView, component: str) -> Manifest:
     """An identity without a token: no pod of an engine talks to the API server."""
     return child(
@@ -69,7 +124,7 @@ def deployment(
     name: str,
     component: str,
     container: Manifest,
-    volumes: list[Manifest],
+    mounts: Sequence[tuple[Manifest, Manifest]],
     *,
     labels: dict[str, str],
     grace_s: int,
@@ -84,23 +139,13 @@ def deployment(
         if alone
         else {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     )
+    whole = {"image": view.image, "securityContext": container_security(), **container}
     spec: Manifest = {
         "selector": {"matchLabels": labels},
         "strategy": strategy,
         "template": {
             "metadata": {"labels": labels},
-            "spec": {
-                "serviceAccountName": f"{view.name}-{component}",
-                "automountServiceAccountToken": False,
-                "enableServiceLinks": False,
-                "terminationGracePeriodSeconds": grace_s,
-                "securityContext": pod_security(),
-                "containers": [
-                    {"image": view.image, "securityContext": container_security(), **container}
-                ],
-                "volumes": volumes,
-                **placement(view, labels),
-            },
+            "spec": pod_spec(view, component, whole, mounts, grace_s=grace_s, labels=labels),
         },
     }
     return child(view, "Deployment", "apps/v1", name, component, spec=spec)

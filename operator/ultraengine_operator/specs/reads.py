@@ -15,7 +15,6 @@ from ultraengine_operator.specs.view import EngineView, Manifest
 STARTUP_FAILURES: Final = 60
 GRACE_S: Final = 60
 TARGET: Final = f"/etc/ultra/target/{names.URL_FILE}"
-LIMIT: Final = "ULTRA_LIMIT_"
 
 
 def wished(spec: EngineSpec, name: str) -> tuple[tuple[str, str], ...]:
@@ -30,14 +29,6 @@ def _worker(name: str, one: Projection) -> str:
 
 def _domains(view: EngineView) -> list[str]:
     return [text for domain in view.engine.spec.domains for text in ("--domain", domain)]
-
-
-def _mounted(name: str, path: str, **source: object) -> tuple[Manifest, Manifest]:
-    """A volume and where it is mounted; read-only but for the temporary one."""
-    mount: Manifest = {"name": name, "mountPath": path}
-    if "emptyDir" not in source:
-        mount["readOnly"] = True
-    return {"name": name, **source}, mount
 
 
 def _container(name: str, arguments: list[str], port: int, resources: Resources) -> Manifest:
@@ -67,13 +58,10 @@ def worker(view: EngineView, wish: Projection) -> Manifest:
     )  # fmt: skip
     key = {"name": wish.target_secret_name, "key": names.API_KEY, "optional": True}
     container["env"] = [{"name": "ULTRAENGINE_API_KEY", "valueFrom": {"secretKeyRef": key}}]
-    mounted = (
-        _mounted("tmp", "/tmp", emptyDir={}),  # noqa: S108 - a volume of the pod's own.
-        _target(wish.target_secret_name),
-    )
-    container["volumeMounts"] = [mount for _, mount in mounted]
+    mounts = [pods.temporary(), _target(wish.target_secret_name)]
+    container["volumeMounts"] = [mount for _, mount in mounts]
     return pods.deployment(
-        view, _worker(view.name, wish), "projection", container, [one for one, _ in mounted],
+        view, _worker(view.name, wish), "projection", container, mounts,
         labels={**names.labels(view.name, "projection"), names.PROJECTION: wish.name},
         grace_s=GRACE_S, alone=True,
     )  # fmt: skip
@@ -82,7 +70,9 @@ def worker(view: EngineView, wish: Projection) -> Manifest:
 def _target(secret: str) -> tuple[Manifest, Manifest]:
     """The database's address alone: the API key of the same Secret is for the environment."""
     item = {"key": names.URL_FILE, "path": names.URL_FILE}
-    return _mounted("target", "/etc/ultra/target", secret={"secretName": secret, "items": [item]})
+    return pods.mounted(
+        "target", "/etc/ultra/target", secret={"secretName": secret, "items": [item]}
+    )
 
 
 def query(view: EngineView) -> Manifest:
@@ -101,19 +91,20 @@ def query(view: EngineView) -> Manifest:
         names.HTTP_PORT,
         wish.resources,
     )  # fmt: skip
-    limits = {one.name: one.value for one in spec.settings if one.name.startswith(LIMIT)}
+    limits = pods.limits(view)
     if limits:
         container["env"] = [variable(name, limits[name]) for name in sorted(limits)]
-    mounted = [
-        _mounted("tmp", "/tmp", emptyDir={}),  # noqa: S108 - a volume of the pod's own.
+    cursors = {"secretName": f"{view.name}-cursors"}
+    mounts = [
+        pods.temporary(),
         _target(wish.target_secret_name or ""),
-        _mounted("cursors", "/etc/ultra/cursors", secret={"secretName": f"{view.name}-cursors"}),
+        pods.mounted("cursors", "/etc/ultra/cursors", secret=cursors),
     ]
     if keys is not None:
-        mounted.append(_mounted("keys", "/etc/ultra/keys", secret={"secretName": keys}))
-    container["volumeMounts"] = [mount for _, mount in mounted]
+        mounts.append(pods.api_keys(keys))
+    container["volumeMounts"] = [mount for _, mount in mounts]
     return pods.deployment(
-        view, f"{view.name}-query", "query", container, [one for one, _ in mounted],
+        view, f"{view.name}-query", "query", container, mounts,
         labels=names.labels(view.name, "query"), grace_s=GRACE_S,
     )  # fmt: skip
 

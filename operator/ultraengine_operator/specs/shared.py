@@ -19,6 +19,11 @@ def shard_map(view: EngineView) -> Manifest:
     )  # fmt: skip
 
 
+def keys(query_replicas: int) -> dict[str, str]:
+    """The Secrets with random keys that an engine needs: what follows its name, and whose."""
+    return {"hop": "router", "cursors": "query"} if query_replicas else {"hop": "router"}
+
+
 def key_secret(view: EngineView, name: str, component: str) -> Manifest:
     """A Secret that is to get a random key: `NAME-hop`, which gateways and shards share, and
     `NAME-cursors`, with which all query pods sign."""

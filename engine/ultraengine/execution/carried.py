@@ -136,11 +136,14 @@ class CarriedHistory:
             return self._decode(bytes(part.outcome.events))
         if part.domain != self._domain:
             return None
-        found = dict(zip((n for n, *_ in part.events), self._decode(_raws(part)), strict=True))
+        found = dict(
+            zip((n for n, *_ in part.events), self._decode(encoded_events(part)), strict=True)
+        )
         return [found.get(n) for n in range(max(found) + 1)]
 
 
-def _raws(part: Expired) -> bytes:
+def encoded_events(part: Expired) -> bytes:
+    """The events as one array, as they were recorded."""
     return _ENCODER.encode([event for *_, event in part.events])
 
 

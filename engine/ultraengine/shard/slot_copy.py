@@ -9,7 +9,7 @@ Parts keep the position and the places of events in their command, so a domain f
 positions in the copy as they were.  Pure.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -21,11 +21,11 @@ from ultraengine.execution.carried import (
     Part,
     decode_parts,
     encode_parts,
+    encoded_events,
     is_evolved,
 )
 from ultraengine.execution.context import EventPlace
 from ultraengine.execution.executor import Executor
-from ultraengine.execution.slots import SlotImage
 from ultraengine.execution.system import FILL_SLOT, TICK, is_system, system_data
 from ultraengine.log.frame import FrameHeader
 from ultraengine.model.command import Command
@@ -35,8 +35,8 @@ from ultraengine.model.outcome import Outcome
 from ultraengine.reply.recorded import Name, Recorded, name_of
 from ultraengine.snapshot.image import Section, StateHash
 
-_TRIPLES: Final = msgspec.msgpack.Decoder(list[tuple[str, str, msgspec.Raw]])
-_ENCODER: Final = msgspec.msgpack.Encoder()
+EXPIRIES: Final = msgspec.msgpack.Decoder(list[tuple[str, str, msgspec.Raw]])
+"""(tenant, key, event) of a recorded expiry."""
 _SCHEMA: Final = 1
 """Of what the digest holds beside the domains' own dumps."""
 LOOKED_THROUGH_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -88,7 +88,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def parts(
-    group: Group, origin: Origin, start: int, end: int, *, skipped: Iterable[int] = ()
+    group: Group, origin: Origin, start: int, end: int, *, skipped: Container[int] = ()
 ) -> list[Part]:
     """What a recorded group holds of one slot at offsets ``start <= offset < end``.
 
@@ -97,7 +97,6 @@ def parts(
     """
     if group.outcomes is None:
         raise InvariantBroken("only recorded groups are copied", base=group.header.base_offset)
-    overridden = set(skipped)
     found: list[Part] = []
     for command, outcome in zip(group.commands, group.outcomes, strict=True):
         if not start <= outcome.offset < end:
@@ -106,7 +105,7 @@ def parts(
             if outcome.offset in origin.chunks:
                 found += decode_parts(system_data(command).parts)
         elif outcome.offset >= origin.since:
-            part = _own_part(group.header, command, outcome, origin, overridden)
+            part = _own_part(group.header, command, outcome, origin, skipped)
             if part is not None:
                 found.append(part)
     return found
@@ -117,7 +116,7 @@ def next_batch(
     origin: Origin,
     position: int,
     end: int,
-    skipped: Iterable[int],
+    skipped: Container[int],
     bytes_max: int,
 ) -> tuple[int, bytes]:
     """What the source's offsets from `position` on hold, and below which offset that is all.
@@ -125,14 +124,13 @@ def next_batch(
     Ends at `end`, at a group without all outcomes, or when there is enough: `bytes_max` of parts,
     or `LOOKED_THROUGH_BYTES_MAX` of log.
     """
-    overridden = frozenset(skipped)
     found: list[Part] = []
     size = looked = 0
     reached = position
     for group in groups:
         if group.outcomes is None:
             return reached, encode_parts(found)
-        more = parts(group, origin, position, end, skipped=overridden)
+        more = parts(group, origin, position, end, skipped=skipped)
         looked += len(group.commands_payload)
         size += len(encode_parts(more)) if more else 0
         found += more
@@ -143,7 +141,7 @@ def next_batch(
 
 
 def _own_part(
-    header: FrameHeader, command: Command, outcome: Outcome, origin: Origin, skipped: set[int]
+    header: FrameHeader, command: Command, outcome: Outcome, origin: Origin, skipped: Container[int]
 ) -> Part | None:
     offset = outcome.offset
     position, slot, is_skipped = origin.base + offset, origin.slot, offset in skipped
@@ -156,7 +154,7 @@ def _own_part(
         return None
     events = [
         (place, tenant, key, event)
-        for place, (tenant, key, event) in enumerate(_TRIPLES.decode(outcome.events))
+        for place, (tenant, key, event) in enumerate(EXPIRIES.decode(outcome.events))
         if slot_of(tenant, key) == slot
     ]
     return Expired(position, header.time, system_data(command).domain, events) if events else None
@@ -171,11 +169,10 @@ def carry(executor: Executor, slot: int, part: Part) -> None:
     image.changed = True
     place.offset, place.time = Offset(part.position), Instant(part.time)
     if isinstance(part, Expired):
-        raws = _ENCODER.encode([event for *_, event in part.events])
-        events = executor.registry.decoders[part.domain](raws)
+        events = executor.registry.decoders[part.domain](encoded_events(part))
         for (number, tenant, key, _), event in zip(part.events, events, strict=True):
             place.index, place.tenant, place.key = number, tenant, key
-            _evolve(executor, image, part.domain, [event], place)
+            _evolve(executor, slot, part.domain, [event], place)
         return
     command, outcome = part.command, part.outcome
     if not is_evolved(part):
@@ -184,17 +181,15 @@ def carry(executor: Executor, slot: int, part: Part) -> None:
         image.accept(command.tenant, command.key, outcome.version)
     place.index, place.tenant, place.key = 0, command.tenant, command.key
     domain = command.type.partition(".")[0]
-    _evolve(executor, image, domain, executor.registry.decoders[domain](outcome.events), place)
+    _evolve(executor, slot, domain, executor.registry.decoders[domain](outcome.events), place)
 
 
 def _evolve(
-    executor: Executor, image: SlotImage, name: str, events: Sequence[object], place: EventPlace
+    executor: Executor, slot: int, name: str, events: Sequence[object], place: EventPlace
 ) -> None:
     index = executor.registry.domain_index[name]
     domain = executor.registry.domains[index]
-    state = image.states[index]
-    if state is None:
-        state = image.states[index] = domain.new_state()
+    state = executor.state(slot, index)
     focus = domain.focus(state, place.tenant, place.key) if events else None
     for event in events:
         domain.evolve(focus, event, place)

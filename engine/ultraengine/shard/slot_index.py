@@ -5,17 +5,12 @@ that its log is read once and not once for each slot.  Kept in memory, made when
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
-
-import msgspec
 
 from ultraengine.execution.system import FILL_SLOT, TICK, is_system, system_data
 from ultraengine.model.command import Command
 from ultraengine.model.ids import slot_of
 from ultraengine.model.outcome import Outcome
-from ultraengine.shard.slot_copy import Group
-
-_KEYS: Final = msgspec.msgpack.Decoder(list[tuple[str, str, msgspec.Raw]])
+from ultraengine.shard.slot_copy import EXPIRIES, Group
 
 
 class SlotIndex:
@@ -59,7 +54,7 @@ def _slots_of(command: Command, outcome: Outcome) -> Iterable[int]:
     if not is_system(command):
         return (slot_of(command.tenant, command.key),)
     if command.type == TICK:
-        return [slot_of(tenant, key) for tenant, key, _ in _KEYS.decode(outcome.events)]
+        return [slot_of(tenant, key) for tenant, key, _ in EXPIRIES.decode(outcome.events)]
     return (system_data(command).slot,) if command.type == FILL_SLOT else ()
 
 

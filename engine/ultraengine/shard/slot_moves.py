@@ -122,8 +122,10 @@ class SlotMoves:
         record = self.record(slot, is_first_owner=data.is_first_owner)
         if isinstance(message, Seal):
             digest = image_digest(executor, slot, offset)
+        elif isinstance(message, Activate) and record.state is State.STAGED:
+            digest = self.digest(executor, slot)
         else:
-            digest = self.digest(executor, slot) if record.state is State.STAGED else b""
+            digest = b""  # Nobody looks at it, and it costs a dump of the slot.
         try:
             after = step(record, message, digest)
         except Refused:

@@ -6,7 +6,7 @@ log on a thread, bounded in what it holds and in what it looks through.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Container
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final
@@ -118,7 +118,7 @@ class Handing:
         return Batch(position, reached, time, content)
 
     def _read(
-        self, origin: Origin, position: int, end: int, skipped: Iterable[int]
+        self, origin: Origin, position: int, end: int, skipped: Container[int]
     ) -> tuple[int, bytes]:
         index = self._indexed(end)
         if origin.start < index.start:

@@ -99,10 +99,10 @@ class Reads:
     def _require_point(self, spec: QuerySpec, tenant: str, key: str, params: Any) -> None:
         """Raises `EngineError` MALFORMED for an offset that may be of several owners."""
         point = None if spec.as_of is None else spec.as_of(params)
-        image = self._executor.slots.get(slot_of(tenant, key))
-        if point is None or image is None or image.lineage is None:
+        if point is None:
             return
-        if not image.lineage.names(point):
+        image = self._executor.slots.get(slot_of(tenant, key))
+        if image is not None and image.lineage is not None and not image.lineage.names(point):
             raise EngineError(
                 f"{key} has moved between shards, whose offsets are not one another's: ask by time",
                 code="MALFORMED",

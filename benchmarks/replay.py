@@ -36,7 +36,6 @@ from ultraengine.shard.image import ExecutorImage
 from ultraengine.shard.recovery import recover
 from ultraengine.snapshot import tools as snapshots
 from ultraengine.snapshot.codec import Codecs
-from ultraengine.snapshot.files import ChainFile, opened
 from ultraengine.snapshot.image import state_hash
 from ultraengine.snapshot.manifest import plan_load
 from ultraengine_adapters.local.disk import LocalDisk
@@ -104,11 +103,7 @@ def replay(directory: Path, domain: Ledger, commands: int | None) -> Spent:
         position = None
         loading = time.process_time()
         for entry in chain:
-            file = ChainFile(path=f"{reader.directory}/{entry.file}", entry=entry)
-            with opened(disk, file, reader.codecs, reader.key_of) as found:
-                for section in found.sections():
-                    image.load(section)
-                position = found.header.position
+            position = snapshots.load(reader, image, entry)
         image.mark()
         executor = image.resume(position)
         loaded = time.process_time()

@@ -24,8 +24,8 @@ from ultraengine.advice.specialise import Specialised, specialise
 from ultraengine.advice.suggest import LeftOut, suggest
 from ultraengine.advice.trial import SpecialTrial, Trial, TrialFailed, Verdict
 from ultraengine.cli.connection import KEY_VARIABLE
+from ultraengine.cli.domains import add_domains, import_domains
 from ultraengine.cli.exits import CommandFailed, Exit
-from ultraengine.cli.offline import add_domains, import_domains
 from ultraengine.cli.output import plural, print_json, print_table, say
 from ultraengine.cli.projecting import carry_out, read_url
 from ultraengine.model.errors import InvariantBroken, Malformed

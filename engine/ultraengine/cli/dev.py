@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ultraengine.cli.connection import KEY_VARIABLE
+from ultraengine.cli.domains import LEDGER, add_domains
 from ultraengine.cli.exits import CommandFailed
-from ultraengine.cli.offline import LEDGER, add_domains
 from ultraengine.cli.output import tell
 from ultraengine.cli.seeds import SEEDS, sow_beside
 from ultraengine.config import Config, ConfigErrors

@@ -17,8 +17,8 @@ from ultraengine.cli.checks import (
 )
 from ultraengine.cli.connection import add_connection, connect
 from ultraengine.cli.directories import open_disk, open_secrets, shard_directory
+from ultraengine.cli.domains import add_domains, import_domains
 from ultraengine.cli.exits import Exit
-from ultraengine.cli.offline import add_domains, import_domains
 from ultraengine.cli.output import print_json
 from ultraengine.client import ClientError, Unreachable
 from ultraengine.main import SWITCH_INTERVAL_S

@@ -9,8 +9,8 @@ import msgspec
 
 from ultraengine.cli.connection import add_connection, connect, failure
 from ultraengine.cli.directories import open_disk, open_secrets
+from ultraengine.cli.domains import add_domains
 from ultraengine.cli.exits import CommandFailed, Exit
-from ultraengine.cli.offline import add_domains
 from ultraengine.cli.output import (
     plural,
     print_facts,

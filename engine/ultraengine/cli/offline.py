@@ -5,16 +5,11 @@ then sees a moment of it.  No handler runs: recorded events are evolved, and com
 outcome is not recorded yet are left out.
 """
 
-import argparse
-import importlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from ultraengine.cli.exits import CommandFailed
 from ultraengine.execution.dedup import DedupIndex, DedupOptions
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
@@ -32,11 +27,8 @@ from ultraengine.shard.slot_moves import SlotMoves
 from ultraengine.shard.validation import NothingRemembered
 from ultraengine.snapshot import tools as snapshots
 from ultraengine.snapshot.codec import Codecs
-from ultraengine.snapshot.files import ChainFile, opened
 from ultraengine.snapshot.image import Image
 from ultraengine.snapshot.manifest import plan_load
-
-LEDGER: Final = "ultraengine.domains.ledger:DOMAIN"
 
 
 class _NoEvents:
@@ -89,15 +81,11 @@ def load_state(disk: Disk, secrets: Secrets, domains: Sequence[Domain], shard: i
     reader = snapshots.Tools(disk=disk, secrets=secrets, codecs=Codecs())
     position = None
     for entry in plan_load(snapshots.listed(reader)) or ():
-        file = ChainFile(path=f"{reader.directory}/{entry.file}", entry=entry)
-        with opened(disk, file, reader.codecs, reader.key_of) as found:
-            for section in found.sections():
-                image.load(section)
-            position = found.header.position
+        position = snapshots.load(reader, image, entry)
     image.resume(position)
     start = executor.applied_end
     for group in recorded_groups(disk, secrets, start):
-        _evolve(executor, group)
+        evolve(executor, group)
     return LoadedState(executor, int(start), int(executor.applied_end - start))
 
 
@@ -125,38 +113,22 @@ def recorded_groups(disk: Disk, secrets: Secrets, from_offset: int) -> Iterator[
                 yield waiting.pop(0)
 
 
-def _evolve(executor: Executor, group: RecordedGroup) -> None:
-    time, epoch = Instant(group.header.time), Epoch(group.header.epoch)
-    first = max(0, executor.applied_end - group.header.base_offset)
-    outcomes = (group.outcomes or [])[first:]
-    executor.replay_group(group.commands[first:], outcomes, time=time, epoch=epoch)
+def evolve(executor: Executor, group: RecordedGroup, end: int | None = None) -> None:
+    """Evolve what is recorded of a group from the executor's position on, below `end`."""
+    header = group.header
+    part = slice(
+        max(0, executor.applied_end - header.base_offset),
+        None if end is None else end - header.base_offset,
+    )
+    executor.replay_group(
+        group.commands[part],
+        (group.outcomes or [])[part],
+        time=Instant(header.time),
+        epoch=Epoch(header.epoch),
+    )
 
 
 def shard_number(name: str) -> int:
     """The shard of a directory called ``shard-NNNN``; 0 for any other name."""
     digits = name.removeprefix("shard-")
     return int(digits) if digits.isdecimal() else 0
-
-
-def add_domains(parser: argparse.ArgumentParser) -> None:
-    """The argument of verbs that need to understand the state."""
-    parser.add_argument(
-        "--domain",
-        action="append",
-        metavar="PACKAGE.MODULE:ATTRIBUTE",
-        help="a domain of the data, repeatable (the ledger); modules of this directory are found",
-    )
-
-
-def import_domains(names: Sequence[str] | None) -> list[Domain]:
-    """Domains by ``package.module:ATTRIBUTE``, the ledger by default.  Raises `CommandFailed`."""
-    # The interpreter of an installed program does not look into the current directory.
-    sys.path.insert(0, str(Path.cwd()))
-    loaded: list[Domain] = []
-    for name in names or (LEDGER,):
-        module, _, attribute = name.partition(":")
-        try:
-            loaded.append(getattr(importlib.import_module(module), attribute))
-        except (ImportError, AttributeError, ValueError) as error:
-            raise CommandFailed(f"domain {name}: {error}") from error
-    return loaded

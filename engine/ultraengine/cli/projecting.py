@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar, get_type_hints
 import msgspec
 
 from ultraengine.cli.connection import KEY_VARIABLE, URL_VARIABLE
+from ultraengine.cli.domains import add_domains, import_domains
 from ultraengine.cli.exits import CommandFailed, Exit
-from ultraengine.cli.offline import add_domains, import_domains
 from ultraengine.client import DEFAULT_URL
 from ultraengine.config import ConfigErrors
 from ultraengine.extensions import Extensions

@@ -8,8 +8,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from ultraengine.cli.domains import add_domains, import_domains
 from ultraengine.cli.exits import CommandFailed, Exit
-from ultraengine.cli.offline import add_domains, import_domains
 from ultraengine.model.projection import Projecting, Projection, check_projection
 from ultraengine.projection.dialect import Dialect
 from ultraengine.projection.dialects import DIALECTS, GENERATED, dialect

@@ -4,8 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from ultraengine.cli.domains import LEDGER, add_domains
 from ultraengine.cli.exits import CommandFailed
-from ultraengine.cli.offline import LEDGER, add_domains
 from ultraengine.cli.output import say
 from ultraengine.cli.projecting import read_url
 from ultraengine.config import ConfigErrors, limits_from_env

@@ -20,8 +20,9 @@ from typing import Final, TypeVar
 import msgspec
 
 from ultraengine.cli.directories import open_disk, open_secrets
+from ultraengine.cli.domains import import_domains
 from ultraengine.cli.exits import CommandFailed, Exit
-from ultraengine.cli.offline import NO_HISTORY, import_domains
+from ultraengine.cli.offline import NO_HISTORY, evolve
 from ultraengine.cli.output import plural, print_facts, print_json, say
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.dedup import DedupIndex, DedupOptions
@@ -37,7 +38,7 @@ from ultraengine.log.reader import RecordedGroup
 from ultraengine.log.standing import Standing, standing_log
 from ultraengine.model.domain import History
 from ultraengine.model.errors import EngineError, InvariantBroken
-from ultraengine.model.ids import NO_CHAIN, Epoch, Instant, Offset, ShardId
+from ultraengine.model.ids import NO_CHAIN, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.ports import Disk, ObjectStore
 from ultraengine.shard.image import ExecutorImage, readable
@@ -48,9 +49,8 @@ from ultraengine.shard.validation import NothingRemembered, validate
 from ultraengine.snapshot import tools as snapshots
 from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotError
-from ultraengine.snapshot.files import ChainFile, opened
 from ultraengine.snapshot.image import ImagePosition, state_hash
-from ultraengine.snapshot.manifest import SnapshotEntry, plan_load
+from ultraengine.snapshot.manifest import plan_load
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.starting.loading import load_extensions
 from ultraengine_adapters.local.disk import LocalDisk
@@ -183,7 +183,7 @@ def _loaded(shard: _Shard, new_image: Callable[[], ExecutorImage], offset_max: i
         image, position = new_image(), None
         for entry in plan_load(entries, unusable=unusable) or ():
             try:
-                position = _take(shard.snapshots, image, entry)
+                position = snapshots.load(shard.snapshots, image, entry)
             except (SnapshotDamaged, OSError) as error:
                 say(f"ultra: {error}; an older state is used")
                 unusable.add(entry.file)
@@ -192,15 +192,6 @@ def _loaded(shard: _Shard, new_image: Callable[[], ExecutorImage], offset_max: i
             if position is not None:
                 _check_chain(shard.log, position)
             return image, image.resume(position), position
-
-
-def _take(reader: snapshots.Tools, image: ExecutorImage, entry: SnapshotEntry) -> ImagePosition:
-    file = ChainFile(path=f"{reader.directory}/{entry.file}", entry=entry)
-    with opened(reader.disk, file, reader.codecs, reader.key_of) as found:
-        for stored in found.sections():
-            for section in reader.migrations.forward(stored):
-                image.load(section)
-        return found.header.position
 
 
 def _check_chain(log: Standing, position: ImagePosition) -> None:
@@ -340,19 +331,11 @@ def _evolve(
         if last is None:
             left_out += group.header.count
             continue
-        _evolve_group(executor, group, end)
+        evolve(executor, group, end)
         if executor.applied_end == group.header.offset_end:
             ids.advance(Instant(group.header.time), executor.applied_end)
         chain = last.chain
     return chain, left_out
-
-
-def _evolve_group(executor: Executor, group: RecordedGroup, end: int) -> None:
-    header = group.header
-    time, epoch = Instant(header.time), Epoch(header.epoch)
-    first, last = executor.applied_end - header.base_offset, end - header.base_offset
-    outcomes = (group.outcomes or [])[max(first, 0) : last]
-    executor.replay_group(group.commands[max(first, 0) : last], outcomes, time=time, epoch=epoch)
 
 
 def _print(done: Replayed, output: str) -> None:

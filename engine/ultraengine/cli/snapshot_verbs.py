@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from ultraengine.cli.directories import open_secrets, shard_directory
+from ultraengine.cli.domains import add_domains, import_domains
 from ultraengine.cli.exits import CommandFailed, Exit
-from ultraengine.cli.offline import add_domains, empty_image, import_domains, shard_number
+from ultraengine.cli.offline import empty_image, shard_number
 from ultraengine.cli.output import print_facts, print_json, print_table, say
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId

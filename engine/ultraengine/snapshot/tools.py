@@ -23,7 +23,7 @@ from ultraengine.snapshot.files import (
     write_file,
 )
 from ultraengine.snapshot.format import Footer, Header
-from ultraengine.snapshot.image import Image, Section
+from ultraengine.snapshot.image import Image, ImagePosition, Section
 from ultraengine.snapshot.loader import KeyOf, SnapshotFile
 from ultraengine.snapshot.maker import Maker
 from ultraengine.snapshot.manifest import (
@@ -106,6 +106,19 @@ def listed(tools: Tools) -> tuple[SnapshotEntry, ...]:
     with contextlib.closing(tools.disk.open(path)) as file:
         manifest: Manifest = decode_manifest(file.pread(file.size(), 0), path)
     return manifest.entries
+
+
+def load(tools: Tools, image: Image, entry: SnapshotEntry) -> ImagePosition:
+    """Load the sections of one file, migrated, into an image; the position that it says.
+
+    Raises `SnapshotError`, and what loading raises.
+    """
+    file = ChainFile(path=f"{tools.directory}/{entry.file}", entry=entry)
+    with opened(tools.disk, file, tools.codecs, tools.key_of) as found:
+        for stored in found.sections():
+            for section in tools.migrations.forward(stored):
+                image.load(section)
+        return found.header.position
 
 
 def info(tools: Tools, file: str) -> SnapshotInfo:

@@ -11,8 +11,10 @@ from aiohttp.web_protocol import RequestHandler
 
 from ultraengine.edge.auth import ApiKeys, KeyFileError, KeyTable, TenantQuota
 from ultraengine.edge.problems import problem_answer
+from ultraengine.edge.quota import Quotas
 from ultraengine.edge.routes import to_response
 from ultraengine.model.errors import EngineError
+from ultraengine.ports import Clock
 
 KEEP_ALIVE_S: Final = 75.0
 LINGER_S: Final = 1.0
@@ -107,3 +109,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def let_in(table: KeyTable, path: Path, clock: Clock, quotas: Quotas) -> tuple[ApiKeys, KeyFile]:
+    """Who has a key of the file at `path`: `table` now, and it is read again when it changes."""
+    keys = ApiKeys(table, clock)
+    quotas.replace(table.quotas)
+    return keys, KeyFile(path, keys, quotas.replace)

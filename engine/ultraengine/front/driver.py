@@ -19,7 +19,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.edge.auth import Anybody, KeyFileError, KeyTable
 from ultraengine.edge.quota import Quotas
-from ultraengine.edge.server import KeyFile
+from ultraengine.edge.server import KeyFile, let_in
 from ultraengine.execution.registry import Registry
 from ultraengine.front.settings import AddressRefused, GatewaySettings, address_of
 from ultraengine.gateway.driver import GatewayOptions
@@ -35,7 +35,7 @@ from ultraengine.model.limits import Limits
 from ultraengine.ports import Clock, Identity, Telemetry
 from ultraengine.router.driver import Address, Links
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.starting.driver import let_in, read_map, read_secret
+from ultraengine.starting.driver import read_map, read_secret
 from ultraengine.starting.ends import ExitCode, exit_code_of
 from ultraengine.starting.loading import load_domains, telemetry
 from ultraengine_adapters.local.clock import SystemClock

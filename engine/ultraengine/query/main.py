@@ -19,11 +19,11 @@ import structlog
 import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
-from ultraengine.edge.auth import Anybody, ApiKeys, Loopback
+from ultraengine.edge.auth import Anybody, Loopback
 from ultraengine.edge.door import Door, Doorkeeper, listen
 from ultraengine.edge.health import BEAT_S, Heartbeat
 from ultraengine.edge.quota import READS, Quotas
-from ultraengine.edge.server import KeyFile, Server
+from ultraengine.edge.server import KeyFile, Server, let_in
 from ultraengine.model.domain import Domain
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
 from ultraengine.model.projection import Projecting
@@ -125,10 +125,7 @@ class QueryProcess:
                     "query.keyless", meaning="whoever reaches the port may read everything"
                 )
             return Anybody() if options.keyless else Loopback(), None
-        table = KeyFile.read(options.keys)
-        quotas.replace(table.quotas)
-        identity = ApiKeys(table, clock)
-        return identity, KeyFile(options.keys, identity, quotas.replace)
+        return let_in(KeyFile.read(options.keys), options.keys, clock, quotas)
 
     async def start(self) -> None:
         """Listen and serve.  Raises OSError when the address cannot be had."""

@@ -7,7 +7,7 @@ have been given before a change which the record has lost since, and would not s
 The other way round costs at most a round: a change between the two looks like a roll-back, so a
 roll-back is believed when a second round has seen it too.
 
-The operator runs it for all replicas; in its absence a restarted holder may for itself (`only`).
+One runs beside each replica, and plans for all (ADR 18); with `only`, for its own seat alone.
 """
 
 import enum

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ultraengine.config import Config, ConfigErrors
-from ultraengine.edge.auth import ApiKeys, KeyFileError, KeyTable, Loopback
+from ultraengine.edge.auth import KeyFileError, Loopback
 from ultraengine.edge.early.driver import listen_all
 from ultraengine.edge.quota import Quotas
-from ultraengine.edge.server import KeyFile
+from ultraengine.edge.server import KeyFile, let_in
 from ultraengine.gateway.hop import HopIdentity
 from ultraengine.log.identity import IDENTITY_PATH
 from ultraengine.model.ids import ShardId
@@ -30,13 +30,6 @@ def read_secret(path: Path) -> str:
     secret = path.read_text().strip()
     HopIdentity(secret)
     return secret
-
-
-def let_in(table: KeyTable, path: Path, clock: Clock, quotas: Quotas) -> tuple[ApiKeys, KeyFile]:
-    """Who has a key of the file at `path`: `table` now, and it is read again when it changes."""
-    keys = ApiKeys(table, clock)
-    quotas.replace(table.quotas)
-    return keys, KeyFile(path, keys, quotas.replace)
 
 
 def identity_of(config: Config, clock: Clock, quotas: Quotas) -> tuple[Identity, KeyFile | None]:

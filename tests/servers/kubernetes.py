@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -28,6 +27,7 @@ import pytest
 import yaml
 from tests.servers.certificates import Authority
 from tests.servers.crds import FILES, ROOT, crd
+from tests.servers.ports import free_ports
 
 START_S = 120
 STOP_S = 30
@@ -41,14 +41,6 @@ def kubelab() -> Path:
     """Where the lab keeps the executable with all parts of Kubernetes."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("ULTRA_KUBELAB") or cache / "ultraengine-lab/bin/kubelab")
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -84,7 +76,7 @@ class ApiServer:
         """Start both and wait until the API server is ready."""
         until = time.monotonic() + START_S
         for _ in range(TRIES):
-            client, peer, self.port = _free_ports(3)
+            client, peer, self.port = free_ports(3)
             self._run("etcd", *self._etcd(client, peer))
             self._run("kube-apiserver", *self._apiserver(client))
             while all(one.poll() is None for one in self._processes):

@@ -9,7 +9,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.servers.ports import free_ports
 
 CYCLES = int(os.environ.get("KILL_CYCLES", "200"))
 LANES = 2
@@ -39,12 +39,6 @@ ENVIRONMENT = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Engine:
     """One `ultra serve` process."""
 
@@ -52,7 +46,7 @@ class Engine:
 
     def __init__(self, data: Path, log: Path) -> None:
         self.data, self.log = data, log
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:

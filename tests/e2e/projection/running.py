@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,16 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.servers.ports import free_ports
 
 ROOT = Path(__file__).parents[3]
 ULTRA = Path(sys.executable).with_name("ultra")
 PATIENCE_S = 120.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], Any], what: str, *running: "Program") -> Any:
@@ -82,7 +76,7 @@ class Story:
     ) -> None:
         """With `settings`, of the environment, the engine is one as in production."""
         self.directory = directory
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.database = directory / "sql.db"
         self.target = f"sqlite:///{self.database}"

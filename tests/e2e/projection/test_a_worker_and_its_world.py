@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.e2e.projection.running import Story, free_port, until
+from tests.e2e.projection.running import Story, until
+from tests.servers.ports import free_ports
 
 FENCED = 77
 LOCKED_S = 7.0
@@ -23,7 +24,7 @@ def booked(story: Story) -> int:
 def test_a_database_that_is_away_never_slows_the_engine_and_is_caught_up_with(
     story: Callable[..., Story],
 ) -> None:
-    told, port = story("--no-sql"), free_port()
+    told, port = story("--no-sql"), free_ports(1)[0]
     told.open_accounts()
     worker = told.run(
         "worker", "project", "--target", told.target, "--engine", told.url, "--port", port

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.projection.running import Story, free_port, until
+from tests.e2e.projection.running import Story, until
+from tests.servers.ports import free_ports
 
 MIB = 1 << 20
 CAP = 12 * MIB
@@ -46,7 +47,10 @@ def is_cut(log: Path) -> bool:
 def test_an_engine_outruns_its_worker_says_so_keeps_its_cap_and_the_worker_catches_up(
     story: Callable[..., Story], tmp_path: Path
 ) -> None:
-    told, port = story(settings={**SETTINGS, "ULTRA_ARCHIVE": tmp_path / "archive"}), free_port()
+    told, port = (
+        story(settings={**SETTINGS, "ULTRA_ARCHIVE": tmp_path / "archive"}),
+        free_ports(1)[0],
+    )
     told.open_accounts()
     alarms = ("--limit", "lag_warn_s=0.5", "--limit", "lag_alarm_s=1.0")
     worker = told.run(

@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from tests.servers.ports import free_ports
 
 ULTRA = Path(sys.executable).with_name("ultra")
 WAIT_S = 120.0
@@ -28,17 +28,6 @@ SETTINGS = {
     "ULTRA_LIMIT_RESERVE_BYTES": str(256 * 1024),
     "ULTRA_SNAPSHOT_COMMANDS": "2000",
 }
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 class Copy:

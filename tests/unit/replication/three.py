@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+
+from tests.servers.ports import free_ports
 
 from ultraengine.log.driver import LogOptions, Written
 from ultraengine.log.frame import Frame, FrameDraft, FrameKind
@@ -39,11 +40,7 @@ async def until(happened: Callable[[], Any]) -> Any:
 
 
 def free_addresses(count: int) -> tuple[tuple[str, int], ...]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return tuple(("127.0.0.1", int(probe.getsockname()[1])) for probe in probes)
+    return tuple(("127.0.0.1", port) for port in free_ports(count))
 
 
 def epoch_start(epoch: Epoch, offset: Offset, time: Instant) -> FrameDraft:

@@ -1,10 +1,11 @@
 """`make bench`: this engine beside PostgreSQL and Redis, on one disk, in one run.
 
-    python benchmarks/run.py [--quick] [--rounds 3] [--out bench-results]
+    python benchmarks/run.py [--quick] [--engine-only] [--rounds 3] [--out bench-results]
 
 The contenders take turns, round by round, so that a noisy neighbour or a slow disk hits all of
 them; the table gives medians and the spread over the rounds, and ratios of the same rounds.
-Writes ``results.json`` and ``results.md``.  Nothing here is a test: there are no thresholds.
+Writes ``results.json`` and ``results.md`` after each part.  Nothing here is a test: there are
+no thresholds.
 
 Throughput is measured by a closed loop; its latencies say how long one of so many clients waits
 when all send as fast as they can.  Latency as users see it is measured on a fixed schedule at
@@ -174,7 +175,9 @@ def ratio(rounds: list[dict[str, Result]], ours: str, theirs: str, figure: str) 
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def aims(rounds: list[dict[str, Result]], table: dict[str, Result]) -> list[tuple[str, str, str]]:
+def aims_of_rounds(
+    rounds: list[dict[str, Result]], table: dict[str, Result]
+) -> list[tuple[str, str, str]]:
     """(aim, measured, met) for what the requirements ask, side by side."""
     big = f"ultra: {SHAPES[0][0]}"
     rate = float(str(table[big]["transfers_per_s"]))
@@ -226,7 +229,7 @@ def aims(rounds: list[dict[str, Result]], table: dict[str, Result]) -> list[tupl
 
 
 def markdown(about: dict[str, str], table: dict[str, Result], goals: list[tuple[str, str, str]],
-             small: list[tuple[str, str, str]], rounds: int) -> str:  # fmt: skip
+             rounds: int) -> str:  # fmt: skip
     """The report."""
     lines = ["# Benchmark", "", f"`make bench`, {rounds} rounds, contenders in turn.", ""]
     lines += [f"* {name}: {value}" for name, value in about.items()]
@@ -259,8 +262,33 @@ def markdown(about: dict[str, str], table: dict[str, Result], goals: list[tuple[
     memory = table["ultra: memory"]["peak_rss_mib"]
     lines += ["", f"Peak resident memory of the engine: {memory:.0f} MiB.", "", "Aims:", "",
               "| aim | measured | met |", "|---|--:|---|"]  # fmt: skip
-    lines += [f"| {aim} | {measured} | {holds} |" for aim, measured, holds in goals + small]
+    lines += [f"| {aim} | {measured} | {holds} |" for aim, measured, holds in goals]
     return "\n".join(lines) + "\n"
+
+
+class Report:
+    """What has been measured so far.
+
+    Written anew after each part: a run that dies late has lost only the rest.
+    """
+
+    def __init__(self, out: Path, rounds: int) -> None:
+        self.machine: dict[str, str] = {}
+        self.measured: list[dict[str, Result]] = []
+        self._out, self._rounds = out, rounds
+        self._lines: list[str] = []
+        self._aims: list[tuple[str, str, str]] = []
+
+    def add(self, lines: list[str], aims: list[tuple[str, str, str]]) -> None:
+        """Take in a part's lines and aims, and write ``results.json`` and ``results.md``."""
+        self._lines += lines
+        self._aims += aims
+        table = merged(self.measured)
+        goals = aims_of_rounds(self.measured, table) + self._aims
+        found = {"machine": self.machine, "rounds": self.measured, "table": table, "aims": goals}
+        (self._out / "results.json").write_text(json.dumps(found, indent=1))
+        report = markdown(self.machine, table, goals, self._rounds)
+        (self._out / "results.md").write_text(report + "".join(f"{line}\n" for line in self._lines))
 
 
 def main() -> None:
@@ -269,6 +297,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="per figure and round")
+    parser.add_argument("--engine-only", action="store_true", help="nothing of the projections")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--work", type=Path, default=None, help="where the servers' data goes")
     options = parser.parse_args()
@@ -281,39 +310,34 @@ def main() -> None:
     turns: tuple[Callable[[Path, int, float], dict[str, Result]], ...] = (
         round_of_postgres, round_of_redis, round_of_ours,
     )  # fmt: skip
+    report = Report(options.out, options.rounds)
     try:
-        about = machine(work)
-        rounds: list[dict[str, Result]] = []
+        report.machine = machine(work)
         for number in range(options.rounds):
             results: dict[str, Result] = {}
             # Each round begins with another contender.
             for turn in turns[number % 3 :] + turns[: number % 3]:
                 print(f"round {number + 1}/{options.rounds}: {turn.__name__[9:]}", flush=True)
                 results |= turn(work, number, options.seconds)
-            rounds.append(results)
-        small = micro.measure(work, quick=options.quick)
-        projected, more = projection.section(work, quick=options.quick)
-        small += more
-        projected += mysql_rows.section(work, quick=options.quick)
-        entries, accounts = (50_000, 1_000) if options.quick else (1_000_000, 10_000)
-        queried, more = aggregates.section(work, entries=entries, accounts=accounts, calls=7)
-        small += more
+            report.measured.append(results)
+        report.add([], micro.measure(work, quick=options.quick))
+        if not options.engine_only:
+            databases(work, report, quick=options.quick)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    table = merged(rounds)
-    goals = aims(rounds, table)
-    (options.out / "results.json").write_text(
-        json.dumps(
-            {"machine": about, "rounds": rounds, "table": table, "aims": goals + small}, indent=1
-        )
-    )
-    report = markdown(about, table, goals, small, options.rounds)
-    report += "\n".join(["", "From the feed into databases (`projection.py`, `mysql_rows.py`):",
-                         *projected, "",
-                         "Aggregates through `ultra query` (`benchmarks/aggregates.py`):",
-                         *queried, ""])  # fmt: skip
-    (options.out / "results.md").write_text(report)
-    print(report)
+    print((options.out / "results.md").read_text())
+
+
+def databases(work: Path, report: Report, *, quick: bool) -> None:
+    """What comes out of the feed into databases, and out of these."""
+    intro = "From the feed into databases (`projection.py`, `mysql_rows.py`):"
+    projected, aims = projection.section(work, quick=quick)
+    report.add(["", intro, *projected], aims)
+    report.add(mysql_rows.section(work, quick=quick), [])
+    entries, accounts = (50_000, 1_000) if quick else (1_000_000, 10_000)
+    queried, aims = aggregates.section(work, entries=entries, accounts=accounts, calls=7)
+    intro = "Aggregates through `ultra query` (`benchmarks/aggregates.py`):"
+    report.add(["", intro, *queried], aims)
 
 
 if __name__ == "__main__":

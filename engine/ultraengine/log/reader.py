@@ -19,7 +19,7 @@ from ultraengine.log.damage import BelowRetention, LogDamaged, LogRefused
 from ultraengine.log.digest import state_chain
 from ultraengine.log.frame import Frame, FrameDamaged, FrameHeader, FrameKind
 from ultraengine.log.recovery import belongs
-from ultraengine.log.segment import HEADER_BYTES
+from ultraengine.log.segment import HEADER_BYTES, Point
 from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, FrameSequence
@@ -110,6 +110,11 @@ class LogReader:
     def durable_end(self) -> int:
         """Frames below can be read now."""
         return self._catalog.durable.durable_end
+
+    @property
+    def first(self) -> Point:
+        """Where the log begins now: before its first frame that is still here."""
+        return self._catalog.segments[0].header.point
 
     def frames(
         self, from_sequence: int, to_sequence: int | None = None, *, unsynced: bool = False

@@ -207,6 +207,14 @@ class LogReader:
                     starts.append((before, frame.header.sequence))
         return starts
 
+    def segment_offset(self, sequence: int) -> int:
+        """First offset of the segment that holds a frame: who needs the frame needs it from there;
+        of the first segment for what is not there any more."""
+        segments = self._catalog.view().segments
+        firsts = [segment.header.first_sequence for segment in segments]
+        at = max(0, bisect_right(firsts, sequence) - 1)
+        return int(segments[at].header.point.offset)
+
     def state_chain_at(self, sequence: int) -> bytes:
         """The state chain over all OUTCOMES frames below `sequence`, which is durable.
 

@@ -20,6 +20,7 @@ import structlog
 
 from ultraengine.log.frame import Keys
 from ultraengine.replication import wire
+from ultraengine.replication.installing.offer import Transfer
 from ultraengine.replication.messages import Message
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.wire import Greeting, WireDamaged
@@ -44,7 +45,7 @@ CERTIFICATES: Final = ("tls.crt", "tls.key", "ca.crt")
 
 log = structlog.get_logger("replication")
 
-Deliver = Callable[[ReplicaId, Message], Awaitable[None]]
+Deliver = Callable[[ReplicaId, Message | Transfer], Awaitable[None]]
 """Takes a message of a replica; waits while there are too many."""
 Check = Callable[[Greeting], None]
 """Raises `WireDamaged` for a replica that is not to be spoken to."""
@@ -324,4 +325,4 @@ class Listener:
             async with asyncio.timeout(SILENT_S):
                 head = wire.decode_head(await reader.readexactly(wire.HEAD_BYTES))
                 rest = await reader.readexactly(head.rest_bytes)
-            await self._deliver(replica, wire.decode_message(head, rest, self._keys))
+            await self._deliver(replica, wire.decode_received(head, rest, self._keys))

@@ -5,10 +5,14 @@ A copy that lives keeps what it has not got yet in the log.  One that has not be
 `ReplicaLimits.kept_s` keeps nothing: it gets a snapshot when it is back.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import msgspec
 
+from ultraengine.replication import leader as leaders
+from ultraengine.replication.effects import ReplicaLimits
+from ultraengine.replication.leader import Leader
 from ultraengine.replication.record import ReplicaId, Seat
 
 
@@ -28,6 +32,21 @@ class Peer(msgspec.Struct):
 
 
 Peers = Mapping[Seat, Peer]
+
+
+def changes(
+    leader: Leader, peers: Peers, entered_at: float, end: int, limits: ReplicaLimits, now: float
+) -> list[Callable[[Leader], Leader]]:
+    """What a leader may do about its ISR, first things first; each may turn out as not allowed."""
+    since, lag_max = now - limits.silence_s, limits.lag_frames_max
+    isr = leader.record.isr
+    gone = silent(isr, peers, leader.me.seat, entered_at=entered_at, since=since)
+    there = caught_up(isr, peers, end=end, lag_max=lag_max, since=since)
+    return [
+        leaders.settling,
+        *(partial(leaders.dropping, seat=one) for one in gone),
+        *(partial(leaders.adding, seat=one) for one in there),
+    ]
 
 
 def silent(
@@ -62,7 +81,6 @@ def needed(
     places: Iterable[ReplicaId],
     peers: Peers,
     filling: Mapping[ReplicaId, tuple[int, float]],
-    *,
     entered_at: float,
     since: float,
 ) -> dict[ReplicaId, int]:

@@ -12,7 +12,6 @@ answer counts like everybody's.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 from ultraengine.model.ids import Epoch
 from ultraengine.replication import epochs as tables
@@ -66,6 +65,9 @@ class Replica:
         """None, or the leadership of this life; ``over`` ones are kept until the next one."""
         self.barred = False
         """Set by whoever executes, when something came out differently here."""
+        self.joins = 0
+        """How often this life has begun to copy somebody, or to lead."""
+        self._frozen = False
         self._others = tuple(peers)
         self._limits = limits
         self._peers: dict[Seat, Peer] = {}
@@ -109,6 +111,8 @@ class Replica:
     def receive(self, message: Message, now: float) -> Effects:
         """A message has arrived, perhaps late, perhaps again."""
         effects = Effects()
+        if self._frozen:
+            return effects
         match message:
             case Beacon():
                 self._say_hello(message.epoch, message.leader, effects)
@@ -170,6 +174,12 @@ class Replica:
             self._led(leaders.lost(leader, swap.new, current), now, effects)
         return effects
 
+    def freeze(self, joins: int) -> bool:
+        """Say nothing and join nobody any more: another copy takes the place of this one, which
+        has said of nothing that it is there since `joins`.  Whether that is so."""
+        self._frozen = self.joins == joins and self.leader is None
+        return self._frozen
+
     def sent(self, seat: Seat, end: int) -> None:
         """Of the frames that were to be sent to a copy, those below `end` were: it is sent the
         others when it has answered."""
@@ -191,10 +201,8 @@ class Replica:
         self, filling: Mapping[ReplicaId, tuple[int, float]], now: float
     ) -> dict[ReplicaId, int]:
         """From where on copies need this leader's log; see `peers.needed`."""
-        since = now - self._limits.kept_s
-        return copies.needed(
-            self._others, self._peers, filling, entered_at=self._entered_at, since=since
-        )
+        entered_at, since = self._entered_at, now - self._limits.kept_s
+        return copies.needed(self._others, self._peers, filling, entered_at, since)
 
     def written(self, now: float) -> Effects:
         """The log has grown by frames of this leader: they are sent while they are flushed."""
@@ -242,6 +250,7 @@ class Replica:
         if joined.verdict is Verdict.LACKING:
             effects.lacks = message.join.leader
             return
+        self.joins += 1
         if joined.cut_to < self.log.end:
             effects.cut_to = joined.cut_to
         self._hold(effects, min(joined.cut_to, self.log.durable_end))
@@ -338,8 +347,9 @@ class Replica:
 
     def _enter(self, record: Record, now: float, effects: Effects) -> None:
         """Lead the record's epoch, if this life is named and has not sworn it to anybody."""
-        if not promises.may_lead(self.follower.promise, record, self.me):
+        if self._frozen or not promises.may_lead(self.follower.promise, record, self.me):
             return
+        self.joins += 1
         self._retain_committed()
         sworn = promises.promised(
             self.follower.promise, record.epoch, self.me, record.version, seated=True
@@ -470,17 +480,9 @@ class Replica:
                 return
             attempts.append(leaders.forcing)  # Once: it is sent again as it is.
         else:
-            attempts.append(leaders.settling)
-            isr, since = leader.record.isr, now - self._limits.silence_s
-            silent = copies.silent(
-                isr, self._peers, self.me.seat, entered_at=self._entered_at, since=since
+            attempts += copies.changes(
+                leader, self._peers, self._entered_at, self.log.end, self._limits, now
             )
-            lag_max = self._limits.lag_frames_max
-            there = copies.caught_up(
-                isr, self._peers, end=self.log.end, lag_max=lag_max, since=since
-            )
-            attempts += [partial(leaders.dropping, seat=one) for one in silent]
-            attempts += [partial(leaders.adding, seat=one) for one in there]
         for attempt in attempts:
             try:
                 changed = attempt(leader)

@@ -83,10 +83,8 @@ def base_part(
 
 def clear(disk: Disk) -> None:
     """Remove what lies beside the copy.  Not while INSTALL names it."""
-    for directory in REPLACED:
-        for name in disk.list(directory):
-            if name.endswith(BESIDE):
-                disk.remove(f"{directory}/{name}")
+    for path in list(_beside(disk)):
+        disk.remove(path)
 
 
 def write_part(disk: Disk, path: str, content: bytes) -> None:
@@ -150,7 +148,10 @@ def put_in_place(disk: Disk) -> bool:
 
 def _beside(disk: Disk) -> Iterator[str]:
     for directory in REPLACED:
-        yield from (name for name in disk.list(directory) if name.endswith(BESIDE))
+        names = disk.list(directory)
+        yield from (f"{directory}/{name}" for name in names if name.endswith(BESIDE))
+    if disk.exists(INSTALL_TEMPORARY):
+        yield INSTALL_TEMPORARY
 
 
 def _replace(disk: Disk, named: frozenset[str]) -> bool:

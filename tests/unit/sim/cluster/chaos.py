@@ -40,6 +40,10 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     """How often an old record is told to somebody who watches."""
     restless: float = 0.0
     """How often the operator replaces a leader that is well."""
+    snapshot_frames: int = 0
+    """How often a replica keeps a snapshot, and cuts its log behind it; 0 = never."""
+    greedy: float = 0.0
+    """How often it cuts although a copy that lives needs what goes, as beyond a cap of bytes."""
     skew: bool = False
     """Clocks run at different rates, and wall clocks jump."""
 
@@ -91,4 +95,6 @@ def drawn(seed: int) -> Chaos:
         stale_watch=sometimes(0.5),
         restless=sometimes(0.3),
         skew=rng.random() < 0.3,
+        snapshot_frames=rng.choice((0, 6, 12, 24)),
+        greedy=rng.choice((0.0, 0.3, 1.0)),
     )

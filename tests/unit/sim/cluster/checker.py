@@ -65,6 +65,12 @@ class Checker:
         if self.hashes[position] != node.state.hash:
             raise Violated(f"replica {node.number} has another state after frame {position}")
 
+    def restored(self, node: Node) -> None:
+        """A process begins with the state of a snapshot: everybody's at that position."""
+        position = node.state.position
+        if position > len(self.chains) or self.hashes[position - 1] != node.state.hash:
+            raise Violated(f"replica {node.number} begins with another state at {position}")
+
     def _first(self, frame: Frame) -> None:
         self.chains.append(frame.chain)
         for offset, add in enumerate(decode_adds(frame), int(frame.header.base_offset)):

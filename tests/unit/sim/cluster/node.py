@@ -37,8 +37,10 @@ from ultraengine.testing.sim_clock import SimClock, SimRandom, SimSecrets
 from ultraengine.testing.sim_disk import SimDisk
 
 LIMITS = Limits(
-    segment_bytes=8 * 1024, frame_bytes_max=4 * 1024, reserve_bytes=0, segments_prepared=0
+    segment_bytes=12 * 1024, frame_bytes_max=4 * 1024, reserve_bytes=0, segments_prepared=0
 )
+SMALL = msgspec.structs.replace(LIMITS, segment_bytes=8 * 1024)
+"""Where logs are cut: a few frames in each."""
 CLUSTER = b"simulated-engine"
 KEPT = "snapshots/state"
 """The snapshot; a new one replaces it."""
@@ -161,7 +163,7 @@ class Node:
             shard=ShardId(0),
             epoch=Epoch(epoch),
             handlers=b"simulate",
-            limits=LIMITS,
+            limits=SMALL if self.outside.is_due(self, 2**30) else LIMITS,
             cluster_uid=CLUSTER,
         )
         self.seed += 1

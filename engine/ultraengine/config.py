@@ -25,6 +25,8 @@ OTHER_TABLES: Final = ("ULTRA_LIMIT_", SECRET_PREFIX)
 
 
 BATCH_MARGIN_BYTES: Final = 64 * KIB
+CATCH_UP_BYTES_PER_S_MIN: Final = 256 * KIB
+"""A piece of a snapshot in a second: slower ones would be asked for again."""
 """A front gives ids to commands that have none, so a batch for a shard may be a little larger
 than the one that came."""
 
@@ -79,6 +81,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     who they are, read again when they change; needed unless all addresses are of the loopback."""
     failover_s: float = 1.0
     """A leader that is silent for so long is replaced, and a copy is waited for no more."""
+    catch_up_bytes_per_s: int = 67_108_864
+    """What a leader sends, to all copies together, of a snapshot that fills one; 0 = as fast as it
+    goes."""
     end_with_input: bool = False
     """Stop, as by SIGTERM, when standard input ends: for a shard that its front has started,
     so that it does not outlive it."""
@@ -185,7 +190,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         if self.durability != "sync":
             mistakes.append("ULTRA_DURABILITY: `sync` with ULTRA_REPLICAS: copies count flushes")
         if self.compaction != "none":
-            mistakes.append("ULTRA_COMPACTION: `none` with ULTRA_REPLICAS: nothing is removed")
+            mistakes.append("ULTRA_COMPACTION: `none` with ULTRA_REPLICAS: no copy archives")
+        if 0 != self.catch_up_bytes_per_s < CATCH_UP_BYTES_PER_S_MIN:
+            mistakes.append(
+                f"ULTRA_CATCH_UP_BYTES_PER_S: 0, or at least {CATCH_UP_BYTES_PER_S_MIN}"
+            )
         if self.failover_s <= 0:
             mistakes.append("ULTRA_FAILOVER_S: must be more than 0")
         if self.replica_tls is None and not all(_is_loopback(one) for one, _ in self.replicas):

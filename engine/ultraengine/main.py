@@ -39,10 +39,12 @@ from ultraengine.gateway.local.driver import operations_of
 from ultraengine.model.ids import Epoch, ShardId
 from ultraengine.ports import RecordStore
 from ultraengine.replication.driver import ReplicaDriver
+from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.router.first_ownership import settle
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
+from ultraengine.shard.following.keeping import Keeping
 from ultraengine.shard.handing.driver import Handing
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
@@ -59,6 +61,7 @@ from ultraengine.starting.driver import identity_of, listen_for, others_beside, 
 from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 from ultraengine.starting.replicated.driver import execute_behind, follow, leading_log, tell_copies
+from ultraengine.starting.replicated.stock import ShardStock
 from ultraengine_adapters.kubernetes.record_store import (
     ApiServer,
     LeaseRecordStore,
@@ -147,7 +150,7 @@ class Process:
         doors.open()
         try:
             driver, memory = await asyncio.to_thread(self._memory, shard_id)
-            leading = await self._lead(memory) if config.replicas else None
+            leading = await self._lead(driver, memory) if config.replicas else None
             parts = await asyncio.to_thread(self._recover, memory, metrics, leading)
         except BaseException:
             for listener in await doors.hand_over():
@@ -210,19 +213,25 @@ class Process:
             "upkeep", offset=self.shard.executor.applied_end, detail=sentence, error=None
         )
 
-    async def _lead(self, memory: ShardMemory) -> Leading:
+    async def _lead(self, snapshots: SnapshotDriver, memory: ShardMemory) -> Leading:
         """Follow, perhaps for ever, until this replica leads."""
-        config = self.config
+        config, world = self.config, self.world
+        codecs = Codecs(self.extensions.snapshot_codecs)
         self._stage = "this replica does not lead: another one serves, or soon will"
         self.replica = await follow(
             config,
-            self.world,
+            world,
             record_store(config),
             self.registry,
             self._shard_options(),
             on_end=lambda error: self._on_replica_end(error),  # noqa: PLW0108  (changes later)
+            stock=ShardStock(world.disk, codecs, world.secrets.get),
         )
-        following = await execute_behind(self.replica, memory)
+        policy = snapshot_policy(config, self.extensions)
+        keeping = Keeping(
+            self.registry, ShardId(config.shard), memory, snapshots, policy, world.clock
+        )
+        following = await execute_behind(self.replica, memory, keeping)
         epoch = await self.replica.led()
         self._stage = "the shard is recovering: this replica leads"
         followed = await following.stop()
@@ -252,6 +261,8 @@ class Process:
     def _memory(self, shard_id: ShardId) -> tuple[SnapshotDriver, ShardMemory]:
         """The files beside the log.  Blocks."""
         config, world, own = self.config, self.world, self.extensions
+        if config.replicas:
+            put_in_place(world.disk)
         published = config.map
         if published is not None and config.engine_uid is not None:
             settle(

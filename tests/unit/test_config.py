@@ -294,6 +294,7 @@ def test_an_address_of_a_replica_has_a_host_and_a_port(text: str) -> None:
         ({"ULTRA_DURABILITY": "async"}, "ULTRA_DURABILITY"),
         ({"ULTRA_COMPACTION": "time", "ULTRA_ARCHIVE": "/a"}, "ULTRA_COMPACTION"),
         ({"ULTRA_FAILOVER_S": "0"}, "ULTRA_FAILOVER_S"),
+        ({"ULTRA_CATCH_UP_BYTES_PER_S": "1000"}, "ULTRA_CATCH_UP_BYTES_PER_S"),
         ({"ULTRA_REPLICAS": "10.0.0.1:1,10.0.0.2:1"}, "ULTRA_REPLICA_TLS"),
     ],
 )

@@ -19,7 +19,7 @@ from ultraengine.log.damage import BelowRetention, LogDamaged, LogRefused
 from ultraengine.log.digest import state_chain
 from ultraengine.log.frame import Frame, FrameDamaged, FrameHeader, FrameKind
 from ultraengine.log.recovery import belongs
-from ultraengine.log.segment import HEADER_BYTES
+from ultraengine.log.segment import HEADER_BYTES, Point
 from ultraengine.model.command import Command
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, FrameSequence
@@ -111,6 +111,11 @@ class LogReader:
         """Frames below can be read now."""
         return self._catalog.durable.durable_end
 
+    @property
+    def first(self) -> Point:
+        """Where the log begins now: before its first frame that is still here."""
+        return self._catalog.segments[0].header.point
+
     def frames(
         self, from_sequence: int, to_sequence: int | None = None, *, unsynced: bool = False
     ) -> Iterator[Frame]:
@@ -201,6 +206,14 @@ class LogReader:
                     before = frame.header.epoch
                     starts.append((before, frame.header.sequence))
         return starts
+
+    def segment_offset(self, sequence: int) -> int:
+        """First offset of the segment that holds a frame: who needs the frame needs it from there;
+        of the first segment for what is not there any more."""
+        segments = self._catalog.view().segments
+        firsts = [segment.header.first_sequence for segment in segments]
+        at = max(0, bisect_right(firsts, sequence) - 1)
+        return int(segments[at].header.point.offset)
 
     def state_chain_at(self, sequence: int) -> bytes:
         """The state chain over all OUTCOMES frames below `sequence`, which is durable.

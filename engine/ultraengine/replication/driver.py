@@ -23,6 +23,15 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.replication import wire
 from ultraengine.replication.effects import Deposed, Diverged, Effects
+from ultraengine.replication.installing.offer import (
+    Fetch,
+    Offered,
+    Piece,
+    Transfer,
+    Withdrawn,
+)
+from ultraengine.replication.installing.receiving.driver import Receiving
+from ultraengine.replication.installing.sending.driver import Sending
 from ultraengine.replication.link import Certificates, Link, Listener
 from ultraengine.replication.messages import Append, Held, Message, Told
 from ultraengine.replication.planning.driver import Planning
@@ -85,11 +94,12 @@ class ReplicaDriver:
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = False
         self._ticking = False
-        self._too_far: set[ReplicaId] = set()
         self._refused: Epoch | None = None
         """The epoch whose frames found no room here, until some do."""
         self._appended: deque[_Appended] = deque()
         self._led: asyncio.Future[Epoch] = self._loop.create_future()
+        self.needed: dict[ReplicaId, int] = {}
+        """Of a leader: from where on copies need its log; made anew at every tick."""
         self.committed_end = 0
         self.in_sync = 0
         """Copies that the record in force counts, when this replica leads."""
@@ -125,8 +135,17 @@ class ReplicaDriver:
             send=self._tell,
             on_record=self._read,
         )
+        self._sending = Sending(
+            world.stock,
+            lambda: self.files.view.log.reader().first,
+            world.clock,
+            self._transfer,
+            options.catch_up_bytes_per_s,
+        )
+        self._receiving = Receiving(world, options.log, self._transfer, self.machine)
         await self._connect(others)
         loops = [self._take(), self._tick(), self._planning.run(), self._records.run()]
+        loops += [self._sending.run(), self._receiving.run(self.files.view.log.identity)]
         loops += [link.run() for link in self._links.values()]
         if self._certificates is not None:
             loops.append(self._renew(self._certificates))
@@ -202,14 +221,22 @@ class ReplicaDriver:
     async def _ticked(self) -> None:
         self._ticking = False
         await self._step(self.machine.tick)
+        if self.machine.leads:
+            self.needed = self.machine.needed(self._sending.filling, self._now())
 
     async def _step(self, step: Step, source: ReplicaId | None = None) -> None:
         await self._do(step(self._now()), source)
 
-    async def _deliver(self, source: ReplicaId, message: Message) -> None:
+    async def _deliver(self, source: ReplicaId, message: Message | Transfer) -> None:
         """From another replica; waits while many of its messages wait."""
         if isinstance(message, Told):
             self._planning.told(message)
+            return
+        if isinstance(message, Fetch):
+            self._sending.hear(source, message)
+            return
+        if isinstance(message, Offered | Piece | Withdrawn):
+            self._receiving.hear(source, message)
             return
         room = self._rooms[source]
         await room.acquire()
@@ -265,6 +292,8 @@ class ReplicaDriver:
             to = source if sending.to is None else sending.to
             if to is not None:
                 await self._send(to, sending.message, sending.frames_end)
+        if effects.lacks is not None:
+            self._receiving.lacks(effects.lacks)
         self._progress()
         if effects.begin:
             await self._step(self.machine.written)
@@ -329,6 +358,11 @@ class ReplicaDriver:
         elif to == self._options.replica:
             self._post(lambda: self._step(lambda now: self.machine.receive(message, now), to))
 
+    def _transfer(self, to: ReplicaId, transfer: Transfer) -> None:
+        link = self._links.get(to)
+        if link is not None and link.connected:
+            link.send(wire.encode_transfer(transfer))
+
     async def _send(self, to: ReplicaId, message: Message, frames_end: int) -> None:
         if isinstance(message, Told):
             message = msgspec.structs.replace(message, flush_age_s=self.files.flush_age_s)
@@ -347,9 +381,8 @@ class ReplicaDriver:
         try:
             frames = await self.files.frames(position, frames_end)
         except BelowRetention as error:
-            if to not in self._too_far:
-                self._too_far.add(to)
-                log.warning("follower.too_far_behind", replica=to, why=str(error))
+            log.warning("follower.too_far_behind", replica=to, why=str(error))
+            await self._do(self.machine.too_far(message.seat))
             return
         for run in wire.batches(frames, BATCH_BYTES):
             part = msgspec.structs.replace(message, position=position)

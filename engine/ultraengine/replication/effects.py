@@ -5,7 +5,7 @@ import msgspec
 from ultraengine.log.frame import Frame
 from ultraengine.replication.messages import Message
 from ultraengine.replication.promise import Promise
-from ultraengine.replication.record import Record, ReplicaId
+from ultraengine.replication.record import Holder, Record, ReplicaId
 
 
 class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +19,8 @@ class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
     """A swap without an answer is asked about after so long, and forced after twice that."""
     read_s: float = 0.5
     """How often a replica that copies nobody looks at the record."""
+    kept_s: float = 3600.0
+    """A copy that has not answered for so long keeps nothing in its leader's log."""
     append_frames_max: int = 64
     """In one message."""
     lag_frames_max: int = 64
@@ -62,6 +64,8 @@ class Effects(msgspec.Struct):
     read: bool = False
     """Ask for a quorum read of the record."""
     sends: list[Sending] = msgspec.field(default_factory=list)
+    lacks: Holder | None = None
+    """This leader's log begins behind this one: get a snapshot from it, and be started anew."""
     diverged: bool = False
     """Stop, keep everything, call a person."""
 

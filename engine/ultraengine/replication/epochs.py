@@ -3,6 +3,10 @@
 A log is a run of frames, and each epoch's frames stand together: the table of (epoch, position
 of its first frame) says all about who wrote where.  Two logs agree up to the end of the newest
 part of an epoch that both have, since an epoch has one leader and a leader's log only grows.
+
+A log may have been cut at its beginning, or begun behind a snapshot.  Its table then begins with
+its first position and the epoch of the frame before it, which is not there any more.  Only what is
+committed is ever cut there, so all of it is in the history of every later leader.
 """
 
 from collections.abc import Sequence
@@ -23,7 +27,7 @@ class EpochStart(msgspec.Struct, frozen=True, order=True):
 
 
 EpochTable = tuple[EpochStart, ...]
-"""Ascending by epoch and by position."""
+"""Ascending by epoch and by position; behind a cut, the first two may share their position."""
 
 
 class LogView(Protocol):
@@ -42,7 +46,8 @@ class LogView(Protocol):
         """Of all frames there are."""
 
     def chain(self, position: int) -> object:
-        """Chain hash of all frames below `position`; comparable with a leader's."""
+        """Chain hash of all frames below `position`; comparable with a leader's.  None where that
+        has been cut."""
 
 
 def last_epoch(table: EpochTable) -> Epoch:
@@ -50,15 +55,24 @@ def last_epoch(table: EpochTable) -> Epoch:
     return table[-1].epoch if table else Epoch(0)
 
 
+def first_of(table: EpochTable, end: int) -> int:
+    """First position that is kept; everything below is committed."""
+    return table[0].position if table else end
+
+
 def common_end(mine: EpochTable, my_end: int, theirs: EpochTable, their_end: int) -> int:
-    """Up to where two logs hold the same frames, by their tables."""
+    """Up to where two logs hold the same frames, by their tables.
+
+    Never below the first position that both keep: there the chains say whether they agree, and one
+    of them may not reach so far.
+    """
     ends = _ends(mine, my_end)
-    agreed = 0
+    agreed = kept = max(first_of(mine, my_end), first_of(theirs, their_end))
     for epoch, (start, end) in _ends(theirs, their_end).items():
         if epoch not in ends:
             continue
         my_start, my_epoch_end = ends[epoch]
-        if my_start != start:
+        if my_start != start and max(my_start, start) != kept:
             raise InvariantBroken(
                 "an epoch starts at one position", epoch=epoch, mine=my_start, theirs=start
             )
@@ -76,7 +90,17 @@ def _ends(table: EpochTable, end: int) -> dict[Epoch, tuple[int, int]]:
 
 def cut(table: EpochTable, end: int) -> EpochTable:
     """The table of the same log cut to `end`."""
-    return tuple(one for one in table if one.position < end)
+    return tuple(
+        one for number, one in enumerate(table) if one.position < end or number == 0 < one.position
+    )
+
+
+def trimmed(table: EpochTable, first: int, epoch: Epoch) -> EpochTable:
+    """The table of the same log without what is below `first`, where a frame of `epoch` ends."""
+    if first == 0:
+        return table
+    later = (one for one in table if one.position >= first and one.epoch > epoch)
+    return (EpochStart(epoch, first), *later)
 
 
 def extended(table: EpochTable, starts: Sequence[EpochStart]) -> EpochTable:
@@ -85,7 +109,9 @@ def extended(table: EpochTable, starts: Sequence[EpochStart]) -> EpochTable:
     for start in starts:
         if made and start.epoch == made[-1].epoch:
             continue
-        if made and (start.epoch < made[-1].epoch or start.position <= made[-1].position):
+        behind_a_cut = len(made) == 1 and start.position == made[0].position > 0
+        late = made and start.position <= made[-1].position and not behind_a_cut
+        if late or (made and start.epoch < made[-1].epoch):
             raise InvariantBroken("epochs only grow along a log", table=made, start=start)
         made = (*made, start)
     return made

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ultraengine.model.ids import ConfigVersion, Epoch
-from ultraengine.replication.epochs import EpochTable, LogView, common_end
+from ultraengine.replication.epochs import EpochTable, LogView, common_end, first_of
 from ultraengine.replication.promise import Promise, promised, takes
 from ultraengine.replication.record import Holder
 
@@ -22,6 +22,8 @@ class Verdict(enum.Enum):
     TAKEN = "taken"
     STALE = "stale"
     """Of a lower epoch, of a second leader of the same one, or about a log changed since."""
+    LACKING = "lacking"
+    """The leader's log begins behind what this one agrees with: a snapshot has to come first."""
     DIVERGED = "diverged"
     """It contradicts what is known committed: stop, keep everything, call a person."""
 
@@ -39,7 +41,8 @@ class Join(msgspec.Struct, frozen=True):
     agreed: int
     """Up to where the logs agree, by the table and end that the follower has told."""
     chain: object
-    """The leader's chain hash there."""
+    """The leader's chain hash there.  The logs may turn out to differ at the leader's first
+    position, and the copy may not reach it: then it lacks what is not sent frame by frame."""
 
 
 class Follower(msgspec.Struct, frozen=True):
@@ -70,15 +73,33 @@ def join(follower: Follower, message: Join, log: LogView) -> Joined:
     """Begin to copy a leader."""
     if not takes(follower.promise, message.epoch, message.leader):
         return Joined(Verdict.STALE, follower, log.end)
-    agreed = common_end(log.epochs, log.end, message.table, message.end)
-    if agreed != message.agreed:
-        return Joined(Verdict.STALE, follower, log.end)  # The log is not what was told.
-    if agreed < follower.committed_end or log.chain(agreed) != message.chain:
-        return Joined(Verdict.DIVERGED, follower, log.end)
     sworn = promised(
         follower.promise, message.epoch, message.leader, message.version, seated=message.seated
     )
-    return Joined(Verdict.TAKEN, follower.with_(promise=sworn, joined=message.epoch), agreed)
+    verdict, agreed = _compared(follower, message, log)
+    match verdict:
+        case Verdict.TAKEN:
+            return Joined(verdict, follower.with_(promise=sworn, joined=message.epoch), agreed)
+        case Verdict.LACKING:
+            return Joined(verdict, follower.with_(promise=sworn, joined=None), log.end)
+        case _:
+            return Joined(verdict, follower, log.end)
+
+
+def _compared(follower: Follower, message: Join, log: LogView) -> tuple[Verdict, int]:
+    """What the tables and chains of both logs say, and up to where they agree."""
+    mine, first = log.epochs, first_of(message.table, message.end)
+    if message.end < first_of(mine, log.end):
+        return Verdict.DIVERGED, 0  # The leader lacks what this copy has cut as committed.
+    agreed = common_end(mine, log.end, message.table, message.end)
+    chain = log.chain(agreed) if agreed <= log.end else None
+    if agreed != message.agreed or (chain is None and agreed <= log.end):
+        return Verdict.STALE, agreed  # The log is not what was told.
+    if chain == message.chain:
+        return (Verdict.DIVERGED if agreed < follower.committed_end else Verdict.TAKEN), agreed
+    # Where the leader's log begins, nobody has claimed that both agree.
+    lacking = agreed == first > follower.committed_end
+    return (Verdict.LACKING if lacking else Verdict.DIVERGED), agreed
 
 
 def may_append(

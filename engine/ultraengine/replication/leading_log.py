@@ -7,11 +7,14 @@ this disk, where all of it is.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+import msgspec
+
 from ultraengine.log.driver import Log, OnDurable, Recovered, Written
 from ultraengine.log.frame import FrameDraft
 from ultraengine.log.reader import LogReader
 from ultraengine.log.retention import RetentionReport
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.replication.record import ReplicaId
 
 Append = Callable[[Sequence[FrameDraft], OnDurable], None]
 
@@ -20,12 +23,19 @@ class LeadingLog:
     """Made once for a leadership, when its epoch-start frame is committed."""
 
     def __init__(
-        self, log: Log, recovered: Recovered, append: Append, close: Callable[[bool], None]
+        self,
+        log: Log,
+        recovered: Recovered,
+        append: Append,
+        close: Callable[[bool], None],
+        needed: Callable[[], Mapping[ReplicaId, int]],
     ) -> None:
-        """`append` is the replica's; `close` ends the replica, cleanly or not, and blocks."""
+        """`append` is the replica's; `close` ends the replica, cleanly or not, and blocks.
+        `needed` says, by replica, from which frame on its copy still needs this log."""
         self._log = log
         self._append = append
         self._close = close
+        self._needed = needed
         self.recovered = recovered
 
     @property
@@ -78,14 +88,21 @@ class LeadingLog:
         return self._log.quiet()
 
     def retain(
-        self,
-        snapshot_offset: int,  # noqa: ARG002
-        snapshot_sequence: int,  # noqa: ARG002
-        consumers: Mapping[str, int],  # noqa: ARG002
+        self, snapshot_offset: int, snapshot_sequence: int, consumers: Mapping[str, int]
     ) -> RetentionReport:
-        """Removes nothing: a copy that is new or was away catches up from the log alone."""
-        self._log.mark()
-        return RetentionReport()
+        """Remove what neither the snapshot nor a consumer needs, nor a copy that lives.
+
+        A copy holds the log like a consumer: beyond the cap it is waited for no more, and gets a
+        snapshot instead.
+        """
+        reader = self._log.reader()
+        copies = {
+            f"replica {replica}": reader.segment_offset(position)
+            for replica, position in self._needed().items()
+        }
+        report = self._log.retain(snapshot_offset, snapshot_sequence, {**copies, **consumers})
+        dropped = {name: at for name, at in report.dropped.items() if name not in copies}
+        return msgspec.structs.replace(report, dropped=dropped)
 
     def release_reserve(self) -> None:
         """Give the reserved space back, for the last outcomes of a stop."""

@@ -20,6 +20,7 @@ import structlog
 
 from ultraengine.log.frame import Keys
 from ultraengine.replication import wire
+from ultraengine.replication.installing.offer import Transfer
 from ultraengine.replication.messages import Message
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.wire import Greeting, WireDamaged
@@ -44,7 +45,7 @@ CERTIFICATES: Final = ("tls.crt", "tls.key", "ca.crt")
 
 log = structlog.get_logger("replication")
 
-Deliver = Callable[[ReplicaId, Message], Awaitable[None]]
+Deliver = Callable[[ReplicaId, Message | Transfer], Awaitable[None]]
 """Takes a message of a replica; waits while there are too many."""
 Check = Callable[[Greeting], None]
 """Raises `WireDamaged` for a replica that is not to be spoken to."""
@@ -216,9 +217,10 @@ class Listener:
         self._deliver = deliver
         self._loop = asyncio.get_running_loop()
         self._listening: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._admitting: set[asyncio.Task[None]] = set()
         """Connections in their handshake, or served."""
+        self._accepted: set[socket.socket] = set()
+        """Those whose task has not begun: ended before, it would not close them."""
         self._open: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
@@ -237,7 +239,7 @@ class Listener:
             listening.close()
             raise
         self._listening = listening
-        self._accepting = self._loop.create_task(self._accept(listening))
+        self._loop.add_reader(listening, self._accept)
 
     def _newest(self) -> ssl.SSLContext | None:
         certificates = self._certificates
@@ -250,11 +252,8 @@ class Listener:
 
     async def close(self) -> None:
         """Listen no more, and end what was accepted, or is in the middle of a handshake."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._accepting = None
         if self._listening is not None:
+            self._loop.remove_reader(self._listening)
             self._listening.close()
             self._listening = None
         await self._end()
@@ -266,26 +265,41 @@ class Listener:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+        for accepted in self._accepted:
+            accepted.close()
+        self._accepted.clear()
 
-    async def _accept(self, listening: socket.socket) -> None:
-        """Take connections one by one, not by a server that hands them on by itself: between its
-        accept and its handshake, one would belong to nobody who could end it."""
-        while True:
-            try:
-                accepted, _ = await self._loop.sock_accept(listening)
-            except OSError as error:
-                # As when there are no more descriptors: others may be given back.
-                log.warning("link.not_accepted", why=str(error))
-                await asyncio.sleep(ACCEPT_AGAIN_S)
-                continue
-            if len(self._admitting) >= CONNECTIONS_MAX:
-                accepted.close()
-                continue
-            task = self._loop.create_task(self._admit(accepted))
-            self._admitting.add(task)
-            task.add_done_callback(self._admitting.discard)
+    def _accept(self) -> None:
+        """Take one connection, not by a server or coroutine that hands it on by itself: between
+        its accept and its handshake, it would belong to nobody who could end it."""
+        listening = self._listening
+        if listening is None:
+            return
+        try:
+            accepted, _ = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # As when there are no more descriptors: others may be given back.
+            log.warning("link.not_accepted", why=str(error))
+            self._loop.remove_reader(listening)
+            self._loop.call_later(ACCEPT_AGAIN_S, self._accept_again)
+            return
+        if len(self._admitting) >= CONNECTIONS_MAX:
+            accepted.close()
+            return
+        accepted.setblocking(False)  # noqa: FBT003  (the library's)
+        self._accepted.add(accepted)
+        task = self._loop.create_task(self._admit(accepted))
+        self._admitting.add(task)
+        task.add_done_callback(self._admitting.discard)
+
+    def _accept_again(self) -> None:
+        if self._listening is not None:
+            self._loop.add_reader(self._listening, self._accept)
 
     async def _admit(self, accepted: socket.socket) -> None:
+        self._accepted.discard(accepted)
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
@@ -324,4 +338,4 @@ class Listener:
             async with asyncio.timeout(SILENT_S):
                 head = wire.decode_head(await reader.readexactly(wire.HEAD_BYTES))
                 rest = await reader.readexactly(head.rest_bytes)
-            await self._deliver(replica, wire.decode_message(head, rest, self._keys))
+            await self._deliver(replica, wire.decode_received(head, rest, self._keys))

@@ -67,6 +67,15 @@ class Held(msgspec.Struct, frozen=True, tag=True):
     version: ConfigVersion
 
 
+class Behind(msgspec.Struct, frozen=True, tag=True):
+    """What this copy would be sent next has been cut from its leader's log."""
+
+    epoch: Epoch
+    leader: Holder
+    seat: Seat
+    """Whom it is for."""
+
+
 class Ask(msgspec.Struct, frozen=True, tag=True):
     """What does your disk say?"""
 
@@ -106,4 +115,4 @@ class Lead(msgspec.Struct, frozen=True, tag=True):
     record: Record
 
 
-Message = Beacon | Hello | Joining | Append | Held | Ask | Reserve | Found | Told | Lead
+Message = Beacon | Hello | Joining | Append | Held | Behind | Ask | Reserve | Found | Told | Lead

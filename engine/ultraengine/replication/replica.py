@@ -11,15 +11,13 @@ A leader sends what it has written before it is durable here: both flushes overl
 answer counts like everybody's.
 """
 
-from collections.abc import Callable, Iterable
-from functools import partial
-
-import msgspec
+from collections.abc import Callable, Iterable, Mapping
 
 from ultraengine.model.ids import Epoch
 from ultraengine.replication import epochs as tables
 from ultraengine.replication import follower as followers
 from ultraengine.replication import leader as leaders
+from ultraengine.replication import peers as copies
 from ultraengine.replication import promise as promises
 from ultraengine.replication.effects import Effects, ReplicaLimits, Sending, Swap
 from ultraengine.replication.epochs import LogView
@@ -29,6 +27,7 @@ from ultraengine.replication.messages import (
     Append,
     Ask,
     Beacon,
+    Behind,
     Found,
     Held,
     Hello,
@@ -38,22 +37,10 @@ from ultraengine.replication.messages import (
     Reserve,
     Told,
 )
+from ultraengine.replication.peers import Peer
 from ultraengine.replication.promise import Promise
 from ultraengine.replication.promotion import Answer
 from ultraengine.replication.record import Holder, NotAllowed, Record, ReplicaId, Seat
-
-
-class _Peer(msgspec.Struct):
-    """How far a leader is with one copy."""
-
-    start: int
-    sent_end: int
-    """Frames below were sent to it, or are there."""
-    held_end: int = 0
-    heard_at: float = 0.0
-    moved_at: float = 0.0
-    """When it last held more than before, or was sent something again."""
-    joined: bool = False
 
 
 class Replica:
@@ -71,14 +58,19 @@ class Replica:
         """`peers` are the places of the others, whatever disks are in them."""
         self.me = me
         self.log = log
-        self.follower = Follower(me, promise)
+        # What was cut from a log was committed before.
+        first = tables.first_of(log.epochs, log.end)
+        self.follower = Follower(me, promise, committed_end=first)
         self.leader: Leader | None = None
         """None, or the leadership of this life; ``over`` ones are kept until the next one."""
         self.barred = False
         """Set by whoever executes, when something came out differently here."""
+        self.joins = 0
+        """How often this life has begun to copy somebody, or to lead."""
+        self._frozen = False
         self._others = tuple(peers)
         self._limits = limits
-        self._peers: dict[Seat, _Peer] = {}
+        self._peers: dict[Seat, Peer] = {}
         self._hello = 0
         self._asked: int | None = None
         """Number of the hello that may still be answered."""
@@ -119,6 +111,8 @@ class Replica:
     def receive(self, message: Message, now: float) -> Effects:
         """A message has arrived, perhaps late, perhaps again."""
         effects = Effects()
+        if self._frozen:
+            return effects
         match message:
             case Beacon():
                 self._say_hello(message.epoch, message.leader, effects)
@@ -130,6 +124,8 @@ class Replica:
                 self._append(message, now, effects)
             case Held():
                 self._held(message, now, effects)
+            case Behind():
+                self._fell_behind(message, effects)
             case Ask():
                 effects.sends.append(Sending(None, self._told(message.number)))
             case Reserve():
@@ -178,12 +174,35 @@ class Replica:
             self._led(leaders.lost(leader, swap.new, current), now, effects)
         return effects
 
+    def freeze(self, joins: int) -> bool:
+        """Say nothing and join nobody any more: another copy takes the place of this one, which
+        has said of nothing that it is there since `joins`.  Whether that is so."""
+        self._frozen = self.joins == joins and self.leader is None
+        return self._frozen
+
     def sent(self, seat: Seat, end: int) -> None:
         """Of the frames that were to be sent to a copy, those below `end` were: it is sent the
         others when it has answered."""
         peer = self._peers.get(seat)
         if peer is not None:
             peer.sent_end = max(peer.held_end, min(peer.sent_end, end))
+
+    def too_far(self, seat: Seat) -> Effects:
+        """What a copy is to be sent has been cut from the log."""
+        effects = Effects()
+        leader, peer = self._leading(), self._peers.get(seat)
+        if leader is not None and peer is not None:
+            peer.joined, peer.behind = False, True
+            behind = Behind(leader.epoch, self.me, seat)
+            effects.sends.append(Sending(seat.replica, behind))
+        return effects
+
+    def needed(
+        self, filling: Mapping[ReplicaId, tuple[int, float]], now: float
+    ) -> dict[ReplicaId, int]:
+        """From where on copies need this leader's log; see `peers.needed`."""
+        entered_at, since = self._entered_at, now - self._limits.kept_s
+        return copies.needed(self._others, self._peers, filling, entered_at, since)
 
     def written(self, now: float) -> Effects:
         """The log has grown by frames of this leader: they are sent while they are flushed."""
@@ -223,11 +242,15 @@ class Replica:
         joined = followers.join(self.follower, message.join, self.log)
         if joined.verdict is Verdict.DIVERGED:
             effects.diverged = True
-        if joined.verdict is not Verdict.TAKEN:
+        if joined.verdict not in {Verdict.TAKEN, Verdict.LACKING}:
             return
         self._swear(joined.follower, effects)
         self.leader = None
         self._heard_at = now
+        if joined.verdict is Verdict.LACKING:
+            effects.lacks = message.join.leader
+            return
+        self.joins += 1
         if joined.cut_to < self.log.end:
             effects.cut_to = joined.cut_to
         self._hold(effects, min(joined.cut_to, self.log.durable_end))
@@ -258,6 +281,14 @@ class Replica:
             self.follower, message.epoch, message.committed_end, log
         )
         self._hold(effects)
+
+    def _fell_behind(self, message: Behind, effects: Effects) -> None:
+        """Not joined any more, so that nothing is said of a log that will never go on."""
+        follower = self.follower
+        copied = (message.seat, message.epoch, message.leader)
+        if copied == (self.me.seat, follower.joined, follower.promise.holder):
+            self.follower = follower.with_(joined=None)
+            effects.lacks = message.leader
 
     def _hold(self, effects: Effects, position: int | None = None) -> None:
         """Tell the leader what is durable here.  The log ends where it was compared, or behind:
@@ -316,8 +347,9 @@ class Replica:
 
     def _enter(self, record: Record, now: float, effects: Effects) -> None:
         """Lead the record's epoch, if this life is named and has not sworn it to anybody."""
-        if not promises.may_lead(self.follower.promise, record, self.me):
+        if self._frozen or not promises.may_lead(self.follower.promise, record, self.me):
             return
+        self.joins += 1
         self._retain_committed()
         sworn = promises.promised(
             self.follower.promise, record.epoch, self.me, record.version, seated=True
@@ -361,7 +393,10 @@ class Replica:
         peer = self._peers.get(seat)
         if peer is not None and (peer.start, peer.joined) >= (message.me.start, True):
             return  # Late: a life says hello to a leader until it has joined, and joins once.
-        agreed = tables.common_end(log.epochs, log.end, message.table, message.end)
+        agreed = min(log.end, tables.common_end(log.epochs, log.end, message.table, message.end))
+        chain = log.chain(agreed)
+        if chain is None:
+            return  # Cut between the two: it will ask again.
         join = Join(
             leader.epoch,
             self.me,
@@ -370,9 +405,9 @@ class Replica:
             log.epochs,
             log.end,
             agreed,
-            log.chain(agreed),
+            chain,
         )
-        self._peers[seat] = _Peer(message.me.start, agreed, heard_at=now, moved_at=now)
+        self._peers[seat] = Peer(message.me.start, agreed, heard_at=now, moved_at=now)
         effects.sends.append(Sending(seat.replica, Joining(message.number, join)))
 
     def _held(self, message: Held, now: float, effects: Effects) -> None:
@@ -383,6 +418,9 @@ class Replica:
         if peer is None or peer.start != message.me.start:
             return  # Of a life before, or after; that one has not said hello yet.
         peer.heard_at = now
+        if peer.behind:
+            effects.sends += self.too_far(message.me.seat).sends  # It has not heard it.
+            return
         peer.joined = True
         if message.position > peer.held_end:
             peer.held_end, peer.moved_at = message.position, now
@@ -442,9 +480,9 @@ class Replica:
                 return
             attempts.append(leaders.forcing)  # Once: it is sent again as it is.
         else:
-            attempts.append(leaders.settling)
-            attempts += [partial(leaders.dropping, seat=one) for one in self._silent(leader, now)]
-            attempts += [partial(leaders.adding, seat=one) for one in self._caught_up(leader, now)]
+            attempts += copies.changes(
+                leader, self._peers, self._entered_at, self.log.end, self._limits, now
+            )
         for attempt in attempts:
             try:
                 changed = attempt(leader)
@@ -455,24 +493,3 @@ class Replica:
             effects.swap = Swap(leader.record, new)
             self._led(leader if new in leader.unresolved else changed, now, effects)
             return
-
-    def _silent(self, leader: Leader, now: float) -> list[Seat]:
-        since = now - self._limits.silence_s
-        found = []
-        for seat in leader.record.isr:
-            peer = self._peers.get(seat)
-            heard_at = self._entered_at if peer is None else peer.heard_at
-            if seat != self.me.seat and max(heard_at, self._entered_at) < since:
-                found.append(seat)
-        return found
-
-    def _caught_up(self, leader: Leader, now: float) -> list[Seat]:
-        since = now - self._limits.silence_s
-        return [
-            seat
-            for seat, peer in self._peers.items()
-            if seat not in leader.record.isr
-            and peer.joined
-            and peer.heard_at >= since
-            and self.log.end - peer.held_end <= self._limits.lag_frames_max
-        ]

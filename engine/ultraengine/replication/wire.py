@@ -20,6 +20,7 @@ from ultraengine.log import frame as frames
 from ultraengine.log.digest import crc32c
 from ultraengine.log.frame import Frame, FrameDamaged, Keys
 from ultraengine.model.ids import ShardId
+from ultraengine.replication.installing.offer import Transfer
 from ultraengine.replication.messages import Append, Message
 from ultraengine.replication.record import Holder
 
@@ -48,6 +49,7 @@ class Kind(enum.IntEnum):
 
     GREETING = 1
     MESSAGE = 2
+    TRANSFER = 3
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True):
@@ -106,6 +108,11 @@ def encode_message(message: Message, stored_frames: Sequence[bytes] = ()) -> byt
     return _encode(Kind.MESSAGE, msgspec.msgpack.encode(message), stored_frames)
 
 
+def encode_transfer(transfer: Transfer) -> bytes:
+    """A question about a snapshot, or its answer."""
+    return _encode(Kind.TRANSFER, msgspec.msgpack.encode(transfer), ())
+
+
 def _encode(kind: Kind, body: bytes, stored_frames: Sequence[bytes]) -> bytes:
     frames_bytes = sum(len(one) for one in stored_frames)
     if len(body) > BODY_BYTES_MAX or frames_bytes > FRAMES_BYTES_MAX:
@@ -135,6 +142,7 @@ def decode_head(raw: bytes) -> Head:
 _KINDS: Final = frozenset(int(kind) for kind in Kind)
 _GREETING: Final = msgspec.msgpack.Decoder(Greeting)
 _MESSAGE: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(Message)
+_TRANSFER: Final[msgspec.msgpack.Decoder[Transfer]] = msgspec.msgpack.Decoder(Transfer)
 
 
 def greeting_head(raw: bytes) -> Head:
@@ -172,6 +180,24 @@ def decode_message(head: Head, rest: bytes, keys: Keys) -> Message:
     if head.frames or head.frames_bytes:
         raise WireDamaged("only an Append has frames")
     return message
+
+
+def decode_transfer(head: Head, rest: bytes) -> Transfer:
+    """A question about a snapshot, or its answer.  Raises `WireDamaged`."""
+    body = _body(head, Kind.TRANSFER, rest)
+    if head.frames or head.frames_bytes:
+        raise WireDamaged("only an Append has frames")
+    try:
+        return _TRANSFER.decode(body)
+    except (msgspec.DecodeError, ValueError, TypeError) as error:
+        raise WireDamaged(f"a transfer: {error}") from None
+
+
+def decode_received(head: Head, rest: bytes, keys: Keys) -> Message | Transfer:
+    """Whatever follows a greeting.  Raises `WireDamaged`."""
+    if head.kind is Kind.TRANSFER:
+        return decode_transfer(head, rest)
+    return decode_message(head, rest, keys)
 
 
 def _body(head: Head, kind: Kind, rest: bytes) -> bytes:

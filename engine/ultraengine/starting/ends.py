@@ -8,6 +8,7 @@ from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
 from ultraengine.ports import DiskFull
 from ultraengine.replication.effects import Deposed, Diverged
+from ultraengine.replication.installing.place import Installed
 from ultraengine.shard.recovery import OtherHandlers
 from ultraengine.snapshot.errors import SnapshotRefused
 
@@ -38,15 +39,19 @@ class ExitCode(enum.IntEnum):
     """Another replica leads or may: start again, as its follower."""
     DIVERGED = 79
     """A replica's log contradicts what is known to be committed: keep it, and look."""
+    FILLED = 80
+    """A replica was filled from a snapshot: start again, as a follower with it."""
 
 
 LOG_FAILED: Final = "the log failed: "
 DEPOSED: Final = "it leads no more: "
 DIVERGED: Final = "the replica has diverged: "
+FILLED: Final = "the replica was filled: "
 _ENDS: Final = {
     LOG_FAILED: ExitCode.LOG_FAILED,
     DEPOSED: ExitCode.DEPOSED,
     DIVERGED: ExitCode.DIVERGED,
+    FILLED: ExitCode.FILLED,
 }
 
 
@@ -56,6 +61,8 @@ def reason_of(error: BaseException) -> str:
         return f"{DEPOSED}{error}"
     if isinstance(error, Diverged):
         return f"{DIVERGED}{error}"
+    if isinstance(error, Installed):
+        return f"{FILLED}{error}"
     return f"{LOG_FAILED}{error}"
 
 

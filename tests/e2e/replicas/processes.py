@@ -15,7 +15,8 @@ from tests.servers.ports import free_ports
 
 ULTRA = Path(sys.executable).with_name("ultra")
 WAIT_S = 120.0
-DEPOSED = 78
+DEPOSED, FILLED = 78, 80
+"""How a process ends that is to be started again."""
 COPIES = 3
 KEYS = 5
 
@@ -62,7 +63,7 @@ class Copy:
         code = await process.wait()
         if self.process is process:
             self.ends.append(code)
-            if code == DEPOSED:
+            if code in {DEPOSED, FILLED}:
                 await self.start()
 
     async def end(self, number: signal.Signals) -> int:
@@ -133,9 +134,10 @@ class Trio:
     def __init__(self, place: Path, told: Mapping[str, str] | None = None) -> None:
         ports = free_ports(2 * COPIES)
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports[COPIES:])
+        self.record = place / "record"
         settings = {
             "ULTRA_REPLICAS": addresses,
-            "ULTRA_RECORD": str(place / "record"),
+            "ULTRA_RECORD": str(self.record),
             **(told or {}),
         }
         self.copies = [Copy(place, number, ports[number], settings) for number in range(COPIES)]

@@ -47,7 +47,8 @@ def chains(copy: Copy) -> dict[int, bytes]:
         ),
     )
     try:
-        found = {int(one.header.sequence): one.header.chain for one in log.reader().frames(0)}
+        frames = log.reader().frames(int(log.recovered.first_sequence))
+        found = {int(one.header.sequence): one.header.chain for one in frames}
         return found | {int(log.recovered.end_sequence): log.recovered.chain}
     finally:
         log.close(clean=False)

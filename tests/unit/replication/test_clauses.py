@@ -294,7 +294,7 @@ def test_logs_agree_up_to_the_newest_epoch_that_both_have() -> None:
     assert epochs.common_end(mine, 9, mine, 7) == 7
     assert epochs.common_end((), 0, theirs, 8) == 0
     with pytest.raises(InvariantBroken):
-        epochs.common_end(mine, 9, (EpochStart(Epoch(2), 5),), 9)
+        epochs.common_end(mine, 9, (theirs[0], EpochStart(Epoch(2), 5)), 9)
 
 
 def test_tables_are_cut_and_extended_with_their_logs() -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime as dt
-import ipaddress
 import os
 import socket
 import ssl
@@ -13,10 +11,7 @@ from typing import Self
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.servers.certificates import Authority
 from tests.unit.replication.three import free_addresses, three, until
 
 from ultraengine.log.frame import Keys
@@ -29,70 +24,10 @@ from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
 from ultraengine.replication.wire import Greeting, WireDamaged
 from ultraengine.silence.driver import SILENT_S
 
-Key = ec.EllipticCurvePrivateKey
 GREETINGS = [
     Greeting(b"u" * 16, ShardId(0), Holder(Seat(ReplicaId(n), DiskId(bytes([n]) * 16)), 1))
     for n in range(2)
 ]
-
-
-class Authority:
-    """A CA that gives certificates for the loopback."""
-
-    def __init__(self, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self._signed(self._name, self._key, authority=True)
-
-    def _signed(
-        self, subject: x509.Name, key: Key, *, authority: bool, address: str = "127.0.0.1"
-    ) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        host = x509.IPAddress(ipaddress.ip_address(address))
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([host]), critical=False)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
-                critical=False,
-            )
-        )
-        if authority:
-            usage = x509.KeyUsage(
-                digital_signature=True, key_cert_sign=True, crl_sign=True,
-                content_commitment=False, key_encipherment=False, data_encipherment=False,
-                key_agreement=False, encipher_only=False, decipher_only=False,
-            )  # fmt: skip
-            builder = builder.add_extension(usage, critical=True)
-        return builder.sign(self._key, hashes.SHA256())
-
-    def write(self, directory: Path, address: str = "127.0.0.1") -> Path:
-        """A new certificate, its key and this CA, each file replaced as a whole."""
-        directory.mkdir(exist_ok=True)
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "replica")])
-        pem = serialization.Encoding.PEM
-        files = {
-            "tls.crt": self._signed(name, key, authority=False, address=address).public_bytes(pem),
-            "tls.key": key.private_bytes(
-                pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ),
-            "ca.crt": self.certificate.public_bytes(pem),
-        }
-        for file, content in files.items():
-            (directory / "new").write_bytes(content)
-            (directory / "new").replace(directory / file)
-        return directory
 
 
 def anybody(_greeting: Greeting) -> None:

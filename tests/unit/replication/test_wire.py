@@ -25,6 +25,7 @@ from ultraengine.replication.messages import (
     Append,
     Ask,
     Beacon,
+    Behind,
     Found,
     Held,
     Hello,
@@ -51,6 +52,7 @@ JOIN = Join(EPOCH, LEADER, VERSION, True, TABLE, 12, 7, b"h" * 16)
 GREETING = Greeting(b"u" * 16, ShardId(5), ME)
 PLAIN_MESSAGES: list[Message] = [
     Beacon(EPOCH, LEADER),
+    Behind(EPOCH, LEADER, SEAT),
     Hello(EPOCH, ME, 1, TABLE, 12),
     Joining(1, JOIN),
     Held(EPOCH, LEADER, ME, 12, VERSION),

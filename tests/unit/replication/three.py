@@ -14,6 +14,7 @@ from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.effects import ReplicaLimits
+from ultraengine.replication.installing.stock import NO_STOCK
 from ultraengine.replication.planner import PlannerLimits
 from ultraengine.replication.record import Record, ReplicaId
 from ultraengine.replication.store import decode_record
@@ -52,6 +53,8 @@ class Three:
 
     def __init__(self, place: Path, certificates: Path | None = None, **log: Any) -> None:
         self.place = place
+        self.shelves: dict[int, Any] = {}
+        """By replica: its stock of snapshots, if it has one."""
         self.addresses = free_addresses(3)
         self.certificates = certificates
         self.records = DirectoryRecordStore(place / "record")
@@ -59,14 +62,19 @@ class Three:
         self.drivers: dict[int, ReplicaDriver] = {}
         self.ends: list[tuple[int, BaseException]] = []
 
+    @staticmethod
+    def disk(place: Path, number: int) -> LocalDisk:
+        return LocalDisk(place / str(number))
+
     async def start(self, number: int, **changes: Any) -> ReplicaDriver:
         disk = changes.pop("disk", None)
         world = ReplicaWorld(
-            LocalDisk(self.place / str(number)) if disk is None else disk,
+            self.disk(self.place, number) if disk is None else disk,
             SystemClock(),
             SystemRandom(),
             FileSecrets(None, {"ULTRA_SECRET_CHAIN": "hex:" + "63" * 32}),
             self.records,
+            self.shelves.get(number, NO_STOCK),
         )
         told: dict[str, Any] = {
             "shard": ShardId(3),
@@ -136,9 +144,17 @@ class Three:
 
 
 @contextlib.asynccontextmanager
-async def three(place: Path, certificates: Path | None = None, **log: Any) -> AsyncIterator[Three]:
+async def three(
+    place: Path,
+    certificates: Path | None = None,
+    *,
+    shelf: Callable[[Path, int], Any] | None = None,
+    **log: Any,
+) -> AsyncIterator[Three]:
     """All of them started; ended at the end."""
     made = Three(place, certificates, **log)
+    if shelf is not None:
+        made.shelves = {number: shelf(place, number) for number in range(3)}
     try:
         for number in range(3):
             await made.start(number)

@@ -23,6 +23,8 @@ from ultraengine.model.policy import LogSerializer
 from ultraengine.ports import Clock, Disk, Random, RecordStore, Secrets
 from ultraengine.replication import wire
 from ultraengine.replication.effects import ReplicaLimits
+from ultraengine.replication.installing.place import put_in_place
+from ultraengine.replication.installing.stock import NO_STOCK, Stock
 from ultraengine.replication.log_view import OpenLog
 from ultraengine.replication.planner import PlannerLimits
 from ultraengine.replication.promise import Promise
@@ -60,6 +62,8 @@ class ReplicaOptions(msgspec.Struct, frozen=True, kw_only=True):
     log: LogOptions
     codecs: tuple[LogSerializer, ...] = ()
     certificates: Path | None = None
+    catch_up_bytes_per_s: float = 0.0
+    """Of snapshots that are sent to copies, all together; 0: as fast as it goes."""
     limits: ReplicaLimits = ReplicaLimits()
     planner: PlannerLimits = PlannerLimits()
 
@@ -72,6 +76,7 @@ class ReplicaWorld(msgspec.Struct, frozen=True):
     random: Random
     secrets: Secrets
     records: RecordStore
+    stock: Stock = NO_STOCK
 
 
 def read_stored(disk: Disk) -> Stored:
@@ -114,10 +119,12 @@ class ReplicaFiles:
     def open(self) -> None:
         """Open the log and count this life.  Blocks.
 
-        The directory is locked before anything in it is changed.  Raises what ``Log.open``
+        A new copy that lies beside the old one is put in its place first.  The directory is locked
+        before anything in it is changed.  Raises what ``Log.open``
         raises, and `LogRefused` for a log that was not replicated.
         """
         disk = self._world.disk
+        put_in_place(disk)
         known = disk.exists(STORED_PATH)
         opened = self._open_log(read_stored(disk).promise.epoch if known else _ANY_EPOCH)
         try:

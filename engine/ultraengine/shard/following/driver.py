@@ -12,8 +12,9 @@ from typing import Final, Protocol
 import structlog
 
 from ultraengine.execution.executor import Executor
-from ultraengine.log.reader import LogReader
+from ultraengine.log.frame import FrameHeader
 from ultraengine.shard.following.compare import Difference, follow_group
+from ultraengine.shard.following.keeping import Kept
 
 COMMANDS_PER_STEP: Final = 4096
 """Executed without a look at whether to stop."""
@@ -28,11 +29,14 @@ class Upkeep(Protocol):
         """A short turn of background work."""
 
 
-class Followed(Protocol):
-    """A log that is open."""
+Followed = Kept
+"""A log that is open."""
+Keep = Callable[[Executor, FrameHeader, Kept], object]
+"""Called before each group, at whose beginning a snapshot may be taken and the log be cut."""
 
-    def reader(self) -> LogReader:
-        """Of what is durable."""
+
+def _keep_nothing(_executor: Executor, _group: FrameHeader, _log: Kept) -> None:
+    """No snapshots."""
 
 
 class Following:
@@ -45,6 +49,7 @@ class Following:
         log: Callable[[], Followed | None],
         *,
         on_difference: Callable[[], None],
+        keep: Keep = _keep_nothing,
     ) -> None:
         """`log`: as it is open now; None while a cut closes it and opens it anew."""
         self.executor = executor
@@ -52,6 +57,7 @@ class Following:
         self._memory = memory
         self._log = log
         self._on_difference = on_difference
+        self._keep = keep
         self._committed_end = 0
         self._moved = asyncio.Event()
         self._stopping, self._void = False, False
@@ -115,6 +121,7 @@ class Following:
                 return now is not None
             if group is None or self._stopping or not group.recorded:
                 break
+            self._keep(executor, group.header, log)
             self.difference = follow_group(executor, group)
             if self.difference is not None:
                 return False

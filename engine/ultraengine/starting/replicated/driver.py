@@ -11,9 +11,10 @@ import msgspec
 import structlog
 
 from ultraengine.config import Config, ConfigErrors
+from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
 from ultraengine.log.damage import LogRefused
-from ultraengine.log.frame import FrameDraft
+from ultraengine.log.frame import FrameDraft, FrameHeader
 from ultraengine.log.identity import IDENTITY_PATH, IdentityDamaged, LogIdentity, decode_identity
 from ultraengine.log.survey import read_all
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
@@ -27,12 +28,14 @@ from ultraengine.replication.belonging import (
 )
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.effects import ReplicaLimits
+from ultraengine.replication.installing.stock import NO_STOCK, Stock
 from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.replication.link import Certificates
 from ultraengine.replication.planner import PlannerLimits
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.writing.driver import ReplicaOptions, ReplicaWorld
 from ultraengine.shard.following.driver import Following
+from ultraengine.shard.following.keeping import Keeping, Kept
 from ultraengine.shard.machine import Machine
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.opening import (
@@ -94,6 +97,7 @@ def replica_options(
         log=log_options(options, Epoch(0), registry.handlers_digest),
         codecs=options.serializers,
         certificates=config.replica_tls,
+        catch_up_bytes_per_s=float(config.catch_up_bytes_per_s),
         limits=ReplicaLimits(silence_s=config.failover_s),
         planner=PlannerLimits(silence_s=config.failover_s),
     )
@@ -107,6 +111,7 @@ async def follow(
     options: ShardOptions,
     *,
     on_end: Callable[[BaseException], None],
+    stock: Stock = NO_STOCK,
 ) -> ReplicaDriver:
     """Start the replica.  Raises what `ReplicaDriver.start` raises, `LogRefused`, and
     `ConfigErrors`."""
@@ -122,7 +127,7 @@ async def follow(
 
     uid = await cluster_uid(world.disk, world.random, records, config.cluster or "")
     replica = ReplicaDriver(
-        ReplicaWorld(world.disk, world.clock, world.random, world.secrets, records),
+        ReplicaWorld(world.disk, world.clock, world.random, world.secrets, records, stock),
         replica_options(config, options, registry, uid),
         draft,
         on_end=on_end,
@@ -131,21 +136,43 @@ async def follow(
     return replica
 
 
-async def execute_behind(replica: ReplicaDriver, memory: ShardMemory) -> Following:
-    """Execute what is committed while the replica follows.
+async def execute_behind(
+    replica: ReplicaDriver, memory: ShardMemory, keeping: Keeping | None = None
+) -> Following:
+    """Execute what is committed while the replica follows, with snapshots by `keeping`.
 
-    Raises what loading a snapshot raises.
+    A copy that was filled waits until its log has come to its snapshot, and is not chosen to lead
+    before.  Raises what loading a snapshot raises.
     """
     files = replica.files
+    await _log_is_at(replica, memory.replay_from())
     executor, _ = await asyncio.to_thread(load_state, leading_log(replica), memory)
 
     def bar() -> None:
         replica.machine.barred = True
 
-    following = Following(executor, memory, lambda: files.readable, on_difference=bar)
+    def keep(executor: Executor, group: FrameHeader, opened: Kept) -> None:
+        report = None if keeping is None else keeping.before(executor, group, opened)
+        if report is not None:
+            log.info("follower.kept", offset_end=executor.applied_end, first=report.first_sequence)
+
+    following = Following(executor, memory, lambda: files.readable, on_difference=bar, keep=keep)
     replica.on_committed = following.reached
     following.reached(replica.committed_end)
     return following
+
+
+async def _log_is_at(replica: ReplicaDriver, sequence: int) -> None:
+    """Wait until what is committed here reaches a snapshot."""
+    machine, view = replica.machine, replica.files.view
+    if view.durable_end >= sequence:
+        return
+    machine.barred = True
+    reached = asyncio.Event()
+    replica.on_committed = lambda end: reached.set() if end >= sequence else None
+    if replica.committed_end < sequence:
+        await reached.wait()
+    machine.barred = False
 
 
 def leading_log(replica: ReplicaDriver) -> LeadingLog:
@@ -156,7 +183,7 @@ def leading_log(replica: ReplicaDriver) -> LeadingLog:
         asyncio.run_coroutine_threadsafe(replica.stop(clean=clean), loop).result()
 
     files = replica.files
-    return LeadingLog(files.view.log, files.stand(), replica.append, close)
+    return LeadingLog(files.view.log, files.stand(), replica.append, close, lambda: replica.needed)
 
 
 def tell_copies(replica: ReplicaDriver, machine: Machine) -> None:

@@ -12,6 +12,10 @@ SHAPES = ((3, 2), (3, 2), (3, 2), (3, 2), (2, 1), (2, 2), (3, 3), (3, 1))
 """(replicas, min_isr)."""
 
 
+SNAPSHOTS = 0.3
+"""How many runs."""
+
+
 class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     """One run's configuration."""
 
@@ -40,6 +44,10 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     """How often an old record is told to somebody who watches."""
     restless: float = 0.0
     """How often the operator replaces a leader that is well."""
+    snapshot_frames: int = 0
+    """How often a replica keeps a snapshot, and cuts its log behind it; 0 = never."""
+    greedy: float = 0.0
+    """How often it cuts although a copy that lives needs what goes, as beyond a cap of bytes."""
     skew: bool = False
     """Clocks run at different rates, and wall clocks jump."""
 
@@ -74,7 +82,7 @@ def drawn(seed: int) -> Chaos:
         faults = tuple(one for one in faults if one != "wiped")
     if min_isr * 2 <= replicas:
         faults = tuple(one for one in faults if one != "rolled back")
-    return Chaos(
+    chaos = Chaos(
         replicas=replicas,
         min_isr=min_isr,
         clients=rng.randint(1, 3),
@@ -91,4 +99,23 @@ def drawn(seed: int) -> Chaos:
         stale_watch=sometimes(0.5),
         restless=sometimes(0.3),
         skew=rng.random() < 0.3,
+    )
+    return with_snapshots(chaos, random.Random(f"snapshots {seed}"))
+
+
+def with_snapshots(chaos: Chaos, rng: random.Random) -> Chaos:
+    """In some runs logs are cut, and more often disks are lost: what is cut has to be replaced."""
+    if rng.random() >= SNAPSHOTS:
+        return chaos
+    faults = chaos.faults
+    if "wiped" not in faults and 2 <= chaos.min_isr < chaos.replicas:
+        faults = (*faults, "wiped")
+    return msgspec.structs.replace(
+        chaos,
+        snapshot_frames=rng.choice((3, 6, 12)),
+        greedy=rng.choice((0.0, 0.3, 1.0)),
+        clients=3,
+        delay_s=min(chaos.delay_s, 0.005),
+        until_s=chaos.until_s + 2.0,
+        faults=faults,
     )

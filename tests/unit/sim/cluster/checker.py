@@ -26,6 +26,12 @@ class Acknowledged(msgspec.Struct, frozen=True):
     chain: bytes
 
 
+def _holds(node: Node, position: int, chain: bytes) -> bool:
+    """Whether a replica's log has this frame, or begins behind it: that was executed, and compared
+    with what others have executed."""
+    return node.view.chain(position + 1) in (chain, None)
+
+
 class Checker:
     """Everything that was shown to anybody, and whether it fits together."""
 
@@ -50,7 +56,7 @@ class Checker:
             raise Violated(f"two leaders of one epoch: {epoch}")
         for one in self.acknowledged:
             if one.epoch < epoch and (
-                position <= one.position or node.view.chain(one.position + 1) != one.chain
+                position <= one.position or not _holds(node, one.position, one.chain)
             ):
                 raise Violated(f"epoch {epoch} began without what was acknowledged")
 
@@ -64,6 +70,12 @@ class Checker:
             raise Violated(f"replica {node.number} has executed another frame {position}")
         if self.hashes[position] != node.state.hash:
             raise Violated(f"replica {node.number} has another state after frame {position}")
+
+    def restored(self, node: Node) -> None:
+        """A process begins with the state of a snapshot: everybody's at that position."""
+        position = node.state.position
+        if position > len(self.chains) or self.hashes[position - 1] != node.state.hash:
+            raise Violated(f"replica {node.number} begins with another state at {position}")
 
     def _first(self, frame: Frame) -> None:
         self.chains.append(frame.chain)
@@ -82,8 +94,7 @@ class Checker:
             if later > epoch and position >= start:
                 raise Violated(f"acknowledged in epoch {epoch} what epoch {later} does not have")
         for member in members:
-            view = member.view
-            if view.durable_end <= position or view.chain(position + 1) != chain:
+            if member.view.durable_end <= position or not _holds(member, position, chain):
                 raise Violated(f"replica {member.number} is in sync without what is acknowledged")
         if self.acknowledged and self.acknowledged[-1].epoch == epoch:
             self.acknowledged.pop()

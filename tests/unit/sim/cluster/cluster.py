@@ -132,7 +132,10 @@ class Cluster:
     def _started(self, number: int) -> Node:
         self.count += 1
         disk, seed = self.disks[number], self.seed * 1009 + self.count
-        return Node(number, self.chaos.replicas, disk, self.clocks[number], self, seed)
+        node = Node(number, self.chaos.replicas, disk, self.clocks[number], self, seed)
+        if node.state.position:
+            self.checker.restored(node)
+        return node
 
     def stop(self, number: int, how: str) -> None:
         """End a process, by a kill or with the power of its machine."""
@@ -181,6 +184,16 @@ class Cluster:
     def flush_s(self, node: Node) -> float:
         slow = self.slow_disk.get(node.number, 0.0)
         return self.rng.uniform(0, slow if slow and not self.healed else self.chaos.flush_s)
+
+    def is_due(self, node: Node, frames: int) -> bool:
+        often = self.chaos.snapshot_frames
+        return often > 0 and frames >= often
+
+    def is_greedy(self, node: Node) -> bool:
+        return self.rng.random() < self.chaos.greedy
+
+    def filled(self, node: Node, base: int) -> None:
+        self.note(f"{node.number} is filled from {base} on")
 
     def began(self, node: Node, epoch: int, position: int) -> None:
         self.note(f"{node.number} begins epoch {epoch} at {position}")

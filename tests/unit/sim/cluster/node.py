@@ -9,14 +9,19 @@ from typing import Protocol
 import msgspec
 from tests.unit.sim.cluster.state import ADDS, EPOCH_START, Add, Done, State
 
+from ultraengine.log.damage import BelowRetention
 from ultraengine.log.driver import Log, LogOptions, Written
 from ultraengine.log.frame import Frame, FrameDraft, FrameKind
 from ultraengine.log.mending import truncate
+from ultraengine.log.segment import KeyRing
 from ultraengine.log.space import write_file
 from ultraengine.log.survey import read_all
 from ultraengine.model.ids import ConfigVersion, Epoch, Instant, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.replication.effects import Effects, ReplicaLimits
+from ultraengine.replication.installing import place
+from ultraengine.replication.installing.offer import OFFER, Fetch, Offered
+from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.log_view import OpenLog
 from ultraengine.replication.messages import Append
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
@@ -34,7 +39,11 @@ from ultraengine.testing.sim_disk import SimDisk
 LIMITS = Limits(
     segment_bytes=12 * 1024, frame_bytes_max=4 * 1024, reserve_bytes=0, segments_prepared=0
 )
+SMALL = msgspec.structs.replace(LIMITS, segment_bytes=8 * 1024)
+"""Where logs are cut: a few frames in each."""
 CLUSTER = b"simulated-engine"
+KEPT = "snapshots/state"
+"""The snapshot; a new one replaces it."""
 REPLICA_LIMITS = ReplicaLimits(silence_s=0.4, resend_s=0.1, swap_s=0.3, read_s=0.2)
 
 
@@ -60,6 +69,13 @@ class Reply(msgspec.Struct, frozen=True):
     done: Done | None
 
 
+class Filling(msgspec.Struct, frozen=True):
+    """What a copy that lacks the old log is sent, in answer to its `Fetch`."""
+
+    offered: Offered
+    snapshot: bytes
+
+
 class Outside(Protocol):
     """What a process sees of the world."""
 
@@ -72,6 +88,9 @@ class Outside(Protocol):
     def executed(self, node: "Node", frame: Frame) -> None: ...
     def acknowledged(self, node: "Node", frame: Frame, add: Add, done: Done) -> None: ...
     def flush_s(self, node: "Node") -> float: ...
+    def is_due(self, node: "Node", frames: int) -> bool: ...
+    def is_greedy(self, node: "Node") -> bool: ...
+    def filled(self, node: "Node", base: int) -> None: ...
 
 
 def read_stored(disk: SimDisk) -> Stored:
@@ -105,6 +124,7 @@ class Node:
         self.outside = outside
         self.seed = seed
         self.alive = True
+        put_in_place(disk)
         stored = read_stored(disk)
         stored = next_life(stored)
         self.start = stored.start
@@ -122,7 +142,13 @@ class Node:
             REPLICA_LIMITS,
             clock.monotonic(),
         )
-        self.state = State()
+        self.state = State.decoded(read_all(disk, KEPT)) if disk.exists(KEPT) else State()
+        self.machine.barred = self.state.position > self.view.end
+        self.kept_at = self.state.position
+        self.filling: dict[ReplicaId, tuple[int, float]] = {}
+        self._fetches: dict[int, int] = {}
+        """By number: how often this life had joined somebody when it asked."""
+        self._fetched_at = -1.0
         self.waiting: list[Request] = []
         self.in_flight: dict[str, set[int]] = {}
         self._flushing = False
@@ -137,7 +163,7 @@ class Node:
             shard=ShardId(0),
             epoch=Epoch(epoch),
             handlers=b"simulate",
-            limits=LIMITS,
+            limits=SMALL if self.outside.is_due(self, 2**30) else LIMITS,
             cluster_uid=CLUSTER,
         )
         self.seed += 1
@@ -157,6 +183,12 @@ class Node:
         """From a replica, or from who plans."""
         if isinstance(message, Request):
             self._request(message)
+        elif isinstance(message, Fetch):
+            self._fill(message)
+        elif isinstance(message, tuple):
+            me, filling = message
+            if me == self.machine.me:
+                self._filled(filling)
         else:
             self.do(self.machine.receive(message, self.clock.monotonic()), source)  # type: ignore[arg-type]
 
@@ -186,14 +218,19 @@ class Node:
         for sending in effects.sends:
             message = sending.message
             if isinstance(message, Append) and sending.frames_end > message.position:
-                frames = tuple(
-                    self.view.log.reader().frames(
-                        message.position, sending.frames_end, unsynced=True
+                reader = self.view.log.reader()
+                try:
+                    frames = tuple(
+                        reader.frames(message.position, sending.frames_end, unsynced=True)
                     )
-                )
+                except BelowRetention:
+                    self.do(self.machine.too_far(message.seat))
+                    continue
                 message = msgspec.structs.replace(message, frames=frames)
             self.outside.send(self.number, source if sending.to is None else sending.to, message)
             crash_point(self)
+        if effects.lacks is not None:
+            self._fetch(effects.lacks)
         self._execute()
         if effects.begin:
             self.do(self.machine.written(self.clock.monotonic()))
@@ -297,9 +334,68 @@ class Node:
                 self.outside.executed(self, frame)
                 for add, done in answers:
                     self._answer(frame, add, done)
+            self._keep()
+        self.machine.barred = self.state.position > self.view.end
         if not self.machine.leads:
             self.in_flight.clear()
             self.waiting.clear()
+
+    # --- snapshots -----------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Keep a snapshot of what was executed, and cut the log behind it."""
+        position = self.state.position
+        if not self.outside.is_due(self, position - self.kept_at):
+            return
+        self.kept_at = position
+        self.disk.make_directory("snapshots")
+        self.disk.sync_directory("")
+        write_file(self.disk, KEPT, KEPT + ".tmp", self.state.encoded())
+        self.outside.crash_point(self)
+        self._cut_behind(position, self.state.offset)
+
+    def _cut_behind(self, position: int, offset: int) -> None:
+        if self.machine.leads and not self.outside.is_greedy(self):
+            needed = self.machine.needed(self.filling, self.clock.monotonic())
+            position = min([position, *needed.values()])
+        self.view.log.retain(offset, position, {})
+        self.outside.crash_point(self)
+
+    def _fetch(self, leader: Holder) -> None:
+        now = self.clock.monotonic()
+        if now - self._fetched_at < REPLICA_LIMITS.resend_s:
+            return
+        self._fetched_at = now
+        number = len(self._fetches)
+        self._fetches[number] = self.machine.joins
+        fetch = Fetch(self.machine.me, number, OFFER, 0)
+        self.outside.send(self.number, int(leader.seat.replica), fetch)
+
+    def _fill(self, fetch: Fetch) -> None:
+        if not self.disk.exists(KEPT):
+            return
+        to, base = fetch.me.seat.replica, self.view.log.reader().first
+        self.filling[to] = int(base.sequence), self.clock.monotonic()
+        raw = read_all(self.disk, KEPT)
+        offered = Offered(fetch.number, base, State.decoded(raw).position, ())
+        self.outside.send(self.number, int(to), (fetch.me, Filling(offered, raw)))
+
+    def _filled(self, filling: Filling) -> None:
+        """All of it is written beside, then named; then this life is over."""
+        number, base = filling.offered.number, filling.offered.base
+        place.clear(self.disk)
+        identity, ring = self.view.log.identity, KeyRing(SimSecrets({}))
+        made = Instant(int(self.clock.now()))
+        path, content = place.base_part(
+            SimRandom(self.seed), ring, identity, base, made, master_key="", chain_key=""
+        )
+        for each, raw in ((KEPT, filling.snapshot), (path, content)):
+            place.write_part(self.disk, each, raw)
+            self.outside.crash_point(self)
+        if self.machine.freeze(self._fetches[number]):
+            place.ready(self.disk, [KEPT, path])
+            self.outside.filled(self, int(base.sequence))
+            raise Crashed
 
     def _answer(self, frame: Frame, add: Add, done: Done) -> None:
         clients = self.in_flight.pop(add.id, ())

@@ -9,6 +9,7 @@ from hashlib import blake2b
 import msgspec
 
 from ultraengine.log.frame import Frame, FrameDraft, FrameKind
+from ultraengine.model.ids import Instant, Offset
 
 EPOCH_START = ""
 """The id of the command with which an epoch begins."""
@@ -77,3 +78,26 @@ class State:
         self.hash = blake2b(self.hash + content, digest_size=16).digest()
         self.offset += 1
         return done
+
+    def encoded(self) -> bytes:
+        """A snapshot: all of it."""
+        outcomes = [
+            (one.base_offset, one.count, one.time, one.payload) for one in self.outcomes.values()
+        ]
+        return msgspec.msgpack.encode(
+            (self.position, self.offset, self.totals, self.done, self.hash, outcomes)
+        )
+
+    @classmethod
+    def decoded(cls, raw: bytes) -> "State":
+        """Inverse of `encoded`."""
+        made = cls()
+        kept = msgspec.msgpack.decode(raw, type=_Kept)
+        made.position, made.offset, made.totals, made.done, made.hash, outcomes = kept
+        for base, count, time, payload in outcomes:
+            draft = FrameDraft(FrameKind.OUTCOMES, Offset(base), count, Instant(time), payload)
+            made.outcomes[base] = draft
+        return made
+
+
+_Kept = tuple[int, int, dict[str, int], dict[str, Done], bytes, list[tuple[int, int, int, bytes]]]

@@ -1,0 +1,1 @@
+"""How a copy that lacks what was cut from its leader's log is filled: snapshot first, then log."""

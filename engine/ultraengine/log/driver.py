@@ -126,7 +126,7 @@ class Log:
         self._catalog = Catalog(opened.segments, durable, threading.Lock())
         self._archived: ArchivedSegments | None = None
         """What was removed from the log and stored."""
-        logged_time = lambda: self._appender.point.time  # noqa: E731
+        logged_time = lambda: self.point.time  # noqa: E731  (used once, below)
         self._trimmer = Trimmer(disk, logged_time, options.limits, self._catalog, self.reader())
         self._appender = Appender(
             disk,

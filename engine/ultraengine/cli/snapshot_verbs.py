@@ -183,12 +183,14 @@ def _options(
     """How `source` is written again: under the newest of its keys unless another one is named.
 
     A key that somebody has forgotten to name must not turn an encrypted state into plain bytes.
+    Nothing listed is removed: how many are kept is a setting of the engine's.
     """
     key = options.master_key
     if key is None and not options.plain:
         named = (tools.info(with_tools, one.file).header.key_name for one in reversed(source))
         key = next(filter(None, named), None)
-    return SnapshotOptions(shard=ShardId(_shard(options)), master_key=key)
+    kept = len(tools.listed(with_tools)) + 1
+    return SnapshotOptions(shard=ShardId(_shard(options)), master_key=key, fulls_kept=kept)
 
 
 def _compact(options: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from ultraengine.cli.checks import (
 )
 from ultraengine.cli.exits import Exit
 from ultraengine.cli.main import main
+from ultraengine.client import SyncClient
 from ultraengine.model.limits import Limits
 from ultraengine_adapters.local.disk import LocalDisk
 
@@ -300,9 +301,31 @@ def test_what_was_encrypted_is_written_again_under_its_own_key(
     first = snapshots_of(ultra, data)[0]
     encrypted = written("convert", data, first, "--master-key", "disk")
     assert key_of(encrypted) == "disk"
-    assert key_of(written("convert", data, encrypted)) == "disk"
+    again = written("convert", data, encrypted)
+    assert key_of(again) == "disk"
     assert key_of(written("compact", data)) == "disk"
-    assert key_of(written("convert", data, encrypted, "--plain")) != "disk"
+    assert key_of(written("convert", data, again, "--plain")) != "disk"
+
+
+def test_merging_offline_removes_no_older_state(ultra: Ultra, data: Path) -> None:
+    """How many states are kept is a setting of the engine's."""
+    first = snapshots_of(ultra, data)[0]
+    second = merge(ultra, data)
+    process = Dev(data)
+    content = json.dumps({"accounts": [{"id": "c", "asset": "USD/2"}]})
+    ultra("send", "ledger.open_accounts", "--key", "k", "--data", content, "--url", process.url)
+    with SyncClient(process.url) as client:
+        client.operate("snapshot")
+    assert process.stop() == 0
+    third = merge(ultra, data)
+    assert {first, second, third} <= set(snapshots_of(ultra, data))
+
+
+def merge(ultra: Ultra, data: Path) -> str:
+    """The full image that merging the newest chain gives."""
+    code, out, err = ultra("snapshot", "compact", data)
+    assert code == Exit.OK, err
+    return str(msgspec.json.decode(out)["file"])
 
 
 def test_the_doctor_needs_the_domains_of_the_data(ultra: Ultra, stopped: Path) -> None:

@@ -1,6 +1,6 @@
 """What a configuration chooses among policies: its own, or those of the user's extensions."""
 
-from ultraengine.config import Config
+from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.policies import AsyncDurability, GroupDurability, SyncDurability
 from ultraengine.extensions import Extensions
 from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
@@ -31,8 +31,11 @@ def flush_rule(config: Config, extensions: Extensions) -> FlushRule:
 
 
 def compaction_policy(config: Config, extensions: Extensions) -> CompactionPolicy | None:
-    """What goes to the archive; None without an archive."""
+    """What goes to the archive; None without an archive.  Raises `ConfigErrors` for a policy of the
+    user's own that has none: what it is there to keep would be removed."""
     if config.archive is None:
+        if extensions.compaction is not None and extensions.compaction.name != "none":
+            raise ConfigErrors(["ULTRA_ARCHIVE: needed by the compaction of ULTRA_EXTENSIONS"])
         return None
     if extensions.compaction is not None:
         return extensions.compaction
@@ -44,7 +47,9 @@ def compaction_policy(config: Config, extensions: Extensions) -> CompactionPolic
 def snapshot_policy(config: Config, extensions: Extensions) -> SnapshotPolicy:
     """By count, by replay time and by time, as configured; on demand always."""
     if extensions.snapshot_policy is not None:
-        return extensions.snapshot_policy
+        # Patience after failures is not the user's to think of: a full disk would be tried
+        # every second.
+        return AnyOf((extensions.snapshot_policy,))
     policies: list[SnapshotPolicy] = [OnDemand()]
     if config.snapshot_commands:
         policies.append(EveryCommands(config.snapshot_commands))

@@ -12,7 +12,7 @@ from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
-from ultraengine.log.retention import NoCompaction
+from ultraengine.log.retention import NoCompaction, TimeRetention
 from ultraengine.main import Process
 from ultraengine.model.ids import Instant
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
@@ -146,6 +146,13 @@ def test_a_compaction_policy_is_made_by_name(name: str, tmp_path: Path) -> None:
     assert policy.name == name
     assert compaction_policy(config, MINE) is MINE.compaction
     assert compaction_policy(Config(), NONE) is None
+    assert compaction_policy(Config(), MINE) is None
+
+
+def test_a_users_own_compaction_without_an_archive_is_a_mistake_and_not_passed_over() -> None:
+    own = Extensions(compaction=TimeRetention())
+    with pytest.raises(ConfigErrors, match="ULTRA_ARCHIVE"):
+        compaction_policy(Config(), own)
 
 
 def test_a_snapshot_is_due_by_each_configured_reason() -> None:
@@ -155,7 +162,17 @@ def test_a_snapshot_is_due_by_each_configured_reason() -> None:
     assert policy.due(Progress(commands=9, elapsed_s=3600.0)) is not None
     never = Config(snapshot_commands=0, snapshot_interval_s=0.0, snapshot_replay_s=0.0)
     assert snapshot_policy(never, NONE).due(Progress(commands=10**9, elapsed_s=1e9)) is None
-    assert snapshot_policy(never, MINE) is MINE.snapshot_policy
+    own = snapshot_policy(never, MINE)
+    assert own.due(Progress(commands=5, elapsed_s=1.0)) is not None
+    assert own.due(Progress(commands=4, elapsed_s=1.0)) is None
+
+
+def test_a_users_own_snapshot_policy_is_not_asked_again_at_once_after_a_failure() -> None:
+    own = snapshot_policy(Config(), MINE)
+    assert own.due(Progress(commands=5, elapsed_s=99.0, failures=1, since_failure_s=1.0)) is None
+    assert (
+        own.due(Progress(commands=5, elapsed_s=99.0, failures=1, since_failure_s=11.0)) is not None
+    )
 
 
 def test_a_master_key_may_come_from_the_environment(

@@ -17,8 +17,8 @@ import google_crc32c
 import msgspec
 
 from ultraengine import compiled
-from ultraengine.cli.directories import shard_directory
-from ultraengine.cli.offline import LoadedState, load_state, shard_number
+from ultraengine.cli.offline import LoadedState, load_state
+from ultraengine.extensions import NONE, Extensions
 from ultraengine.log import tools as log_tools
 from ultraengine.model.domain import Domain
 from ultraengine.model.limits import MIB, Limits
@@ -183,9 +183,10 @@ def check_log(disk: Disk, secrets: Secrets) -> Check:
     return Check("log", "ok", finding)
 
 
-def check_snapshots(disk: Disk, secrets: Secrets) -> Check:
+def check_snapshots(disk: Disk, secrets: Secrets, extensions: Extensions = NONE) -> Check:
     """Every listed snapshot from its first to its last byte."""
-    reader = snapshot_tools.Tools(disk=disk, secrets=secrets, codecs=Codecs())
+    codecs = Codecs(extensions.snapshot_codecs)
+    reader = snapshot_tools.Tools(disk=disk, secrets=secrets, codecs=codecs)
     found = snapshot_tools.verify(reader)
     bad = [verdict for verdict in found.verdicts if verdict.problem is not None]
     if not bad:
@@ -197,11 +198,11 @@ def check_snapshots(disk: Disk, secrets: Secrets) -> Check:
 
 
 def check_domains(
-    directory: Path, disk: Disk, secrets: Secrets, domains: Sequence[Domain]
+    disk: Disk, secrets: Secrets, domains: Sequence[Domain], extensions: Extensions = NONE
 ) -> tuple[Check, LoadedState | None]:
     """The domains' own invariants, over the state that snapshot and log give."""
     try:
-        state = load_state(disk, secrets, domains, shard_number(shard_directory(directory).name))
+        state = load_state(disk, secrets, domains, extensions)
     except Exception as error:  # noqa: BLE001  (whatever it is, a start would fail on it too)
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         finding = f"{type(error).__name__}: {error}{cause}"

@@ -17,7 +17,7 @@ from ultraengine.cli.checks import (
 )
 from ultraengine.cli.connection import add_connection, connect
 from ultraengine.cli.directories import open_disk, open_secrets, shard_directory
-from ultraengine.cli.domains import add_domains, import_domains
+from ultraengine.cli.domains import add_domains, import_domains, import_extensions
 from ultraengine.cli.exits import Exit
 from ultraengine.cli.output import print_json
 from ultraengine.client import ClientError, Unreachable
@@ -79,16 +79,16 @@ def _examine(options: argparse.Namespace, directory: Path | None) -> Iterator[Ch
 
 
 def _examine_data(options: argparse.Namespace, directory: Path) -> Iterator[Check]:
-    domains = import_domains(options.domain)
+    domains, extensions = import_domains(options.domain), import_extensions()
     shard = shard_directory(directory)
     disk, secrets = open_disk(shard), open_secrets(options.secrets)
     yield check_flush(shard)
     yield check_space(shard, DEFAULT_LIMITS)
     log = attempt("log", lambda: check_log(disk, secrets))
     yield log
-    yield attempt("snapshots", lambda: check_snapshots(disk, secrets))
+    yield attempt("snapshots", lambda: check_snapshots(disk, secrets, extensions))
     if log.grade != "fail":
-        check, state = check_domains(shard, disk, secrets, domains)
+        check, state = check_domains(disk, secrets, domains, extensions)
         yield check
         if state is not None:
             yield check_memory()

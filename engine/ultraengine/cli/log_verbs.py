@@ -9,7 +9,7 @@ import msgspec
 
 from ultraengine.cli.connection import add_connection, connect, failure
 from ultraengine.cli.directories import open_disk, open_secrets
-from ultraengine.cli.domains import add_domains
+from ultraengine.cli.domains import add_domains, import_extensions
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.output import (
     plural,
@@ -157,6 +157,7 @@ def _dump(options: argparse.Namespace) -> int:
         from_sequence=options.start,
         to_sequence=options.end,
         payloads=not options.headers,
+        codecs=() if options.headers else import_extensions().serializers,
     )
     for frame in frames:
         print_json_line(_hex(frame))

@@ -5,30 +5,35 @@ then sees a moment of it.  No handler runs: recorded events are evolved, and com
 outcome is not recorded yet are left out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from ultraengine.execution.dedup import DedupIndex, DedupOptions
 from ultraengine.execution.executor import Executor
+from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
-from ultraengine.log.frame import FrameKind
+from ultraengine.extensions import NONE, Extensions
 from ultraengine.log.reader import RecordedGroup
-from ultraengine.log.segment import KeyRing
-from ultraengine.log.serializer import serializers
-from ultraengine.log.survey import walk
+from ultraengine.log.standing import Standing, standing_log
 from ultraengine.model.domain import Domain, History
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS
 from ultraengine.ports import Disk, Secrets
-from ultraengine.shard.image import ExecutorImage
+from ultraengine.shard.image import ExecutorImage, readable
+from ultraengine.shard.recovery import skips
 from ultraengine.shard.slot_moves import SlotMoves
 from ultraengine.shard.validation import NothingRemembered
 from ultraengine.snapshot import tools as snapshots
 from ultraengine.snapshot.codec import Codecs
-from ultraengine.snapshot.image import Image
-from ultraengine.snapshot.manifest import plan_load
+from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotRefused
+from ultraengine.snapshot.image import Image, ImagePosition
+from ultraengine.snapshot.manifest import SnapshotEntry, check_log_end, plan_load
+from ultraengine.snapshot.migrate import Migrations
+
+T = TypeVar("T")
 
 
 class _NoEvents:
@@ -67,26 +72,96 @@ class LoadedState(msgspec.Struct, frozen=True):
     """Commands of the tail."""
 
 
-def load_state(disk: Disk, secrets: Secrets, domains: Sequence[Domain], shard: int) -> LoadedState:
-    """Load the newest usable snapshot and evolve what is recorded after it.
+def load_state(
+    disk: Disk, secrets: Secrets, domains: Sequence[Domain], extensions: Extensions = NONE
+) -> LoadedState:
+    """Load the newest good snapshot and evolve what is recorded after it.
 
-    Raises `SnapshotError`, `LogError` and `InvariantBroken` as the start of a process would.
+    As a start does, it passes damaged snapshots by and honours logged overrides.  Raises
+    `SnapshotError`, `LogError` and `InvariantBroken` where a start would fail.
     """
-    registry = Registry(domains)
-    nothing = NothingRemembered()
-    executor = Executor(
-        registry, ShardId(shard), dedupe=nothing, history=NO_HISTORY, moves=SlotMoves()
+    registry = Registry(domains, hooks=extensions.hooks)
+    tools = snapshots.Tools(
+        disk=disk,
+        secrets=secrets,
+        codecs=Codecs(extensions.snapshot_codecs),
+        migrations=Migrations(readable(registry), extensions.migrations),
     )
-    image = ExecutorImage(executor, nothing)
-    reader = snapshots.Tools(disk=disk, secrets=secrets, codecs=Codecs())
-    position = None
-    for entry in plan_load(snapshots.listed(reader)) or ():
-        position = snapshots.load(reader, image, entry)
-    image.resume(position)
+    # The list first: of a running engine the log may only be newer.
+    entries = snapshots.listed(tools)
+    log = standing_log(disk, secrets, threading.Lock(), codecs=extensions.serializers)
+    check_log_end(entries, log.end.sequence)
+    return overriding(
+        log.reader.groups, lambda skipped: _state(log, tools, entries, registry, skipped)
+    )
+
+
+def _state(
+    log: Standing,
+    tools: snapshots.Tools,
+    entries: Sequence[SnapshotEntry],
+    registry: Registry,
+    skipped: frozenset[int],
+) -> LoadedState:
+    executor = _from_snapshot(tools, entries, registry, log)
+    executor.skipped |= skipped
     start = executor.applied_end
-    for group in recorded_groups(disk, secrets, start):
-        evolve(executor, group)
+    for group in log.reader.groups(start):
+        if group.last_frame is not None:
+            evolve(executor, group)
     return LoadedState(executor, int(start), int(executor.applied_end - start))
+
+
+def _from_snapshot(
+    tools: snapshots.Tools, entries: Sequence[SnapshotEntry], registry: Registry, log: Standing
+) -> Executor:
+    unusable: set[str] = set()
+    nothing = NothingRemembered()
+    while True:
+        executor = Executor(
+            registry, log.identity.shard, dedupe=nothing, history=NO_HISTORY, moves=SlotMoves()
+        )
+        image, position = ExecutorImage(executor, nothing), None
+        for entry in plan_load(entries, unusable=unusable) or ():
+            try:
+                position = snapshots.load(tools, image, entry)
+            except (SnapshotDamaged, OSError):
+                unusable.add(entry.file)
+                break
+        else:
+            if position is not None:
+                check_chain(log, position)
+            return image.resume(position)
+
+
+def check_chain(log: Standing, position: ImagePosition) -> None:
+    """Raise `SnapshotRefused` for a snapshot of another log than the one beside it."""
+    found = log.reader.chain_at(position.sequence_end)
+    if found != position.chain:
+        raise SnapshotRefused(
+            f"the snapshot at offset {position.offset_end} was taken of another log: the chain "
+            f"before frame {position.sequence_end} is {found.hex()} here and "
+            f"{position.chain.hex()} there"
+        )
+
+
+def overriding(
+    groups: Callable[[int], Iterable[RecordedGroup]], attempt: Callable[[frozenset[int]], T]
+) -> T:
+    """What `attempt` returns, which is told the offsets whose effect is left out.
+
+    A logged override that lies behind the failing command is honoured, as at a start.  `groups`
+    gives those from an offset on.
+    """
+    skipped: set[int] = set()
+    while True:
+        try:
+            return attempt(frozenset(skipped))
+        except EvolveFailed as failure:
+            offset = int(str(failure.facts["offset"]))
+            if offset in skipped or offset not in set(skips(groups(offset))):
+                raise
+            skipped.add(offset)
 
 
 def empty_image(domains: Sequence[Domain], shard: int) -> Image:
@@ -97,20 +172,6 @@ def empty_image(domains: Sequence[Domain], shard: int) -> Image:
         Registry(domains), ShardId(shard), dedupe=dedupe, history=NO_HISTORY, moves=SlotMoves()
     )
     return ExecutorImage(executor, dedupe)
-
-
-def recorded_groups(disk: Disk, secrets: Secrets, from_offset: int) -> Iterator[RecordedGroup]:
-    """Groups with all outcomes recorded that hold `from_offset` or a later offset, in order."""
-    codecs = serializers()
-    waiting: list[RecordedGroup] = []
-    for _path, _position, frame, _point in walk(disk, KeyRing(secrets)):
-        if frame.header.kind == FrameKind.COMMANDS:
-            if frame.header.offset_end > from_offset:
-                waiting.append(RecordedGroup(frame, codecs[frame.header.codec]))
-        elif waiting and frame.header.base_offset >= waiting[0].header.base_offset:
-            waiting[0].add(frame)
-            if waiting[0].recorded:
-                yield waiting.pop(0)
 
 
 def evolve(executor: Executor, group: RecordedGroup, end: int | None = None) -> None:

@@ -15,14 +15,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from ultraengine.cli.directories import open_disk, open_secrets
 from ultraengine.cli.domains import import_domains
 from ultraengine.cli.exits import CommandFailed, Exit
-from ultraengine.cli.offline import NO_HISTORY, evolve
+from ultraengine.cli.offline import NO_HISTORY, evolve, overriding
 from ultraengine.cli.output import plural, print_facts, print_json, say
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.dedup import DedupIndex, DedupOptions
@@ -42,7 +42,6 @@ from ultraengine.model.ids import NO_CHAIN, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.ports import Disk, ObjectStore
 from ultraengine.shard.image import ExecutorImage, readable
-from ultraengine.shard.recovery import skips
 from ultraengine.shard.slot_moves import SlotMoves
 from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import NothingRemembered, validate
@@ -62,8 +61,6 @@ EVERYTHING: Final = 1 << 62
 """An offset above all."""
 FROM_START: Final = "With --from-start the log alone is read."
 OTHER_DOMAINS: Final = "Name the domains that the data was written with: --domain or ULTRA_DOMAINS."
-
-T = TypeVar("T")
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,25 +226,9 @@ class _Reader:
             yield group
 
 
-def _overriding(reader: _Reader, attempt: Callable[[frozenset[int]], T]) -> T:
-    """What `attempt` returns, which is told the offsets whose effect is left out.
-
-    A logged override that lies behind the failing command is honoured, as at a start.
-    """
-    skipped: set[int] = set()
-    while True:
-        try:
-            return attempt(frozenset(skipped))
-        except EvolveFailed as failure:
-            offset = int(str(failure.facts["offset"]))
-            if offset in skipped or offset not in set(skips(reader.groups(offset))):
-                raise
-            skipped.add(offset)
-
-
 def _replay(shard: _Shard, options: argparse.Namespace) -> int:
     reader = _Reader(shard.log)
-    done = _overriding(reader, lambda skipped: _replayed(shard, reader, options, skipped))
+    done = overriding(reader.groups, lambda skipped: _replayed(shard, reader, options, skipped))
     if options.end is not None and done.offset < options.end:
         raise CommandFailed(f"outcomes are recorded below offset {done.offset}, not {options.end}")
     _print(done, options.output)
@@ -408,7 +389,9 @@ def _validate(shard: _Shard, options: argparse.Namespace) -> int:
     if options.end is not None and options.end <= start:
         raise CommandFailed(f"nothing lies from offset {start} on and below {options.end}")
     reader = _Reader(log)
-    report = _overriding(reader, lambda skipped: _decided(shard, reader, start, options, skipped))
+    report = overriding(
+        reader.groups, lambda skipped: _decided(shard, reader, start, options, skipped)
+    )
     if report.equal and options.end is not None and report.to_offset < options.end:
         raise CommandFailed(
             f"outcomes are recorded below offset {report.to_offset}, not {options.end}"

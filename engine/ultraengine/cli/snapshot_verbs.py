@@ -1,7 +1,7 @@
 """`ultra snapshot …`: what is there, whether it is good, and writing it again in another way."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,19 @@ from typing import Any
 import msgspec
 
 from ultraengine.cli.directories import open_secrets, shard_directory
-from ultraengine.cli.domains import add_domains, import_domains
+from ultraengine.cli.domains import add_domains, import_domains, import_extensions
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.offline import empty_image, shard_number
 from ultraengine.cli.output import print_facts, print_json, print_table, say
+from ultraengine.execution.registry import Registry
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
+from ultraengine.shard.image import readable
 from ultraengine.snapshot import tools
 from ultraengine.snapshot.codec import BINARY, JSON, Codecs
 from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotError
-from ultraengine.snapshot.manifest import SnapshotEntry
+from ultraengine.snapshot.manifest import SnapshotEntry, plan_load
+from ultraengine.snapshot.migrate import NO_MIGRATIONS, Migrations
 from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
@@ -50,14 +53,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     child = verb("compact", "Merge the newest image and its increments into one.", _compact)
     add_domains(child)
-    child.add_argument("--master-key", metavar="NAME", help="secret to encrypt it with")
+    _add_key(child)
 
     child = verb("convert", "Write a snapshot again with another codec or key.", _convert)
     child.add_argument("file", help="name as 'list' shows it")
     child.add_argument("--codec", choices=sorted(CODECS), default="binary")
     child.add_argument("--uncompressed", action="store_true", help="without LZ4")
-    child.add_argument("--master-key", metavar="NAME", help="secret to encrypt it with")
+    _add_key(child)
     parser.epilog = "compact and convert need the shard's directory for themselves: stop it first."
+
+
+def _add_key(child: argparse.ArgumentParser) -> None:
+    key = child.add_mutually_exclusive_group()
+    key.add_argument("--master-key", metavar="NAME", help="secret to encrypt it with (the same)")
+    key.add_argument("--plain", action="store_true", help="do not encrypt it, even if it is now")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,12 +88,18 @@ def run(options: argparse.Namespace) -> int:
 
 def _tools(options: argparse.Namespace) -> tools.Tools:
     disk = LocalDisk(shard_directory(options.directory))
-    return tools.Tools(disk=disk, secrets=open_secrets(options.secrets), codecs=Codecs())
+    codecs = Codecs(import_extensions().snapshot_codecs)
+    return tools.Tools(disk=disk, secrets=open_secrets(options.secrets), codecs=codecs)
 
 
 def _tools_with_domains(options: argparse.Namespace) -> tools.Tools:
     domains, shard = import_domains(options.domain), _shard(options)
-    return msgspec.structs.replace(_tools(options), new_image=lambda: empty_image(domains, shard))
+    steps = import_extensions().migrations
+    return msgspec.structs.replace(
+        _tools(options),
+        new_image=lambda: empty_image(domains, shard),
+        migrations=Migrations(readable(Registry(domains)), steps) if steps else NO_MIGRATIONS,
+    )
 
 
 def _shard(options: argparse.Namespace) -> int:
@@ -162,25 +177,44 @@ def _info(options: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _options(options: argparse.Namespace) -> SnapshotOptions:
-    return SnapshotOptions(shard=ShardId(_shard(options)), master_key=options.master_key)
+def _options(
+    options: argparse.Namespace, with_tools: tools.Tools, source: Sequence[SnapshotEntry]
+) -> SnapshotOptions:
+    """How `source` is written again: under the newest of its keys unless another one is named.
+
+    A key that somebody has forgotten to name must not turn an encrypted state into plain bytes.
+    Nothing listed is removed: how many are kept is a setting of the engine's.
+    """
+    key = options.master_key
+    if key is None and not options.plain:
+        named = (tools.info(with_tools, one.file).header.key_name for one in reversed(source))
+        key = next(filter(None, named), None)
+    kept = len(tools.listed(with_tools)) + 1
+    return SnapshotOptions(shard=ShardId(_shard(options)), master_key=key, fulls_kept=kept)
 
 
 def _compact(options: argparse.Namespace) -> int:
-    entry = tools.compact(
-        _tools_with_domains(options), _options(options), clock=SystemClock(), random=SystemRandom()
-    )
+    with_tools = _tools_with_domains(options)
+    chain = plan_load(tools.listed(with_tools))
+    if chain is None:
+        raise CommandFailed("there is no snapshot to merge")
+    wanted = _options(options, with_tools, chain)
+    entry = tools.compact(with_tools, wanted, clock=SystemClock(), random=SystemRandom())
     say(f"the newest full image is {entry.file}")
     print_json(entry)
     return Exit.OK
 
 
 def _convert(options: argparse.Namespace) -> int:
+    with_tools = _tools(options)
+    source = [one for one in tools.listed(with_tools) if one.file == options.file]
     wanted = msgspec.structs.replace(
-        _options(options), codec=CODECS[options.codec], compress=not options.uncompressed
+        _options(options, with_tools, source),
+        codec=CODECS[options.codec],
+        compress=not options.uncompressed,
     )
     entry = tools.convert(
-        _tools(options), options.file, wanted, clock=SystemClock(), random=SystemRandom()
+        with_tools, options.file, wanted, clock=SystemClock(), random=SystemRandom()
     )
     say(f"written as {entry.file}; the next start loads it")
     print_json(entry)

@@ -8,6 +8,7 @@ to the next.  Nothing is copied: objects are read by ranges, through a reader's 
 Uses the ObjectStore port and blocks; several threads may read.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 import msgspec
 
 from ultraengine.log.catalog import LogSegment, ReadableFile
-from ultraengine.log.damage import LogDamaged
+from ultraengine.log.damage import LogDamaged, LogRefused
 from ultraengine.log.index import SegmentIndex
 from ultraengine.log.segment import (
     HEADER_BYTES,
@@ -58,6 +59,25 @@ class ArchivedSegment(LogSegment):
         """The stored object, whatever the disk holds."""
         del disk
         return _Object(self._store, self.path)
+
+
+def check_owner(store: ObjectStore, shard: ShardId, cluster_uid: bytes) -> None:
+    """Raise `LogRefused` when what is stored of a shard belongs to another engine.
+
+    Names say offsets and no owner: the segments of two engines would be taken for one history,
+    and what one has archived by key for what the other need not archive any more.  A store that
+    cannot be read now keeps nobody from starting; nothing leaves the log before it can.
+    """
+    with contextlib.suppress(OSError):
+        names = store.list(f"{shard}/")
+        for name in (names[0], names[-1]) if names else ():
+            with contextlib.suppress(SegmentDamaged):  # Whoever reads it says so.
+                header = decode_header(store.get_range(name, 0, HEADER_BYTES))
+                if header.cluster_uid != cluster_uid:
+                    raise LogRefused(
+                        f"the archive's {name} is of another engine ({header.cluster_uid.hex()}, "
+                        f"this is {cluster_uid.hex()}): give each engine an archive of its own"
+                    )
 
 
 class ArchivedSegments:

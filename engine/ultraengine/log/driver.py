@@ -89,7 +89,6 @@ class Log:
         codecs: Mapping[int, LogSerializer],
     ) -> None:
         self._disk = disk
-        self._clock = clock
         self._codecs = codecs
         self._limits = options.limits
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
@@ -127,7 +126,8 @@ class Log:
         self._catalog = Catalog(opened.segments, durable, threading.Lock())
         self._archived: ArchivedSegments | None = None
         """What was removed from the log and stored."""
-        self._trimmer = Trimmer(disk, clock, options.limits, self._catalog, self.reader())
+        logged_time = lambda: self.point.time  # noqa: E731  (used once, below)
+        self._trimmer = Trimmer(disk, logged_time, options.limits, self._catalog, self.reader())
         self._appender = Appender(
             disk,
             clock,

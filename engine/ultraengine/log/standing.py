@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from ultraengine.log.archived import ArchivedSegments
+from ultraengine.log.archived import ArchivedSegments, check_owner
 from ultraengine.log.catalog import Catalog, Guard, LogSegment
 from ultraengine.log.damage import LogDamaged, LogRefused
 from ultraengine.log.identity import IDENTITY_PATH, IdentityDamaged, LogIdentity, decode_identity
@@ -47,8 +47,8 @@ def standing_log(
 ) -> Standing:
     """The log of `disk`, with what `archive` has of its older segments; `guard` is a mutex.
 
-    Raises `LogDamaged`, `LogRefused` (keys, formats, no log at all), FileNotFoundError without
-    IDENTITY, and OSError.
+    Raises `LogDamaged`, `LogRefused` (keys, formats, no log at all, another engine's archive),
+    FileNotFoundError without IDENTITY, and OSError.
     """
     try:
         identity = decode_identity(read_all(disk, IDENTITY_PATH))
@@ -74,6 +74,8 @@ def standing_log(
     if scan is None:
         raise LogRefused(f"{LOG_DIRECTORY} holds no segment, so there is nothing to read")
     end = scan.end.point
+    if archive is not None:
+        check_owner(archive, identity.shard, identity.cluster_uid)
     archived = None if archive is None else ArchivedSegments(archive, identity.shard, ring)
     catalog = Catalog(segments, Mark(end.sequence, end.chain), guard)
     log_first = segments[0].header

@@ -1,11 +1,13 @@
 """Takes the old end of an open log away, as `retention` has planned it.
 
 Archive first, then remove, from the lowest segment on and one by one, so that a crash at any
-point leaves a log without a gap.  Uses the Disk port and blocks; one caller at a time.
+point leaves a log without a gap.  How old a segment is counts in logged time: a wall clock that
+was set years ahead by mistake must not empty an archive.  Uses the Disk port and blocks; one
+caller at a time.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ultraengine.log.archive import Archive, ArchiveFailed
 from ultraengine.log.catalog import Catalog
@@ -14,18 +16,24 @@ from ultraengine.log.first import write_first
 from ultraengine.log.reader import LogReader
 from ultraengine.log.retention import RetentionReport, SegmentSpan, alarms_of, plan
 from ultraengine.log.segment import LOG_DIRECTORY
+from ultraengine.model.ids import Instant
 from ultraengine.model.limits import Limits
-from ultraengine.ports import Clock, Disk
+from ultraengine.ports import Disk
 
 
 class Trimmer:
     """Retention of one log."""
 
     def __init__(
-        self, disk: Disk, clock: Clock, limits: Limits, catalog: Catalog, reader: LogReader
+        self,
+        disk: Disk,
+        logged_time: Callable[[], Instant],
+        limits: Limits,
+        catalog: Catalog,
+        reader: LogReader,
     ) -> None:
         self._disk = disk
-        self._clock = clock
+        self._logged_time = logged_time
         self._bytes_max = limits.retention_bytes_max
         self._catalog = catalog
         self._reader = reader
@@ -51,7 +59,7 @@ class Trimmer:
         pruned: list[str] = []
         if self.archive is not None:
             try:
-                archived, pruned = self.archive.keep(remove, self._reader, self._clock.now())
+                archived, pruned = self.archive.keep(remove, self._reader, self._logged_time())
             except (ArchiveFailed, LogError) as error:
                 alarms += (f"segments stay in the log, archiving them failed: {error}",)
                 remove = ()

@@ -91,4 +91,5 @@ class CompactionPolicy(Protocol):
         """``none``, ``key`` or ``time``, or a user's own."""
 
     def archive(self, *, sealed_at: Instant, now: Instant) -> bool:
-        """Whether a segment sealed at `sealed_at` goes to the archive before it is removed."""
+        """Whether a segment sealed at `sealed_at` goes to the archive before it is removed, and
+        may stay there.  `now` is logged time: that of the newest frame."""

@@ -13,7 +13,8 @@ import msgspec
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
 from ultraengine.model.errors import InvariantBroken
-from ultraengine.model.ids import Epoch
+from ultraengine.model.ids import Epoch, slot_of
+from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.image import SHARD_WIDE, ImagePosition, Section
 from ultraengine.snapshot.migrate import Readable
 
@@ -123,7 +124,11 @@ class ExecutorImage:
         return Section(SHARD_WIDE, SHARD, CONSUMERS_SCHEMA, chunk)
 
     def load(self, section: Section) -> None:
-        """Take one section.  Raises `InvariantBroken` for a domain that this engine lacks."""
+        """Take one section.
+
+        Raises `InvariantBroken` for a domain that this engine lacks, and `SnapshotRefused` for a
+        slot with keys of another one.
+        """
         executor, slot, name = self._executor, section.slot, section.name
         if slot == SHARD_WIDE:
             if name == DEDUP:
@@ -140,7 +145,9 @@ class ExecutorImage:
             executor.slot(slot)
             self._dedupe.load_slot(slot, section.chunk)
         elif name == VERSIONS:
-            executor.slot(slot).load_versions(section.chunk)
+            image = executor.slot(slot)
+            image.load_versions(section.chunk)
+            _check_slot(slot, *next(iter(image.versions), (None, None)))
         else:
             index = executor.registry.domain_index.get(name)
             if index is None:
@@ -176,3 +183,20 @@ class ExecutorImage:
             executor.epoch = Epoch(position.epoch)
             executor.reschedule()
         return executor
+
+
+def _check_slot(slot: int, tenant: str | None, key: str | None) -> None:
+    """A slot holds its own keys.
+
+    Commits of before ADR 17 had other slots: what they kept would never be found, and a retry of
+    what they acknowledged would be done twice.  All keys of such a snapshot lie elsewhere, so one
+    of each slot is enough.
+    """
+    if tenant is None or key is None or slot_of(tenant, key) == slot:
+        return
+    raise SnapshotRefused(
+        f"the snapshot keeps the key {key!r} of tenant {tenant!r} in slot {slot}, and it belongs "
+        f"in slot {slot_of(tenant, key)}: it was written by a commit from before the first "
+        f"release. Nothing was changed. While the log begins at offset 0, move 'snapshots', "
+        f"'history' and 'dedup' away: the start then replays all of it"
+    )

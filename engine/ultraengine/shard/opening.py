@@ -17,6 +17,7 @@ from ultraengine.execution.executor import Executor
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Registry
 from ultraengine.execution.system import EpochStart, system_command
+from ultraengine.log.archived import check_owner
 from ultraengine.log.damage import LogDamaged, LogRefused
 from ultraengine.log.driver import Log, LogOptions
 from ultraengine.log.frame import FrameDraft, FrameHeader, FrameKind
@@ -109,8 +110,8 @@ def open_shard(
     """Recover a shard from its directory; `progress` is told of (commands replayed, of so many).
 
     Raises what the log raises (`LogDamaged`, `LogInUse`, `DiskFull`, OSError), `LogRefused` for
-    another shard's directory or that of a replica, and `OtherHandlers` or `EvolveFailed` when the
-    tail cannot be brought into memory.
+    another shard's directory, that of a replica or another engine's archive, and `OtherHandlers` or
+    `EvolveFailed` when the tail cannot be brought into memory.
     """
     if world.disk.exists(STORED_PATH):
         raise LogRefused("the directory is of a replica: alone, it may lack what others hold")
@@ -128,6 +129,8 @@ def open_shard(
         store=world.archive,
     )
     try:
+        if world.archive is not None:
+            check_owner(world.archive, options.shard, log.identity.cluster_uid)
         parts = recover_shard(world, registry, memory, metrics, options, log, epoch, progress)
     except BaseException:
         log.close(clean=False)

@@ -31,12 +31,12 @@ from ultraengine.ports import Clock, Disk, Random, Secrets
 from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.cooperative.driver import TurnTimes, to_its_end, write_cut
 from ultraengine.snapshot.cut import Cut
-from ultraengine.snapshot.errors import SnapshotBusy, SnapshotError, SnapshotFailed, SnapshotRefused
+from ultraengine.snapshot.errors import SnapshotBusy, SnapshotError, SnapshotFailed
 from ultraengine.snapshot.files import ChainFile, Draft, Written, no_pause
 from ultraengine.snapshot.forked.driver import Child, fork, fork_is_available, tidy_before
 from ultraengine.snapshot.image import AnyImage, Image, ImagePosition, Section
 from ultraengine.snapshot.maker import Maker
-from ultraengine.snapshot.manifest import SnapshotEntry, chain_at
+from ultraengine.snapshot.manifest import SnapshotEntry, chain_at, check_log_end
 from ultraengine.snapshot.migrate import NO_MIGRATIONS, Migrations
 from ultraengine.snapshot.schedule import SnapshotKind, choose_kind
 from ultraengine.snapshot.store import Alarm, LoadReport, SnapshotOptions, SnapshotStore, no_alarm
@@ -171,7 +171,8 @@ class SnapshotDriver:
         """
         if not self._recovered:
             self.recover()
-        self._check_log_end(sequence_max)
+        if sequence_max is not None:
+            check_log_end(self.entries, sequence_max)
         collecting = gc.isenabled()
         gc.disable()  # Millions of fresh objects and no garbage: collections only cost time.
         try:
@@ -186,15 +187,6 @@ class SnapshotDriver:
                 gc.enable()
         self._marked_at = report.chain[-1] if report.chain else None
         return image, position, report
-
-    def _check_log_end(self, sequence_end: int | None) -> None:
-        for entry in self.entries:
-            if sequence_end is not None and entry.sequence_end > sequence_end:
-                raise SnapshotRefused(
-                    f"{entry.file} stands at frame {entry.sequence_end} and the log ends at"
-                    f" {sequence_end}: a part of the log is missing. Bring it back, or move the"
-                    " snapshot away to start without what it holds"
-                )
 
     def load_copy(
         self, new_image: Callable[[], AnyImage], *, sequence_max: int | None = None

@@ -6,7 +6,7 @@ snapshot at one position of one history holds the same state, so a merged full i
 the place of the chain it was merged from while increments on top of that chain go on.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -238,3 +238,14 @@ def retained(entries: Sequence[SnapshotEntry], *, fulls: int) -> tuple[SnapshotE
 def oldest_full(entries: Sequence[SnapshotEntry]) -> SnapshotEntry | None:
     """The lowest point that may still have to be loaded: the log is kept from there on."""
     return max((each for each in entries if each.full), key=_preference, default=None)
+
+
+def check_log_end(entries: Iterable[SnapshotEntry], sequence_end: int) -> None:
+    """Raise `SnapshotRefused` for a snapshot beyond the end of its log."""
+    for entry in entries:
+        if entry.sequence_end > sequence_end:
+            raise SnapshotRefused(
+                f"{entry.file} stands at frame {entry.sequence_end} and the log ends at"
+                f" {sequence_end}: a part of the log is missing. Bring it back, or move the"
+                " snapshot away to start without what it holds"
+            )

@@ -77,8 +77,10 @@ class StoredFeed:
         compaction: CompactionPolicy | None = None,
         store: ObjectStore | None = None,
         shard: ShardId = SHARD,
+        seed: int = 0,
     ) -> None:
         self.shard = shard
+        self._seed = seed
         self.disk = SimDisk(7)
         self.clock = SimClock()
         self._options = LogOptions(
@@ -103,7 +105,7 @@ class StoredFeed:
         self.log = Log.open(
             self.disk,
             self.clock,
-            SimRandom(self._starts),
+            SimRandom(self._seed + self._starts),
             SECRETS,
             self._options,
             compaction=self._compaction,

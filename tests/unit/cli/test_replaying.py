@@ -328,6 +328,10 @@ def test_a_logged_override_of_a_recorded_event_is_honoured_where_it_does_not_evo
         assert code == Exit.OK, err
         report = msgspec.json.decode(out)
         assert (report["equal"], report["to_offset"]) == (True, whole["offset"])
+    # A start honours it as well, so the doctor does.
+    shutil.rmtree(data / "shard-0000" / "snapshots")
+    code, out, _ = ultra("doctor", data, *other, *NOBODY)
+    assert (code, "all invariants hold" in out) == (Exit.OK, True)
 
 
 def test_data_that_this_build_does_not_take_is_a_finding_and_no_damage(

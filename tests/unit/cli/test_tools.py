@@ -1,14 +1,15 @@
 """`ultra log`, `ultra snapshot` and `ultra doctor` on the files of a stopped engine."""
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.unit.cli.conftest import Dev
 
 from ultraengine.cli.checks import (
     Check,
@@ -23,11 +24,9 @@ from ultraengine.cli.checks import (
 )
 from ultraengine.cli.exits import Exit
 from ultraengine.cli.main import main
+from ultraengine.client import SyncClient
 from ultraengine.model.limits import Limits
 from ultraengine_adapters.local.disk import LocalDisk
-
-if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Dev
 
 Ultra = Callable[..., tuple[int, str, str]]
 NOBODY = ("--url", "http://127.0.0.1:9", "--timeout", "0.05")
@@ -245,7 +244,88 @@ def test_the_doctor_finds_damaged_snapshots(ultra: Ultra, data: Path) -> None:
         flip(path, path.stat().st_size // 2)
     code, out, _ = ultra("doctor", data, "-o", "json", *NOBODY)
     found = grades(out)
-    assert (code, found["snapshots"], found["domains"]) == (Exit.FINDINGS, "fail", "fail")
+    # The log still begins at offset 0, so a start replays all of it.
+    assert (code, found["snapshots"], found["domains"]) == (Exit.FINDINGS, "fail", "ok")
+
+
+def test_the_doctor_uses_an_older_snapshot_where_the_newest_is_damaged_as_a_start_does(
+    ultra: Ultra, data: Path
+) -> None:
+    newest = data / "shard-0000" / "snapshots" / snapshots_of(ultra, data)[-1]
+    flip(newest, newest.stat().st_size // 2)
+    code, out, _ = ultra("doctor", data, "-o", "json", *NOBODY)
+    found = grades(out)
+    assert (code, found["snapshots"], found["domains"]) == (Exit.OK, "warn", "ok")
+
+
+def test_the_doctor_says_when_a_start_would_miss_a_part_of_the_log(
+    ultra: Ultra, data: Path
+) -> None:
+    ultra("log", "truncate", data, "--after", 2, "--keep-broken")
+    code, out, _ = ultra("doctor", data, *NOBODY)
+    assert (code, "a part of the log is missing" in out) == (Exit.FINDINGS, True)
+
+
+def test_the_doctor_says_when_a_snapshot_is_of_another_log(
+    ultra: Ultra, data: Path, tmp_path: Path
+) -> None:
+    other = Dev(tmp_path / "other")
+    for number in range(20):
+        content = json.dumps({"accounts": [{"id": f"a{number}", "asset": "USD/2"}]})
+        ultra("send", "ledger.open_accounts", "--key", "k", "--data", content, "--url", other.url)
+    assert other.stop() == 0
+    place = tmp_path / "other" / "shard-0000" / "snapshots"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(data / "shard-0000" / "snapshots", place)
+    code, out, _ = ultra("doctor", tmp_path / "other", *NOBODY)
+    assert (code, "taken of another log" in out) == (Exit.FINDINGS, True)
+
+
+def test_what_was_encrypted_is_written_again_under_its_own_key(
+    ultra: Ultra, data: Path, tmp_path: Path
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "disk").write_bytes(bytes(range(32)))
+    keys = ("--secrets", secrets)
+
+    def key_of(name: str) -> str:
+        _, out, _ = ultra("snapshot", "info", data, name, *keys)
+        return next(line.split()[-1] for line in out.splitlines() if line.startswith("key"))
+
+    def written(*arguments: object) -> str:
+        code, out, err = ultra("snapshot", *arguments, *keys)
+        assert code == Exit.OK, err
+        return str(msgspec.json.decode(out)["file"])
+
+    first = snapshots_of(ultra, data)[0]
+    encrypted = written("convert", data, first, "--master-key", "disk")
+    assert key_of(encrypted) == "disk"
+    again = written("convert", data, encrypted)
+    assert key_of(again) == "disk"
+    assert key_of(written("compact", data)) == "disk"
+    assert key_of(written("convert", data, again, "--plain")) != "disk"
+
+
+def test_merging_offline_removes_no_older_state(ultra: Ultra, data: Path) -> None:
+    """How many states are kept is a setting of the engine's."""
+    first = snapshots_of(ultra, data)[0]
+    second = merge(ultra, data)
+    process = Dev(data)
+    content = json.dumps({"accounts": [{"id": "c", "asset": "USD/2"}]})
+    ultra("send", "ledger.open_accounts", "--key", "k", "--data", content, "--url", process.url)
+    with SyncClient(process.url) as client:
+        client.operate("snapshot")
+    assert process.stop() == 0
+    third = merge(ultra, data)
+    assert {first, second, third} <= set(snapshots_of(ultra, data))
+
+
+def merge(ultra: Ultra, data: Path) -> str:
+    """The full image that merging the newest chain gives."""
+    code, out, err = ultra("snapshot", "compact", data)
+    assert code == Exit.OK, err
+    return str(msgspec.json.decode(out)["file"])
 
 
 def test_the_doctor_needs_the_domains_of_the_data(ultra: Ultra, stopped: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultraengine.log.archived import SEGMENTS_KEPT
-from ultraengine.log.damage import BelowRetention, LogDamaged
-from ultraengine.log.retention import TimeRetention
+from ultraengine.log.archived import SEGMENTS_KEPT, check_owner
+from ultraengine.log.damage import BelowRetention, LogDamaged, LogRefused
+from ultraengine.log.retention import KeyCompaction, TimeRetention
 from ultraengine.model.errors import EngineError
-from ultraengine.model.ids import Instant, Offset
+from ultraengine.model.ids import Instant, Offset, ShardId
+from ultraengine.model.policy import CompactionPolicy
 from ultraengine.testing.feed_sources import SHARD, StoredFeed, collect, commands_of
 from ultraengine.testing.sim_objects import SimObjectStore
 
@@ -244,3 +245,32 @@ def test_from_any_offset_archive_and_log_give_what_was_written(seed: int) -> Non
         found = [command.id for group in groups for command in group.commands]
         assert found == [f"id-{n}" for n in range(groups[0].header.base_offset, stored.end)]
         assert groups[0].header.base_offset <= offset < groups[0].header.offset_end
+
+
+@pytest.mark.parametrize("compaction", [TimeRetention(None), KeyCompaction()])
+def test_an_archive_is_of_one_engine(compaction: CompactionPolicy) -> None:
+    store = SimObjectStore()
+    stored = StoredFeed(compaction=compaction, store=store)
+    own, other = stored.log.identity.cluster_uid, bytes(16)
+    check_owner(store, SHARD, other)  # Nothing is there yet.
+    stored.write(100, count=3, size=60)
+    stored.cut()
+    assert store.list(f"{SHARD}/")
+    check_owner(store, SHARD, own)
+    with pytest.raises(LogRefused, match="of another engine"):
+        check_owner(store, SHARD, other)
+    check_owner(store, ShardId(SHARD + 1), other)
+
+
+class _Away(SimObjectStore):
+    """A store that cannot be reached."""
+
+    def list(self, prefix: str) -> Sequence[str]:
+        raise ConnectionError(prefix)
+
+
+def test_an_archive_that_cannot_be_read_or_is_damaged_keeps_nobody_from_starting() -> None:
+    check_owner(_Away(), SHARD, bytes(16))
+    store = SimObjectStore()
+    store.put(f"{SHARD}/segments/notes.txt", b"not ours")
+    check_owner(store, SHARD, bytes(16))

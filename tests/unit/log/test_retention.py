@@ -200,6 +200,7 @@ def test_time_retention_archives_segments_byte_for_byte_and_prunes_the_old() -> 
         assert store.get(name) == contents[path]
         assert name.startswith(f"3/segments/{int(path[8:28]):020d}-")
     world.clock.advance(3600)
+    world.time = world.clock.now()
     world.groups(20, count=3, size=200)
     later = world.log.retain(150, 90, {})
     assert later.pruned == report.archived
@@ -225,9 +226,25 @@ def test_segments_too_old_for_the_archive_are_removed_without_it() -> None:
     world = World(compaction=TimeRetention(keep_s=60), store=store)
     world.groups(60, count=3, size=200)
     world.clock.advance(61)
+    world.time = world.clock.now()
+    world.group()
     report = world.log.retain(150, 90, {})
     assert report.removed
     assert report.archived == ()
+
+
+def test_a_wall_clock_that_leaps_ten_years_neither_empties_the_archive_nor_passes_it_by() -> None:
+    store = SimObjectStore()
+    world = World(compaction=TimeRetention(keep_s=30 * 86_400), store=store)
+    world.groups(60, count=3, size=200)
+    first = world.log.retain(90, 60, {})
+    world.time = world.clock.now()
+    world.clock.advance(10 * 365 * 86_400)
+    world.groups(20, count=3, size=200)
+    second = world.log.retain(200, 110, {})
+    assert second.pruned == ()
+    assert len(second.archived) == len(second.removed) > 0
+    assert [*first.archived, *second.archived] == list(store.list("3/segments/"))
 
 
 class Forgetful(SimObjectStore):

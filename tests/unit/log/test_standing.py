@@ -113,3 +113,15 @@ def test_a_damaged_identity_and_a_missing_log_are_named() -> None:
     with pytest.raises(LogDamaged, match="from a backup") as caught:
         standing(stored.disk)
     assert caught.value.file == IDENTITY_PATH
+
+
+def test_the_archive_of_another_engine_is_refused() -> None:
+    store = SimObjectStore()
+    other = StoredFeed(compaction=TimeRetention(None), store=store, seed=8)
+    other.write(100, count=3, size=60)
+    other.cut()
+    stored = StoredFeed()
+    stored.write(3)
+    assert stored.log.identity.cluster_uid != other.log.identity.cluster_uid
+    with pytest.raises(LogRefused, match="of another engine"):
+        standing(stored.disk, store)

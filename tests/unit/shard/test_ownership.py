@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.shard.test_shard import Rig, code_of
 
 from ultraengine.log.damage import LogRefused
+from ultraengine.log.retention import TimeRetention
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import SLOT_COUNT, ShardId, slot_of
 from ultraengine.shard.ownership import (
@@ -21,6 +22,8 @@ from ultraengine.shard.ownership import (
     read_ownership,
     write_ownership,
 )
+from ultraengine.testing.feed_sources import StoredFeed
+from ultraengine.testing.sim_objects import SimObjectStore
 from ultraengine_adapters.local.disk import LocalDisk
 
 
@@ -109,3 +112,16 @@ def test_a_slot_is_foreign_exactly_when_no_range_holds_it(pairs: list[tuple[int,
         if slot < SLOT_COUNT:
             inside = any(start <= slot < end for start, end in ranges)
             assert owned.foreign[slot] == (not inside)
+
+
+async def test_a_start_with_the_archive_of_another_engine_is_refused(tmp_path: Path) -> None:
+    store = SimObjectStore()
+    other = StoredFeed(compaction=TimeRetention(), store=store, shard=ShardId(0))
+    other.write(100, count=3, size=60)
+    other.cut()
+    with pytest.raises(LogRefused, match="of another engine"):
+        await Rig(tmp_path, archive=store).start()
+    rig = Rig(tmp_path, archive=SimObjectStore())
+    await rig.start()  # Nobody holds the directory.
+    await rig.add()
+    await rig.shard.stop()

@@ -15,13 +15,14 @@ from ultraengine.execution.history_files.driver import HistoryFile
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.execution.registry import Admitted, Registry
 from ultraengine.feed.driver import Feed
+from ultraengine.log.retention import TimeRetention
 from ultraengine.model.domain import Accepted, Domain
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS, MIB, Limits
 from ultraengine.model.policy import FlushRule
 from ultraengine.model.reply import DurabilityName, Reply
-from ultraengine.ports import Disk, DiskFull, File
+from ultraengine.ports import Disk, DiskFull, File, ObjectStore
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.memory import ShardMemory
@@ -63,7 +64,9 @@ class Rig:
         limits: Limits = LIMITS,
         disk: Disk | None = None,
         mode: Mode = "inline",
+        archive: ObjectStore | None = None,
     ) -> None:
+        self.archive = archive
         self.disk: Disk = disk or LocalDisk(path)
         self.domains = domains
         self.policy: DurabilityName = policy
@@ -75,7 +78,8 @@ class Rig:
 
     async def start(self, *, any_handlers: bool = False) -> Shard:
         self.registry = Registry(self.domains, limits=self.limits)
-        world = World(self.disk, SystemClock(), SystemRandom(), FileSecrets(None, {}))
+        secrets = FileSecrets(None, {})
+        world = World(self.disk, SystemClock(), SystemRandom(), secrets, self.archive)
         self.snapshot_driver = SnapshotDriver(
             self.disk,
             world.clock,
@@ -103,6 +107,7 @@ class Rig:
             ),
             limits=self.limits,
             any_handlers=any_handlers,
+            compaction=None if self.archive is None else TimeRetention(),
         )
         parts = await asyncio.to_thread(
             open_shard,

@@ -7,6 +7,8 @@ import pytest
 from ultraengine.domains.counter import DOMAIN
 from ultraengine.execution.registry import Admitted
 from ultraengine.log.damage import LogDamaged
+from ultraengine.model.ids import SLOT_COUNT
+from ultraengine.snapshot.errors import SnapshotRefused
 from ultraengine.snapshot.store import MANIFEST, newest_sequence
 from ultraengine.testing.sim_clock import SimClock
 from ultraengine.testing.sim_disk import SimDisk
@@ -104,3 +106,19 @@ def test_a_manifest_that_cannot_be_read_makes_a_start_verify_everything() -> Non
     disk.flip_bits(segments(disk)[0], IN_THE_FIRST_FRAME)
     with pytest.raises(LogDamaged):
         start(disk)
+
+
+def test_a_snapshot_whose_keys_lie_in_the_slots_of_another_release_is_refused() -> None:
+    """Loaded as it is, its accounts would be gone, and retries of what it holds done twice."""
+    shard = start(SimDisk())
+    send(shard, 0, 3)
+    sections = [
+        msgspec.structs.replace(one, slot=(one.slot + 1) % SLOT_COUNT) if one.slot >= 0 else one
+        for one in shard.memory.image.sections(full=True)
+    ]
+    image = start(SimDisk()).memory.proof_image()
+    versions = next(one for one in sections if one.name == "versions")
+    with pytest.raises(SnapshotRefused, match="move 'snapshots', 'history' and 'dedup' away"):
+        image.load(versions)
+    for section in shard.memory.image.sections(full=True):
+        start(SimDisk()).memory.proof_image().load(section)

@@ -59,6 +59,8 @@ ITEMS = 100
 """Transfers of one command."""
 COMMANDS = 10
 """Commands of one group."""
+GROUP = ITEMS * COMMANDS
+"""Transfers of one group: they have its stamped time, as an engine's have."""
 PAGE_GROUPS = 4
 SECOND_US = 1_000_000
 START = Instant(1_767_225_600 * SECOND_US)
@@ -174,10 +176,11 @@ class Generator:
             name = f"t-{number:010d}"
             items.append({"id": name, "from": names[source], "to": names[target],
                           "amount": amount})  # fmt: skip
+            at = START + (number - number % GROUP) * SECOND_US // RATE
             events.append(Transferred(
                 0, name, names[source], names[target], amount, balances[source],
                 balances[target], versions[source], versions[target], number << 8, number << 8,
-                START + number * SECOND_US // RATE, None, None, None))  # fmt: skip
+                at, None, None, None))  # fmt: skip
         data = msgspec.convert({"transfers": items}, CreateTransfers)
         made = self._command("create_transfers", 10**8 + self.transfers, data), events
         self.transfers += ITEMS

@@ -32,6 +32,7 @@ from ultraengine.model.projection import (
     Interval,
     Partition,
     Projection,
+    Rollup,
     Table,
     TableKind,
 )
@@ -443,6 +444,15 @@ class PostgresDialect(GreatestWords, Dialect):
         return (
             f"UPDATE {held} SET {changes} FROM {stage}"
             f" WHERE {stage}.{self.quote(SHAPE)} = {shape} AND {self._same_key(held, stage, table)}"
+        )
+
+    def lookup(self, name: str, rollup: Rollup, count: int) -> str:  # noqa: ARG002  (arrays)
+        """Takes an array for each column of the key."""
+        key = rollup.source.key
+        arrays = ", ".join(f"${number}::text[]" for number in range(1, len(key) + 1))
+        return (
+            f"SELECT {self.names((*key, rollup.column))} FROM {self.quote(name)}"
+            f" WHERE ({self.names(key)}) IN (SELECT * FROM unnest({arrays}))"
         )
 
     def analyze(self, name: str) -> str:

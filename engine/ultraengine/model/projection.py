@@ -178,6 +178,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     """Only `TableKind.APPEND`."""
     rollup: "Rollup | None" = None
     """Only `TableKind.CURRENT`: rows are put in another shape than they are kept in."""
+    led_by: str = ""
+    """A column of the key that whoever looks for rows by their key names.  Where it helps
+    (PostgreSQL), keys and indexes that have it begin with it: rows of one book differ in it, and
+    an index that begins with tenant and book compares these at each step, for nothing."""
     summary: str = ""
 
     @property
@@ -400,6 +404,7 @@ def _check_table(table: Table) -> None:
         "columns have names of their own" if len(set(names)) != len(names)
         else "a key stands first" if not table.key or names[: len(table.key)] != table.key
         else "every table has a tenant, first in its key" if table.key[0] != "tenant"
+        else "what leads a key is of it" if table.led_by and table.led_by not in table.key
         else "an index names columns" if any(
             column not in names for index in table.indexes for column in index.columns)
         else "a unique index has all rows" if any(

@@ -65,6 +65,7 @@ WRONG = {
         table(key=("tenant", "nothing")),
     ],
     "first in its key": [table(columns=(WHEN, TENANT), key=("at",))],
+    "what leads a key is of it": [table(led_by="at")],
     "an index names columns": [table(indexes=(Index("by", ("nothing",)),))],
     "a unique index has all rows": [
         table(indexes=(Index("by", ("at",), unique=True, sparse=True),)),

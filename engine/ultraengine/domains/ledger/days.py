@@ -73,6 +73,7 @@ DAILY_BALANCE: Final = Table(
         Check("paid", "{paid_in} >= 0 AND {paid_out} >= 0"),
         Check("entries", "{entries} >= 1"),
     ),
+    led_by="account",
     summary="Turnover of accounts by business day.  A balance at the end of a day is the sum of all"
     " days up to it, in without out.",
 )
@@ -90,6 +91,7 @@ DAY_CLOSE: Final = Table(
     ),
     indexes=_BY_DAY,
     checks=(Check("version", "{version} >= 1"),),
+    led_by="account",
     summary="Accounts as they stood at the end of each day on which they were changed, by logged"
     " time.  At the end of any day an account stands as in its last row up to that day.",
 )
@@ -107,6 +109,7 @@ DAY_HELD: Final = Table(
     ),
     indexes=_BY_DAY,
     checks=(Check("held", "{pending_in} >= 0 AND {pending_out} >= 0"),),
+    led_by="account",
     summary="What was held of accounts at the end of each day on which a hold of theirs began or"
     " ended.",
 )

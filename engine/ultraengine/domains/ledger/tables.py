@@ -148,6 +148,7 @@ ENTRY: Final = Table(
         Check("version", "{version} >= 2"),
     ),
     partition=Partition("booked_at"),
+    led_by="account",
     summary="Postings, two for each amount that moved, with running balances.",
 )
 HOLD: Final = Table(

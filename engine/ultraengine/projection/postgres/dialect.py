@@ -157,6 +157,13 @@ def slices_ahead(
     return made
 
 
+def led(columns: Sequence[str], table: Table) -> tuple[str, ...]:
+    """Columns of a key or an index as they are compared: first the one that leads the table."""
+    if table.led_by not in columns:
+        return tuple(columns)
+    return (table.led_by, *(name for name in columns if name != table.led_by))
+
+
 def shapes_of(current: CurrentRows) -> dict[tuple[int, ...], list[list[object]]]:
     """The changed rows of a table by which columns change: rows in full width, the rest null."""
     shapes: dict[tuple[int, ...], list[list[object]]] = {}
@@ -231,8 +238,8 @@ class PostgresDialect(GreatestWords, Dialect):
         return (*columns, *(name for name in cut if name not in columns))
 
     def primary_key(self, table: Table) -> tuple[str, ...]:
-        """The key, and what the table is cut by."""
-        return self._with_partition(table.key, table)
+        """The key in the order in which it is compared, and what the table is cut by."""
+        return self._with_partition(led(table.key, table), table)
 
     def table_suffix(self, table: Table) -> str:
         """Partitions, or room for changes."""
@@ -243,12 +250,13 @@ class PostgresDialect(GreatestWords, Dialect):
         return ""
 
     def create_indexes(self, name: str, table: Table) -> list[str]:
-        """Unique ones include what the table is cut by."""
+        """As they are compared; unique ones include what the table is cut by."""
         indexes = tuple(
-            Index(one.name, self._with_partition(one.columns, table), unique=True)
-            if one.unique else one
+            Index(one.name, self._with_partition(led(one.columns, table), table), unique=True)
+            if one.unique
+            else msgspec.structs.replace(one, columns=led(one.columns, table))
             for one in table.indexes
-        )  # fmt: skip
+        )
         return super().create_indexes(name, msgspec.structs.replace(table, indexes=indexes))
 
     def create_table(self, name: str, table: Table) -> list[str]:

@@ -7,6 +7,7 @@ changes, so a target may remember what it was told of *committed* rows (`LookedU
 """
 
 from collections.abc import Iterable, Mapping
+from operator import add
 from typing import Any, Final
 
 from ultraengine.model.projection import Key, Rollup, Table
@@ -57,7 +58,9 @@ def rolled(tables: Iterable[Table], batch: Batch) -> list[tuple[Table, Rollup]]:
 def unknown(rollup: Rollup, table: Table, batch: Batch, known: Values) -> list[Key]:
     """Keys of the source of which neither the batch nor `known` says the column."""
     own, width = batch.current[rollup.source.name].put, len(rollup.source.key)
-    keys = dict.fromkeys(tuple(row[:width]) for row in batch.taken[table.name].rows)
+    keys = dict.fromkeys([row[:width] for row in batch.taken[table.name].rows])
+    if keys.keys() <= known.keys():
+        return []
     return [key for key in keys if key not in own and key not in known]
 
 
@@ -65,21 +68,20 @@ def roll_up(rollup: Rollup, table: Table, batch: Batch, known: Values) -> None:
     """Fill the rows that are written.  Idempotent; raises `RowRefused` for a source that is not
     there."""
     own, width = batch.current[rollup.source.name].put, len(rollup.source.key)
-    place = rollup.source.names.index(rollup.column)
+    shared, place = width - 1, rollup.source.names.index(rollup.column)
     moments: dict[Key, list[Any]] = {}
     for row in batch.taken[table.name].rows:
-        key = tuple(row[:width])
-        value = known.get(key)
+        value = known.get(key := row[:width])
         if value is None:
             source = own.get(key)
             if source is None:
                 raise RowRefused(f"{table.name}: {rollup.source.name} has no row {key}")
             value = source[place]
-        moment = (*key[:-1], row[width], value)
-        sums, held = row[width + 1 :], moments.get(moment)
-        moments[moment] = (
-            list(sums) if held is None else [a + b for a, b in zip(held, sums, strict=True)]
-        )
+        held = moments.get(moment := (*row[:shared], row[width], value))
+        if held is None:
+            moments[moment] = list(row[width + 1 :])
+        else:
+            held[:] = map(add, held, row[width + 1 :])
     written = CurrentRows(table)
     for (*head, at, value), sums in moments.items():
         for span in rollup.spans_s:

@@ -25,8 +25,9 @@ from ultraengine.projection.driver import TargetWorker
 from ultraengine.projection.view import TargetView, metrics
 
 FRESH_MAX: Final = 500_000
-"""Objects made and not freed before the collector of cycles looks at them.  Those of two batches are
-fewer, and rows have no cycles: by default it walks them again and again, for a tenth of all time."""
+"""Objects made and not freed before the collector of cycles looks at them.  Those of two batches
+are fewer, and rows have no cycles: by default it walks them again and again, for a tenth of all
+time."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -127,6 +127,7 @@ CREATE TABLE `ledger_day_close__v1_b1` (
   `balance` DECIMAL(38,0) NOT NULL COMMENT 'Balance after the last change of that day.',
   `version` BIGINT NOT NULL COMMENT 'Number of the last change of that day.',
   PRIMARY KEY (`tenant`, `book`, `account`, `day`),
+  KEY `day` (`day`, `tenant`, `book`),
   CONSTRAINT `ledger_day_close__v1_b1_version` CHECK (`version` >= 1)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Accounts as they stood at the end of each day on which they were changed, by logged time.  At the end of any day an account stands as in its last row up to that day.'
 ;
@@ -191,6 +192,20 @@ CREATE TABLE `ledger_asset_day__v1_b1` (
   CONSTRAINT `ledger_asset_day__v1_b1_double_entry` CHECK (`paid_in` = `paid_out`)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Turnover of assets by business day.'
 ;
+CREATE TABLE `ledger_asset_close__v1_b1` (
+  `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
+  `book` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Book: the partition key of its commands.',
+  `asset` VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'CODE/scale, as in USD/2.',
+  `day` DATE NOT NULL COMMENT 'UTC day of the booking.',
+  `accounts` BIGINT NOT NULL COMMENT 'Accounts opened.',
+  `debits` DECIMAL(57,0) NOT NULL COMMENT 'By how much the sum of all balances below 0 grew.',
+  `credits` DECIMAL(57,0) NOT NULL COMMENT 'By how much that of those above 0 grew: the same.',
+  PRIMARY KEY (`tenant`, `book`, `asset`, `day`),
+  KEY `day` (`day`),
+  CONSTRAINT `ledger_asset_close__v1_b1_double_entry` CHECK (`debits` = `credits`),
+  CONSTRAINT `ledger_asset_close__v1_b1_accounts` CHECK (`accounts` >= 0)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Changes of assets by day of booking, from the balances of accounts at its end: what `asset_booked` has by what events say.'
+;
 CREATE TABLE `ledger_asset_held__v1_b1` (
   `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
   `book` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Book: the partition key of its commands.',
@@ -225,9 +240,11 @@ CREATE OR REPLACE VIEW `ledger_asset_shift__next` AS SELECT `tenant`, `book`, `s
 ;
 CREATE OR REPLACE VIEW `ledger_asset_day__next` AS SELECT `tenant`, `book`, `asset`, `day`, `paid_in`, `paid_out`, `entries`, `accounts` FROM `ledger_asset_day__v1_b1`
 ;
+CREATE OR REPLACE VIEW `ledger_asset_close__next` AS SELECT `tenant`, `book`, `asset`, `day`, `accounts`, `debits`, `credits` FROM `ledger_asset_close__v1_b1`
+;
 CREATE OR REPLACE VIEW `ledger_asset_held__next` AS SELECT `tenant`, `book`, `asset`, `day`, `pending_debits`, `pending_credits` FROM `ledger_asset_held__v1_b1`
 ;
-RENAME TABLE `ledger_account__next` NOWAIT TO `ledger_account`, `ledger_transfer__next` TO `ledger_transfer`, `ledger_entry__next` TO `ledger_entry`, `ledger_hold__next` TO `ledger_hold`, `ledger_daily_balance__next` TO `ledger_daily_balance`, `ledger_day_close__next` TO `ledger_day_close`, `ledger_day_held__next` TO `ledger_day_held`, `ledger_late_account__next` TO `ledger_late_account`, `ledger_asset_booked__next` TO `ledger_asset_booked`, `ledger_asset_shift__next` TO `ledger_asset_shift`, `ledger_asset_day__next` TO `ledger_asset_day`, `ledger_asset_held__next` TO `ledger_asset_held`
+RENAME TABLE `ledger_account__next` NOWAIT TO `ledger_account`, `ledger_transfer__next` TO `ledger_transfer`, `ledger_entry__next` TO `ledger_entry`, `ledger_hold__next` TO `ledger_hold`, `ledger_daily_balance__next` TO `ledger_daily_balance`, `ledger_day_close__next` TO `ledger_day_close`, `ledger_day_held__next` TO `ledger_day_held`, `ledger_late_account__next` TO `ledger_late_account`, `ledger_asset_booked__next` TO `ledger_asset_booked`, `ledger_asset_shift__next` TO `ledger_asset_shift`, `ledger_asset_day__next` TO `ledger_asset_day`, `ledger_asset_close__next` TO `ledger_asset_close`, `ledger_asset_held__next` TO `ledger_asset_held`
 ;
 INSERT INTO `ledger_account__v1_b1` (`tenant`, `book`, `account`, `asset`, `min_balance`, `max_balance`, `metadata`, `balance`, `pending_in`, `pending_out`, `version`, `closed`, `opened_at`, `changed_at`, `shard`, `log_offset`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ;
@@ -289,6 +306,10 @@ DELETE FROM `ledger_asset_day__v1_b1` WHERE `day` IN (?, ?, ?)
 ;
 INSERT INTO `ledger_asset_day__v1_b1` (`tenant`, `book`, `asset`, `day`, `paid_in`, `paid_out`, `entries`, `accounts`) SELECT d.`tenant`, d.`book`, a.`asset`, d.`day`, SUM(d.`paid_in`), SUM(d.`paid_out`), SUM(d.`entries`), COUNT(*) FROM (SELECT c.`tenant`, c.`book`, c.`account`, c.`day`, c.`paid_in`, c.`paid_out`, c.`entries` FROM `ledger_daily_balance__v1_b1` c WHERE `day` IN (?, ?, ?)) d JOIN `ledger_account__v1_b1` a ON a.`tenant` = d.`tenant` AND a.`book` = d.`book` AND a.`account` = d.`account` GROUP BY d.`tenant`, d.`book`, a.`asset`, d.`day`
 ;
+DELETE FROM `ledger_asset_close__v1_b1` WHERE `day` IN (?, ?, ?)
+;
+INSERT INTO `ledger_asset_close__v1_b1` (`tenant`, `book`, `asset`, `day`, `accounts`, `debits`, `credits`) SELECT s.`tenant`, s.`book`, s.`asset`, s.`day`, SUM(s.`opened`), SUM((GREATEST(0 - s.`balance`, 0) - GREATEST(0 - s.`was`, 0))), SUM((GREATEST(s.`balance`, 0) - GREATEST(s.`was`, 0))) FROM (SELECT d.`tenant`, d.`book`, a.`asset`, d.`day`, d.`balance`, CASE WHEN p.`day` IS NULL THEN 1 ELSE 0 END AS `opened`, COALESCE(p.`balance`, 0) AS `was` FROM (SELECT c.`tenant`, c.`book`, c.`account`, c.`day`, c.`balance` FROM `ledger_day_close__v1_b1` c WHERE `day` IN (?, ?, ?)) d JOIN `ledger_account__v1_b1` a ON a.`tenant` = d.`tenant` AND a.`book` = d.`book` AND a.`account` = d.`account` LEFT JOIN `ledger_day_close__v1_b1` p ON p.`tenant` = d.`tenant` AND p.`book` = d.`book` AND p.`account` = d.`account` AND p.`day` = (SELECT MAX(q.`day`) FROM `ledger_day_close__v1_b1` q WHERE q.`tenant` = d.`tenant` AND q.`book` = d.`book` AND q.`account` = d.`account` AND q.`day` < d.`day`)) s GROUP BY s.`tenant`, s.`book`, s.`asset`, s.`day`
+;
 DELETE FROM `ledger_asset_held__v1_b1` WHERE `day` IN (?, ?, ?)
 ;
 INSERT INTO `ledger_asset_held__v1_b1` (`tenant`, `book`, `asset`, `day`, `pending_debits`, `pending_credits`) SELECT s.`tenant`, s.`book`, s.`asset`, s.`day`, SUM((s.`pending_out` - s.`was_out`)), SUM((s.`pending_in` - s.`was_in`)) FROM (SELECT d.`tenant`, d.`book`, a.`asset`, d.`day`, d.`pending_out`, d.`pending_in`, COALESCE(p.`pending_out`, 0) AS `was_out`, COALESCE(p.`pending_in`, 0) AS `was_in` FROM (SELECT c.`tenant`, c.`book`, c.`account`, c.`day`, c.`pending_in`, c.`pending_out` FROM `ledger_day_held__v1_b1` c WHERE `day` IN (?, ?, ?)) d JOIN `ledger_account__v1_b1` a ON a.`tenant` = d.`tenant` AND a.`book` = d.`book` AND a.`account` = d.`account` LEFT JOIN `ledger_day_held__v1_b1` p ON p.`tenant` = d.`tenant` AND p.`book` = d.`book` AND p.`account` = d.`account` AND p.`day` = (SELECT MAX(q.`day`) FROM `ledger_day_held__v1_b1` q WHERE q.`tenant` = d.`tenant` AND q.`book` = d.`book` AND q.`account` = d.`account` AND q.`day` < d.`day`)) s GROUP BY s.`tenant`, s.`book`, s.`asset`, s.`day`
@@ -314,6 +335,8 @@ DROP TABLE IF EXISTS `ledger_asset_booked__v1_b1`
 DROP TABLE IF EXISTS `ledger_asset_shift__v1_b1`
 ;
 DROP TABLE IF EXISTS `ledger_asset_day__v1_b1`
+;
+DROP TABLE IF EXISTS `ledger_asset_close__v1_b1`
 ;
 DROP TABLE IF EXISTS `ledger_asset_held__v1_b1`
 ;

@@ -302,6 +302,8 @@ CREATE TABLE "ledger_day_close__v1_b1" (
   CONSTRAINT "ledger_day_close__v1_b1_version_range" CHECK ("version" BETWEEN -9223372036854775808 AND 9223372036854775807)
 )
 ;
+CREATE INDEX "ledger_day_close__v1_b1_day" ON "ledger_day_close__v1_b1" ("day", "tenant", "book")
+;
 COMMENT ON TABLE "ledger_day_close__v1_b1" IS 'Accounts as they stood at the end of each day on which they were changed, by logged time.  At the end of any day an account stands as in its last row up to that day.'
 ;
 COMMENT ON COLUMN "ledger_day_close__v1_b1"."tenant" IS 'Tenant that owns the book.'
@@ -464,6 +466,39 @@ COMMENT ON COLUMN "ledger_asset_day__v1_b1"."entries" IS 'Postings.'
 ;
 COMMENT ON COLUMN "ledger_asset_day__v1_b1"."accounts" IS 'Accounts with postings.'
 ;
+CREATE TABLE "ledger_asset_close__v1_b1" (
+  "tenant" VARCHAR2(128 CHAR) NOT NULL,
+  "book" VARCHAR2(128 CHAR) NOT NULL,
+  "asset" VARCHAR2(20 CHAR) NOT NULL,
+  "day" DATE NOT NULL,
+  "accounts" NUMBER(19) NOT NULL,
+  "debits" NUMBER(38) NOT NULL,
+  "credits" NUMBER(38) NOT NULL,
+  CONSTRAINT "ledger_asset_close__v1_b1_key" PRIMARY KEY ("tenant", "book", "asset", "day"),
+  CONSTRAINT "ledger_asset_close__v1_b1_double_entry" CHECK ("debits" = "credits"),
+  CONSTRAINT "ledger_asset_close__v1_b1_accounts" CHECK ("accounts" >= 0),
+  CONSTRAINT "ledger_asset_close__v1_b1_day_day" CHECK ("day" = TRUNC("day")),
+  CONSTRAINT "ledger_asset_close__v1_b1_accounts_range" CHECK ("accounts" BETWEEN -9223372036854775808 AND 9223372036854775807)
+)
+;
+CREATE INDEX "ledger_asset_close__v1_b1_day" ON "ledger_asset_close__v1_b1" ("day")
+;
+COMMENT ON TABLE "ledger_asset_close__v1_b1" IS 'Changes of assets by day of booking, from the balances of accounts at its end: what `asset_booked` has by what events say.'
+;
+COMMENT ON COLUMN "ledger_asset_close__v1_b1"."tenant" IS 'Tenant that owns the book.'
+;
+COMMENT ON COLUMN "ledger_asset_close__v1_b1"."book" IS 'Book: the partition key of its commands.'
+;
+COMMENT ON COLUMN "ledger_asset_close__v1_b1"."asset" IS 'CODE/scale, as in USD/2.'
+;
+COMMENT ON COLUMN "ledger_asset_close__v1_b1"."day" IS 'UTC day of the booking.'
+;
+COMMENT ON COLUMN "ledger_asset_close__v1_b1"."accounts" IS 'Accounts opened.'
+;
+COMMENT ON COLUMN "ledger_asset_close__v1_b1"."debits" IS 'By how much the sum of all balances below 0 grew.'
+;
+COMMENT ON COLUMN "ledger_asset_close__v1_b1"."credits" IS 'By how much that of those above 0 grew: the same.'
+;
 CREATE TABLE "ledger_asset_held__v1_b1" (
   "tenant" VARCHAR2(128 CHAR) NOT NULL,
   "book" VARCHAR2(128 CHAR) NOT NULL,
@@ -513,6 +548,8 @@ CREATE OR REPLACE VIEW "ledger_asset_booked" AS SELECT "tenant", "book", "span",
 CREATE OR REPLACE VIEW "ledger_asset_shift" AS SELECT "tenant", "book", "span", "start", "asset", "debits", "credits" FROM "ledger_asset_shift__v1_b1"
 ;
 CREATE OR REPLACE VIEW "ledger_asset_day" AS SELECT "tenant", "book", "asset", "day", "paid_in", "paid_out", "entries", "accounts" FROM "ledger_asset_day__v1_b1"
+;
+CREATE OR REPLACE VIEW "ledger_asset_close" AS SELECT "tenant", "book", "asset", "day", "accounts", "debits", "credits" FROM "ledger_asset_close__v1_b1"
 ;
 CREATE OR REPLACE VIEW "ledger_asset_held" AS SELECT "tenant", "book", "asset", "day", "pending_debits", "pending_credits" FROM "ledger_asset_held__v1_b1"
 ;
@@ -576,6 +613,10 @@ DELETE FROM "ledger_asset_day__v1_b1" WHERE "day" IN (:p1, :p2, :p3)
 ;
 INSERT INTO "ledger_asset_day__v1_b1" ("tenant", "book", "asset", "day", "paid_in", "paid_out", "entries", "accounts") SELECT d."tenant", d."book", a."asset", d."day", SUM(d."paid_in"), SUM(d."paid_out"), SUM(d."entries"), COUNT(*) FROM (SELECT c."tenant", c."book", c."account", c."day", c."paid_in", c."paid_out", c."entries" FROM "ledger_daily_balance__v1_b1" c WHERE "day" IN (:p1, :p2, :p3)) d JOIN "ledger_account__v1_b1" a ON a."tenant" = d."tenant" AND a."book" = d."book" AND a."account" = d."account" GROUP BY d."tenant", d."book", a."asset", d."day"
 ;
+DELETE FROM "ledger_asset_close__v1_b1" WHERE "day" IN (:p1, :p2, :p3)
+;
+INSERT INTO "ledger_asset_close__v1_b1" ("tenant", "book", "asset", "day", "accounts", "debits", "credits") SELECT s."tenant", s."book", s."asset", s."day", SUM(s."opened"), SUM((CASE WHEN s."balance" < 0 THEN 0 - s."balance" ELSE 0 END - CASE WHEN s."was" < 0 THEN 0 - s."was" ELSE 0 END)), SUM((CASE WHEN s."balance" > 0 THEN s."balance" ELSE 0 END - CASE WHEN s."was" > 0 THEN s."was" ELSE 0 END)) FROM (SELECT d."tenant", d."book", a."asset", d."day", d."balance", CASE WHEN p."day" IS NULL THEN 1 ELSE 0 END AS "opened", COALESCE(p."balance", 0) AS "was" FROM (SELECT c."tenant", c."book", c."account", c."day", c."balance" FROM "ledger_day_close__v1_b1" c WHERE "day" IN (:p1, :p2, :p3)) d JOIN "ledger_account__v1_b1" a ON a."tenant" = d."tenant" AND a."book" = d."book" AND a."account" = d."account" LEFT JOIN "ledger_day_close__v1_b1" p ON p."tenant" = d."tenant" AND p."book" = d."book" AND p."account" = d."account" AND p."day" = (SELECT MAX(q."day") FROM "ledger_day_close__v1_b1" q WHERE q."tenant" = d."tenant" AND q."book" = d."book" AND q."account" = d."account" AND q."day" < d."day")) s GROUP BY s."tenant", s."book", s."asset", s."day"
+;
 DELETE FROM "ledger_asset_held__v1_b1" WHERE "day" IN (:p1, :p2, :p3)
 ;
 INSERT INTO "ledger_asset_held__v1_b1" ("tenant", "book", "asset", "day", "pending_debits", "pending_credits") SELECT s."tenant", s."book", s."asset", s."day", SUM((s."pending_out" - s."was_out")), SUM((s."pending_in" - s."was_in")) FROM (SELECT d."tenant", d."book", a."asset", d."day", d."pending_out", d."pending_in", COALESCE(p."pending_out", 0) AS "was_out", COALESCE(p."pending_in", 0) AS "was_in" FROM (SELECT c."tenant", c."book", c."account", c."day", c."pending_in", c."pending_out" FROM "ledger_day_held__v1_b1" c WHERE "day" IN (:p1, :p2, :p3)) d JOIN "ledger_account__v1_b1" a ON a."tenant" = d."tenant" AND a."book" = d."book" AND a."account" = d."account" LEFT JOIN "ledger_day_held__v1_b1" p ON p."tenant" = d."tenant" AND p."book" = d."book" AND p."account" = d."account" AND p."day" = (SELECT MAX(q."day") FROM "ledger_day_held__v1_b1" q WHERE q."tenant" = d."tenant" AND q."book" = d."book" AND q."account" = d."account" AND q."day" < d."day")) s GROUP BY s."tenant", s."book", s."asset", s."day"
@@ -601,6 +642,8 @@ BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_booked__v1_b1" CASCADE CONSTRA
 BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_shift__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
 ;
 BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_day__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
+;
+BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_close__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
 ;
 BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_held__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
 ;

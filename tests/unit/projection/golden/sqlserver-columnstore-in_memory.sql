@@ -163,7 +163,8 @@ CREATE TABLE [ledger_day_close__v1_b1] (
   CONSTRAINT [ledger_day_close__v1_b1_version] CHECK ([version] >= 1),
   CONSTRAINT [ledger_day_close__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_day_close__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
-  CONSTRAINT [ledger_day_close__v1_b1_account_end] CHECK ([account] NOT LIKE N'% ')
+  CONSTRAINT [ledger_day_close__v1_b1_account_end] CHECK ([account] NOT LIKE N'% '),
+  INDEX [day] NONCLUSTERED ([day], [tenant], [book])
 ) WITH (MEMORY_OPTIMIZED = ON, DURABILITY = SCHEMA_AND_DATA)
 ;
 CREATE TYPE [ledger_day_close__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [balance] decimal(38, 0) NOT NULL, [version] bigint NOT NULL)
@@ -255,6 +256,26 @@ CREATE INDEX [ledger_asset_day__v1_b1_day] ON [ledger_asset_day__v1_b1] ([day])
 ;
 CREATE TYPE [ledger_asset_day__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [paid_in] decimal(38, 0) NOT NULL, [paid_out] decimal(38, 0) NOT NULL, [entries] bigint NOT NULL, [accounts] bigint NOT NULL)
 ;
+CREATE TABLE [ledger_asset_close__v1_b1] (
+  [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [day] date NOT NULL,
+  [accounts] bigint NOT NULL,
+  [debits] decimal(38, 0) NOT NULL,
+  [credits] decimal(38, 0) NOT NULL,
+  CONSTRAINT [ledger_asset_close__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [asset], [day]),
+  CONSTRAINT [ledger_asset_close__v1_b1_double_entry] CHECK ([debits] = [credits]),
+  CONSTRAINT [ledger_asset_close__v1_b1_accounts] CHECK ([accounts] >= 0),
+  CONSTRAINT [ledger_asset_close__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_close__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_close__v1_b1_asset_end] CHECK ([asset] NOT LIKE N'% ')
+)
+;
+CREATE INDEX [ledger_asset_close__v1_b1_day] ON [ledger_asset_close__v1_b1] ([day])
+;
+CREATE TYPE [ledger_asset_close__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [accounts] bigint NOT NULL, [debits] decimal(38, 0) NOT NULL, [credits] decimal(38, 0) NOT NULL)
+;
 CREATE TABLE [ledger_asset_held__v1_b1] (
   [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
   [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
@@ -294,6 +315,8 @@ CREATE OR ALTER VIEW [ledger_asset_booked] AS SELECT [tenant], [book], [span], [
 CREATE OR ALTER VIEW [ledger_asset_shift] AS SELECT [tenant], [book], [span], [start], [asset], [debits], [credits] FROM [ledger_asset_shift__v1_b1]
 ;
 CREATE OR ALTER VIEW [ledger_asset_day] AS SELECT [tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts] FROM [ledger_asset_day__v1_b1]
+;
+CREATE OR ALTER VIEW [ledger_asset_close] AS SELECT [tenant], [book], [asset], [day], [accounts], [debits], [credits] FROM [ledger_asset_close__v1_b1]
 ;
 CREATE OR ALTER VIEW [ledger_asset_held] AS SELECT [tenant], [book], [asset], [day], [pending_debits], [pending_credits] FROM [ledger_asset_held__v1_b1]
 ;
@@ -373,6 +396,10 @@ DELETE FROM [ledger_asset_day__v1_b1] WHERE [day] IN (@P1, @P2, @P3)
 ;
 INSERT INTO [ledger_asset_day__v1_b1] ([tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts]) SELECT d.[tenant], d.[book], a.[asset], d.[day], SUM(d.[paid_in]), SUM(d.[paid_out]), SUM(d.[entries]), COUNT(*) FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[paid_in], c.[paid_out], c.[entries] FROM [ledger_daily_balance__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] GROUP BY d.[tenant], d.[book], a.[asset], d.[day]
 ;
+DELETE FROM [ledger_asset_close__v1_b1] WHERE [day] IN (@P1, @P2, @P3)
+;
+INSERT INTO [ledger_asset_close__v1_b1] ([tenant], [book], [asset], [day], [accounts], [debits], [credits]) SELECT s.[tenant], s.[book], s.[asset], s.[day], SUM(s.[opened]), SUM((CASE WHEN s.[balance] < 0 THEN 0 - s.[balance] ELSE 0 END - CASE WHEN s.[was] < 0 THEN 0 - s.[was] ELSE 0 END)), SUM((CASE WHEN s.[balance] > 0 THEN s.[balance] ELSE 0 END - CASE WHEN s.[was] > 0 THEN s.[was] ELSE 0 END)) FROM (SELECT d.[tenant], d.[book], a.[asset], d.[day], d.[balance], CASE WHEN p.[day] IS NULL THEN 1 ELSE 0 END AS [opened], COALESCE(p.[balance], 0) AS [was] FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[balance] FROM [ledger_day_close__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] LEFT JOIN [ledger_day_close__v1_b1] p ON p.[tenant] = d.[tenant] AND p.[book] = d.[book] AND p.[account] = d.[account] AND p.[day] = (SELECT MAX(q.[day]) FROM [ledger_day_close__v1_b1] q WHERE q.[tenant] = d.[tenant] AND q.[book] = d.[book] AND q.[account] = d.[account] AND q.[day] < d.[day])) s GROUP BY s.[tenant], s.[book], s.[asset], s.[day]
+;
 DELETE FROM [ledger_asset_held__v1_b1] WHERE [day] IN (@P1, @P2, @P3)
 ;
 INSERT INTO [ledger_asset_held__v1_b1] ([tenant], [book], [asset], [day], [pending_debits], [pending_credits]) SELECT s.[tenant], s.[book], s.[asset], s.[day], SUM((s.[pending_out] - s.[was_out])), SUM((s.[pending_in] - s.[was_in])) FROM (SELECT d.[tenant], d.[book], a.[asset], d.[day], d.[pending_out], d.[pending_in], COALESCE(p.[pending_out], 0) AS [was_out], COALESCE(p.[pending_in], 0) AS [was_in] FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[pending_in], c.[pending_out] FROM [ledger_day_held__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] LEFT JOIN [ledger_day_held__v1_b1] p ON p.[tenant] = d.[tenant] AND p.[book] = d.[book] AND p.[account] = d.[account] AND p.[day] = (SELECT MAX(q.[day]) FROM [ledger_day_held__v1_b1] q WHERE q.[tenant] = d.[tenant] AND q.[book] = d.[book] AND q.[account] = d.[account] AND q.[day] < d.[day])) s GROUP BY s.[tenant], s.[book], s.[asset], s.[day]
@@ -398,6 +425,8 @@ DROP TABLE IF EXISTS [ledger_asset_booked__v1_b1]
 DROP TABLE IF EXISTS [ledger_asset_shift__v1_b1]
 ;
 DROP TABLE IF EXISTS [ledger_asset_day__v1_b1]
+;
+DROP TABLE IF EXISTS [ledger_asset_close__v1_b1]
 ;
 DROP TABLE IF EXISTS [ledger_asset_held__v1_b1]
 ;

@@ -34,8 +34,18 @@ import asyncpg
 import projection
 import servers
 
-from ultraengine.domains.ledger.days import ASSET_CLOSE, ASSET_DAY, DAILY_BALANCE, DAY_CLOSE
-from ultraengine.domains.ledger.tables import ACCOUNT, ENTRY, TABLES
+from ultraengine.domains.ledger.account_table import ACCOUNT
+from ultraengine.domains.ledger.days import (
+    ASSET_BOOKED,
+    ASSET_CLOSE,
+    ASSET_DAY,
+    ASSET_HELD,
+    DAILY_BALANCE,
+    DAY_CLOSE,
+    DAY_S,
+    MINUTE_S,
+)
+from ultraengine.domains.ledger.tables import ENTRY, TABLES
 from ultraengine.edge.auth import LOOPBACK_TENANT
 from ultraengine.model.ids import Instant
 from ultraengine.model.projection import Table
@@ -47,12 +57,12 @@ from ultraengine.projection.targets import open_target
 DAYS = 25
 STEP = 7
 """Places from the account that pays to the one that is paid."""
-DAY_S = 86_400
 FIRST_DAY = 20_454
 """2026-01-01, in days since 1970."""
 AGED_S = 0.3
 """Longer than `ultra query` believes in a position without a look."""
 SET = f"v{TABLES.version}_b1"
+SPANS_S = (DAY_S, MINUTE_S, 0)
 AIM_MS = 10.0
 FILL_S = 7_200
 """Longest that one statement may fill a table."""
@@ -69,18 +79,22 @@ class Words(NamedTuple):
     """Microseconds since the first day, as a time."""
     day: str
     """Days since the first day, as a date."""
+    start: str
+    """First moment of the span of `{span}` seconds that holds the time `{at}`."""
 
 
 POSTGRES = Words(
     "generate_series(0::bigint, {count} - 1) AS n(i)",
     f"(to_timestamp({FIRST_DAY * DAY_S}) + ({{0}}) * interval '1 microsecond')",
     f"(date '1970-01-01' + {FIRST_DAY} + ({{0}})::int)",
+    "to_timestamp(floor(extract(epoch FROM {at}) / {span}) * {span})",
 )
 SQLITE = Words(
     "(WITH RECURSIVE c(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM c WHERE i + 1 < {count})"
     " SELECT i FROM c) AS n",
     f"({FIRST_DAY * DAY_S * 1_000_000} + ({{0}}))",
     f"({FIRST_DAY} + ({{0}}))",
+    "({at} - {at} % ({span} * 1000000))",
 )
 
 
@@ -144,22 +158,35 @@ def fill(words: Words, size: Size) -> list[str]:
     per_day = rounds // DAYS
     daily = (
         f"SELECT {head}, {name(at)}, {words.day.format(turn)}, {per_day} * {pays(before(at))},"
-        f" {per_day} * {pays(at)}, {2 * per_day} FROM {series(count=accounts * DAYS)}"
+        f" {per_day} * {pays(at)}, {2 * per_day}, 0 FROM {series(count=accounts * DAYS)}"
     )
     # At the end of a day each account has paid and been paid as often as the days say.
     done = f"({turn} + 1) * {per_day}"
     close = (
-        f"SELECT {head}, {name(at)}, {words.day.format(turn)}, {done} * {net(at)}, 0, 0,"
+        f"SELECT {head}, {name(at)}, {words.day.format(turn)}, {done} * {net(at)},"
         f" 1 + 2 * {done} FROM {series(count=accounts * DAYS)}"
     )
     rows: list[tuple[Table, str]] = [
         (ACCOUNT, account), (ENTRY, paying), (ENTRY, paid), (DAILY_BALANCE, daily),
-        (DAY_CLOSE, close),
+        (DAY_CLOSE, close), *((ASSET_BOOKED, booked(words, head, span)) for span in SPANS_S),
     ]  # fmt: skip
     return [
         f"INSERT INTO {physical(TABLES.name, table.name, SET)} ({', '.join(table.names)}) {select}"
         for table, select in rows
     ]
+
+
+def booked(words: Words, head: str, span: int) -> str:
+    """What the entries did to debits and credits, by spans; each transfer has its own moment."""
+    entry, account = (physical(TABLES.name, one.name, SET) for one in (ENTRY, ACCOUNT))
+    owed = "CASE WHEN {0} < 0 THEN 0 - ({0}) ELSE 0 END".format
+    start = words.start.format(at="at", span=span) if span else "at"
+    return (
+        f"SELECT {head}, {span}, {start}, 'USD/2', sum(opened), sum(grown), sum(grown) FROM"
+        f" (SELECT booked_at AS at, 0 AS opened, {owed('balance')} - {owed('balance - amount')}"
+        f" AS grown FROM {entry} UNION ALL SELECT opened_at, 1, 0 FROM {account}) AS changes"
+        f" GROUP BY {start} HAVING sum(opened) > 0 OR sum(grown) <> 0"
+    )
 
 
 POSITION = (
@@ -184,7 +211,7 @@ def touched(words: Words) -> list[str]:
     """Statements after which the worker has to sum up every day."""
     return [
         TOUCH.format(aggregate=one.table.name, day=words.day.format(day))
-        for one in (ASSET_DAY, ASSET_CLOSE)
+        for one in (ASSET_DAY, ASSET_CLOSE, ASSET_HELD)
         for day in range(DAYS)
     ]
 

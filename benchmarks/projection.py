@@ -33,6 +33,7 @@ import asyncpg
 import msgspec
 import servers
 import structlog
+import uvloop
 
 from ultraengine.domains.ledger import DOMAIN as LEDGER
 from ultraengine.domains.ledger.commands import CreateTransfers, OpenAccounts
@@ -47,6 +48,7 @@ from ultraengine.model.outcome import CommittedGroup
 from ultraengine.projection.decode import Decoder
 from ultraengine.projection.driver import TargetWorker
 from ultraengine.projection.postgres.dialect import PostgresDialect, slice_of
+from ultraengine.projection.process.driver import collect_seldom
 from ultraengine.projection.projector import ProjectionHooks, Written, declared
 from ultraengine.projection.target import physical
 from ultraengine.projection.targets import open_target
@@ -59,6 +61,8 @@ ITEMS = 100
 """Transfers of one command."""
 COMMANDS = 10
 """Commands of one group."""
+GROUP = ITEMS * COMMANDS
+"""Transfers of one group: they have its stamped time, as an engine's have."""
 PAGE_GROUPS = 4
 SECOND_US = 1_000_000
 START = Instant(1_767_225_600 * SECOND_US)
@@ -174,10 +178,11 @@ class Generator:
             name = f"t-{number:010d}"
             items.append({"id": name, "from": names[source], "to": names[target],
                           "amount": amount})  # fmt: skip
+            at = START + (number - number % GROUP) * SECOND_US // RATE
             events.append(Transferred(
                 0, name, names[source], names[target], amount, balances[source],
                 balances[target], versions[source], versions[target], number << 8, number << 8,
-                START + number * SECOND_US // RATE, None, None, None))  # fmt: skip
+                at, None, None, None))  # fmt: skip
         data = msgspec.convert({"transfers": items}, CreateTransfers)
         made = self._command("create_transfers", 10**8 + self.transfers, data), events
         self.transfers += ITEMS
@@ -231,6 +236,7 @@ async def project(url: str, spool: Spool, batch_rows: int) -> Figure:
         clock=SystemClock(), chance=random.Random(1).random,
         hooks=ProjectionHooks(after=(after,)), limits=limits,
     )  # fmt: skip
+    collect_seldom()
     started, used = time.perf_counter(), time.process_time()
     task = asyncio.create_task(worker.run())
     done, _ = await asyncio.wait(
@@ -380,7 +386,7 @@ def measured(
         asyncio.run(answering(url))
         for number in range(rounds):
             print(f"projection: round {number + 1}/{rounds}", flush=True)
-            figures = asyncio.run(round_of(number, work, url, postmaster, spool, batch_rows, only))
+            figures = uvloop.run(round_of(number, work, url, postmaster, spool, batch_rows, only))
             for figure in figures.values():
                 figure["rows_per_s"] = figure["rows"] / figure["seconds"]
                 figure["transfers_per_s"] = transfers / figure["seconds"]

@@ -43,6 +43,11 @@ def is_lasting(of: ProjectionSet, index: AddedIndex) -> bool:
     return of.projection == index.projection and of.state is not SetState.RETIRED
 
 
+def sparse(table: Table) -> tuple[tuple[str, ...], ...]:
+    """Declared indexes that leave rows out: all that a filter can ask for is in them."""
+    return tuple(one.columns for one in table.indexes if one.sparse)
+
+
 class Copy(Protocol):
     """A table with its indexes, for nobody else."""
 

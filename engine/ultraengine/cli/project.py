@@ -29,7 +29,7 @@ from ultraengine.feed.remote.driver import HttpFeed
 from ultraengine.main import configure_logging
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.projection.driver import TargetWorker
-from ultraengine.projection.process.driver import ProjectionProcess
+from ultraengine.projection.process.driver import ProjectionProcess, collect_seldom
 from ultraengine.projection.target import Fenced, Target
 from ultraengine.starting.ends import ExitCode
 from ultraengine_adapters.local.clock import SystemClock
@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
     configure_logging(dev=options.dev)
     if options.nice:
         os.nice(options.nice)
+    collect_seldom()
     return int(uvloop.run(_run(options, world, limits, targets, feed)))
 
 

@@ -141,6 +141,29 @@ class Partition(msgspec.Struct, frozen=True):
     """Retention: whole partitions older than this are dropped; None = kept for ever."""
 
 
+SPAN: Final = "span"
+START: Final = "start"
+MOMENT: Final = "moment"
+
+
+class Rollup(msgspec.Struct, frozen=True):
+    """How a CURRENT table of sums is kept: by what a row of another table says, and by spans.
+
+    ``project`` puts rows by the key of `source` and a moment, ``(*key, moment, *sums)``, because an
+    event does not say all that its account does.  What is kept is ``(*key without its last column,
+    span, start, column, *sums)``, once for each of the spans: so the sums up to any moment are
+    those of whole spans and few rests, of each of which there is one row, however many accounts.
+    """
+
+    source: "Table"
+    """A CURRENT table of the projection, whose key is text.  Each row that is put names one that is
+    there, or put by the same batch."""
+    column: str
+    """A column of the source, of text, that never changes."""
+    spans_s: tuple[int, ...]
+    """Seconds of the spans; 0 keeps each moment."""
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True):
     """One table of a projection.  Each has a TEXT column ``tenant``, first in its key."""
 
@@ -153,7 +176,28 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...] = ()
     partition: Partition | None = None
     """Only `TableKind.APPEND`."""
+    rollup: "Rollup | None" = None
+    """Only `TableKind.CURRENT`: rows are put in another shape than they are kept in."""
+    led_by: str = ""
+    """A column of the key that whoever looks for rows by their key names.  Where it helps
+    (PostgreSQL), keys and indexes that have it begin with it: rows of one book differ in it, and
+    an index that begins with tenant and book compares these at each step, for nothing."""
     summary: str = ""
+
+    @property
+    def taken(self) -> "Table":
+        """The table in whose shape ``project`` puts rows: itself, but for a `Rollup`."""
+        rollup = self.rollup
+        if rollup is None:
+            return self
+        keyed = (*rollup.source.columns[: len(rollup.source.key)],
+                 Column(name=MOMENT, type=ColumnType.TIME))  # fmt: skip
+        return Table(
+            name=self.name,
+            kind=self.kind,
+            key=(*rollup.source.key, MOMENT),
+            columns=(*keyed, *self.columns[len(self.key) :]),
+        )
 
     def column(self, name: str) -> Column:
         """Raises KeyError."""
@@ -247,7 +291,10 @@ class Rows(Protocol):
         """``append`` for one table, to be kept for the length of one call of ``project``."""
 
     def put(self, table: str, row: Row) -> None:
-        """A whole row of a CURRENT table: new, or folded into the one of the same key."""
+        """A whole row of a CURRENT table: new, or folded into the one of the same key.
+
+        Of a table with a `Rollup`, in the shape of `Table.taken`.
+        """
 
     def putter(self, table: str) -> Callable[[Row], None]:
         """``put`` for one table, to be kept for the length of one call of ``project``."""
@@ -311,12 +358,19 @@ def check_projection(projection: Projection) -> None:
     for table in tables:
         _check_table(table)
     by_name = {table.name: table for table in projection.tables}
+    for table in projection.tables:
+        if (
+            table.rollup is not None
+            and by_name.get(table.rollup.source.name) != table.rollup.source
+        ):
+            raise InvariantBroken("a rollup has a source of its projection", table=table.name)
     for aggregate in projection.aggregates:
         source = by_name.get(aggregate.source)
         if (
             aggregate.table.kind is not TableKind.AGGREGATE
             or source is None
             or source.kind is not TableKind.CURRENT
+            or source.rollup is not None
             or aggregate.slice_column not in source.key
             or aggregate.slice_column not in aggregate.table.names
             or aggregate.table.column(aggregate.slice_column).type is not ColumnType.DATE
@@ -350,11 +404,12 @@ def _check_table(table: Table) -> None:
         "columns have names of their own" if len(set(names)) != len(names)
         else "a key stands first" if not table.key or names[: len(table.key)] != table.key
         else "every table has a tenant, first in its key" if table.key[0] != "tenant"
+        else "what leads a key is of it" if table.led_by and table.led_by not in table.key
         else "an index names columns" if any(
             column not in names for index in table.indexes for column in index.columns)
         else "a unique index has all rows" if any(
             index.unique and index.sparse for index in table.indexes)
-        else _column_problem(table) or _partition_problem(table)
+        else _column_problem(table) or _partition_problem(table) or _rollup_problem(table)
     )  # fmt: skip
     if problem:
         raise InvariantBroken(problem, table=table.name)
@@ -391,3 +446,25 @@ def _partition_problem(table: Table) -> str:
     if partition.by_shard and "shard" not in table.names:
         return "a table partitioned by shard has that column"
     return ""
+
+
+def _rollup_problem(table: Table) -> str:
+    rollup = table.rollup
+    if rollup is None:
+        return ""
+    source = rollup.source
+    keyed = [source.column(name).type for name in (*source.key, rollup.column)]
+    kept = [table.column(name).type for name in table.key]
+    if source.kind is not TableKind.CURRENT or set(keyed) != {ColumnType.TEXT}:
+        return "a rollup has a current source, keyed by text"
+    if (
+        table.kind is not TableKind.CURRENT
+        or table.key != (*source.key[:-1], SPAN, START, rollup.column)
+        or kept[-3:] != [ColumnType.INTEGER, ColumnType.TIME, ColumnType.TEXT]
+    ):
+        return "a rollup is kept by its source's key but the last, span, start and what it looks up"
+    if any(one.fold is not Fold.SUM for one in table.columns[len(table.key) :]):
+        return "a rollup holds sums"
+    if not rollup.spans_s or len(set(rollup.spans_s)) != len(rollup.spans_s):
+        return "a rollup has spans, each once"
+    return "" if min(rollup.spans_s) >= 0 else "a span is no shorter than nothing"

@@ -18,6 +18,7 @@ from ultraengine.model.projection import (
     Fold,
     Index,
     Projection,
+    Rollup,
     Table,
 )
 from ultraengine.projection.target import all_tables, physical, view
@@ -137,6 +138,16 @@ class Dialect(ExactWords):
                 ),
             ]
         return statements
+
+    def lookup(self, name: str, rollup: Rollup, count: int) -> str:
+        """Keys of a rollup's source and what it looks up, of `count` keys given as parameters."""
+        key = rollup.source.key
+        firsts = range(1, count * len(key) + 1, len(key))
+        listed = ", ".join(f"({self.placeholders(len(key), first)})" for first in firsts)
+        return (
+            f"SELECT {self.names((*key, rollup.column))} FROM {self.quote(name)}"
+            f" WHERE ({self.names(key)}) IN ({listed})"
+        )
 
     # --- writing -------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ def _section(projection: str, table: Table) -> str:
     lines = [
         f"## {view(projection, table.name)}",
         "",
-        f"{table.summary} {_KINDS[table.kind]}".strip(),
+        f"{table.summary} {_kept(table)}".strip(),
         "",
         "| Column | Type | |",
         "|---|---|---|",
@@ -59,6 +59,15 @@ def _manner(index: Index) -> str:
     if index.unique:
         return " (unique)"
     return " (sparse)" if index.sparse else ""
+
+
+def _kept(table: Table) -> str:
+    rollup = table.rollup
+    if rollup is None:
+        return _KINDS[table.kind]
+    looked_up = f"{rollup.source.name}.{rollup.column}"
+    spans = ", ".join(str(span) for span in rollup.spans_s)
+    return f"Summed by `{looked_up}` and by spans of {spans} seconds, with the events."
 
 
 def _type(column: Column) -> str:

@@ -130,6 +130,22 @@ class CurrentRows:
         return change
 
 
+class TakenRows:
+    """Rows put into a rollup, as they came: by assets and moments there are few, by keys many."""
+
+    def __init__(self, table: Table) -> None:
+        """`table` is the rollup in the shape in which rows are put (`Table.taken`)."""
+        self.table = table
+        self.rows: list[Row] = []
+        self._columns = len(table.columns)
+
+    def take(self, row: Row) -> None:
+        """Keep a whole row."""
+        if len(row) != self._columns:
+            raise _wrong_width(self.table, row)
+        self.rows.append(row)
+
+
 class Batch:
     """The rows of consecutive events: a `model.projection.Rows`."""
 
@@ -141,6 +157,13 @@ class Batch:
         self.current: dict[str, CurrentRows] = {
             table.name: CurrentRows(table) for table in tables if table.kind is TableKind.CURRENT
         }
+        """As targets write them.  Those of a rollup are there once `rollups.roll_up` has run."""
+        self.taken: dict[str, TakenRows] = {
+            table.name: TakenRows(table.taken) for table in tables if table.rollup
+        }
+        """What was put into rollups."""
+        self._takers = {name: rows.take for name, rows in self.current.items()}
+        self._takers.update((name, rows.take) for name, rows in self.taken.items())
 
     def append(self, table: str, row: Row) -> None:
         """A row of an APPEND table.  Targets check its width when they write it."""
@@ -152,11 +175,11 @@ class Batch:
 
     def put(self, table: str, row: Row) -> None:
         """A whole row of a CURRENT table.  Raises `InvariantBroken` for another width."""
-        self.current[table].take(row)
+        self._takers[table](row)
 
     def putter(self, table: str) -> Callable[[Row], None]:
         """``put`` for one table."""
-        return self.current[table].take
+        return self._takers[table]
 
     def change(self, table: str, key: Key, values: Mapping[str, Value]) -> None:
         """Some columns of a row of a CURRENT table.  Raises KeyError for an unknown column."""

@@ -33,6 +33,7 @@ from ultraengine.model.projection import (
     ColumnType,
     Key,
     Projection,
+    Rollup,
     Row,
     Table,
     TableKind,
@@ -40,6 +41,7 @@ from ultraengine.model.projection import (
 from ultraengine.projection.engine_tables import LEDGER
 from ultraengine.projection.fold import COMBINE, Batch, CurrentRows
 from ultraengine.projection.partitions import DAY_US, kept_from
+from ultraengine.projection.rollups import roll_up, rolled
 from ultraengine.projection.sqlite.dialect import EXACT, SqliteDialect
 from ultraengine.projection.sqlite.exact import loaded, stored
 from ultraengine.projection.sqlite.store.driver import connect
@@ -224,6 +226,8 @@ class MemoryTarget:
             name: _appended(held.tables[name], held.appended[name], rows)
             for name, rows in batch.appended.items()
         }
+        for table, rollup in rolled(projection.tables, batch):
+            roll_up(rollup, table, batch, looked_up(rollup, held.current[rollup.source.name]))
         current = {name: _merged(rows, held.current[name]) for name, rows in batch.current.items()}
         for name, new in appended.items():
             held.appended[name].update(new)
@@ -336,6 +340,12 @@ class MemoryTarget:
         of = self.database.sets.get(key)
         if of is not None:
             self.database.sets[key] = msgspec.structs.replace(of, **changes)
+
+
+def looked_up(rollup: Rollup, held: Mapping[Key, Sequence[Any]]) -> dict[Key, Any]:
+    """What rows of a rollup's source say."""
+    place = rollup.source.names.index(rollup.column)
+    return {key: row[place] for key, row in held.items()}
 
 
 def _appended(table: Table, held: Mapping[Key, Row], rows: Sequence[Row]) -> dict[Key, Row]:

@@ -81,6 +81,7 @@ def rows_digest(batch: Batch) -> str:
         ]
         for current in batch.current.values()
     ]
+    content += [[list(map(_portable, row)) for row in taken.rows] for taken in batch.taken.values()]
     return xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode(content))
 
 

@@ -20,6 +20,7 @@ from ultraengine.model.projection import (
     Index,
     Key,
     Partition,
+    Rollup,
     Row,
     Rows,
     Source,
@@ -27,6 +28,7 @@ from ultraengine.model.projection import (
     TableKind,
 )
 from ultraengine.projection.fold import COMBINE, Batch
+from ultraengine.projection.rollups import roll_up, rolled
 
 INTEGER_END: Final = 2**63
 TIME_FIRST: Final = -62_135_596_800_000_000
@@ -120,6 +122,18 @@ KNOWN: Final = Table(
     columns=(_TENANT, _NAME),
     summary="Nothing but a key.",
 )
+GROUPED: Final = Table(
+    name="grouped",
+    kind=TableKind.CURRENT,
+    key=("tenant", "name"),
+    columns=(
+        _TENANT,
+        _NAME,
+        Column(name="group_name", type=ColumnType.TEXT, length=64),
+        _column("last", ColumnType.AMOUNT),
+    ),
+    summary="What a rollup looks up.",
+)
 DAILY: Final = Table(
     name="daily",
     kind=TableKind.CURRENT,
@@ -179,6 +193,23 @@ GROWTH: Final = Aggregate(
         " JOIN {table:daily} l ON l.{tenant} = d.{tenant} AND l.{day} <= d.{day}"
         " GROUP BY d.{tenant}, d.{day}, l.{name}) s GROUP BY s.{tenant}, s.{day}"
     ),
+)
+
+ROLLED: Final = Table(
+    name="rolled",
+    kind=TableKind.CURRENT,
+    key=("tenant", "span", "start", "group_name"),
+    columns=(
+        _TENANT,
+        _column("span", ColumnType.INTEGER),
+        _column("start", ColumnType.TIME),
+        Column(name="group_name", type=ColumnType.TEXT, length=64),
+        _column("count", ColumnType.INTEGER, Fold.SUM),
+        _column("paid", ColumnType.TOTAL, Fold.SUM),
+    ),
+    checks=(Check("count", "{count} >= 0"),),
+    rollup=Rollup(GROUPED, "group_name", (86_400, 60, 0)),
+    summary="Sums by what another row says.",
 )
 
 Step = tuple[str, str, Any, Any]
@@ -277,7 +308,11 @@ class MemoryTables:
         """Rows by key, by table."""
 
     def write(self, batch: Batch) -> None:
-        """Merge a batch."""
+        """Merge a batch.  Raises `RowRefused` for a rollup of a row that is not there."""
+        for table, rollup in rolled(self.tables.values(), batch):
+            place = rollup.source.names.index(rollup.column)
+            source = self.held[rollup.source.name]
+            roll_up(rollup, table, batch, {key: row[place] for key, row in source.items()})
         for name, rows in batch.appended.items():
             width = len(self.tables[name].key)
             for row in rows:

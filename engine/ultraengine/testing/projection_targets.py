@@ -21,10 +21,10 @@ from ultraengine.model.projection import Row
 from ultraengine.projection.engine_tables import LEDGER
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.target import ProjectionSet, RowRefused, Target, view
+from ultraengine.testing.projection_rollups import RollupContract
 from ultraengine.testing.projection_sets import (
     NOW,
     SHARD,
-    AnyTargetContract,
     at,
     batch_of,
     facts,
@@ -74,7 +74,7 @@ def _paid(name: str, day: int, paid_in: int, paid_out: int, tenant: str = "t") -
     return "put", "daily", (tenant, name, day, paid_in, paid_out), None
 
 
-class TargetContract(AnyTargetContract):
+class TargetContract(RollupContract):
     """What a target keeps whose rows and positions are one transaction."""
 
     async def test_it_says_exactly_once(self, target: Target) -> None:

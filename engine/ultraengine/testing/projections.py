@@ -22,7 +22,14 @@ from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.projection import Projection
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.sqlite.store.driver import Store
-from ultraengine.projection.target import START, Checkpoint, Moved, ProjectionSet, all_tables
+from ultraengine.projection.target import (
+    START,
+    Checkpoint,
+    Moved,
+    ProjectionSet,
+    RowRefused,
+    all_tables,
+)
 from ultraengine.testing.projected import (
     happened,
     projections_of,
@@ -153,7 +160,7 @@ class TypedRows(Batch):
 
     def __init__(self, projection: Projection) -> None:
         super().__init__(projection.tables)
-        self._tables = {table.name: table for table in projection.tables}
+        self._tables = {table.name: table.taken for table in projection.tables}
         self.mistakes: list[str] = []
 
     def _look(self, table: str, names: Iterable[str], values: Iterable[Any]) -> None:
@@ -215,7 +222,7 @@ def tables_of(rehearsal: Rehearsal, projection: Projection, cut: Any) -> MemoryT
                 tables.write(batch)
                 batch = Batch(projection.tables)
         tables.write(batch)
-    except KeyError as error:
+    except (KeyError, RowRefused) as error:
         raise AssertionError(
             f"a fact is there twice, or a row to be changed is not there: {error}"
         ) from error

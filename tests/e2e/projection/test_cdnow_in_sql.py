@@ -23,8 +23,9 @@ CUSTOMERS = 23_570
 KILLS = 10
 VIEW = "SELECT * FROM ledger_{}"
 TABLES = (
-    "account", "transfer", "entry", "hold", "daily_balance", "day_close", "asset_day",
-    "asset_close",
+    "account", "transfer", "entry", "hold", "daily_balance", "day_close", "day_held",
+    "late_account", "asset_booked", "asset_shift", "asset_day", "asset_close",
+    "asset_held",
 )  # fmt: skip
 
 

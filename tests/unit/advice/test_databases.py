@@ -151,8 +151,8 @@ async def test_what_is_added_is_there_is_remembered_and_survives_a_rebuild(
         assert await database.add(index, TABLES, PLAIN)
         assert await database.add(index, TABLES, PLAIN)
     assert [(one.index, one.sets, one.missing) for one in await database.held()] == [
-        (CODE, ("v2_b1",), ()),
-        (COUNTERPARTY, ("v2_b1",), ()),
+        (CODE, ("v3_b1",), ()),
+        (COUNTERPARTY, ("v3_b1",), ()),
     ]
     (first,) = await database.sets()
     second = await world.build(2, rows=100)
@@ -189,7 +189,7 @@ async def test_new_rows_and_new_partitions_are_indexed_too(
     # A year on: a partition of its own where there are any.
     await world.target.keep(of, TABLES, Instant(NOW + 365 * 86_400_000_000))
     (held,) = await database.held()
-    assert (held.sets, held.missing) == (("v2_b1",), ())
+    assert (held.sets, held.missing) == (("v3_b1",), ())
 
 
 async def test_one_whose_columns_a_set_does_not_have_is_remembered_and_left_out(
@@ -215,7 +215,7 @@ async def test_sets_on_their_way_out_are_left_alone(world: World, database: Data
 
 async def test_a_statement_that_takes_too_long_is_ended(world: World, database: Database) -> None:
     (of,) = await database.sets()
-    entries = open_reader(world.url, 1).dialect.quote("ledger_entry__v2_b1")
+    entries = open_reader(world.url, 1).dialect.quote("ledger_entry__v3_b1")
     product = f"FROM {entries} a, {entries} b, {entries} c"
     forever = f"SELECT count(*) {product} WHERE a.amount <> b.amount"
     async with database.copy(of, ENTRY, AdviceLimits(statement_s=2.0)) as copy:

@@ -21,7 +21,7 @@ from ultraengine.projection.mysql.dialect import Flavor, MysqlDialect
 from ultraengine.projection.target import TargetUnavailable
 
 CODE = AddedIndex("ledger", "advised_code", "transfer", ("tenant", "book", "code"), NOW)
-TABLE = "ledger_transfer__v2_b1"
+TABLE = "ledger_transfer__v3_b1"
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ async def test_what_is_missing_is_seen_and_made_again(
     await database.add(CODE, TABLES, PLAIN)
     await world.execute(f"DROP INDEX `{TABLE}_advised_code` ON `{TABLE}`")
     (held,) = await database.held()
-    assert (held.sets, held.missing) == ((), ("v2_b1",))
+    assert (held.sets, held.missing) == ((), ("v3_b1",))
     await database.add(CODE, TABLES, PLAIN)
     (held,) = await database.held()
-    assert (held.sets, held.missing) == (("v2_b1",), ())
+    assert (held.sets, held.missing) == (("v3_b1",), ())
 
 
 async def test_a_table_that_somebody_holds_is_refused_and_forgotten(

@@ -149,7 +149,7 @@ async def test_what_was_left_half_made_is_seen_and_finished(
     world: World, database: PostgresDatabase
 ) -> None:
     await database.add(AMOUNT, TABLES, PLAIN)
-    table = "ledger_entry__v2_b1"
+    table = "ledger_entry__v3_b1"
     async with connection(world.url) as held:
         await held.execute(f'DROP INDEX "{table}_advised_amount"')
         # As an attempt leaves it that ended after the parent, and one within a partition.
@@ -164,10 +164,10 @@ async def test_what_was_left_half_made_is_seen_and_finished(
     (of,) = await database.sets()
     await world.target.keep(of, TABLES, Instant(NOW + 365 * 86_400_000_000))
     (before,) = await database.held()
-    assert (before.sets, before.missing) == ((), ("v2_b1",))
+    assert (before.sets, before.missing) == ((), ("v3_b1",))
     await database.add(AMOUNT, TABLES, PLAIN)
     (after,) = await database.held()
-    assert (after.sets, after.missing) == (("v2_b1",), ())
+    assert (after.sets, after.missing) == (("v3_b1",), ())
     assert after.bytes is not None
     assert after.bytes > 0
 
@@ -175,7 +175,7 @@ async def test_what_was_left_half_made_is_seen_and_finished(
 async def test_partitions_that_are_cut_by_shard_are_indexed_one_by_one(
     world: World, database: PostgresDatabase
 ) -> None:
-    table = "ledger_entry__v2_b9"
+    table = "ledger_entry__v3_b9"
     async with connection(world.url) as held:
         await held.execute(f"""
             CREATE TABLE "{table}" (tenant text, book text, amount int, day int, shard int)
@@ -190,7 +190,7 @@ async def test_partitions_that_are_cut_by_shard_are_indexed_one_by_one(
     how = await database.add(AMOUNT, TABLES, PLAIN)
     assert how.startswith("in 4 pieces")
     (one,) = await database.held()
-    assert (one.sets, one.missing) == (("v2_b1", "v2_b9"), ())
+    assert (one.sets, one.missing) == (("v3_b1", "v3_b9"), ())
     await database.remove(AMOUNT, PLAIN)
     async with connection(world.url) as held:
         left = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE '%advised%'"
@@ -201,7 +201,7 @@ async def test_a_table_that_others_hold_is_left_as_it_is(
     world: World, database: PostgresDatabase
 ) -> None:
     async with connection(world.url) as other, other.transaction():
-        await other.execute('LOCK TABLE "ledger_transfer__v2_b1" IN ACCESS EXCLUSIVE MODE')
+        await other.execute('LOCK TABLE "ledger_transfer__v3_b1" IN ACCESS EXCLUSIVE MODE')
         with pytest.raises(Refused, match="others use the table"):
             await database.add(CODE, TABLES, SHORT)
     assert await database.held() == []
@@ -214,12 +214,12 @@ async def test_one_that_cannot_be_made_anew_stays_remembered(
 ) -> None:
     await database.add(AMOUNT, TABLES, PLAIN)
     async with connection(world.url) as other:
-        await other.execute('DROP INDEX "ledger_entry__v2_b1_advised_amount"')
+        await other.execute('DROP INDEX "ledger_entry__v3_b1_advised_amount"')
         async with other.transaction():
-            await other.execute('LOCK TABLE "ledger_entry__v2_b1" IN ACCESS EXCLUSIVE MODE')
+            await other.execute('LOCK TABLE "ledger_entry__v3_b1" IN ACCESS EXCLUSIVE MODE')
             with pytest.raises(Refused):
                 await database.add(AMOUNT, TABLES, SHORT)
-    assert [one.missing for one in await database.held()] == [("v2_b1",)]
+    assert [one.missing for one in await database.held()] == [("v3_b1",)]
 
 
 async def test_rows_go_on_being_written_while_an_index_is_made(
@@ -232,7 +232,7 @@ async def test_rows_go_on_being_written_while_an_index_is_made(
         async with connection(world.url) as other:
             while not ended.is_set() or not count:
                 await other.execute(
-                    'UPDATE "ledger_transfer__v2_b1" SET amount = amount + 1 WHERE log_offset < 10'
+                    'UPDATE "ledger_transfer__v3_b1" SET amount = amount + 1 WHERE log_offset < 10'
                 )
                 count += 1
         return count

@@ -18,7 +18,8 @@ from ultraengine.advice.suggest import (
     evidence_of,
     suggest,
 )
-from ultraengine.domains.ledger.tables import ACCOUNT, ENTRY, HOLD, TRANSFER
+from ultraengine.domains.ledger.account_table import ACCOUNT
+from ultraengine.domains.ledger.tables import ENTRY, HOLD, TRANSFER
 from ultraengine.model.ids import Instant
 from ultraengine.model.limits import DEFAULT_ADVICE_LIMITS, AdviceLimits
 from ultraengine.model.projection import Column, ColumnType, Table

@@ -76,7 +76,7 @@ def test_a_person_sees_what_was_tried_and_what_it_brought(
     assert "tenant, book, code, booked_at, transfer  keep" in said
     assert "tried on 6,000 of about 6,000 rows; work in 100 instructions" in said
     assert "ledger.transfers by code in order of booked_at desc, transfer desc: 100 calls" in said
-    assert "after:\n      SEARCH ledger_transfer__v2_b1 USING INDEX ultra_tried" in said
+    assert "after:\n      SEARCH ledger_transfer__v3_b1 USING INDEX ultra_tried" in said
     assert "left out: ledger.turnover" in said
     assert "trying transfer (tenant, book, code, booked_at, transfer)" in progress
     assert indexes(target) == before
@@ -124,7 +124,7 @@ def test_an_index_is_made_listed_and_removed(ultra: Ultra, target: str, slow: Pa
     assert code == Exit.OK
     assert f"{made['name']}  ledger      transfer" in said
     code, said, _ = ultra("advise", "--list", "--target", target, "-o", "json")
-    assert json.loads(said)[0]["sets"] == ["v2_b1"]
+    assert json.loads(said)[0]["sets"] == ["v3_b1"]
     code, said, _ = ultra("advise", slow, "--target", target, *QUICK)
     assert (code, "an index serves it already" in said) == (Exit.OK, True)
     assert "nothing to improve" in said
@@ -141,9 +141,9 @@ def test_one_that_is_missing_somewhere_is_a_finding_and_removed_as_json(
 ) -> None:
     _, said, _ = ultra("advise", slow, "--target", target, "--policy", "auto", "-o", "json", *QUICK)
     name = json.loads(said)["applied"][0]["name"]
-    asyncio.run(World(target).execute(f"DROP INDEX ledger_transfer__v2_b1_{name}"))
+    asyncio.run(World(target).execute(f"DROP INDEX ledger_transfer__v3_b1_{name}"))
     code, said, _ = ultra("advise", "--list", "--target", target)
-    assert (code, "v2_b1" in said) == (Exit.FINDINGS, True)
+    assert (code, "v3_b1" in said) == (Exit.FINDINGS, True)
     code, said, _ = ultra("advise", "--remove", name, "--target", target, "-o", "json")
     assert json.loads(said)["removed"]["name"] == name
 

@@ -16,12 +16,22 @@ from ultraengine.model.projection import (
     Index,
     Partition,
     Projecting,
+    Rollup,
     Table,
     TableKind,
     check_projection,
     storable,
 )
-from ultraengine.testing.projection_tables import DAILY, DAY_TOTAL, FACT, PROBE, STATE, ProbeTables
+from ultraengine.testing.projection_tables import (
+    DAILY,
+    DAY_TOTAL,
+    FACT,
+    GROUPED,
+    PROBE,
+    ROLLED,
+    STATE,
+    ProbeTables,
+)
 
 TEXT = ColumnType.TEXT
 TENANT = Column(name="tenant", type=TEXT)
@@ -55,6 +65,7 @@ WRONG = {
         table(key=("tenant", "nothing")),
     ],
     "first in its key": [table(columns=(WHEN, TENANT), key=("at",))],
+    "what leads a key is of it": [table(led_by="at")],
     "an index names columns": [table(indexes=(Index("by", ("nothing",)),))],
     "a unique index has all rows": [
         table(indexes=(Index("by", ("at",), unique=True, sparse=True),)),
@@ -140,3 +151,59 @@ def test_a_storable_text_has_no_nul_and_is_otherwise_the_same() -> None:
     text = "as it is \ufffd"
     assert storable(text) is text
     assert storable("a\0b\0") == "a\ufffdb\ufffd"
+
+
+def rolled(**members: Any) -> Table:
+    return msgspec.structs.replace(ROLLED, **members)
+
+
+def rollup(**members: Any) -> Table:
+    assert ROLLED.rollup is not None
+    return rolled(rollup=msgspec.structs.replace(ROLLED.rollup, **members))
+
+
+WRONG_ROLLUPS = {
+    "a rollup has a current source": [
+        rolled(rollup=Rollup(FACT, "text", (0,))),
+        rolled(rollup=Rollup(DAILY, "name", (0,))),
+        rollup(column="last"),
+    ],
+    "a rollup is kept by": [
+        rolled(kind=TableKind.APPEND, columns=tuple(
+            msgspec.structs.replace(one, fold=Fold.LAST) for one in ROLLED.columns)),
+        rolled(key=("tenant", "span", "start")),
+        rolled(columns=tuple(
+            msgspec.structs.replace(one, type=ColumnType.TEXT) if one.name == "span" else one
+            for one in ROLLED.columns)),
+    ],
+    "a rollup holds sums": [
+        rolled(columns=tuple(
+            msgspec.structs.replace(one, fold=Fold.MAX) if one.name == "count" else one
+            for one in ROLLED.columns)),
+    ],
+    "a rollup has spans": [rollup(spans_s=()), rollup(spans_s=(0, 0))],
+    "a span is no shorter": [rollup(spans_s=(60, -1))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reason", "wrong"),
+    [(reason, one) for reason, tables in WRONG_ROLLUPS.items() for one in tables],
+)
+def test_a_wrong_rollup_is_refused(reason: str, wrong: Table) -> None:
+    assert wrong.rollup is not None
+    tables = [wrong.rollup.source, wrong]
+    with pytest.raises(InvariantBroken, match=reason):
+        check_projection(ProbeTables(tables=tables, aggregates=()))
+
+
+def test_a_rollups_source_is_a_table_of_its_projection() -> None:
+    check_projection(ProbeTables(tables=(GROUPED, ROLLED), aggregates=()))
+    with pytest.raises(InvariantBroken, match="a rollup has a source of its projection"):
+        check_projection(ProbeTables(tables=(ROLLED,), aggregates=()))
+
+
+def test_rows_of_a_rollup_are_put_by_its_sources_key_and_a_moment() -> None:
+    assert ROLLED.taken.names == ("tenant", "name", "moment", "count", "paid")
+    assert ROLLED.taken.key == ("tenant", "name", "moment")
+    assert FACT.taken is FACT

@@ -49,6 +49,9 @@ def writing(made: Dialect, projection: Projection) -> Iterator[str]:
     for table in projection.tables:
         name = physical(projection.name, table.name, SUFFIX)
         yield made.insert(name, table)
+        if table.rollup is not None:
+            source = physical(projection.name, table.rollup.source.name, SUFFIX)
+            yield made.lookup(source, table.rollup, 2)
         if table.kind is TableKind.CURRENT:
             yield from merging(made, name, table)
             changed = [column for column in table.names if column not in table.key]

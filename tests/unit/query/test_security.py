@@ -17,7 +17,7 @@ from tests.unit.query.world import FileTables, small
 NASTY = (
     "x' OR '1'='1",
     'x" OR "1"="1',
-    "'; DROP TABLE ledger_account__v2_b1; --",
+    "'; DROP TABLE ledger_account__v3_b1; --",
     "') UNION SELECT * FROM ultra_projection_set --",
     "%",
     "_",
@@ -246,7 +246,7 @@ async def test_a_problem_tells_nothing_of_the_database(keyed: Keyed, tables: Fil
         ("k/transfers", {"cursor": "x"}),
     ):
         texts.append(json.dumps((await keyed.sql(0, path, query)).body))
-    tables.execute("ALTER TABLE ledger_account__v2_b1 RENAME TO gone")
+    tables.execute("ALTER TABLE ledger_account__v3_b1 RENAME TO gone")
     broken = await keyed.sql(0, "k/accounts")
     assert (broken.status, broken.code) == (500, "INTERNAL")
     texts.append(json.dumps(broken.body))

@@ -19,7 +19,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from ultraengine.advice.database import TRIED, Held, Refused, is_lasting
+from ultraengine.advice.database import TRIED, Held, Refused, is_lasting, sparse
 from ultraengine.advice.postgres import statements
 from ultraengine.advice.postgres.statements import Copying, Maker, Piece, pieces_of
 from ultraengine.advice.suggest import Facts
@@ -120,7 +120,8 @@ class PostgresDatabase:
             if not rows:
                 rows = await self._db.fetchval(f"SELECT count(*) FROM {self._sql.quote(name)}")
             indexes = await self._db.fetch(statements.INDEXES_OF, name)
-        return Facts(table, rows, tuple(tuple(one["columns"]) for one in indexes))
+        whole = tuple(tuple(one["columns"]) for one in indexes)
+        return Facts(table, rows, (*whole, *sparse(table)))
 
     @asynccontextmanager
     async def copy(

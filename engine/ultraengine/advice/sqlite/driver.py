@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
-from ultraengine.advice.database import TRIED, Held, Refused, is_lasting
+from ultraengine.advice.database import TRIED, Held, Refused, is_lasting, sparse
 from ultraengine.advice.suggest import Facts
 from ultraengine.advice.sums import SPECIAL, Special, SpecialWords
 from ultraengine.advice.trial import (
@@ -122,7 +122,7 @@ class SqliteDatabase:
         def look() -> Facts:
             db = self._store.db
             (rows,) = db.execute(f"SELECT count(*) FROM {self._sql.quote(name)}").fetchone()
-            return Facts(table, rows, tuple(_indexes(db, name).values()))
+            return Facts(table, rows, (*_indexes(db, name).values(), *sparse(table)))
 
         return await self._run(look)
 

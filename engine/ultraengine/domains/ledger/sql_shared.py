@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
+from ultraengine.domains.ledger.account_table import ACCOUNT
 from ultraengine.domains.ledger.columns import DAY_US
-from ultraengine.domains.ledger.tables import ACCOUNT
 from ultraengine.model.projection import Column, ColumnType
 from ultraengine.model.reads import (
     Parameter,

@@ -1,11 +1,13 @@
 """Trial balance and turnover of a book from SQL."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from ultraengine.domains.ledger.account_table import ACCOUNT
 from ultraengine.domains.ledger.columns import DAY_US
-from ultraengine.domains.ledger.days import ASSET_DAY, DAILY_BALANCE
+from ultraengine.domains.ledger.days import ASSET_DAY, DAILY_BALANCE, DAY_S, MINUTE_S
 from ultraengine.domains.ledger.read_accounts import AssetTotals, TrialBalance
 from ultraengine.domains.ledger.sql_shared import (
     ASSET,
@@ -17,7 +19,6 @@ from ultraengine.domains.ledger.sql_shared import (
     day_of,
     total_column,
 )
-from ultraengine.domains.ledger.tables import ACCOUNT
 from ultraengine.model.errors import Malformed
 from ultraengine.model.projection import ColumnType
 from ultraengine.model.reads import (
@@ -40,11 +41,12 @@ def prepare_trial(values: Values) -> Values:
     moment = int(next((one for one in (at, effective) if one is not None), 0))
     # What is asked for ends a microsecond later: the end of a day is the start of the next one, and
     # the days before it say it all.  Behind the last moment no database has a day.
-    day, day_start = day_of(min(moment + 1, TIME_LAST))
+    end = min(moment + 1, TIME_LAST)
+    day, day_start = day_of(end)
     partial = f"{mode}_hours" if day_start <= moment else ""
     return {
         **values, "mode": mode, "moment": moment, "day": day, "day_start": day_start,
-        "partial": partial,
+        "minute_start": end - end % _MINUTE_US, "partial": partial,
     }  # fmt: skip
 
 
@@ -53,7 +55,7 @@ def finish_trial(rows: Rowed, values: Values) -> TrialBalance:
     mode = str(values["mode"])
     pending = mode != "effective"
     found: dict[str, dict[str, int]] = {}
-    for part in (mode, *_ADDED):
+    for part in _ADDED:
         for row in rows.get(part, ()):
             sums = found.setdefault(row["asset"], dict.fromkeys(_SUMS, 0))
             for name in _SUMS:
@@ -79,23 +81,99 @@ def finish_trial(rows: Rowed, values: Values) -> TrialBalance:
 
 
 _SUMS: Final = ("count", "debits", "credits", "pending_out", "pending_in")
-_ADDED: Final = ("effective_days", "effective_hours", "recorded_hours", "held", "released")
-"""Parts whose rows are added to those of the mode."""
+_ADDED: Final = (
+    "now", "now_held", "booked", "recorded_held", "held", "released", "effective",
+    "opened", "late",
+)  # fmt: skip
+"""Parts whose rows are added up."""
 _ALL: Final = 10**18
 """Rows at most.  A limit makes the database compute a row's columns once, and not wherever the
 statement around it names them."""
-_SIDES: Final = "TOTAL(DEBIT(s.{balance})), TOTAL(CREDIT(s.{balance}))"
-_GROWN: Final = (
-    "TOTAL(MINUS(DEBIT(s.{balance}), DEBIT(s.{was}))), "
-    "TOTAL(MINUS(CREDIT(s.{balance}), CREDIT(s.{was})))"
-)
-_TRIAL_COLUMNS: Final = (ASSET, COUNT, total_column("debits"), total_column("credits"))
+_MINUTE_US: Final = MINUTE_S * 1_000_000
 _GROWN_COLUMNS: Final = (ASSET, total_column("debits"), total_column("credits"))
+_TRIAL_COLUMNS: Final = (ASSET, COUNT, *_GROWN_COLUMNS[1:])
 _PENDING_COLUMNS: Final = (total_column("pending_out"), total_column("pending_in"))
-_CLOSED: Final = (
-    "SELECT c.{asset}, SUM(c.{accounts}), TOTAL(c.{debits}), TOTAL(c.{credits}), "
-    "TOTAL(c.{pending_debits}), TOTAL(c.{pending_credits}) "
-    "FROM {table:asset_close} c WHERE c.{book} = {:book}"
+_TIMES: Final = (
+    (DAY_S, "AND c.{start} < {:day_start}"),
+    (MINUTE_S, "AND c.{start} >= {:day_start} AND c.{start} < {:minute_start}"),
+    (0, "AND c.{start} >= {:minute_start} AND c.{start} <= {:moment}"),
+)
+"""Spans up to a moment: whole days, of its day whole minutes, of its minute the moments."""
+
+
+def _up_to(tables: Sequence[str], sums: Sequence[str], total: str) -> str:
+    """Changes of assets up to a moment."""
+    columns = ", ".join(f"c.{{{name}}}" for name in ("asset", *sums))
+    spans = " UNION ALL ".join(
+        f"SELECT {columns} FROM {{table:{table}}} c WHERE c.{{book}} = {{:book}} "
+        f"AND c.{{span}} = {span} {within}"
+        for table in tables
+        for span, within in _TIMES
+    )
+    return f"SELECT s.{{asset}}, {total} FROM ({spans}) s GROUP BY s.{{asset}}"
+
+
+_OF_DAYS: Final = (
+    f"SELECT c.{{asset}}, SUM(c.{{accounts}}), TOTAL(c.{{debits}}), TOTAL(c.{{credits}}) "
+    f"FROM {{table:asset_booked}} c WHERE c.{{book}} = {{:book}} AND c.{{span}} = {DAY_S} "
+    "GROUP BY c.{asset}"
+)
+_OPENED: Final = (
+    f"SELECT c.{{asset}}, SUM(c.{{accounts}}) FROM {{table:asset_booked}} c "
+    f"WHERE c.{{book}} = {{:book}} AND c.{{span}} = {DAY_S} GROUP BY c.{{asset}}"
+)
+_BOTH_SIDES: Final = "TOTAL(s.{debits}), TOTAL(s.{credits})"
+_BOOKED: Final = _up_to(
+    ("asset_booked",), ("accounts", "debits", "credits"), f"SUM(s.{{accounts}}), {_BOTH_SIDES}"
+)
+_EFFECTIVE: Final = _up_to(("asset_booked", "asset_shift"), ("debits", "credits"), _BOTH_SIDES)
+_HELD: Final = (
+    "SELECT c.{asset}, TOTAL(c.{pending_debits}), TOTAL(c.{pending_credits}) "
+    "FROM {table:asset_held} c WHERE c.{book} = {:book}"
+)
+
+
+def _of_days(column: str) -> str:
+    """A sum of an account's business days before, as a subquery."""
+    return (
+        f"(SELECT {column} FROM {{table:daily_balance}} d WHERE d.{{book}} = l.{{book}} "
+        "AND d.{account} = l.{account} AND d.{day} < {:day})"
+    )
+
+
+def _of_hours(column: str) -> str:
+    """A sum of an account's entries of the business day, up to the moment."""
+    return (
+        f"(SELECT {column} FROM {{table:entry}} e WHERE e.{{book}} = l.{{book}} "
+        "AND e.{account} = l.{account} AND e.{effective_at} >= {:day_start} "
+        "AND e.{effective_at} <= {:moment})"
+    )
+
+
+def _whole(*sums: str) -> str:
+    """Sums of nothing are null."""
+    first, second = (f"COALESCE({one}, 0)" for one in sums)
+    return f"PLUS({first}, {second})"
+
+
+_LATE: Final = (
+    # How far below zero the account really was, without what its postings said when they were
+    # booked.  It is the same above zero, as both see the same balance.
+    "SELECT s.{asset}, TOTAL(MINUS(DEBIT(s.{balance}), s.{grown})), "
+    "TOTAL(MINUS(DEBIT(s.{balance}), s.{grown})) FROM (SELECT a.{asset}, "
+    + _whole(
+        _of_days("MINUS(TOTAL(d.{paid_in}), TOTAL(d.{paid_out}))"),
+        _of_hours("TOTAL(e.{amount})"),
+    )
+    + " AS {balance}, "
+    + _whole(
+        _of_days("TOTAL(d.{debits})"),
+        _of_hours("TOTAL(MINUS(DEBIT(e.{balance}), DEBIT(MINUS(e.{balance}, e.{amount}))))"),
+    )
+    + " AS {grown} FROM {table:late_account} l JOIN {table:account} a "
+    "ON a.{book} = l.{book} AND a.{account} = l.{account} "
+    "WHERE l.{book} = {:book} AND l.{since} <= {:moment} AND l.{until} > {:moment} "
+    f"LIMIT {_ALL}) s GROUP BY s.{{asset}}"
 )
 
 
@@ -133,6 +211,7 @@ TRIAL_BALANCE: Final = Computed(
         Parameter(name="moment", type=ColumnType.TIME, derived=True),
         Parameter(name="day", type=ColumnType.DATE, derived=True),
         Parameter(name="day_start", type=ColumnType.TIME, derived=True),
+        Parameter(name="minute_start", type=ColumnType.TIME, derived=True),
         Parameter(name="partial", type=ColumnType.TEXT, derived=True),
     ),
     parts=(
@@ -146,88 +225,34 @@ TRIAL_BALANCE: Final = Computed(
             required=True,
             rows_max=1,
         ),
+        Part(name="now", select=_OF_DAYS, columns=_TRIAL_COLUMNS, when=("mode", "now")),
         Part(
-            name="now",
-            select=(
-                f"SELECT s.{{asset}}, COUNT(*), {_SIDES}, TOTAL(s.{{pending_out}}), "
-                "TOTAL(s.{pending_in}) FROM {table:account} s WHERE s.{book} = {:book} "
-                "GROUP BY s.{asset} ORDER BY s.{asset}"
-            ),
-            columns=(*_TRIAL_COLUMNS, total_column("pending_out"), total_column("pending_in")),
+            name="now_held",
+            select=f"{_HELD} GROUP BY c.{{asset}}",
+            columns=(ASSET, *_PENDING_COLUMNS),
             when=("mode", "now"),
+        ),
+        Part(name="booked", select=_BOOKED, columns=_TRIAL_COLUMNS, when=("mode", "recorded")),
+        Part(
+            name="recorded_held",
+            select=f"{_HELD} AND c.{{day}} < {{:day}} GROUP BY c.{{asset}}",
+            columns=(ASSET, *_PENDING_COLUMNS),
+            when=("mode", "recorded"),
         ),
         # Every account counts, whenever it was opened.
         Part(
-            name="effective",
-            select=(
-                "SELECT a.{asset}, COUNT(*) FROM {table:account} a "
-                "WHERE a.{book} = {:book} GROUP BY a.{asset}"
-            ),
+            name="opened",
+            select=_OPENED,
             columns=(ASSET, COUNT),
             when=("mode", "effective"),
         ),
         Part(
-            name="effective_days",
-            select=(
-                "SELECT d.{asset}, TOTAL(d.{debits}), TOTAL(d.{credits}) "
-                "FROM {table:asset_day} d WHERE d.{book} = {:book} AND d.{day} < {:day} "
-                "GROUP BY d.{asset}"
-            ),
+            name="effective",
+            select=_EFFECTIVE,
             columns=_GROWN_COLUMNS,
             when=("mode", "effective"),
         ),
-        # Accounts that moved on the day itself: what they were before it, which is what they are
-        # now without all that came since, and what moved on it until then.
-        Part(
-            name="effective_hours",
-            select=(
-                f"SELECT s.{{asset}}, {_GROWN} FROM (SELECT m.{{asset}}, m.{{was}}, "
-                "PLUS(m.{was}, m.{moved}) AS {balance} FROM (SELECT a.{asset}, "
-                "MINUS(a.{balance}, (SELECT MINUS(TOTAL(l.{paid_in}), TOTAL(l.{paid_out})) "
-                "FROM {table:daily_balance} l WHERE l.{book} = d.{book} "
-                "AND l.{account} = d.{account} AND l.{day} >= {:day})) AS {was}, "
-                "COALESCE((SELECT TOTAL(e.{amount}) FROM {table:entry} e "
-                "WHERE e.{book} = d.{book} AND e.{account} = d.{account} "
-                "AND e.{effective_at} >= {:day_start} AND e.{effective_at} <= {:moment}), 0) "
-                "AS {moved} FROM {table:daily_balance} d JOIN {table:account} a "
-                "ON a.{book} = d.{book} AND a.{account} = d.{account} "
-                f"WHERE d.{{book}} = {{:book}} AND d.{{day}} = {{:day}} LIMIT {_ALL}) m) s "
-                "GROUP BY s.{asset}"
-            ),
-            columns=_GROWN_COLUMNS,
-            when=("partial", "effective_hours"),
-        ),
-        Part(
-            name="recorded",
-            select=f"{_CLOSED} AND c.{{day}} < {{:day}} GROUP BY c.{{asset}}",
-            columns=(*_TRIAL_COLUMNS, *_PENDING_COLUMNS),
-            when=("mode", "recorded"),
-        ),
-        # Accounts that were changed on the day itself: their last entry until then, looked for
-        # from the end of the day on, and how they stood before it.
-        Part(
-            name="recorded_hours",
-            select=(
-                f"SELECT s.{{asset}}, SUM(s.{{opened}}), {_GROWN} FROM (SELECT m.{{asset}}, "
-                "m.{opened}, COALESCE(m.{was}, 0) AS {was}, "
-                "COALESCE(m.{balance}, m.{was}, 0) AS {balance} FROM (SELECT a.{asset}, "
-                "CASE WHEN a.{opened_at} >= {:day_start} AND a.{opened_at} <= {:moment} "
-                "THEN 1 ELSE 0 END AS {opened}, "
-                "(SELECT p.{balance} FROM {table:day_close} p WHERE p.{book} = d.{book} "
-                "AND p.{account} = d.{account} AND p.{day} < {:day} "
-                "ORDER BY p.{day} DESC LIMIT 1) AS {was}, "
-                "(SELECT e.{balance} FROM {table:entry} e WHERE e.{book} = d.{book} "
-                "AND e.{account} = d.{account} AND e.{version} <= d.{version} "
-                "AND e.{booked_at} >= {:day_start} AND e.{booked_at} <= {:moment} "
-                "ORDER BY e.{version} DESC LIMIT 1) AS {balance} "
-                "FROM {table:day_close} d JOIN {table:account} a "
-                "ON a.{book} = d.{book} AND a.{account} = d.{account} "
-                f"WHERE d.{{book}} = {{:book}} AND d.{{day}} = {{:day}} LIMIT {_ALL}) m) s "
-                "GROUP BY s.{asset}"
-            ),
-            columns=_TRIAL_COLUMNS,
-            when=("partial", "recorded_hours"),
-        ),
+        Part(name="late", select=_LATE, columns=_GROWN_COLUMNS, when=("mode", "effective")),
         _held("held", "booked_at", "h.{amount}"),
         _held("released", "resolved_at", "MINUS(0, h.{amount})"),
     ),

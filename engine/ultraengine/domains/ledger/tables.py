@@ -1,7 +1,7 @@
 """The ledger in SQL: its tables, and the rows of each event (`docs/ledger-tables.md`).
 
 ``transfer`` and ``entry`` are facts, written once; ``account`` and ``hold`` say how things stand.
-The tables by day are in `days`: what the worker computes from them has double entry as its CHECK.
+The tables by time are in `days`.
 
 The checks are what commands guarantee (`moves.refuse_move`, `transfers`, `holds`, `accounts`), said
 once more to the database: one that fails means that the engine, the projection or the database is
@@ -16,19 +16,31 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.domains.ledger.account_table import ACCOUNT
 from ultraengine.domains.ledger.columns import (
     ACCOUNT_ID,
     AMOUNT,
-    ASSET,
     BOOK,
     DAY_US,
     INTEGER,
+    OF_CHANGE,
+    SHARD,
     TENANT,
     TEXT,
     TIME,
     column,
 )
-from ultraengine.domains.ledger.days import ASSET_CLOSE, ASSET_DAY, DAILY_BALANCE, DAY_CLOSE
+from ultraengine.domains.ledger.days import (
+    ASSET_BOOKED,
+    ASSET_CLOSE,
+    ASSET_DAY,
+    ASSET_HELD,
+    ASSET_SHIFT,
+    DAILY_BALANCE,
+    DAY_CLOSE,
+    DAY_HELD,
+    LATE_ACCOUNT,
+)
 from ultraengine.domains.ledger.events import (
     AccountClosed,
     AccountOpened,
@@ -45,7 +57,6 @@ from ultraengine.domains.ledger.events import (
 from ultraengine.model.projection import (
     Aggregate,
     Check,
-    ColumnType,
     Index,
     Partition,
     Rows,
@@ -62,47 +73,9 @@ _EFFECTIVE: Final = column(
     "effective_at", TIME, "Business time: that of the command, else that of the booking."
 )
 _BOOKED: Final = column("booked_at", TIME, "Stamped time of the booking.")
-_SHARD: Final = column("shard", INTEGER, "Shard whose log holds it.")
 _EVENT: Final = column("event", INTEGER, "Index of the event among those of its command.")
-_OF_CHANGE: Final = column("log_offset", INTEGER, "Offset of the command that changed it last.")
 _OF_FACT: Final = column("log_offset", INTEGER, "Offset of the command that booked it.")
 
-ACCOUNT: Final = Table(
-    name="account",
-    kind=TableKind.CURRENT,
-    key=("tenant", "book", "account"),
-    columns=(
-        TENANT,
-        BOOK,
-        ACCOUNT_ID,
-        ASSET,
-        column("min_balance", AMOUNT, "Lowest balance allowed; null = none.", nullable=True),
-        column("max_balance", AMOUNT, "Highest balance allowed; null = none.", nullable=True),
-        column("metadata", ColumnType.JSON, "What was said at the opening, by name."),
-        column("balance", AMOUNT, "What was paid in without what was paid out."),
-        column("pending_in", AMOUNT, "Held on its receiving side."),
-        column("pending_out", AMOUNT, "Held on its paying side."),
-        column("version", INTEGER, "Number of its last change; 1 = opened."),
-        column("closed", ColumnType.BOOLEAN, "Whether it takes no transfers."),
-        column("opened_at", TIME, "Stamped time of the opening."),
-        column("changed_at", TIME, "Stamped time of the last change."),
-        _SHARD,
-        _OF_CHANGE,
-    ),
-    indexes=(Index("asset", ("tenant", "book", "asset")),),
-    checks=(
-        Check("held", "{pending_in} >= 0 AND {pending_out} >= 0"),
-        Check("available", "{min_balance} IS NULL OR {balance} - {pending_out} >= {min_balance}"),
-        Check("room", "{max_balance} IS NULL OR {balance} + {pending_in} <= {max_balance}"),
-        Check(
-            "limits",
-            "({min_balance} IS NULL OR {min_balance} <= 0)"
-            " AND ({max_balance} IS NULL OR {max_balance} >= 0)",
-        ),
-        Check("version", "{version} >= 1"),
-    ),
-    summary="Accounts as they stand.",
-)
 TRANSFER: Final = Table(
     name="transfer",
     kind=TableKind.APPEND,
@@ -121,7 +94,7 @@ TRANSFER: Final = Table(
         column("hold_timeout_s", INTEGER, "Life of a hold; 0 = no end.", nullable=True),
         _EFFECTIVE,
         _BOOKED,
-        _SHARD,
+        SHARD,
         _OF_FACT,
         _EVENT,
         column("command_id", TEXT, "Idempotency key of the command."),
@@ -164,7 +137,7 @@ ENTRY: Final = Table(
         column("balance", AMOUNT, "The running balance after it."),
         _EFFECTIVE,
         _BOOKED,
-        _SHARD,
+        SHARD,
         _OF_FACT,
         _EVENT,
     ),
@@ -175,6 +148,7 @@ ENTRY: Final = Table(
         Check("version", "{version} >= 2"),
     ),
     partition=Partition("booked_at"),
+    led_by="account",
     summary="Postings, two for each amount that moved, with running balances.",
 )
 HOLD: Final = Table(
@@ -193,8 +167,8 @@ HOLD: Final = Table(
         column("expires_at", TIME, "When it is over; null = it has no end.", nullable=True),
         _BOOKED,
         column("resolved_at", TIME, "When it ended; null while pending.", nullable=True),
-        _SHARD,
-        _OF_CHANGE,
+        SHARD,
+        OF_CHANGE,
     ),
     indexes=(
         Index("open", ("tenant", "book", "status", "expires_at")),
@@ -224,11 +198,12 @@ class LedgerTables:
     """Implements `model.projection.Projection`."""
 
     name: Final = "ledger"
-    version: Final = 2
+    version: Final = 3
     tables: Final[Sequence[Table]] = (
-        ACCOUNT, TRANSFER, ENTRY, HOLD, DAILY_BALANCE, DAY_CLOSE,
+        ACCOUNT, TRANSFER, ENTRY, HOLD, DAILY_BALANCE, DAY_CLOSE, DAY_HELD, LATE_ACCOUNT,
+        ASSET_BOOKED, ASSET_SHIFT,
     )  # fmt: skip
-    aggregates: Final[Sequence[Aggregate]] = (ASSET_DAY, ASSET_CLOSE)
+    aggregates: Final[Sequence[Aggregate]] = (ASSET_DAY, ASSET_CLOSE, ASSET_HELD)
 
     def project(self, event: Any, at: Source, rows: Rows) -> None:
         """The rows of one event.  Raises KeyError for what is no event of the ledger."""
@@ -283,14 +258,23 @@ def _transferred(event: Transferred, at: Source, rows: Rows) -> None:
     change = rows.changer("account", _MOVED)
     change((tenant, book, source), (source_balance, source_version, time, shard, offset))
     change((tenant, book, target), (target_balance, target_version, time, shard, offset))
+    # By how much each side grew below 0: the source did if it is there now, the target had been.
+    owed = 0 if source_balance >= 0 else min(amount, -source_balance)
+    repaid = 0 if target_balance >= amount else min(amount, amount - target_balance)
     day = effective // DAY_US
     put = rows.putter("daily_balance")
-    put((tenant, book, source, day, 0, amount, 1))
-    put((tenant, book, target, day, amount, 0, 1))
+    put((tenant, book, source, day, 0, amount, 1, owed))
+    put((tenant, book, target, day, amount, 0, 1, -repaid))
     day = time // DAY_US
     put = rows.putter("day_close")
-    put((tenant, book, source, day, source_balance, 0, 0, source_version))
-    put((tenant, book, target, day, target_balance, 0, 0, target_version))
+    put((tenant, book, source, day, source_balance, source_version))
+    put((tenant, book, target, day, target_balance, target_version))
+    if owed != repaid:
+        grown = owed - repaid
+        rows.put("asset_booked", (tenant, book, source, time, 0, grown, grown))
+        if effective != time:
+            rows.put("asset_shift", (tenant, book, source, effective, grown, grown))
+            rows.put("asset_shift", (tenant, book, source, time, -grown, -grown))
 
 
 def _change(link: Link, time: int, at: Source, rows: Rows, **more: bool) -> None:
@@ -311,9 +295,20 @@ def _change(link: Link, time: int, at: Source, rows: Rows, **more: bool) -> None
     )
     rows.put(
         "day_close",
-        (at.tenant, at.key, link.account, time // DAY_US, int(link.balance), int(link.pending_in),
-         int(link.pending_out), link.version),
-    )  # fmt: skip
+        (at.tenant, at.key, link.account, time // DAY_US, int(link.balance), link.version),
+    )
+
+
+def _hold_changed(
+    event: Held | HoldPosted | HoldVoided | HoldExpired, at: Source, rows: Rows
+) -> None:
+    """What is held of both sides from now on."""
+    for link in (event.source, event.target):
+        rows.put(
+            "day_held",
+            (at.tenant, at.key, link.account, event.time // DAY_US, int(link.pending_in),
+             int(link.pending_out)),
+        )  # fmt: skip
 
 
 def _move(event: Posted | HoldPosted | Reversed, at: Source, rows: Rows) -> None:
@@ -321,6 +316,7 @@ def _move(event: Posted | HoldPosted | Reversed, at: Source, rows: Rows) -> None
     amount, time = int(event.amount), event.time
     effective = time if event.effective_time is None else event.effective_time
     source, target = event.source, event.target
+    grown = 0
     for own, other, paid in ((source, target, -amount), (target, source, amount)):
         rows.append(
             "entry",
@@ -328,10 +324,21 @@ def _move(event: Posted | HoldPosted | Reversed, at: Source, rows: Rows) -> None
              int(own.balance), effective, time, at.shard, at.offset, at.index),
         )  # fmt: skip
         _change(own, time, at, rows)
+        debit = max(-int(own.balance), 0) - max(paid - int(own.balance), 0)
+        grown += debit
         rows.put(
             "daily_balance",
-            (at.tenant, at.key, own.account, effective // DAY_US, max(paid, 0), max(-paid, 0), 1),
-        )
+            (at.tenant, at.key, own.account, effective // DAY_US, max(paid, 0), max(-paid, 0), 1,
+             debit),
+        )  # fmt: skip
+        if own.late is not None:
+            rows.put("late_account", (at.tenant, at.key, own.account, effective, own.effective_max))
+    if grown:
+        key = (at.tenant, at.key, source.account)
+        rows.put("asset_booked", (*key, time, 0, grown, grown))
+        if effective != time:
+            rows.put("asset_shift", (*key, effective, grown, grown))
+            rows.put("asset_shift", (*key, time, -grown, -grown))
 
 
 def _create(
@@ -384,6 +391,7 @@ def _held(event: Held, at: Source, rows: Rows) -> None:
     _create(event, at, rows, "pending", hold_timeout_s=event.timeout_s)
     _change(event.source, event.time, at, rows)
     _change(event.target, event.time, at, rows)
+    _hold_changed(event, at, rows)
     rows.put(
         "hold",
         (at.tenant, at.key, event.id, event.source.account, event.target.account,
@@ -400,6 +408,7 @@ def _resolve(
         {"posted_amount": posted, "status": status, "resolved_at": event.time,
          "shard": at.shard, "log_offset": at.offset},
     )  # fmt: skip
+    _hold_changed(event, at, rows)
 
 
 def _hold_posted(event: HoldPosted, at: Source, rows: Rows) -> None:
@@ -436,7 +445,8 @@ def _opened(event: AccountOpened, at: Source, rows: Rows) -> None:
             at.offset,
         ),
     )
-    rows.put("day_close", (at.tenant, at.key, event.id, event.time // DAY_US, 0, 0, 0, 1))
+    rows.put("day_close", (at.tenant, at.key, event.id, event.time // DAY_US, 0, 1))
+    rows.put("asset_booked", (at.tenant, at.key, event.id, event.time, 1, 0, 0))
 
 
 def _closed(event: AccountClosed, at: Source, rows: Rows) -> None:

@@ -35,7 +35,12 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.projection import Projection, Table, TableKind
 from ultraengine.projection.fold import Batch
-from ultraengine.projection.lines.lines import appended_lines, current_lines, schema_of
+from ultraengine.projection.lines.lines import (
+    appended_lines,
+    current_lines,
+    schema_of,
+    written_tables,
+)
 from ultraengine.projection.own_thread.driver import OwnThread
 from ultraengine.projection.partitions import kept_from
 from ultraengine.projection.target import (
@@ -163,7 +168,7 @@ class LinesTarget:
         # What a crash has left of an earlier attempt is no part of this one.
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
-        for table in projection.tables:
+        for table in written_tables(projection):
             (directory / table.name).mkdir()
         _replace(directory / "schema.json", schema_of(projection))
         self._write_sets([*sets, made])
@@ -266,7 +271,7 @@ class LinesTarget:
             if checkpoint.positions.get(move.shard, START) != move.before:
                 raise Fenced(f"shard {move.shard} of {of.projection} is not at {move.before}")
             checkpoint.positions[move.shard] = move.after
-        contents = {table.name: _encoded(table, batch) for table in projection.tables}
+        contents = {table.name: _encoded(table, batch) for table in written_tables(projection)}
         directory, lengths = self._directory(of), checkpoint.lengths
         day = _day(max((move.after.time for move in moved), default=Instant(0)))
         for name, content in contents.items():

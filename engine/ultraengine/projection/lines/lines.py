@@ -24,6 +24,11 @@ _ENCODER: Final = msgspec.json.Encoder(decimal_format="string")
 _DECODE: Final = msgspec.json.Decoder().decode
 
 
+def written_tables(projection: Projection) -> list[Table]:
+    """All but rollups: what they look up is in the reader's tables, and sums are his to make."""
+    return [table for table in projection.tables if table.rollup is None]
+
+
 def schema_of(projection: Projection) -> bytes:
     """What a reader must know of the tables: names, kinds, keys, columns, folds."""
     content = {
@@ -37,7 +42,7 @@ def schema_of(projection: Projection) -> bytes:
                 "columns": table.columns,
                 "summary": table.summary,
             }
-            for table in projection.tables
+            for table in written_tables(projection)
         ],
     }
     return msgspec.json.format(_ENCODER.encode(content), indent=2)

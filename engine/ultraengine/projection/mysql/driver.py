@@ -21,7 +21,9 @@ then reads stays true.
 
 import asyncio
 import contextlib
+import itertools
 import secrets
+from collections import ChainMap
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date
 from typing import Final
@@ -39,6 +41,7 @@ from ultraengine.projection.mysql.partitions import Range
 from ultraengine.projection.mysql.session.driver import Lost, ServerError, Session, connect
 from ultraengine.projection.mysql.statements import Verdict, verdict
 from ultraengine.projection.mysql.values import changes, chunks, moment, touched_slices
+from ultraengine.projection.rollups import LookedUp, roll_up, rolled, unknown
 from ultraengine.projection.target import (
     START,
     Checkpoint,
@@ -64,6 +67,8 @@ WRITE_S: Final = 120.0
 """For one batch, and for all that is as short."""
 LONG_S: Final = 3_600.0
 """For what reads whole tables."""
+LOOKED_UP_AT_ONCE: Final = 500
+"""Keys in one statement."""
 END_S: Final = 10
 """For the end of a connection that was lost."""
 
@@ -85,6 +90,7 @@ class MysqlTarget:
         self._sql = MysqlDialect()
         self._ranges: dict[str, tuple[Range, ...]] = {}
         """Known partitions, by physical table."""
+        self._looked_up = LookedUp()
 
     # --- connection ----------------------------------------------------------------------
 
@@ -288,6 +294,7 @@ class MysqlTarget:
             if await self._settle(session, of.projection) == of.build:
                 raise InvariantBroken("a set that serves is not dropped", build=of.build)
             remembered = await session.rows(statements.TABLES_OF_SET, of.projection, of.build)
+            self._looked_up.forget()
             names = {*tables, *(name for (row,) in remembered for name in row.split(","))}
             for name in sorted(names):
                 await session.run(self._sql.drop_table(physical(of.projection, name, of.suffix)))
@@ -339,6 +346,7 @@ class MysqlTarget:
                 raise Fenced(f"set {of.projection} {of.suffix} is gone")
             for one in moved:
                 await self._move(session, of, one)
+            await self._roll_up(session, of, projection, batch)
             for table in projection.tables:
                 name = physical(of.projection, table.name, of.suffix)
                 if table.kind is TableKind.APPEND:
@@ -355,6 +363,23 @@ class MysqlTarget:
                     if aggregate.carried:
                         later = self._sql.touch_later(aggregate, of.projection, of.suffix)
                         await session.change(later, *of_slice, days[0])
+
+    async def _roll_up(
+        self, session: Session, of: ProjectionSet, projection: Projection, batch: Batch
+    ) -> None:
+        """Rows by what other rows say: those of the batch, those met before, those of the table."""
+        for table, rollup in rolled(projection.tables, batch):
+            name = physical(of.projection, rollup.source.name, of.suffix)
+            known = self._looked_up.of(name, rollup.column)
+            keys = unknown(rollup, table, batch, known)
+            found = {}
+            for start in range(0, len(keys), LOOKED_UP_AT_ONCE):
+                some = keys[start : start + LOOKED_UP_AT_ONCE]
+                statement = self._sql.lookup(name, rollup, len(some))
+                rows = await session.rows(statement, *itertools.chain.from_iterable(some))
+                found.update({tuple(row[:-1]): row[-1] for row in rows})
+            self._looked_up.remember(name, rollup.column, found)
+            roll_up(rollup, table, batch, ChainMap(found, known) if found else known)
 
     async def _move(self, session: Session, of: ProjectionSet, moved: Moved) -> None:
         before, after = moved.before, moved.after

@@ -12,6 +12,7 @@ A batch is one transaction, and no refresh of the set runs meanwhile:
 """
 
 import itertools
+from collections import ChainMap
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -39,6 +40,7 @@ from ultraengine.projection.postgres.dialect import (
 )
 from ultraengine.projection.postgres.loads import Load, loads_of
 from ultraengine.projection.postgres.session.driver import Connection, Session
+from ultraengine.projection.rollups import LookedUp, roll_up, rolled, unknown
 from ultraengine.projection.target import (
     START,
     Checkpoint,
@@ -86,6 +88,7 @@ class PostgresTarget:
         self._options = options or found
         self._sql = PostgresDialect(self._options)
         self._scan_timeout_s = scan_timeout_s
+        self._looked_up = LookedUp()
         self._session = Session(
             name,
             url,
@@ -225,6 +228,7 @@ class PostgresTarget:
                 name = physical(of.projection, table, of.suffix)
                 await database.execute(self._sql.drop_table(name))
                 await database.execute(self._sql.drop_table(self._sql.stage(name)))
+                self._looked_up.forget()
                 self._session.known.stages.discard(name)
                 self._session.known.partitions.pop(name, None)
             for statement in sql.FORGET:
@@ -255,9 +259,10 @@ class PostgresTarget:
         self, of: ProjectionSet, projection: Projection, batch: Batch, moved: Sequence[Moved]
     ) -> None:
         """One transaction, as the head of this file says."""
-        loads = loads_of(projection.tables, batch)
         async with self._session.use() as database:
             try:
+                await self._roll_up(database, of, projection, batch)
+                loads = loads_of(projection.tables, batch)
                 for load in loads:
                     await self._prepare(database, of, load)
                 async with database.transaction():
@@ -275,6 +280,23 @@ class PostgresTarget:
             except (ValueError, TypeError, IndexError, OverflowError) as error:
                 # Values that are none of their columns, found while they were encoded.
                 raise RowRefused(f"{self._name}: {error}") from error
+
+    async def _roll_up(
+        self, database: Connection, of: ProjectionSet, projection: Projection, batch: Batch
+    ) -> None:
+        """Rows by what other rows say: those of the batch, those met before, those of the table."""
+        for table, rollup in rolled(projection.tables, batch):
+            name = physical(of.projection, rollup.source.name, of.suffix)
+            known = self._looked_up.of(name, rollup.column)
+            keys = unknown(rollup, table, batch, known)
+            found = {}
+            if keys:
+                statement = self._sql.lookup(name, rollup, len(keys))
+                columns = [list(values) for values in zip(*keys, strict=True)]
+                rows = await database.fetch(statement, *columns)
+                found = {tuple(row)[:-1]: row[-1] for row in rows}
+                self._looked_up.remember(name, rollup.column, found)
+            roll_up(rollup, table, batch, ChainMap(found, known) if found else known)
 
     async def _move(self, database: Connection, of: ProjectionSet, moved: Sequence[Moved]) -> None:
         for one in moved:

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from ultraengine.model.projection import Table
 from ultraengine.projection.fold import Batch, CurrentRows
-from ultraengine.projection.postgres.dialect import SHAPE, shapes_of
+from ultraengine.projection.postgres.dialect import SHAPE, led, shapes_of
 from ultraengine.projection.postgres.rows import (
     SIGNATURE,
     TRAILER,
     encode,
-    in_key_order,
+    in_order,
     kinds,
     lead,
 )
@@ -50,8 +50,9 @@ class Load:
     def put_in_order(self) -> None:
         """Sort.  Idempotent; raises TypeError and IndexError for what is no row of the table."""
         if self._groups is None:
-            key = len(self.table.key)
-            self._groups = [(first, in_key_order(rows, key)) for first, rows in self._shaped()]
+            names = self.table.names
+            key = [names.index(name) for name in led(self.table.key, self.table)]
+            self._groups = [(first, in_order(rows, key)) for first, rows in self._shaped()]
 
     def _shaped(self) -> list[tuple[bytes, _Rows]]:
         """How rows begin, and the rows that begin so."""

@@ -68,14 +68,14 @@ def lead(fields: int, *numbers: int) -> bytes:
     return _COUNT.pack(fields) + b"".join(_INTEGER.pack(8, number) for number in numbers)
 
 
-def in_key_order(rows: Sequence[Sequence[Any]], width: int) -> list[Sequence[Any]]:
-    """The rows in the order of their first `width` columns.  Raises TypeError, IndexError.
+def in_order(rows: Sequence[Sequence[Any]], positions: Sequence[int]) -> list[Sequence[Any]]:
+    """The rows in the order of their columns at `positions`.  Raises TypeError, IndexError.
 
     Sorted once for each column, the last one first: the sort is stable, columns of one value cost
     one pass, and single values compare in three eighths of the time of tuples of them.
     """
     ordered = list(rows)
-    for position in reversed(range(width)):
+    for position in reversed(positions):
         ordered.sort(key=itemgetter(position))
     return ordered
 

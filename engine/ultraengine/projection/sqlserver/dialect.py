@@ -25,6 +25,7 @@ from ultraengine.model.projection import (
     ColumnType,
     Index,
     Projection,
+    Rollup,
     Table,
     TableKind,
 )
@@ -246,6 +247,19 @@ class SqlServerDialect(Dialect):
         ]
 
     # --- writing -------------------------------------------------------------------------
+
+    def lookup(self, name: str, rollup: Rollup, count: int) -> str:
+        """There are no row values to compare with."""
+        key = rollup.source.key
+        same = [
+            " AND ".join(
+                f"{self.quote(column)} = {self.placeholder(place)}"
+                for place, column in enumerate(key, first)
+            )
+            for first in range(1, count * len(key) + 1, len(key))
+        ]
+        where = " OR ".join(f"({one})" for one in same)
+        return f"SELECT {self.names((*key, rollup.column))} FROM {self.quote(name)} WHERE {where}"
 
     def rows(self, table: Table) -> str:
         """The rows of the parameter, as a source."""

@@ -71,7 +71,12 @@ def move(id: str, timeout: int | None) -> dict[str, Any]:
     return {"id": id, "from": "x", "to": "y", "amount": 5, "pending_timeout_s": timeout}
 
 
-MADE = [move("t1", 0), move("t2", None)]
+MADE = [
+    move("t1", 0),
+    move("t2", None),
+    # Late, and of an account that is below 0.
+    {**move("t0", None), "effective_time": "2001-01-01"},
+]
 ONE = st.fixed_dictionaries({"id": IDS})
 LONELY = st.just({"id": "z"})
 OPEN = {"accounts": [{"id": name, "asset": "USD/2", "min_balance": None} for name in "xyz"]}

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from ultraengine.domains.ledger.days import ASSET_CLOSE, ASSET_DAY
-from ultraengine.domains.ledger.tables import ACCOUNT, TABLES, TRANSFER
+from ultraengine.domains.ledger.account_table import ACCOUNT
+from ultraengine.domains.ledger.days import ASSET_CLOSE, ASSET_DAY, ASSET_HELD
+from ultraengine.domains.ledger.tables import TABLES, TRANSFER
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.projection.fold import Batch
 from ultraengine.projection.sqlite.store.driver import Store
@@ -119,8 +120,11 @@ BROKEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "hold_resolved": ("hold", {"resolved_at": 1}),
     "daily_balance_paid": ("daily_balance", {"paid_in": -1}),
     "daily_balance_entries": ("daily_balance", {"entries": 0}),
-    "day_close_held": ("day_close", {"pending_out": -1}),
+    "day_held_held": ("day_held", {"pending_out": -1}),
     "day_close_version": ("day_close", {"version": 0}),
+    "asset_booked_double_entry": ("asset_booked", {"debits": 1}),
+    "asset_booked_accounts": ("asset_booked", {"accounts": -1}),
+    "asset_shift_double_entry": ("asset_shift", {"credits": 1}),
 }
 
 
@@ -129,6 +133,7 @@ def test_a_check_refuses_what_the_engine_never_does(books: Any, name: str) -> No
     """Each alone: the row without the break is written."""
     table, values = BROKEN[name]
     books.move("h1", "alice", "bob", 100, pending_timeout_s=5)
+    books.move("s1", "bank", "bob", 5, effective_time="2020-01-01")
     held = tables(books)
     declared = held.tables[table]
     wanted = {"account": "alice", "source": "alice"}
@@ -146,7 +151,7 @@ def test_a_check_refuses_what_the_engine_never_does(books: Any, name: str) -> No
     )
     write(declared.name, plain)
     with pytest.raises(
-        RowRefused, match=f"ledger_{table}__v2_b1_{name.removeprefix(table + '_')}$"
+        RowRefused, match=f"ledger_{table}__v3_b1_{name.removeprefix(table + '_')}$"
     ):
         write(declared.name, broken)
 
@@ -157,7 +162,10 @@ def write(table: str, row: tuple[Any, ...]) -> None:
         store.prepare()
         of = store.create(TABLES, 1, Instant(0))
         batch = Batch(TABLES.tables)
-        (batch.append if table in batch.appended else batch.put)(table, row)
+        # As it is kept: what is put is rolled up only then.
+        (batch.appended[table].append if table in batch.appended else batch.current[table].take)(
+            row
+        )
         after = Checkpoint(Offset(1), Epoch(1))
         store.write(of, TABLES, batch, [Moved(ShardId(0), START, after)])
     finally:
@@ -169,11 +177,16 @@ def test_every_check_is_tried() -> None:
     assert declared == set(BROKEN)
     assert [check.name for check in ASSET_DAY.table.checks] == ["double_entry"]
     assert [check.name for check in ASSET_CLOSE.table.checks] == ["double_entry", "accounts"]
+    assert [check.name for check in ASSET_HELD.table.checks] == ["double_entry"]
 
 
 @pytest.mark.parametrize(
     ("table", "row"),
-    [("daily_balance", ("alice", 0, 5, 0, 1)), ("day_close", ("alice", 99_999, 5, 0, 0, 9))],
+    [
+        ("daily_balance", ("alice", 0, 5, 0, 1, 0)),
+        ("day_close", ("alice", 99_999, 5, 9)),
+        ("day_held", ("alice", 99_999, 5, 0)),
+    ],
 )
 def test_double_entry_is_guarded_by_day_and_asset(
     books: Any, table: str, row: tuple[Any, ...]
@@ -196,3 +209,46 @@ def test_the_tables_name_what_they_hold() -> None:
     assert ACCOUNT.column("balance").summary
     assert all(column.summary for table in TABLES.tables for column in table.columns)
     assert TRANSFER.key == ("tenant", "book", "transfer")
+
+
+def spans(held: MemoryTables, table: str) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Sums of the one asset by span and start."""
+    return {(found[2], found[3]): found[5:] for found in held.rows(table)}
+
+
+def test_what_moves_below_zero_is_kept_by_day_minute_and_moment(bench: Any) -> None:
+    bench.open("a", "b", "c", min_balance=None)
+    opened = bench.time
+    assert bench.move("t1", "a", "b", 10) == "posted"
+    first = bench.time
+    assert bench.move("t2", "b", "c", 4) == "posted"  # Above 0 before and after: no change.
+    assert bench.move("t3", "b", "a", 15) == "posted"  # b falls below 0, a comes out of it.
+    found = spans(tables(bench), "asset_booked")
+    moments = {start: sums for (span, start), sums in found.items() if span == 0}
+    assert moments == {opened: (3, 0, 0), first: (0, 10, 10), bench.time: (0, -1, -1)}
+    days = {start: sums for (span, start), sums in found.items() if span == 86_400}
+    assert list(map(sum, zip(*days.values(), strict=True))) == [3, 9, 9]
+    assert {start % (86_400 * SECOND) for start in days} == {0}
+    assert {start % (60 * SECOND) for span, start in found if span == 60} == {0}
+
+
+def test_another_business_time_moves_the_change_there(bench: Any) -> None:
+    bench.open("a", "b", min_balance=None)
+    assert bench.move("t1", "a", "b", 10, effective_time="2026-02-01") == "posted"
+    day, booked = 20_485 * 86_400 * SECOND, bench.time
+    found = spans(tables(bench), "asset_shift")
+    assert found[0, day] == found[86_400, day] == (10, 10)
+    assert found[0, booked] == found[60, booked - booked % (60 * SECOND)] == (-10, -10)
+    assert not tables(bench).rows("late_account")
+
+
+def test_a_late_posting_is_remembered_with_its_account_and_times(bench: Any) -> None:
+    bench.open("a", "b", "c", min_balance=None)
+    bench.move("t1", "a", "b", 10)
+    latest = bench.time
+    bench.move("t2", "a", "c", 1, effective_time="2001-01-01")
+    bench.move("t3", "b", "a", 1, effective_time="2002-01-01")
+    held = tables(bench)
+    years = [11_323 * 86_400 * SECOND, 11_688 * 86_400 * SECOND]
+    late = [found[2:] for found in held.rows("late_account")]
+    assert late == [("a", years[0], latest), ("b", years[1], latest)]

@@ -112,6 +112,7 @@ CREATE TABLE `ledger_daily_balance__v1_b1` (
   `paid_in` DECIMAL(57,0) NOT NULL COMMENT 'Sum of what came in on that day.',
   `paid_out` DECIMAL(57,0) NOT NULL COMMENT 'Sum of what went out on that day.',
   `entries` BIGINT NOT NULL COMMENT 'Postings on that day.',
+  `debits` DECIMAL(57,0) NOT NULL COMMENT 'By how much they let it grow below 0, in the order in which they were booked.',
   PRIMARY KEY (`tenant`, `book`, `account`, `day`),
   KEY `day` (`day`, `tenant`, `book`),
   CONSTRAINT `ledger_daily_balance__v1_b1_paid` CHECK (`paid_in` >= 0 AND `paid_out` >= 0),
@@ -124,14 +125,58 @@ CREATE TABLE `ledger_day_close__v1_b1` (
   `account` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Id of the account.',
   `day` DATE NOT NULL COMMENT 'UTC day of the booking.',
   `balance` DECIMAL(38,0) NOT NULL COMMENT 'Balance after the last change of that day.',
-  `pending_in` DECIMAL(38,0) NOT NULL COMMENT 'Held on its receiving side then.',
-  `pending_out` DECIMAL(38,0) NOT NULL COMMENT 'Held on its paying side then.',
   `version` BIGINT NOT NULL COMMENT 'Number of the last change of that day.',
   PRIMARY KEY (`tenant`, `book`, `account`, `day`),
   KEY `day` (`day`, `tenant`, `book`),
-  CONSTRAINT `ledger_day_close__v1_b1_held` CHECK (`pending_in` >= 0 AND `pending_out` >= 0),
   CONSTRAINT `ledger_day_close__v1_b1_version` CHECK (`version` >= 1)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Accounts as they stood at the end of each day on which they were changed, by logged time.  At the end of any day an account stands as in its last row up to that day.'
+;
+CREATE TABLE `ledger_day_held__v1_b1` (
+  `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
+  `book` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Book: the partition key of its commands.',
+  `account` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Id of the account.',
+  `day` DATE NOT NULL COMMENT 'UTC day of the booking.',
+  `pending_in` DECIMAL(38,0) NOT NULL COMMENT 'Held on its receiving side at the end of that day.',
+  `pending_out` DECIMAL(38,0) NOT NULL COMMENT 'Held on its paying side then.',
+  PRIMARY KEY (`tenant`, `book`, `account`, `day`),
+  KEY `day` (`day`, `tenant`, `book`),
+  CONSTRAINT `ledger_day_held__v1_b1_held` CHECK (`pending_in` >= 0 AND `pending_out` >= 0)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='What was held of accounts at the end of each day on which a hold of theirs began or ended.'
+;
+CREATE TABLE `ledger_late_account__v1_b1` (
+  `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
+  `book` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Book: the partition key of its commands.',
+  `account` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Id of the account.',
+  `since` DATETIME(6) NOT NULL COMMENT 'Business time of its earliest late posting.',
+  `until` DATETIME(6) NOT NULL COMMENT 'Latest business time before which one was late.',
+  PRIMARY KEY (`tenant`, `book`, `account`)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Accounts with late postings: booked after others of a later business time.'
+;
+CREATE TABLE `ledger_asset_booked__v1_b1` (
+  `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
+  `book` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Book: the partition key of its commands.',
+  `span` BIGINT NOT NULL COMMENT 'Seconds: 86400 a day, 60 a minute, 0 one moment.',
+  `start` DATETIME(6) NOT NULL COMMENT 'First moment of the span.',
+  `asset` VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'CODE/scale, as in USD/2.',
+  `accounts` BIGINT NOT NULL COMMENT 'Accounts opened.',
+  `debits` DECIMAL(57,0) NOT NULL COMMENT 'By how much the sum of all balances below 0 grew.',
+  `credits` DECIMAL(57,0) NOT NULL COMMENT 'By how much that of those above 0 grew: the same.',
+  PRIMARY KEY (`tenant`, `book`, `span`, `start`, `asset`),
+  CONSTRAINT `ledger_asset_booked__v1_b1_double_entry` CHECK (`debits` = `credits`),
+  CONSTRAINT `ledger_asset_booked__v1_b1_accounts` CHECK (`accounts` >= 0)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Changes of assets by days, minutes and moments of booking; spans without any are absent.  A trial balance as recorded at a moment is the sum of the days before it, the minutes of its day before it and the moments of its minute up to it.'
+;
+CREATE TABLE `ledger_asset_shift__v1_b1` (
+  `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
+  `book` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Book: the partition key of its commands.',
+  `span` BIGINT NOT NULL COMMENT 'Seconds: 86400 a day, 60 a minute, 0 one moment.',
+  `start` DATETIME(6) NOT NULL COMMENT 'First moment of the span.',
+  `asset` VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'CODE/scale, as in USD/2.',
+  `debits` DECIMAL(57,0) NOT NULL COMMENT 'By how much the sum of all balances below 0 grew.',
+  `credits` DECIMAL(57,0) NOT NULL COMMENT 'By how much that of those above 0 grew: the same.',
+  PRIMARY KEY (`tenant`, `book`, `span`, `start`, `asset`),
+  CONSTRAINT `ledger_asset_shift__v1_b1_double_entry` CHECK (`debits` = `credits`)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='What to add to `asset_booked` for business time: postings of another business time count there, and not where they were booked.  Late ones change more (`late_account`).'
 ;
 CREATE TABLE `ledger_asset_day__v1_b1` (
   `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
@@ -142,12 +187,10 @@ CREATE TABLE `ledger_asset_day__v1_b1` (
   `paid_out` DECIMAL(57,0) NOT NULL COMMENT 'Sum of what went out: the same.',
   `entries` BIGINT NOT NULL COMMENT 'Postings.',
   `accounts` BIGINT NOT NULL COMMENT 'Accounts with postings.',
-  `debits` DECIMAL(57,0) NOT NULL COMMENT 'By how much the sum of all balances below 0 grew.',
-  `credits` DECIMAL(57,0) NOT NULL COMMENT 'By how much the sum of those above 0 grew: the same.',
   PRIMARY KEY (`tenant`, `book`, `asset`, `day`),
   KEY `day` (`day`),
-  CONSTRAINT `ledger_asset_day__v1_b1_double_entry` CHECK (`paid_in` = `paid_out` AND `debits` = `credits`)
-) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Turnover of assets by business day, and what it did to debits and credits: a trial balance at the end of a day is the sum of all days up to it.'
+  CONSTRAINT `ledger_asset_day__v1_b1_double_entry` CHECK (`paid_in` = `paid_out`)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Turnover of assets by business day.'
 ;
 CREATE TABLE `ledger_asset_close__v1_b1` (
   `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
@@ -156,14 +199,24 @@ CREATE TABLE `ledger_asset_close__v1_b1` (
   `day` DATE NOT NULL COMMENT 'UTC day of the booking.',
   `accounts` BIGINT NOT NULL COMMENT 'Accounts opened.',
   `debits` DECIMAL(57,0) NOT NULL COMMENT 'By how much the sum of all balances below 0 grew.',
-  `credits` DECIMAL(57,0) NOT NULL COMMENT 'By how much the sum of those above 0 grew: the same.',
+  `credits` DECIMAL(57,0) NOT NULL COMMENT 'By how much that of those above 0 grew: the same.',
+  PRIMARY KEY (`tenant`, `book`, `asset`, `day`),
+  KEY `day` (`day`),
+  CONSTRAINT `ledger_asset_close__v1_b1_double_entry` CHECK (`debits` = `credits`),
+  CONSTRAINT `ledger_asset_close__v1_b1_accounts` CHECK (`accounts` >= 0)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Changes of assets by day of booking, from the balances of accounts at its end: what `asset_booked` has by what events say.'
+;
+CREATE TABLE `ledger_asset_held__v1_b1` (
+  `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Tenant that owns the book.',
+  `book` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'Book: the partition key of its commands.',
+  `asset` VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'CODE/scale, as in USD/2.',
+  `day` DATE NOT NULL COMMENT 'UTC day of the booking.',
   `pending_debits` DECIMAL(57,0) NOT NULL COMMENT 'By how much grew what is held on paying sides.',
   `pending_credits` DECIMAL(57,0) NOT NULL COMMENT 'And on receiving sides: the same.',
   PRIMARY KEY (`tenant`, `book`, `asset`, `day`),
   KEY `day` (`day`),
-  CONSTRAINT `ledger_asset_close__v1_b1_double_entry` CHECK (`debits` = `credits` AND `pending_debits` = `pending_credits`),
-  CONSTRAINT `ledger_asset_close__v1_b1_accounts` CHECK (`accounts` >= 0)
-) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Changes of assets by day of booking: a trial balance as recorded at the end of a day is the sum of all days up to it.'
+  CONSTRAINT `ledger_asset_held__v1_b1_double_entry` CHECK (`pending_debits` = `pending_credits`)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin COMMENT='Changes of what is held, by day of booking: what was held at the end of a day is the sum of all days up to it.'
 ;
 CREATE OR REPLACE VIEW `ledger_account__next` AS SELECT `tenant`, `book`, `account`, `asset`, `min_balance`, `max_balance`, `metadata`, `balance`, `pending_in`, `pending_out`, `version`, `closed`, `opened_at`, `changed_at`, `shard`, `log_offset` FROM `ledger_account__v1_b1`
 ;
@@ -173,15 +226,25 @@ CREATE OR REPLACE VIEW `ledger_entry__next` AS SELECT `tenant`, `book`, `account
 ;
 CREATE OR REPLACE VIEW `ledger_hold__next` AS SELECT `tenant`, `book`, `transfer`, `source`, `target`, `amount`, `posted_amount`, `status`, `expires_at`, `booked_at`, `resolved_at`, `shard`, `log_offset` FROM `ledger_hold__v1_b1`
 ;
-CREATE OR REPLACE VIEW `ledger_daily_balance__next` AS SELECT `tenant`, `book`, `account`, `day`, `paid_in`, `paid_out`, `entries` FROM `ledger_daily_balance__v1_b1`
+CREATE OR REPLACE VIEW `ledger_daily_balance__next` AS SELECT `tenant`, `book`, `account`, `day`, `paid_in`, `paid_out`, `entries`, `debits` FROM `ledger_daily_balance__v1_b1`
 ;
-CREATE OR REPLACE VIEW `ledger_day_close__next` AS SELECT `tenant`, `book`, `account`, `day`, `balance`, `pending_in`, `pending_out`, `version` FROM `ledger_day_close__v1_b1`
+CREATE OR REPLACE VIEW `ledger_day_close__next` AS SELECT `tenant`, `book`, `account`, `day`, `balance`, `version` FROM `ledger_day_close__v1_b1`
 ;
-CREATE OR REPLACE VIEW `ledger_asset_day__next` AS SELECT `tenant`, `book`, `asset`, `day`, `paid_in`, `paid_out`, `entries`, `accounts`, `debits`, `credits` FROM `ledger_asset_day__v1_b1`
+CREATE OR REPLACE VIEW `ledger_day_held__next` AS SELECT `tenant`, `book`, `account`, `day`, `pending_in`, `pending_out` FROM `ledger_day_held__v1_b1`
 ;
-CREATE OR REPLACE VIEW `ledger_asset_close__next` AS SELECT `tenant`, `book`, `asset`, `day`, `accounts`, `debits`, `credits`, `pending_debits`, `pending_credits` FROM `ledger_asset_close__v1_b1`
+CREATE OR REPLACE VIEW `ledger_late_account__next` AS SELECT `tenant`, `book`, `account`, `since`, `until` FROM `ledger_late_account__v1_b1`
 ;
-RENAME TABLE `ledger_account__next` NOWAIT TO `ledger_account`, `ledger_transfer__next` TO `ledger_transfer`, `ledger_entry__next` TO `ledger_entry`, `ledger_hold__next` TO `ledger_hold`, `ledger_daily_balance__next` TO `ledger_daily_balance`, `ledger_day_close__next` TO `ledger_day_close`, `ledger_asset_day__next` TO `ledger_asset_day`, `ledger_asset_close__next` TO `ledger_asset_close`
+CREATE OR REPLACE VIEW `ledger_asset_booked__next` AS SELECT `tenant`, `book`, `span`, `start`, `asset`, `accounts`, `debits`, `credits` FROM `ledger_asset_booked__v1_b1`
+;
+CREATE OR REPLACE VIEW `ledger_asset_shift__next` AS SELECT `tenant`, `book`, `span`, `start`, `asset`, `debits`, `credits` FROM `ledger_asset_shift__v1_b1`
+;
+CREATE OR REPLACE VIEW `ledger_asset_day__next` AS SELECT `tenant`, `book`, `asset`, `day`, `paid_in`, `paid_out`, `entries`, `accounts` FROM `ledger_asset_day__v1_b1`
+;
+CREATE OR REPLACE VIEW `ledger_asset_close__next` AS SELECT `tenant`, `book`, `asset`, `day`, `accounts`, `debits`, `credits` FROM `ledger_asset_close__v1_b1`
+;
+CREATE OR REPLACE VIEW `ledger_asset_held__next` AS SELECT `tenant`, `book`, `asset`, `day`, `pending_debits`, `pending_credits` FROM `ledger_asset_held__v1_b1`
+;
+RENAME TABLE `ledger_account__next` NOWAIT TO `ledger_account`, `ledger_transfer__next` TO `ledger_transfer`, `ledger_entry__next` TO `ledger_entry`, `ledger_hold__next` TO `ledger_hold`, `ledger_daily_balance__next` TO `ledger_daily_balance`, `ledger_day_close__next` TO `ledger_day_close`, `ledger_day_held__next` TO `ledger_day_held`, `ledger_late_account__next` TO `ledger_late_account`, `ledger_asset_booked__next` TO `ledger_asset_booked`, `ledger_asset_shift__next` TO `ledger_asset_shift`, `ledger_asset_day__next` TO `ledger_asset_day`, `ledger_asset_close__next` TO `ledger_asset_close`, `ledger_asset_held__next` TO `ledger_asset_held`
 ;
 INSERT INTO `ledger_account__v1_b1` (`tenant`, `book`, `account`, `asset`, `min_balance`, `max_balance`, `metadata`, `balance`, `pending_in`, `pending_out`, `version`, `closed`, `opened_at`, `changed_at`, `shard`, `log_offset`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ;
@@ -199,25 +262,57 @@ INSERT INTO `ledger_hold__v1_b1` (`tenant`, `book`, `transfer`, `source`, `targe
 ;
 UPDATE `ledger_hold__v1_b1` SET `source` = ?, `target` = ?, `amount` = ?, `posted_amount` = ?, `status` = ?, `expires_at` = ?, `booked_at` = ?, `resolved_at` = ?, `shard` = ?, `log_offset` = ? WHERE `tenant` = ? AND `book` = ? AND `transfer` = ?
 ;
-INSERT INTO `ledger_daily_balance__v1_b1` (`tenant`, `book`, `account`, `day`, `paid_in`, `paid_out`, `entries`) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO `ledger_daily_balance__v1_b1` (`tenant`, `book`, `account`, `day`, `paid_in`, `paid_out`, `entries`, `debits`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ;
-INSERT INTO `ledger_daily_balance__v1_b1` (`tenant`, `book`, `account`, `day`, `paid_in`, `paid_out`, `entries`) VALUES (?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `paid_in` = `ledger_daily_balance__v1_b1`.`paid_in` + VALUES(`paid_in`), `paid_out` = `ledger_daily_balance__v1_b1`.`paid_out` + VALUES(`paid_out`), `entries` = `ledger_daily_balance__v1_b1`.`entries` + VALUES(`entries`)
+INSERT INTO `ledger_daily_balance__v1_b1` (`tenant`, `book`, `account`, `day`, `paid_in`, `paid_out`, `entries`, `debits`) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `paid_in` = `ledger_daily_balance__v1_b1`.`paid_in` + VALUES(`paid_in`), `paid_out` = `ledger_daily_balance__v1_b1`.`paid_out` + VALUES(`paid_out`), `entries` = `ledger_daily_balance__v1_b1`.`entries` + VALUES(`entries`), `debits` = `ledger_daily_balance__v1_b1`.`debits` + VALUES(`debits`)
 ;
-UPDATE `ledger_daily_balance__v1_b1` SET `paid_in` = `paid_in` + ?, `paid_out` = `paid_out` + ?, `entries` = `entries` + ? WHERE `tenant` = ? AND `book` = ? AND `account` = ? AND `day` = ?
+UPDATE `ledger_daily_balance__v1_b1` SET `paid_in` = `paid_in` + ?, `paid_out` = `paid_out` + ?, `entries` = `entries` + ?, `debits` = `debits` + ? WHERE `tenant` = ? AND `book` = ? AND `account` = ? AND `day` = ?
 ;
-INSERT INTO `ledger_day_close__v1_b1` (`tenant`, `book`, `account`, `day`, `balance`, `pending_in`, `pending_out`, `version`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO `ledger_day_close__v1_b1` (`tenant`, `book`, `account`, `day`, `balance`, `version`) VALUES (?, ?, ?, ?, ?, ?)
 ;
-INSERT INTO `ledger_day_close__v1_b1` (`tenant`, `book`, `account`, `day`, `balance`, `pending_in`, `pending_out`, `version`) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `balance` = VALUES(`balance`), `pending_in` = VALUES(`pending_in`), `pending_out` = VALUES(`pending_out`), `version` = VALUES(`version`)
+INSERT INTO `ledger_day_close__v1_b1` (`tenant`, `book`, `account`, `day`, `balance`, `version`) VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `balance` = VALUES(`balance`), `version` = VALUES(`version`)
 ;
-UPDATE `ledger_day_close__v1_b1` SET `balance` = ?, `pending_in` = ?, `pending_out` = ?, `version` = ? WHERE `tenant` = ? AND `book` = ? AND `account` = ? AND `day` = ?
+UPDATE `ledger_day_close__v1_b1` SET `balance` = ?, `version` = ? WHERE `tenant` = ? AND `book` = ? AND `account` = ? AND `day` = ?
+;
+INSERT INTO `ledger_day_held__v1_b1` (`tenant`, `book`, `account`, `day`, `pending_in`, `pending_out`) VALUES (?, ?, ?, ?, ?, ?)
+;
+INSERT INTO `ledger_day_held__v1_b1` (`tenant`, `book`, `account`, `day`, `pending_in`, `pending_out`) VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `pending_in` = VALUES(`pending_in`), `pending_out` = VALUES(`pending_out`)
+;
+UPDATE `ledger_day_held__v1_b1` SET `pending_in` = ?, `pending_out` = ? WHERE `tenant` = ? AND `book` = ? AND `account` = ? AND `day` = ?
+;
+INSERT INTO `ledger_late_account__v1_b1` (`tenant`, `book`, `account`, `since`, `until`) VALUES (?, ?, ?, ?, ?)
+;
+INSERT INTO `ledger_late_account__v1_b1` (`tenant`, `book`, `account`, `since`, `until`) VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `since` = LEAST(`ledger_late_account__v1_b1`.`since`, VALUES(`since`)), `until` = GREATEST(`ledger_late_account__v1_b1`.`until`, VALUES(`until`))
+;
+UPDATE `ledger_late_account__v1_b1` SET `since` = LEAST(`since`, ?), `until` = GREATEST(`until`, ?) WHERE `tenant` = ? AND `book` = ? AND `account` = ?
+;
+INSERT INTO `ledger_asset_booked__v1_b1` (`tenant`, `book`, `span`, `start`, `asset`, `accounts`, `debits`, `credits`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+;
+SELECT `tenant`, `book`, `account`, `asset` FROM `ledger_account__v1_b1` WHERE (`tenant`, `book`, `account`) IN ((?, ?, ?), (?, ?, ?))
+;
+INSERT INTO `ledger_asset_booked__v1_b1` (`tenant`, `book`, `span`, `start`, `asset`, `accounts`, `debits`, `credits`) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `accounts` = `ledger_asset_booked__v1_b1`.`accounts` + VALUES(`accounts`), `debits` = `ledger_asset_booked__v1_b1`.`debits` + VALUES(`debits`), `credits` = `ledger_asset_booked__v1_b1`.`credits` + VALUES(`credits`)
+;
+UPDATE `ledger_asset_booked__v1_b1` SET `accounts` = `accounts` + ?, `debits` = `debits` + ?, `credits` = `credits` + ? WHERE `tenant` = ? AND `book` = ? AND `span` = ? AND `start` = ? AND `asset` = ?
+;
+INSERT INTO `ledger_asset_shift__v1_b1` (`tenant`, `book`, `span`, `start`, `asset`, `debits`, `credits`) VALUES (?, ?, ?, ?, ?, ?, ?)
+;
+SELECT `tenant`, `book`, `account`, `asset` FROM `ledger_account__v1_b1` WHERE (`tenant`, `book`, `account`) IN ((?, ?, ?), (?, ?, ?))
+;
+INSERT INTO `ledger_asset_shift__v1_b1` (`tenant`, `book`, `span`, `start`, `asset`, `debits`, `credits`) VALUES (?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `debits` = `ledger_asset_shift__v1_b1`.`debits` + VALUES(`debits`), `credits` = `ledger_asset_shift__v1_b1`.`credits` + VALUES(`credits`)
+;
+UPDATE `ledger_asset_shift__v1_b1` SET `debits` = `debits` + ?, `credits` = `credits` + ? WHERE `tenant` = ? AND `book` = ? AND `span` = ? AND `start` = ? AND `asset` = ?
 ;
 DELETE FROM `ledger_asset_day__v1_b1` WHERE `day` IN (?, ?, ?)
 ;
-INSERT INTO `ledger_asset_day__v1_b1` (`tenant`, `book`, `asset`, `day`, `paid_in`, `paid_out`, `entries`, `accounts`, `debits`, `credits`) SELECT s.`tenant`, s.`book`, s.`asset`, s.`day`, SUM(s.`paid_in`), SUM(s.`paid_out`), SUM(s.`entries`), COUNT(*), SUM((GREATEST(0 - s.`balance`, 0) - GREATEST(0 - (s.`balance` - (s.`paid_in` - s.`paid_out`)), 0))), SUM((GREATEST(s.`balance`, 0) - GREATEST((s.`balance` - (s.`paid_in` - s.`paid_out`)), 0))) FROM (SELECT DISTINCT d.`tenant`, d.`book`, a.`asset`, d.`account`, d.`day`, d.`paid_in`, d.`paid_out`, d.`entries`, (a.`balance` - COALESCE((SELECT (SUM(l.`paid_in`) - SUM(l.`paid_out`)) FROM `ledger_daily_balance__v1_b1` l WHERE l.`tenant` = d.`tenant` AND l.`book` = d.`book` AND l.`account` = d.`account` AND l.`day` > d.`day`), 0)) AS `balance` FROM (SELECT c.`tenant`, c.`book`, c.`account`, c.`day`, c.`paid_in`, c.`paid_out`, c.`entries` FROM `ledger_daily_balance__v1_b1` c WHERE `day` IN (?, ?, ?)) d JOIN `ledger_account__v1_b1` a ON a.`tenant` = d.`tenant` AND a.`book` = d.`book` AND a.`account` = d.`account`) s GROUP BY s.`tenant`, s.`book`, s.`asset`, s.`day`
+INSERT INTO `ledger_asset_day__v1_b1` (`tenant`, `book`, `asset`, `day`, `paid_in`, `paid_out`, `entries`, `accounts`) SELECT d.`tenant`, d.`book`, a.`asset`, d.`day`, SUM(d.`paid_in`), SUM(d.`paid_out`), SUM(d.`entries`), COUNT(*) FROM (SELECT c.`tenant`, c.`book`, c.`account`, c.`day`, c.`paid_in`, c.`paid_out`, c.`entries` FROM `ledger_daily_balance__v1_b1` c WHERE `day` IN (?, ?, ?)) d JOIN `ledger_account__v1_b1` a ON a.`tenant` = d.`tenant` AND a.`book` = d.`book` AND a.`account` = d.`account` GROUP BY d.`tenant`, d.`book`, a.`asset`, d.`day`
 ;
 DELETE FROM `ledger_asset_close__v1_b1` WHERE `day` IN (?, ?, ?)
 ;
-INSERT INTO `ledger_asset_close__v1_b1` (`tenant`, `book`, `asset`, `day`, `accounts`, `debits`, `credits`, `pending_debits`, `pending_credits`) SELECT s.`tenant`, s.`book`, s.`asset`, s.`day`, SUM(s.`opened`), SUM((GREATEST(0 - s.`balance`, 0) - GREATEST(0 - s.`was`, 0))), SUM((GREATEST(s.`balance`, 0) - GREATEST(s.`was`, 0))), SUM((s.`pending_out` - s.`was_out`)), SUM((s.`pending_in` - s.`was_in`)) FROM (SELECT d.`tenant`, d.`book`, a.`asset`, d.`day`, d.`balance`, d.`pending_out`, d.`pending_in`, CASE WHEN p.`day` IS NULL THEN 1 ELSE 0 END AS `opened`, COALESCE(p.`balance`, 0) AS `was`, COALESCE(p.`pending_out`, 0) AS `was_out`, COALESCE(p.`pending_in`, 0) AS `was_in` FROM (SELECT c.`tenant`, c.`book`, c.`account`, c.`day`, c.`balance`, c.`pending_in`, c.`pending_out` FROM `ledger_day_close__v1_b1` c WHERE `day` IN (?, ?, ?)) d JOIN `ledger_account__v1_b1` a ON a.`tenant` = d.`tenant` AND a.`book` = d.`book` AND a.`account` = d.`account` LEFT JOIN `ledger_day_close__v1_b1` p ON p.`tenant` = d.`tenant` AND p.`book` = d.`book` AND p.`account` = d.`account` AND p.`day` = (SELECT MAX(q.`day`) FROM `ledger_day_close__v1_b1` q WHERE q.`tenant` = d.`tenant` AND q.`book` = d.`book` AND q.`account` = d.`account` AND q.`day` < d.`day`)) s GROUP BY s.`tenant`, s.`book`, s.`asset`, s.`day`
+INSERT INTO `ledger_asset_close__v1_b1` (`tenant`, `book`, `asset`, `day`, `accounts`, `debits`, `credits`) SELECT s.`tenant`, s.`book`, s.`asset`, s.`day`, SUM(s.`opened`), SUM((GREATEST(0 - s.`balance`, 0) - GREATEST(0 - s.`was`, 0))), SUM((GREATEST(s.`balance`, 0) - GREATEST(s.`was`, 0))) FROM (SELECT d.`tenant`, d.`book`, a.`asset`, d.`day`, d.`balance`, CASE WHEN p.`day` IS NULL THEN 1 ELSE 0 END AS `opened`, COALESCE(p.`balance`, 0) AS `was` FROM (SELECT c.`tenant`, c.`book`, c.`account`, c.`day`, c.`balance` FROM `ledger_day_close__v1_b1` c WHERE `day` IN (?, ?, ?)) d JOIN `ledger_account__v1_b1` a ON a.`tenant` = d.`tenant` AND a.`book` = d.`book` AND a.`account` = d.`account` LEFT JOIN `ledger_day_close__v1_b1` p ON p.`tenant` = d.`tenant` AND p.`book` = d.`book` AND p.`account` = d.`account` AND p.`day` = (SELECT MAX(q.`day`) FROM `ledger_day_close__v1_b1` q WHERE q.`tenant` = d.`tenant` AND q.`book` = d.`book` AND q.`account` = d.`account` AND q.`day` < d.`day`)) s GROUP BY s.`tenant`, s.`book`, s.`asset`, s.`day`
+;
+DELETE FROM `ledger_asset_held__v1_b1` WHERE `day` IN (?, ?, ?)
+;
+INSERT INTO `ledger_asset_held__v1_b1` (`tenant`, `book`, `asset`, `day`, `pending_debits`, `pending_credits`) SELECT s.`tenant`, s.`book`, s.`asset`, s.`day`, SUM((s.`pending_out` - s.`was_out`)), SUM((s.`pending_in` - s.`was_in`)) FROM (SELECT d.`tenant`, d.`book`, a.`asset`, d.`day`, d.`pending_out`, d.`pending_in`, COALESCE(p.`pending_out`, 0) AS `was_out`, COALESCE(p.`pending_in`, 0) AS `was_in` FROM (SELECT c.`tenant`, c.`book`, c.`account`, c.`day`, c.`pending_in`, c.`pending_out` FROM `ledger_day_held__v1_b1` c WHERE `day` IN (?, ?, ?)) d JOIN `ledger_account__v1_b1` a ON a.`tenant` = d.`tenant` AND a.`book` = d.`book` AND a.`account` = d.`account` LEFT JOIN `ledger_day_held__v1_b1` p ON p.`tenant` = d.`tenant` AND p.`book` = d.`book` AND p.`account` = d.`account` AND p.`day` = (SELECT MAX(q.`day`) FROM `ledger_day_held__v1_b1` q WHERE q.`tenant` = d.`tenant` AND q.`book` = d.`book` AND q.`account` = d.`account` AND q.`day` < d.`day`)) s GROUP BY s.`tenant`, s.`book`, s.`asset`, s.`day`
 ;
 DROP TABLE IF EXISTS `ledger_account__v1_b1`
 ;
@@ -231,9 +326,19 @@ DROP TABLE IF EXISTS `ledger_daily_balance__v1_b1`
 ;
 DROP TABLE IF EXISTS `ledger_day_close__v1_b1`
 ;
+DROP TABLE IF EXISTS `ledger_day_held__v1_b1`
+;
+DROP TABLE IF EXISTS `ledger_late_account__v1_b1`
+;
+DROP TABLE IF EXISTS `ledger_asset_booked__v1_b1`
+;
+DROP TABLE IF EXISTS `ledger_asset_shift__v1_b1`
+;
 DROP TABLE IF EXISTS `ledger_asset_day__v1_b1`
 ;
 DROP TABLE IF EXISTS `ledger_asset_close__v1_b1`
+;
+DROP TABLE IF EXISTS `ledger_asset_held__v1_b1`
 ;
 CREATE TABLE `probe_fact__v1_b1` (
   `tenant` VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,

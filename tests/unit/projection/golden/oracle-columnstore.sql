@@ -263,6 +263,7 @@ CREATE TABLE "ledger_daily_balance__v1_b1" (
   "paid_in" NUMBER(38) NOT NULL,
   "paid_out" NUMBER(38) NOT NULL,
   "entries" NUMBER(19) NOT NULL,
+  "debits" NUMBER(38) NOT NULL,
   CONSTRAINT "ledger_daily_balance__v1_b1_key" PRIMARY KEY ("tenant", "book", "account", "day"),
   CONSTRAINT "ledger_daily_balance__v1_b1_paid" CHECK ("paid_in" >= 0 AND "paid_out" >= 0),
   CONSTRAINT "ledger_daily_balance__v1_b1_entries" CHECK ("entries" >= 1),
@@ -288,17 +289,16 @@ COMMENT ON COLUMN "ledger_daily_balance__v1_b1"."paid_out" IS 'Sum of what went 
 ;
 COMMENT ON COLUMN "ledger_daily_balance__v1_b1"."entries" IS 'Postings on that day.'
 ;
+COMMENT ON COLUMN "ledger_daily_balance__v1_b1"."debits" IS 'By how much they let it grow below 0, in the order in which they were booked.'
+;
 CREATE TABLE "ledger_day_close__v1_b1" (
   "tenant" VARCHAR2(128 CHAR) NOT NULL,
   "book" VARCHAR2(128 CHAR) NOT NULL,
   "account" VARCHAR2(128 CHAR) NOT NULL,
   "day" DATE NOT NULL,
   "balance" NUMBER(38) NOT NULL,
-  "pending_in" NUMBER(38) NOT NULL,
-  "pending_out" NUMBER(38) NOT NULL,
   "version" NUMBER(19) NOT NULL,
   CONSTRAINT "ledger_day_close__v1_b1_key" PRIMARY KEY ("tenant", "book", "account", "day"),
-  CONSTRAINT "ledger_day_close__v1_b1_held" CHECK ("pending_in" >= 0 AND "pending_out" >= 0),
   CONSTRAINT "ledger_day_close__v1_b1_version" CHECK ("version" >= 1),
   CONSTRAINT "ledger_day_close__v1_b1_day_day" CHECK ("day" = TRUNC("day")),
   CONSTRAINT "ledger_day_close__v1_b1_version_range" CHECK ("version" BETWEEN -9223372036854775808 AND 9223372036854775807)
@@ -318,11 +318,119 @@ COMMENT ON COLUMN "ledger_day_close__v1_b1"."day" IS 'UTC day of the booking.'
 ;
 COMMENT ON COLUMN "ledger_day_close__v1_b1"."balance" IS 'Balance after the last change of that day.'
 ;
-COMMENT ON COLUMN "ledger_day_close__v1_b1"."pending_in" IS 'Held on its receiving side then.'
-;
-COMMENT ON COLUMN "ledger_day_close__v1_b1"."pending_out" IS 'Held on its paying side then.'
-;
 COMMENT ON COLUMN "ledger_day_close__v1_b1"."version" IS 'Number of the last change of that day.'
+;
+CREATE TABLE "ledger_day_held__v1_b1" (
+  "tenant" VARCHAR2(128 CHAR) NOT NULL,
+  "book" VARCHAR2(128 CHAR) NOT NULL,
+  "account" VARCHAR2(128 CHAR) NOT NULL,
+  "day" DATE NOT NULL,
+  "pending_in" NUMBER(38) NOT NULL,
+  "pending_out" NUMBER(38) NOT NULL,
+  CONSTRAINT "ledger_day_held__v1_b1_key" PRIMARY KEY ("tenant", "book", "account", "day"),
+  CONSTRAINT "ledger_day_held__v1_b1_held" CHECK ("pending_in" >= 0 AND "pending_out" >= 0),
+  CONSTRAINT "ledger_day_held__v1_b1_day_day" CHECK ("day" = TRUNC("day"))
+)
+;
+CREATE INDEX "ledger_day_held__v1_b1_day" ON "ledger_day_held__v1_b1" ("day", "tenant", "book")
+;
+COMMENT ON TABLE "ledger_day_held__v1_b1" IS 'What was held of accounts at the end of each day on which a hold of theirs began or ended.'
+;
+COMMENT ON COLUMN "ledger_day_held__v1_b1"."tenant" IS 'Tenant that owns the book.'
+;
+COMMENT ON COLUMN "ledger_day_held__v1_b1"."book" IS 'Book: the partition key of its commands.'
+;
+COMMENT ON COLUMN "ledger_day_held__v1_b1"."account" IS 'Id of the account.'
+;
+COMMENT ON COLUMN "ledger_day_held__v1_b1"."day" IS 'UTC day of the booking.'
+;
+COMMENT ON COLUMN "ledger_day_held__v1_b1"."pending_in" IS 'Held on its receiving side at the end of that day.'
+;
+COMMENT ON COLUMN "ledger_day_held__v1_b1"."pending_out" IS 'Held on its paying side then.'
+;
+CREATE TABLE "ledger_late_account__v1_b1" (
+  "tenant" VARCHAR2(128 CHAR) NOT NULL,
+  "book" VARCHAR2(128 CHAR) NOT NULL,
+  "account" VARCHAR2(128 CHAR) NOT NULL,
+  "since" TIMESTAMP(6) NOT NULL,
+  "until" TIMESTAMP(6) NOT NULL,
+  CONSTRAINT "ledger_late_account__v1_b1_key" PRIMARY KEY ("tenant", "book", "account")
+)
+;
+COMMENT ON TABLE "ledger_late_account__v1_b1" IS 'Accounts with late postings: booked after others of a later business time.'
+;
+COMMENT ON COLUMN "ledger_late_account__v1_b1"."tenant" IS 'Tenant that owns the book.'
+;
+COMMENT ON COLUMN "ledger_late_account__v1_b1"."book" IS 'Book: the partition key of its commands.'
+;
+COMMENT ON COLUMN "ledger_late_account__v1_b1"."account" IS 'Id of the account.'
+;
+COMMENT ON COLUMN "ledger_late_account__v1_b1"."since" IS 'Business time of its earliest late posting.'
+;
+COMMENT ON COLUMN "ledger_late_account__v1_b1"."until" IS 'Latest business time before which one was late.'
+;
+CREATE TABLE "ledger_asset_booked__v1_b1" (
+  "tenant" VARCHAR2(128 CHAR) NOT NULL,
+  "book" VARCHAR2(128 CHAR) NOT NULL,
+  "span" NUMBER(19) NOT NULL,
+  "start" TIMESTAMP(6) NOT NULL,
+  "asset" VARCHAR2(20 CHAR) NOT NULL,
+  "accounts" NUMBER(19) NOT NULL,
+  "debits" NUMBER(38) NOT NULL,
+  "credits" NUMBER(38) NOT NULL,
+  CONSTRAINT "ledger_asset_booked__v1_b1_key" PRIMARY KEY ("tenant", "book", "span", "start", "asset"),
+  CONSTRAINT "ledger_asset_booked__v1_b1_double_entry" CHECK ("debits" = "credits"),
+  CONSTRAINT "ledger_asset_booked__v1_b1_accounts" CHECK ("accounts" >= 0),
+  CONSTRAINT "ledger_asset_booked__v1_b1_span_range" CHECK ("span" BETWEEN -9223372036854775808 AND 9223372036854775807),
+  CONSTRAINT "ledger_asset_booked__v1_b1_accounts_range" CHECK ("accounts" BETWEEN -9223372036854775808 AND 9223372036854775807)
+)
+;
+COMMENT ON TABLE "ledger_asset_booked__v1_b1" IS 'Changes of assets by days, minutes and moments of booking; spans without any are absent.  A trial balance as recorded at a moment is the sum of the days before it, the minutes of its day before it and the moments of its minute up to it.'
+;
+COMMENT ON COLUMN "ledger_asset_booked__v1_b1"."tenant" IS 'Tenant that owns the book.'
+;
+COMMENT ON COLUMN "ledger_asset_booked__v1_b1"."book" IS 'Book: the partition key of its commands.'
+;
+COMMENT ON COLUMN "ledger_asset_booked__v1_b1"."span" IS 'Seconds: 86400 a day, 60 a minute, 0 one moment.'
+;
+COMMENT ON COLUMN "ledger_asset_booked__v1_b1"."start" IS 'First moment of the span.'
+;
+COMMENT ON COLUMN "ledger_asset_booked__v1_b1"."asset" IS 'CODE/scale, as in USD/2.'
+;
+COMMENT ON COLUMN "ledger_asset_booked__v1_b1"."accounts" IS 'Accounts opened.'
+;
+COMMENT ON COLUMN "ledger_asset_booked__v1_b1"."debits" IS 'By how much the sum of all balances below 0 grew.'
+;
+COMMENT ON COLUMN "ledger_asset_booked__v1_b1"."credits" IS 'By how much that of those above 0 grew: the same.'
+;
+CREATE TABLE "ledger_asset_shift__v1_b1" (
+  "tenant" VARCHAR2(128 CHAR) NOT NULL,
+  "book" VARCHAR2(128 CHAR) NOT NULL,
+  "span" NUMBER(19) NOT NULL,
+  "start" TIMESTAMP(6) NOT NULL,
+  "asset" VARCHAR2(20 CHAR) NOT NULL,
+  "debits" NUMBER(38) NOT NULL,
+  "credits" NUMBER(38) NOT NULL,
+  CONSTRAINT "ledger_asset_shift__v1_b1_key" PRIMARY KEY ("tenant", "book", "span", "start", "asset"),
+  CONSTRAINT "ledger_asset_shift__v1_b1_double_entry" CHECK ("debits" = "credits"),
+  CONSTRAINT "ledger_asset_shift__v1_b1_span_range" CHECK ("span" BETWEEN -9223372036854775808 AND 9223372036854775807)
+)
+;
+COMMENT ON TABLE "ledger_asset_shift__v1_b1" IS 'What to add to `asset_booked` for business time: postings of another business time count there, and not where they were booked.  Late ones change more (`late_account`).'
+;
+COMMENT ON COLUMN "ledger_asset_shift__v1_b1"."tenant" IS 'Tenant that owns the book.'
+;
+COMMENT ON COLUMN "ledger_asset_shift__v1_b1"."book" IS 'Book: the partition key of its commands.'
+;
+COMMENT ON COLUMN "ledger_asset_shift__v1_b1"."span" IS 'Seconds: 86400 a day, 60 a minute, 0 one moment.'
+;
+COMMENT ON COLUMN "ledger_asset_shift__v1_b1"."start" IS 'First moment of the span.'
+;
+COMMENT ON COLUMN "ledger_asset_shift__v1_b1"."asset" IS 'CODE/scale, as in USD/2.'
+;
+COMMENT ON COLUMN "ledger_asset_shift__v1_b1"."debits" IS 'By how much the sum of all balances below 0 grew.'
+;
+COMMENT ON COLUMN "ledger_asset_shift__v1_b1"."credits" IS 'By how much that of those above 0 grew: the same.'
 ;
 CREATE TABLE "ledger_asset_day__v1_b1" (
   "tenant" VARCHAR2(128 CHAR) NOT NULL,
@@ -333,10 +441,8 @@ CREATE TABLE "ledger_asset_day__v1_b1" (
   "paid_out" NUMBER(38) NOT NULL,
   "entries" NUMBER(19) NOT NULL,
   "accounts" NUMBER(19) NOT NULL,
-  "debits" NUMBER(38) NOT NULL,
-  "credits" NUMBER(38) NOT NULL,
   CONSTRAINT "ledger_asset_day__v1_b1_key" PRIMARY KEY ("tenant", "book", "asset", "day"),
-  CONSTRAINT "ledger_asset_day__v1_b1_double_entry" CHECK ("paid_in" = "paid_out" AND "debits" = "credits"),
+  CONSTRAINT "ledger_asset_day__v1_b1_double_entry" CHECK ("paid_in" = "paid_out"),
   CONSTRAINT "ledger_asset_day__v1_b1_day_day" CHECK ("day" = TRUNC("day")),
   CONSTRAINT "ledger_asset_day__v1_b1_entries_range" CHECK ("entries" BETWEEN -9223372036854775808 AND 9223372036854775807),
   CONSTRAINT "ledger_asset_day__v1_b1_accounts_range" CHECK ("accounts" BETWEEN -9223372036854775808 AND 9223372036854775807)
@@ -344,7 +450,7 @@ CREATE TABLE "ledger_asset_day__v1_b1" (
 ;
 CREATE INDEX "ledger_asset_day__v1_b1_day" ON "ledger_asset_day__v1_b1" ("day")
 ;
-COMMENT ON TABLE "ledger_asset_day__v1_b1" IS 'Turnover of assets by business day, and what it did to debits and credits: a trial balance at the end of a day is the sum of all days up to it.'
+COMMENT ON TABLE "ledger_asset_day__v1_b1" IS 'Turnover of assets by business day.'
 ;
 COMMENT ON COLUMN "ledger_asset_day__v1_b1"."tenant" IS 'Tenant that owns the book.'
 ;
@@ -362,10 +468,6 @@ COMMENT ON COLUMN "ledger_asset_day__v1_b1"."entries" IS 'Postings.'
 ;
 COMMENT ON COLUMN "ledger_asset_day__v1_b1"."accounts" IS 'Accounts with postings.'
 ;
-COMMENT ON COLUMN "ledger_asset_day__v1_b1"."debits" IS 'By how much the sum of all balances below 0 grew.'
-;
-COMMENT ON COLUMN "ledger_asset_day__v1_b1"."credits" IS 'By how much the sum of those above 0 grew: the same.'
-;
 CREATE TABLE "ledger_asset_close__v1_b1" (
   "tenant" VARCHAR2(128 CHAR) NOT NULL,
   "book" VARCHAR2(128 CHAR) NOT NULL,
@@ -374,10 +476,8 @@ CREATE TABLE "ledger_asset_close__v1_b1" (
   "accounts" NUMBER(19) NOT NULL,
   "debits" NUMBER(38) NOT NULL,
   "credits" NUMBER(38) NOT NULL,
-  "pending_debits" NUMBER(38) NOT NULL,
-  "pending_credits" NUMBER(38) NOT NULL,
   CONSTRAINT "ledger_asset_close__v1_b1_key" PRIMARY KEY ("tenant", "book", "asset", "day"),
-  CONSTRAINT "ledger_asset_close__v1_b1_double_entry" CHECK ("debits" = "credits" AND "pending_debits" = "pending_credits"),
+  CONSTRAINT "ledger_asset_close__v1_b1_double_entry" CHECK ("debits" = "credits"),
   CONSTRAINT "ledger_asset_close__v1_b1_accounts" CHECK ("accounts" >= 0),
   CONSTRAINT "ledger_asset_close__v1_b1_day_day" CHECK ("day" = TRUNC("day")),
   CONSTRAINT "ledger_asset_close__v1_b1_accounts_range" CHECK ("accounts" BETWEEN -9223372036854775808 AND 9223372036854775807)
@@ -385,7 +485,7 @@ CREATE TABLE "ledger_asset_close__v1_b1" (
 ;
 CREATE INDEX "ledger_asset_close__v1_b1_day" ON "ledger_asset_close__v1_b1" ("day")
 ;
-COMMENT ON TABLE "ledger_asset_close__v1_b1" IS 'Changes of assets by day of booking: a trial balance as recorded at the end of a day is the sum of all days up to it.'
+COMMENT ON TABLE "ledger_asset_close__v1_b1" IS 'Changes of assets by day of booking, from the balances of accounts at its end: what `asset_booked` has by what events say.'
 ;
 COMMENT ON COLUMN "ledger_asset_close__v1_b1"."tenant" IS 'Tenant that owns the book.'
 ;
@@ -399,11 +499,35 @@ COMMENT ON COLUMN "ledger_asset_close__v1_b1"."accounts" IS 'Accounts opened.'
 ;
 COMMENT ON COLUMN "ledger_asset_close__v1_b1"."debits" IS 'By how much the sum of all balances below 0 grew.'
 ;
-COMMENT ON COLUMN "ledger_asset_close__v1_b1"."credits" IS 'By how much the sum of those above 0 grew: the same.'
+COMMENT ON COLUMN "ledger_asset_close__v1_b1"."credits" IS 'By how much that of those above 0 grew: the same.'
 ;
-COMMENT ON COLUMN "ledger_asset_close__v1_b1"."pending_debits" IS 'By how much grew what is held on paying sides.'
+CREATE TABLE "ledger_asset_held__v1_b1" (
+  "tenant" VARCHAR2(128 CHAR) NOT NULL,
+  "book" VARCHAR2(128 CHAR) NOT NULL,
+  "asset" VARCHAR2(20 CHAR) NOT NULL,
+  "day" DATE NOT NULL,
+  "pending_debits" NUMBER(38) NOT NULL,
+  "pending_credits" NUMBER(38) NOT NULL,
+  CONSTRAINT "ledger_asset_held__v1_b1_key" PRIMARY KEY ("tenant", "book", "asset", "day"),
+  CONSTRAINT "ledger_asset_held__v1_b1_double_entry" CHECK ("pending_debits" = "pending_credits"),
+  CONSTRAINT "ledger_asset_held__v1_b1_day_day" CHECK ("day" = TRUNC("day"))
+)
 ;
-COMMENT ON COLUMN "ledger_asset_close__v1_b1"."pending_credits" IS 'And on receiving sides: the same.'
+CREATE INDEX "ledger_asset_held__v1_b1_day" ON "ledger_asset_held__v1_b1" ("day")
+;
+COMMENT ON TABLE "ledger_asset_held__v1_b1" IS 'Changes of what is held, by day of booking: what was held at the end of a day is the sum of all days up to it.'
+;
+COMMENT ON COLUMN "ledger_asset_held__v1_b1"."tenant" IS 'Tenant that owns the book.'
+;
+COMMENT ON COLUMN "ledger_asset_held__v1_b1"."book" IS 'Book: the partition key of its commands.'
+;
+COMMENT ON COLUMN "ledger_asset_held__v1_b1"."asset" IS 'CODE/scale, as in USD/2.'
+;
+COMMENT ON COLUMN "ledger_asset_held__v1_b1"."day" IS 'UTC day of the booking.'
+;
+COMMENT ON COLUMN "ledger_asset_held__v1_b1"."pending_debits" IS 'By how much grew what is held on paying sides.'
+;
+COMMENT ON COLUMN "ledger_asset_held__v1_b1"."pending_credits" IS 'And on receiving sides: the same.'
 ;
 CREATE OR REPLACE VIEW "ledger_account" AS SELECT "tenant", "book", "account", "asset", "min_balance", "max_balance", "metadata", "balance", "pending_in", "pending_out", "version", "closed", "opened_at", "changed_at", "shard", "log_offset" FROM "ledger_account__v1_b1"
 ;
@@ -413,13 +537,23 @@ CREATE OR REPLACE VIEW "ledger_entry" AS SELECT "tenant", "book", "account", "ve
 ;
 CREATE OR REPLACE VIEW "ledger_hold" AS SELECT "tenant", "book", "transfer", "source", "target", "amount", "posted_amount", "status", "expires_at", "booked_at", "resolved_at", "shard", "log_offset" FROM "ledger_hold__v1_b1"
 ;
-CREATE OR REPLACE VIEW "ledger_daily_balance" AS SELECT "tenant", "book", "account", "day", "paid_in", "paid_out", "entries" FROM "ledger_daily_balance__v1_b1"
+CREATE OR REPLACE VIEW "ledger_daily_balance" AS SELECT "tenant", "book", "account", "day", "paid_in", "paid_out", "entries", "debits" FROM "ledger_daily_balance__v1_b1"
 ;
-CREATE OR REPLACE VIEW "ledger_day_close" AS SELECT "tenant", "book", "account", "day", "balance", "pending_in", "pending_out", "version" FROM "ledger_day_close__v1_b1"
+CREATE OR REPLACE VIEW "ledger_day_close" AS SELECT "tenant", "book", "account", "day", "balance", "version" FROM "ledger_day_close__v1_b1"
 ;
-CREATE OR REPLACE VIEW "ledger_asset_day" AS SELECT "tenant", "book", "asset", "day", "paid_in", "paid_out", "entries", "accounts", "debits", "credits" FROM "ledger_asset_day__v1_b1"
+CREATE OR REPLACE VIEW "ledger_day_held" AS SELECT "tenant", "book", "account", "day", "pending_in", "pending_out" FROM "ledger_day_held__v1_b1"
 ;
-CREATE OR REPLACE VIEW "ledger_asset_close" AS SELECT "tenant", "book", "asset", "day", "accounts", "debits", "credits", "pending_debits", "pending_credits" FROM "ledger_asset_close__v1_b1"
+CREATE OR REPLACE VIEW "ledger_late_account" AS SELECT "tenant", "book", "account", "since", "until" FROM "ledger_late_account__v1_b1"
+;
+CREATE OR REPLACE VIEW "ledger_asset_booked" AS SELECT "tenant", "book", "span", "start", "asset", "accounts", "debits", "credits" FROM "ledger_asset_booked__v1_b1"
+;
+CREATE OR REPLACE VIEW "ledger_asset_shift" AS SELECT "tenant", "book", "span", "start", "asset", "debits", "credits" FROM "ledger_asset_shift__v1_b1"
+;
+CREATE OR REPLACE VIEW "ledger_asset_day" AS SELECT "tenant", "book", "asset", "day", "paid_in", "paid_out", "entries", "accounts" FROM "ledger_asset_day__v1_b1"
+;
+CREATE OR REPLACE VIEW "ledger_asset_close" AS SELECT "tenant", "book", "asset", "day", "accounts", "debits", "credits" FROM "ledger_asset_close__v1_b1"
+;
+CREATE OR REPLACE VIEW "ledger_asset_held" AS SELECT "tenant", "book", "asset", "day", "pending_debits", "pending_credits" FROM "ledger_asset_held__v1_b1"
 ;
 INSERT INTO "ledger_account__v1_b1" ("tenant", "book", "account", "asset", "min_balance", "max_balance", "metadata", "balance", "pending_in", "pending_out", "version", "closed", "opened_at", "changed_at", "shard", "log_offset") VALUES (:p1, :p2, :p3, :p4, :p5, :p6, :p7, :p8, :p9, :p10, :p11, :p12, :p13, :p14, :p15, :p16)
 ;
@@ -437,25 +571,57 @@ MERGE INTO "ledger_hold__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "bo
 ;
 UPDATE "ledger_hold__v1_b1" SET "source" = :p1, "target" = :p2, "amount" = :p3, "posted_amount" = :p4, "status" = :p5, "expires_at" = :p6, "booked_at" = :p7, "resolved_at" = :p8, "shard" = :p9, "log_offset" = :p10 WHERE "tenant" = :p11 AND "book" = :p12 AND "transfer" = :p13
 ;
-INSERT INTO "ledger_daily_balance__v1_b1" ("tenant", "book", "account", "day", "paid_in", "paid_out", "entries") VALUES (:p1, :p2, :p3, :p4, :p5, :p6, :p7)
+INSERT INTO "ledger_daily_balance__v1_b1" ("tenant", "book", "account", "day", "paid_in", "paid_out", "entries", "debits") VALUES (:p1, :p2, :p3, :p4, :p5, :p6, :p7, :p8)
 ;
-MERGE INTO "ledger_daily_balance__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "book", :p3 AS "account", :p4 AS "day", :p5 AS "paid_in", :p6 AS "paid_out", :p7 AS "entries" FROM DUAL) "new" ON ("held"."tenant" = "new"."tenant" AND "held"."book" = "new"."book" AND "held"."account" = "new"."account" AND "held"."day" = "new"."day") WHEN MATCHED THEN UPDATE SET "held"."paid_in" = "held"."paid_in" + "new"."paid_in", "held"."paid_out" = "held"."paid_out" + "new"."paid_out", "held"."entries" = "held"."entries" + "new"."entries" WHEN NOT MATCHED THEN INSERT ("tenant", "book", "account", "day", "paid_in", "paid_out", "entries") VALUES ("new"."tenant", "new"."book", "new"."account", "new"."day", "new"."paid_in", "new"."paid_out", "new"."entries")
+MERGE INTO "ledger_daily_balance__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "book", :p3 AS "account", :p4 AS "day", :p5 AS "paid_in", :p6 AS "paid_out", :p7 AS "entries", :p8 AS "debits" FROM DUAL) "new" ON ("held"."tenant" = "new"."tenant" AND "held"."book" = "new"."book" AND "held"."account" = "new"."account" AND "held"."day" = "new"."day") WHEN MATCHED THEN UPDATE SET "held"."paid_in" = "held"."paid_in" + "new"."paid_in", "held"."paid_out" = "held"."paid_out" + "new"."paid_out", "held"."entries" = "held"."entries" + "new"."entries", "held"."debits" = "held"."debits" + "new"."debits" WHEN NOT MATCHED THEN INSERT ("tenant", "book", "account", "day", "paid_in", "paid_out", "entries", "debits") VALUES ("new"."tenant", "new"."book", "new"."account", "new"."day", "new"."paid_in", "new"."paid_out", "new"."entries", "new"."debits")
 ;
-UPDATE "ledger_daily_balance__v1_b1" SET "paid_in" = "paid_in" + :p1, "paid_out" = "paid_out" + :p2, "entries" = "entries" + :p3 WHERE "tenant" = :p4 AND "book" = :p5 AND "account" = :p6 AND "day" = :p7
+UPDATE "ledger_daily_balance__v1_b1" SET "paid_in" = "paid_in" + :p1, "paid_out" = "paid_out" + :p2, "entries" = "entries" + :p3, "debits" = "debits" + :p4 WHERE "tenant" = :p5 AND "book" = :p6 AND "account" = :p7 AND "day" = :p8
 ;
-INSERT INTO "ledger_day_close__v1_b1" ("tenant", "book", "account", "day", "balance", "pending_in", "pending_out", "version") VALUES (:p1, :p2, :p3, :p4, :p5, :p6, :p7, :p8)
+INSERT INTO "ledger_day_close__v1_b1" ("tenant", "book", "account", "day", "balance", "version") VALUES (:p1, :p2, :p3, :p4, :p5, :p6)
 ;
-MERGE INTO "ledger_day_close__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "book", :p3 AS "account", :p4 AS "day", :p5 AS "balance", :p6 AS "pending_in", :p7 AS "pending_out", :p8 AS "version" FROM DUAL) "new" ON ("held"."tenant" = "new"."tenant" AND "held"."book" = "new"."book" AND "held"."account" = "new"."account" AND "held"."day" = "new"."day") WHEN MATCHED THEN UPDATE SET "held"."balance" = "new"."balance", "held"."pending_in" = "new"."pending_in", "held"."pending_out" = "new"."pending_out", "held"."version" = "new"."version" WHEN NOT MATCHED THEN INSERT ("tenant", "book", "account", "day", "balance", "pending_in", "pending_out", "version") VALUES ("new"."tenant", "new"."book", "new"."account", "new"."day", "new"."balance", "new"."pending_in", "new"."pending_out", "new"."version")
+MERGE INTO "ledger_day_close__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "book", :p3 AS "account", :p4 AS "day", :p5 AS "balance", :p6 AS "version" FROM DUAL) "new" ON ("held"."tenant" = "new"."tenant" AND "held"."book" = "new"."book" AND "held"."account" = "new"."account" AND "held"."day" = "new"."day") WHEN MATCHED THEN UPDATE SET "held"."balance" = "new"."balance", "held"."version" = "new"."version" WHEN NOT MATCHED THEN INSERT ("tenant", "book", "account", "day", "balance", "version") VALUES ("new"."tenant", "new"."book", "new"."account", "new"."day", "new"."balance", "new"."version")
 ;
-UPDATE "ledger_day_close__v1_b1" SET "balance" = :p1, "pending_in" = :p2, "pending_out" = :p3, "version" = :p4 WHERE "tenant" = :p5 AND "book" = :p6 AND "account" = :p7 AND "day" = :p8
+UPDATE "ledger_day_close__v1_b1" SET "balance" = :p1, "version" = :p2 WHERE "tenant" = :p3 AND "book" = :p4 AND "account" = :p5 AND "day" = :p6
+;
+INSERT INTO "ledger_day_held__v1_b1" ("tenant", "book", "account", "day", "pending_in", "pending_out") VALUES (:p1, :p2, :p3, :p4, :p5, :p6)
+;
+MERGE INTO "ledger_day_held__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "book", :p3 AS "account", :p4 AS "day", :p5 AS "pending_in", :p6 AS "pending_out" FROM DUAL) "new" ON ("held"."tenant" = "new"."tenant" AND "held"."book" = "new"."book" AND "held"."account" = "new"."account" AND "held"."day" = "new"."day") WHEN MATCHED THEN UPDATE SET "held"."pending_in" = "new"."pending_in", "held"."pending_out" = "new"."pending_out" WHEN NOT MATCHED THEN INSERT ("tenant", "book", "account", "day", "pending_in", "pending_out") VALUES ("new"."tenant", "new"."book", "new"."account", "new"."day", "new"."pending_in", "new"."pending_out")
+;
+UPDATE "ledger_day_held__v1_b1" SET "pending_in" = :p1, "pending_out" = :p2 WHERE "tenant" = :p3 AND "book" = :p4 AND "account" = :p5 AND "day" = :p6
+;
+INSERT INTO "ledger_late_account__v1_b1" ("tenant", "book", "account", "since", "until") VALUES (:p1, :p2, :p3, :p4, :p5)
+;
+MERGE INTO "ledger_late_account__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "book", :p3 AS "account", :p4 AS "since", :p5 AS "until" FROM DUAL) "new" ON ("held"."tenant" = "new"."tenant" AND "held"."book" = "new"."book" AND "held"."account" = "new"."account") WHEN MATCHED THEN UPDATE SET "held"."since" = LEAST("held"."since", "new"."since"), "held"."until" = GREATEST("held"."until", "new"."until") WHEN NOT MATCHED THEN INSERT ("tenant", "book", "account", "since", "until") VALUES ("new"."tenant", "new"."book", "new"."account", "new"."since", "new"."until")
+;
+UPDATE "ledger_late_account__v1_b1" SET "since" = LEAST("since", :p1), "until" = GREATEST("until", :p2) WHERE "tenant" = :p3 AND "book" = :p4 AND "account" = :p5
+;
+INSERT INTO "ledger_asset_booked__v1_b1" ("tenant", "book", "span", "start", "asset", "accounts", "debits", "credits") VALUES (:p1, :p2, :p3, :p4, :p5, :p6, :p7, :p8)
+;
+SELECT "tenant", "book", "account", "asset" FROM "ledger_account__v1_b1" WHERE ("tenant", "book", "account") IN ((:p1, :p2, :p3), (:p4, :p5, :p6))
+;
+MERGE INTO "ledger_asset_booked__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "book", :p3 AS "span", :p4 AS "start", :p5 AS "asset", :p6 AS "accounts", :p7 AS "debits", :p8 AS "credits" FROM DUAL) "new" ON ("held"."tenant" = "new"."tenant" AND "held"."book" = "new"."book" AND "held"."span" = "new"."span" AND "held"."start" = "new"."start" AND "held"."asset" = "new"."asset") WHEN MATCHED THEN UPDATE SET "held"."accounts" = "held"."accounts" + "new"."accounts", "held"."debits" = "held"."debits" + "new"."debits", "held"."credits" = "held"."credits" + "new"."credits" WHEN NOT MATCHED THEN INSERT ("tenant", "book", "span", "start", "asset", "accounts", "debits", "credits") VALUES ("new"."tenant", "new"."book", "new"."span", "new"."start", "new"."asset", "new"."accounts", "new"."debits", "new"."credits")
+;
+UPDATE "ledger_asset_booked__v1_b1" SET "accounts" = "accounts" + :p1, "debits" = "debits" + :p2, "credits" = "credits" + :p3 WHERE "tenant" = :p4 AND "book" = :p5 AND "span" = :p6 AND "start" = :p7 AND "asset" = :p8
+;
+INSERT INTO "ledger_asset_shift__v1_b1" ("tenant", "book", "span", "start", "asset", "debits", "credits") VALUES (:p1, :p2, :p3, :p4, :p5, :p6, :p7)
+;
+SELECT "tenant", "book", "account", "asset" FROM "ledger_account__v1_b1" WHERE ("tenant", "book", "account") IN ((:p1, :p2, :p3), (:p4, :p5, :p6))
+;
+MERGE INTO "ledger_asset_shift__v1_b1" "held" USING (SELECT :p1 AS "tenant", :p2 AS "book", :p3 AS "span", :p4 AS "start", :p5 AS "asset", :p6 AS "debits", :p7 AS "credits" FROM DUAL) "new" ON ("held"."tenant" = "new"."tenant" AND "held"."book" = "new"."book" AND "held"."span" = "new"."span" AND "held"."start" = "new"."start" AND "held"."asset" = "new"."asset") WHEN MATCHED THEN UPDATE SET "held"."debits" = "held"."debits" + "new"."debits", "held"."credits" = "held"."credits" + "new"."credits" WHEN NOT MATCHED THEN INSERT ("tenant", "book", "span", "start", "asset", "debits", "credits") VALUES ("new"."tenant", "new"."book", "new"."span", "new"."start", "new"."asset", "new"."debits", "new"."credits")
+;
+UPDATE "ledger_asset_shift__v1_b1" SET "debits" = "debits" + :p1, "credits" = "credits" + :p2 WHERE "tenant" = :p3 AND "book" = :p4 AND "span" = :p5 AND "start" = :p6 AND "asset" = :p7
 ;
 DELETE FROM "ledger_asset_day__v1_b1" WHERE "day" IN (:p1, :p2, :p3)
 ;
-INSERT INTO "ledger_asset_day__v1_b1" ("tenant", "book", "asset", "day", "paid_in", "paid_out", "entries", "accounts", "debits", "credits") SELECT s."tenant", s."book", s."asset", s."day", SUM(s."paid_in"), SUM(s."paid_out"), SUM(s."entries"), COUNT(*), SUM((CASE WHEN s."balance" < 0 THEN 0 - s."balance" ELSE 0 END - CASE WHEN (s."balance" - (s."paid_in" - s."paid_out")) < 0 THEN 0 - (s."balance" - (s."paid_in" - s."paid_out")) ELSE 0 END)), SUM((CASE WHEN s."balance" > 0 THEN s."balance" ELSE 0 END - CASE WHEN (s."balance" - (s."paid_in" - s."paid_out")) > 0 THEN (s."balance" - (s."paid_in" - s."paid_out")) ELSE 0 END)) FROM (SELECT DISTINCT d."tenant", d."book", a."asset", d."account", d."day", d."paid_in", d."paid_out", d."entries", (a."balance" - COALESCE((SELECT (SUM(l."paid_in") - SUM(l."paid_out")) FROM "ledger_daily_balance__v1_b1" l WHERE l."tenant" = d."tenant" AND l."book" = d."book" AND l."account" = d."account" AND l."day" > d."day"), 0)) AS "balance" FROM (SELECT c."tenant", c."book", c."account", c."day", c."paid_in", c."paid_out", c."entries" FROM "ledger_daily_balance__v1_b1" c WHERE "day" IN (:p1, :p2, :p3)) d JOIN "ledger_account__v1_b1" a ON a."tenant" = d."tenant" AND a."book" = d."book" AND a."account" = d."account") s GROUP BY s."tenant", s."book", s."asset", s."day"
+INSERT INTO "ledger_asset_day__v1_b1" ("tenant", "book", "asset", "day", "paid_in", "paid_out", "entries", "accounts") SELECT d."tenant", d."book", a."asset", d."day", SUM(d."paid_in"), SUM(d."paid_out"), SUM(d."entries"), COUNT(*) FROM (SELECT c."tenant", c."book", c."account", c."day", c."paid_in", c."paid_out", c."entries" FROM "ledger_daily_balance__v1_b1" c WHERE "day" IN (:p1, :p2, :p3)) d JOIN "ledger_account__v1_b1" a ON a."tenant" = d."tenant" AND a."book" = d."book" AND a."account" = d."account" GROUP BY d."tenant", d."book", a."asset", d."day"
 ;
 DELETE FROM "ledger_asset_close__v1_b1" WHERE "day" IN (:p1, :p2, :p3)
 ;
-INSERT INTO "ledger_asset_close__v1_b1" ("tenant", "book", "asset", "day", "accounts", "debits", "credits", "pending_debits", "pending_credits") SELECT s."tenant", s."book", s."asset", s."day", SUM(s."opened"), SUM((CASE WHEN s."balance" < 0 THEN 0 - s."balance" ELSE 0 END - CASE WHEN s."was" < 0 THEN 0 - s."was" ELSE 0 END)), SUM((CASE WHEN s."balance" > 0 THEN s."balance" ELSE 0 END - CASE WHEN s."was" > 0 THEN s."was" ELSE 0 END)), SUM((s."pending_out" - s."was_out")), SUM((s."pending_in" - s."was_in")) FROM (SELECT d."tenant", d."book", a."asset", d."day", d."balance", d."pending_out", d."pending_in", CASE WHEN p."day" IS NULL THEN 1 ELSE 0 END AS "opened", COALESCE(p."balance", 0) AS "was", COALESCE(p."pending_out", 0) AS "was_out", COALESCE(p."pending_in", 0) AS "was_in" FROM (SELECT c."tenant", c."book", c."account", c."day", c."balance", c."pending_in", c."pending_out" FROM "ledger_day_close__v1_b1" c WHERE "day" IN (:p1, :p2, :p3)) d JOIN "ledger_account__v1_b1" a ON a."tenant" = d."tenant" AND a."book" = d."book" AND a."account" = d."account" LEFT JOIN "ledger_day_close__v1_b1" p ON p."tenant" = d."tenant" AND p."book" = d."book" AND p."account" = d."account" AND p."day" = (SELECT MAX(q."day") FROM "ledger_day_close__v1_b1" q WHERE q."tenant" = d."tenant" AND q."book" = d."book" AND q."account" = d."account" AND q."day" < d."day")) s GROUP BY s."tenant", s."book", s."asset", s."day"
+INSERT INTO "ledger_asset_close__v1_b1" ("tenant", "book", "asset", "day", "accounts", "debits", "credits") SELECT s."tenant", s."book", s."asset", s."day", SUM(s."opened"), SUM((CASE WHEN s."balance" < 0 THEN 0 - s."balance" ELSE 0 END - CASE WHEN s."was" < 0 THEN 0 - s."was" ELSE 0 END)), SUM((CASE WHEN s."balance" > 0 THEN s."balance" ELSE 0 END - CASE WHEN s."was" > 0 THEN s."was" ELSE 0 END)) FROM (SELECT d."tenant", d."book", a."asset", d."day", d."balance", CASE WHEN p."day" IS NULL THEN 1 ELSE 0 END AS "opened", COALESCE(p."balance", 0) AS "was" FROM (SELECT c."tenant", c."book", c."account", c."day", c."balance" FROM "ledger_day_close__v1_b1" c WHERE "day" IN (:p1, :p2, :p3)) d JOIN "ledger_account__v1_b1" a ON a."tenant" = d."tenant" AND a."book" = d."book" AND a."account" = d."account" LEFT JOIN "ledger_day_close__v1_b1" p ON p."tenant" = d."tenant" AND p."book" = d."book" AND p."account" = d."account" AND p."day" = (SELECT MAX(q."day") FROM "ledger_day_close__v1_b1" q WHERE q."tenant" = d."tenant" AND q."book" = d."book" AND q."account" = d."account" AND q."day" < d."day")) s GROUP BY s."tenant", s."book", s."asset", s."day"
+;
+DELETE FROM "ledger_asset_held__v1_b1" WHERE "day" IN (:p1, :p2, :p3)
+;
+INSERT INTO "ledger_asset_held__v1_b1" ("tenant", "book", "asset", "day", "pending_debits", "pending_credits") SELECT s."tenant", s."book", s."asset", s."day", SUM((s."pending_out" - s."was_out")), SUM((s."pending_in" - s."was_in")) FROM (SELECT d."tenant", d."book", a."asset", d."day", d."pending_out", d."pending_in", COALESCE(p."pending_out", 0) AS "was_out", COALESCE(p."pending_in", 0) AS "was_in" FROM (SELECT c."tenant", c."book", c."account", c."day", c."pending_in", c."pending_out" FROM "ledger_day_held__v1_b1" c WHERE "day" IN (:p1, :p2, :p3)) d JOIN "ledger_account__v1_b1" a ON a."tenant" = d."tenant" AND a."book" = d."book" AND a."account" = d."account" LEFT JOIN "ledger_day_held__v1_b1" p ON p."tenant" = d."tenant" AND p."book" = d."book" AND p."account" = d."account" AND p."day" = (SELECT MAX(q."day") FROM "ledger_day_held__v1_b1" q WHERE q."tenant" = d."tenant" AND q."book" = d."book" AND q."account" = d."account" AND q."day" < d."day")) s GROUP BY s."tenant", s."book", s."asset", s."day"
 ;
 BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_account__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
 ;
@@ -469,9 +635,19 @@ BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_daily_balance__v1_b1" CASCADE CONSTR
 ;
 BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_day_close__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
 ;
+BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_day_held__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
+;
+BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_late_account__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
+;
+BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_booked__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
+;
+BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_shift__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
+;
 BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_day__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
 ;
 BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_close__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
+;
+BEGIN EXECUTE IMMEDIATE 'DROP TABLE "ledger_asset_held__v1_b1" CASCADE CONSTRAINTS PURGE'; EXCEPTION WHEN OTHERS THEN IF SQLCODE <> -942 THEN RAISE; END IF; END;
 ;
 CREATE TABLE "probe_fact__v1_b1" (
   "tenant" VARCHAR2(128 CHAR) NOT NULL,

@@ -140,6 +140,7 @@ CREATE TABLE [ledger_daily_balance__v1_b1] (
   [paid_in] decimal(38, 0) NOT NULL,
   [paid_out] decimal(38, 0) NOT NULL,
   [entries] bigint NOT NULL,
+  [debits] decimal(38, 0) NOT NULL,
   CONSTRAINT [ledger_daily_balance__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [account], [day]),
   CONSTRAINT [ledger_daily_balance__v1_b1_paid] CHECK ([paid_in] >= 0 AND [paid_out] >= 0),
   CONSTRAINT [ledger_daily_balance__v1_b1_entries] CHECK ([entries] >= 1),
@@ -150,7 +151,7 @@ CREATE TABLE [ledger_daily_balance__v1_b1] (
 ;
 CREATE INDEX [ledger_daily_balance__v1_b1_day] ON [ledger_daily_balance__v1_b1] ([day], [tenant], [book])
 ;
-CREATE TYPE [ledger_daily_balance__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [paid_in] decimal(38, 0) NOT NULL, [paid_out] decimal(38, 0) NOT NULL, [entries] bigint NOT NULL)
+CREATE TYPE [ledger_daily_balance__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [paid_in] decimal(38, 0) NOT NULL, [paid_out] decimal(38, 0) NOT NULL, [entries] bigint NOT NULL, [debits] decimal(38, 0) NOT NULL)
 ;
 CREATE TABLE [ledger_day_close__v1_b1] (
   [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
@@ -158,11 +159,8 @@ CREATE TABLE [ledger_day_close__v1_b1] (
   [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
   [day] date NOT NULL,
   [balance] decimal(38, 0) NOT NULL,
-  [pending_in] decimal(38, 0) NOT NULL,
-  [pending_out] decimal(38, 0) NOT NULL,
   [version] bigint NOT NULL,
   CONSTRAINT [ledger_day_close__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [account], [day]),
-  CONSTRAINT [ledger_day_close__v1_b1_held] CHECK ([pending_in] >= 0 AND [pending_out] >= 0),
   CONSTRAINT [ledger_day_close__v1_b1_version] CHECK ([version] >= 1),
   CONSTRAINT [ledger_day_close__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_day_close__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
@@ -171,7 +169,75 @@ CREATE TABLE [ledger_day_close__v1_b1] (
 ;
 CREATE INDEX [ledger_day_close__v1_b1_day] ON [ledger_day_close__v1_b1] ([day], [tenant], [book])
 ;
-CREATE TYPE [ledger_day_close__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [balance] decimal(38, 0) NOT NULL, [pending_in] decimal(38, 0) NOT NULL, [pending_out] decimal(38, 0) NOT NULL, [version] bigint NOT NULL)
+CREATE TYPE [ledger_day_close__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [balance] decimal(38, 0) NOT NULL, [version] bigint NOT NULL)
+;
+CREATE TABLE [ledger_day_held__v1_b1] (
+  [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [day] date NOT NULL,
+  [pending_in] decimal(38, 0) NOT NULL,
+  [pending_out] decimal(38, 0) NOT NULL,
+  CONSTRAINT [ledger_day_held__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [account], [day]),
+  CONSTRAINT [ledger_day_held__v1_b1_held] CHECK ([pending_in] >= 0 AND [pending_out] >= 0),
+  CONSTRAINT [ledger_day_held__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
+  CONSTRAINT [ledger_day_held__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
+  CONSTRAINT [ledger_day_held__v1_b1_account_end] CHECK ([account] NOT LIKE N'% ')
+)
+;
+CREATE INDEX [ledger_day_held__v1_b1_day] ON [ledger_day_held__v1_b1] ([day], [tenant], [book])
+;
+CREATE TYPE [ledger_day_held__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [pending_in] decimal(38, 0) NOT NULL, [pending_out] decimal(38, 0) NOT NULL)
+;
+CREATE TABLE [ledger_late_account__v1_b1] (
+  [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [since] datetime2(6) NOT NULL,
+  [until] datetime2(6) NOT NULL,
+  CONSTRAINT [ledger_late_account__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [account]),
+  CONSTRAINT [ledger_late_account__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
+  CONSTRAINT [ledger_late_account__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
+  CONSTRAINT [ledger_late_account__v1_b1_account_end] CHECK ([account] NOT LIKE N'% ')
+)
+;
+CREATE TYPE [ledger_late_account__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [account] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [since] datetime2(6) NOT NULL, [until] datetime2(6) NOT NULL)
+;
+CREATE TABLE [ledger_asset_booked__v1_b1] (
+  [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [span] bigint NOT NULL,
+  [start] datetime2(6) NOT NULL,
+  [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [accounts] bigint NOT NULL,
+  [debits] decimal(38, 0) NOT NULL,
+  [credits] decimal(38, 0) NOT NULL,
+  CONSTRAINT [ledger_asset_booked__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [span], [start], [asset]),
+  CONSTRAINT [ledger_asset_booked__v1_b1_double_entry] CHECK ([debits] = [credits]),
+  CONSTRAINT [ledger_asset_booked__v1_b1_accounts] CHECK ([accounts] >= 0),
+  CONSTRAINT [ledger_asset_booked__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_booked__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_booked__v1_b1_asset_end] CHECK ([asset] NOT LIKE N'% ')
+)
+;
+CREATE TYPE [ledger_asset_booked__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [span] bigint NOT NULL, [start] datetime2(6) NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [accounts] bigint NOT NULL, [debits] decimal(38, 0) NOT NULL, [credits] decimal(38, 0) NOT NULL)
+;
+CREATE TABLE [ledger_asset_shift__v1_b1] (
+  [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [span] bigint NOT NULL,
+  [start] datetime2(6) NOT NULL,
+  [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [debits] decimal(38, 0) NOT NULL,
+  [credits] decimal(38, 0) NOT NULL,
+  CONSTRAINT [ledger_asset_shift__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [span], [start], [asset]),
+  CONSTRAINT [ledger_asset_shift__v1_b1_double_entry] CHECK ([debits] = [credits]),
+  CONSTRAINT [ledger_asset_shift__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_shift__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_shift__v1_b1_asset_end] CHECK ([asset] NOT LIKE N'% ')
+)
+;
+CREATE TYPE [ledger_asset_shift__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [span] bigint NOT NULL, [start] datetime2(6) NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [debits] decimal(38, 0) NOT NULL, [credits] decimal(38, 0) NOT NULL)
 ;
 CREATE TABLE [ledger_asset_day__v1_b1] (
   [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
@@ -182,10 +248,8 @@ CREATE TABLE [ledger_asset_day__v1_b1] (
   [paid_out] decimal(38, 0) NOT NULL,
   [entries] bigint NOT NULL,
   [accounts] bigint NOT NULL,
-  [debits] decimal(38, 0) NOT NULL,
-  [credits] decimal(38, 0) NOT NULL,
   CONSTRAINT [ledger_asset_day__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [asset], [day]),
-  CONSTRAINT [ledger_asset_day__v1_b1_double_entry] CHECK ([paid_in] = [paid_out] AND [debits] = [credits]),
+  CONSTRAINT [ledger_asset_day__v1_b1_double_entry] CHECK ([paid_in] = [paid_out]),
   CONSTRAINT [ledger_asset_day__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_asset_day__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
   CONSTRAINT [ledger_asset_day__v1_b1_asset_end] CHECK ([asset] NOT LIKE N'% ')
@@ -193,7 +257,7 @@ CREATE TABLE [ledger_asset_day__v1_b1] (
 ;
 CREATE INDEX [ledger_asset_day__v1_b1_day] ON [ledger_asset_day__v1_b1] ([day])
 ;
-CREATE TYPE [ledger_asset_day__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [paid_in] decimal(38, 0) NOT NULL, [paid_out] decimal(38, 0) NOT NULL, [entries] bigint NOT NULL, [accounts] bigint NOT NULL, [debits] decimal(38, 0) NOT NULL, [credits] decimal(38, 0) NOT NULL)
+CREATE TYPE [ledger_asset_day__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [paid_in] decimal(38, 0) NOT NULL, [paid_out] decimal(38, 0) NOT NULL, [entries] bigint NOT NULL, [accounts] bigint NOT NULL)
 ;
 CREATE TABLE [ledger_asset_close__v1_b1] (
   [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
@@ -203,10 +267,8 @@ CREATE TABLE [ledger_asset_close__v1_b1] (
   [accounts] bigint NOT NULL,
   [debits] decimal(38, 0) NOT NULL,
   [credits] decimal(38, 0) NOT NULL,
-  [pending_debits] decimal(38, 0) NOT NULL,
-  [pending_credits] decimal(38, 0) NOT NULL,
   CONSTRAINT [ledger_asset_close__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [asset], [day]),
-  CONSTRAINT [ledger_asset_close__v1_b1_double_entry] CHECK ([debits] = [credits] AND [pending_debits] = [pending_credits]),
+  CONSTRAINT [ledger_asset_close__v1_b1_double_entry] CHECK ([debits] = [credits]),
   CONSTRAINT [ledger_asset_close__v1_b1_accounts] CHECK ([accounts] >= 0),
   CONSTRAINT [ledger_asset_close__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
   CONSTRAINT [ledger_asset_close__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
@@ -215,7 +277,25 @@ CREATE TABLE [ledger_asset_close__v1_b1] (
 ;
 CREATE INDEX [ledger_asset_close__v1_b1_day] ON [ledger_asset_close__v1_b1] ([day])
 ;
-CREATE TYPE [ledger_asset_close__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [accounts] bigint NOT NULL, [debits] decimal(38, 0) NOT NULL, [credits] decimal(38, 0) NOT NULL, [pending_debits] decimal(38, 0) NOT NULL, [pending_credits] decimal(38, 0) NOT NULL)
+CREATE TYPE [ledger_asset_close__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [accounts] bigint NOT NULL, [debits] decimal(38, 0) NOT NULL, [credits] decimal(38, 0) NOT NULL)
+;
+CREATE TABLE [ledger_asset_held__v1_b1] (
+  [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL,
+  [day] date NOT NULL,
+  [pending_debits] decimal(38, 0) NOT NULL,
+  [pending_credits] decimal(38, 0) NOT NULL,
+  CONSTRAINT [ledger_asset_held__v1_b1_key] PRIMARY KEY CLUSTERED ([tenant], [book], [asset], [day]),
+  CONSTRAINT [ledger_asset_held__v1_b1_double_entry] CHECK ([pending_debits] = [pending_credits]),
+  CONSTRAINT [ledger_asset_held__v1_b1_tenant_end] CHECK ([tenant] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_held__v1_b1_book_end] CHECK ([book] NOT LIKE N'% '),
+  CONSTRAINT [ledger_asset_held__v1_b1_asset_end] CHECK ([asset] NOT LIKE N'% ')
+)
+;
+CREATE INDEX [ledger_asset_held__v1_b1_day] ON [ledger_asset_held__v1_b1] ([day])
+;
+CREATE TYPE [ledger_asset_held__v1_b1_rows] AS TABLE ([tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [book] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL, [asset] nvarchar(20) COLLATE Latin1_General_100_BIN2 NOT NULL, [day] date NOT NULL, [pending_debits] decimal(38, 0) NOT NULL, [pending_credits] decimal(38, 0) NOT NULL)
 ;
 CREATE OR ALTER VIEW [ledger_account] AS SELECT [tenant], [book], [account], [asset], [min_balance], [max_balance], [metadata], [balance], [pending_in], [pending_out], [version], [closed], [opened_at], [changed_at], [shard], [log_offset] FROM [ledger_account__v1_b1]
 ;
@@ -225,13 +305,23 @@ CREATE OR ALTER VIEW [ledger_entry] AS SELECT [tenant], [book], [account], [vers
 ;
 CREATE OR ALTER VIEW [ledger_hold] AS SELECT [tenant], [book], [transfer], [source], [target], [amount], [posted_amount], [status], [expires_at], [booked_at], [resolved_at], [shard], [log_offset] FROM [ledger_hold__v1_b1]
 ;
-CREATE OR ALTER VIEW [ledger_daily_balance] AS SELECT [tenant], [book], [account], [day], [paid_in], [paid_out], [entries] FROM [ledger_daily_balance__v1_b1]
+CREATE OR ALTER VIEW [ledger_daily_balance] AS SELECT [tenant], [book], [account], [day], [paid_in], [paid_out], [entries], [debits] FROM [ledger_daily_balance__v1_b1]
 ;
-CREATE OR ALTER VIEW [ledger_day_close] AS SELECT [tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version] FROM [ledger_day_close__v1_b1]
+CREATE OR ALTER VIEW [ledger_day_close] AS SELECT [tenant], [book], [account], [day], [balance], [version] FROM [ledger_day_close__v1_b1]
 ;
-CREATE OR ALTER VIEW [ledger_asset_day] AS SELECT [tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts], [debits], [credits] FROM [ledger_asset_day__v1_b1]
+CREATE OR ALTER VIEW [ledger_day_held] AS SELECT [tenant], [book], [account], [day], [pending_in], [pending_out] FROM [ledger_day_held__v1_b1]
 ;
-CREATE OR ALTER VIEW [ledger_asset_close] AS SELECT [tenant], [book], [asset], [day], [accounts], [debits], [credits], [pending_debits], [pending_credits] FROM [ledger_asset_close__v1_b1]
+CREATE OR ALTER VIEW [ledger_late_account] AS SELECT [tenant], [book], [account], [since], [until] FROM [ledger_late_account__v1_b1]
+;
+CREATE OR ALTER VIEW [ledger_asset_booked] AS SELECT [tenant], [book], [span], [start], [asset], [accounts], [debits], [credits] FROM [ledger_asset_booked__v1_b1]
+;
+CREATE OR ALTER VIEW [ledger_asset_shift] AS SELECT [tenant], [book], [span], [start], [asset], [debits], [credits] FROM [ledger_asset_shift__v1_b1]
+;
+CREATE OR ALTER VIEW [ledger_asset_day] AS SELECT [tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts] FROM [ledger_asset_day__v1_b1]
+;
+CREATE OR ALTER VIEW [ledger_asset_close] AS SELECT [tenant], [book], [asset], [day], [accounts], [debits], [credits] FROM [ledger_asset_close__v1_b1]
+;
+CREATE OR ALTER VIEW [ledger_asset_held] AS SELECT [tenant], [book], [asset], [day], [pending_debits], [pending_credits] FROM [ledger_asset_held__v1_b1]
 ;
 INSERT INTO [ledger_account__v1_b1] ([tenant], [book], [account], [asset], [min_balance], [max_balance], [metadata], [balance], [pending_in], [pending_out], [version], [closed], [opened_at], [changed_at], [shard], [log_offset]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9, @P10, @P11, @P12, @P13, @P14, @P15, @P16)
 ;
@@ -249,25 +339,57 @@ MERGE INTO [ledger_hold__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant]
 ;
 UPDATE [ledger_hold__v1_b1] SET [source] = @P1, [target] = @P2, [amount] = @P3, [posted_amount] = @P4, [status] = @P5, [expires_at] = @P6, [booked_at] = @P7, [resolved_at] = @P8, [shard] = @P9, [log_offset] = @P10 WHERE [tenant] = @P11 AND [book] = @P12 AND [transfer] = @P13
 ;
-INSERT INTO [ledger_daily_balance__v1_b1] ([tenant], [book], [account], [day], [paid_in], [paid_out], [entries]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7)
+INSERT INTO [ledger_daily_balance__v1_b1] ([tenant], [book], [account], [day], [paid_in], [paid_out], [entries], [debits]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8)
 ;
-MERGE INTO [ledger_daily_balance__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant], [book], [account], [day], [paid_in], [paid_out], [entries] FROM @rows) AS [new] ([tenant], [book], [account], [day], [paid_in], [paid_out], [entries]) ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[account] = [new].[account] AND DATALENGTH([held].[account]) = DATALENGTH([new].[account]) AND [held].[day] = [new].[day] WHEN MATCHED THEN UPDATE SET [paid_in] = [held].[paid_in] + [new].[paid_in], [paid_out] = [held].[paid_out] + [new].[paid_out], [entries] = [held].[entries] + [new].[entries] WHEN NOT MATCHED THEN INSERT ([tenant], [book], [account], [day], [paid_in], [paid_out], [entries]) VALUES ([new].[tenant], [new].[book], [new].[account], [new].[day], [new].[paid_in], [new].[paid_out], [new].[entries]);
+MERGE INTO [ledger_daily_balance__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant], [book], [account], [day], [paid_in], [paid_out], [entries], [debits] FROM @rows) AS [new] ([tenant], [book], [account], [day], [paid_in], [paid_out], [entries], [debits]) ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[account] = [new].[account] AND DATALENGTH([held].[account]) = DATALENGTH([new].[account]) AND [held].[day] = [new].[day] WHEN MATCHED THEN UPDATE SET [paid_in] = [held].[paid_in] + [new].[paid_in], [paid_out] = [held].[paid_out] + [new].[paid_out], [entries] = [held].[entries] + [new].[entries], [debits] = [held].[debits] + [new].[debits] WHEN NOT MATCHED THEN INSERT ([tenant], [book], [account], [day], [paid_in], [paid_out], [entries], [debits]) VALUES ([new].[tenant], [new].[book], [new].[account], [new].[day], [new].[paid_in], [new].[paid_out], [new].[entries], [new].[debits]);
 ;
-UPDATE [ledger_daily_balance__v1_b1] SET [paid_in] = [paid_in] + @P1, [paid_out] = [paid_out] + @P2, [entries] = [entries] + @P3 WHERE [tenant] = @P4 AND [book] = @P5 AND [account] = @P6 AND [day] = @P7
+UPDATE [ledger_daily_balance__v1_b1] SET [paid_in] = [paid_in] + @P1, [paid_out] = [paid_out] + @P2, [entries] = [entries] + @P3, [debits] = [debits] + @P4 WHERE [tenant] = @P5 AND [book] = @P6 AND [account] = @P7 AND [day] = @P8
 ;
-INSERT INTO [ledger_day_close__v1_b1] ([tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8)
+INSERT INTO [ledger_day_close__v1_b1] ([tenant], [book], [account], [day], [balance], [version]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6)
 ;
-MERGE INTO [ledger_day_close__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version] FROM @rows) AS [new] ([tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version]) ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[account] = [new].[account] AND DATALENGTH([held].[account]) = DATALENGTH([new].[account]) AND [held].[day] = [new].[day] WHEN MATCHED THEN UPDATE SET [balance] = [new].[balance], [pending_in] = [new].[pending_in], [pending_out] = [new].[pending_out], [version] = [new].[version] WHEN NOT MATCHED THEN INSERT ([tenant], [book], [account], [day], [balance], [pending_in], [pending_out], [version]) VALUES ([new].[tenant], [new].[book], [new].[account], [new].[day], [new].[balance], [new].[pending_in], [new].[pending_out], [new].[version]);
+MERGE INTO [ledger_day_close__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant], [book], [account], [day], [balance], [version] FROM @rows) AS [new] ([tenant], [book], [account], [day], [balance], [version]) ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[account] = [new].[account] AND DATALENGTH([held].[account]) = DATALENGTH([new].[account]) AND [held].[day] = [new].[day] WHEN MATCHED THEN UPDATE SET [balance] = [new].[balance], [version] = [new].[version] WHEN NOT MATCHED THEN INSERT ([tenant], [book], [account], [day], [balance], [version]) VALUES ([new].[tenant], [new].[book], [new].[account], [new].[day], [new].[balance], [new].[version]);
 ;
-UPDATE [ledger_day_close__v1_b1] SET [balance] = @P1, [pending_in] = @P2, [pending_out] = @P3, [version] = @P4 WHERE [tenant] = @P5 AND [book] = @P6 AND [account] = @P7 AND [day] = @P8
+UPDATE [ledger_day_close__v1_b1] SET [balance] = @P1, [version] = @P2 WHERE [tenant] = @P3 AND [book] = @P4 AND [account] = @P5 AND [day] = @P6
+;
+INSERT INTO [ledger_day_held__v1_b1] ([tenant], [book], [account], [day], [pending_in], [pending_out]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6)
+;
+MERGE INTO [ledger_day_held__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant], [book], [account], [day], [pending_in], [pending_out] FROM @rows) AS [new] ([tenant], [book], [account], [day], [pending_in], [pending_out]) ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[account] = [new].[account] AND DATALENGTH([held].[account]) = DATALENGTH([new].[account]) AND [held].[day] = [new].[day] WHEN MATCHED THEN UPDATE SET [pending_in] = [new].[pending_in], [pending_out] = [new].[pending_out] WHEN NOT MATCHED THEN INSERT ([tenant], [book], [account], [day], [pending_in], [pending_out]) VALUES ([new].[tenant], [new].[book], [new].[account], [new].[day], [new].[pending_in], [new].[pending_out]);
+;
+UPDATE [ledger_day_held__v1_b1] SET [pending_in] = @P1, [pending_out] = @P2 WHERE [tenant] = @P3 AND [book] = @P4 AND [account] = @P5 AND [day] = @P6
+;
+INSERT INTO [ledger_late_account__v1_b1] ([tenant], [book], [account], [since], [until]) VALUES (@P1, @P2, @P3, @P4, @P5)
+;
+MERGE INTO [ledger_late_account__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant], [book], [account], [since], [until] FROM @rows) AS [new] ([tenant], [book], [account], [since], [until]) ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[account] = [new].[account] AND DATALENGTH([held].[account]) = DATALENGTH([new].[account]) WHEN MATCHED THEN UPDATE SET [since] = CASE WHEN [new].[since] < [held].[since] THEN [new].[since] ELSE [held].[since] END, [until] = CASE WHEN [new].[until] > [held].[until] THEN [new].[until] ELSE [held].[until] END WHEN NOT MATCHED THEN INSERT ([tenant], [book], [account], [since], [until]) VALUES ([new].[tenant], [new].[book], [new].[account], [new].[since], [new].[until]);
+;
+UPDATE [ledger_late_account__v1_b1] SET [since] = CASE WHEN @P1 < [since] THEN @P1 ELSE [since] END, [until] = CASE WHEN @P2 > [until] THEN @P2 ELSE [until] END WHERE [tenant] = @P3 AND [book] = @P4 AND [account] = @P5
+;
+INSERT INTO [ledger_asset_booked__v1_b1] ([tenant], [book], [span], [start], [asset], [accounts], [debits], [credits]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8)
+;
+SELECT [tenant], [book], [account], [asset] FROM [ledger_account__v1_b1] WHERE ([tenant] = @P1 AND [book] = @P2 AND [account] = @P3) OR ([tenant] = @P4 AND [book] = @P5 AND [account] = @P6)
+;
+MERGE INTO [ledger_asset_booked__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant], [book], [span], [start], [asset], [accounts], [debits], [credits] FROM @rows) AS [new] ([tenant], [book], [span], [start], [asset], [accounts], [debits], [credits]) ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[span] = [new].[span] AND [held].[start] = [new].[start] AND [held].[asset] = [new].[asset] AND DATALENGTH([held].[asset]) = DATALENGTH([new].[asset]) WHEN MATCHED THEN UPDATE SET [accounts] = [held].[accounts] + [new].[accounts], [debits] = [held].[debits] + [new].[debits], [credits] = [held].[credits] + [new].[credits] WHEN NOT MATCHED THEN INSERT ([tenant], [book], [span], [start], [asset], [accounts], [debits], [credits]) VALUES ([new].[tenant], [new].[book], [new].[span], [new].[start], [new].[asset], [new].[accounts], [new].[debits], [new].[credits]);
+;
+UPDATE [ledger_asset_booked__v1_b1] SET [accounts] = [accounts] + @P1, [debits] = [debits] + @P2, [credits] = [credits] + @P3 WHERE [tenant] = @P4 AND [book] = @P5 AND [span] = @P6 AND [start] = @P7 AND [asset] = @P8
+;
+INSERT INTO [ledger_asset_shift__v1_b1] ([tenant], [book], [span], [start], [asset], [debits], [credits]) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7)
+;
+SELECT [tenant], [book], [account], [asset] FROM [ledger_account__v1_b1] WHERE ([tenant] = @P1 AND [book] = @P2 AND [account] = @P3) OR ([tenant] = @P4 AND [book] = @P5 AND [account] = @P6)
+;
+MERGE INTO [ledger_asset_shift__v1_b1] WITH (HOLDLOCK) AS [held] USING (SELECT [tenant], [book], [span], [start], [asset], [debits], [credits] FROM @rows) AS [new] ([tenant], [book], [span], [start], [asset], [debits], [credits]) ON [held].[tenant] = [new].[tenant] AND DATALENGTH([held].[tenant]) = DATALENGTH([new].[tenant]) AND [held].[book] = [new].[book] AND DATALENGTH([held].[book]) = DATALENGTH([new].[book]) AND [held].[span] = [new].[span] AND [held].[start] = [new].[start] AND [held].[asset] = [new].[asset] AND DATALENGTH([held].[asset]) = DATALENGTH([new].[asset]) WHEN MATCHED THEN UPDATE SET [debits] = [held].[debits] + [new].[debits], [credits] = [held].[credits] + [new].[credits] WHEN NOT MATCHED THEN INSERT ([tenant], [book], [span], [start], [asset], [debits], [credits]) VALUES ([new].[tenant], [new].[book], [new].[span], [new].[start], [new].[asset], [new].[debits], [new].[credits]);
+;
+UPDATE [ledger_asset_shift__v1_b1] SET [debits] = [debits] + @P1, [credits] = [credits] + @P2 WHERE [tenant] = @P3 AND [book] = @P4 AND [span] = @P5 AND [start] = @P6 AND [asset] = @P7
 ;
 DELETE FROM [ledger_asset_day__v1_b1] WHERE [day] IN (@P1, @P2, @P3)
 ;
-INSERT INTO [ledger_asset_day__v1_b1] ([tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts], [debits], [credits]) SELECT s.[tenant], s.[book], s.[asset], s.[day], SUM(s.[paid_in]), SUM(s.[paid_out]), SUM(s.[entries]), COUNT(*), SUM((CASE WHEN s.[balance] < 0 THEN 0 - s.[balance] ELSE 0 END - CASE WHEN (s.[balance] - (s.[paid_in] - s.[paid_out])) < 0 THEN 0 - (s.[balance] - (s.[paid_in] - s.[paid_out])) ELSE 0 END)), SUM((CASE WHEN s.[balance] > 0 THEN s.[balance] ELSE 0 END - CASE WHEN (s.[balance] - (s.[paid_in] - s.[paid_out])) > 0 THEN (s.[balance] - (s.[paid_in] - s.[paid_out])) ELSE 0 END)) FROM (SELECT DISTINCT d.[tenant], d.[book], a.[asset], d.[account], d.[day], d.[paid_in], d.[paid_out], d.[entries], (a.[balance] - COALESCE((SELECT (SUM(l.[paid_in]) - SUM(l.[paid_out])) FROM [ledger_daily_balance__v1_b1] l WHERE l.[tenant] = d.[tenant] AND l.[book] = d.[book] AND l.[account] = d.[account] AND l.[day] > d.[day]), 0)) AS [balance] FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[paid_in], c.[paid_out], c.[entries] FROM [ledger_daily_balance__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account]) s GROUP BY s.[tenant], s.[book], s.[asset], s.[day]
+INSERT INTO [ledger_asset_day__v1_b1] ([tenant], [book], [asset], [day], [paid_in], [paid_out], [entries], [accounts]) SELECT d.[tenant], d.[book], a.[asset], d.[day], SUM(d.[paid_in]), SUM(d.[paid_out]), SUM(d.[entries]), COUNT(*) FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[paid_in], c.[paid_out], c.[entries] FROM [ledger_daily_balance__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] GROUP BY d.[tenant], d.[book], a.[asset], d.[day]
 ;
 DELETE FROM [ledger_asset_close__v1_b1] WHERE [day] IN (@P1, @P2, @P3)
 ;
-INSERT INTO [ledger_asset_close__v1_b1] ([tenant], [book], [asset], [day], [accounts], [debits], [credits], [pending_debits], [pending_credits]) SELECT s.[tenant], s.[book], s.[asset], s.[day], SUM(s.[opened]), SUM((CASE WHEN s.[balance] < 0 THEN 0 - s.[balance] ELSE 0 END - CASE WHEN s.[was] < 0 THEN 0 - s.[was] ELSE 0 END)), SUM((CASE WHEN s.[balance] > 0 THEN s.[balance] ELSE 0 END - CASE WHEN s.[was] > 0 THEN s.[was] ELSE 0 END)), SUM((s.[pending_out] - s.[was_out])), SUM((s.[pending_in] - s.[was_in])) FROM (SELECT d.[tenant], d.[book], a.[asset], d.[day], d.[balance], d.[pending_out], d.[pending_in], CASE WHEN p.[day] IS NULL THEN 1 ELSE 0 END AS [opened], COALESCE(p.[balance], 0) AS [was], COALESCE(p.[pending_out], 0) AS [was_out], COALESCE(p.[pending_in], 0) AS [was_in] FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[balance], c.[pending_in], c.[pending_out] FROM [ledger_day_close__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] LEFT JOIN [ledger_day_close__v1_b1] p ON p.[tenant] = d.[tenant] AND p.[book] = d.[book] AND p.[account] = d.[account] AND p.[day] = (SELECT MAX(q.[day]) FROM [ledger_day_close__v1_b1] q WHERE q.[tenant] = d.[tenant] AND q.[book] = d.[book] AND q.[account] = d.[account] AND q.[day] < d.[day])) s GROUP BY s.[tenant], s.[book], s.[asset], s.[day]
+INSERT INTO [ledger_asset_close__v1_b1] ([tenant], [book], [asset], [day], [accounts], [debits], [credits]) SELECT s.[tenant], s.[book], s.[asset], s.[day], SUM(s.[opened]), SUM((CASE WHEN s.[balance] < 0 THEN 0 - s.[balance] ELSE 0 END - CASE WHEN s.[was] < 0 THEN 0 - s.[was] ELSE 0 END)), SUM((CASE WHEN s.[balance] > 0 THEN s.[balance] ELSE 0 END - CASE WHEN s.[was] > 0 THEN s.[was] ELSE 0 END)) FROM (SELECT d.[tenant], d.[book], a.[asset], d.[day], d.[balance], CASE WHEN p.[day] IS NULL THEN 1 ELSE 0 END AS [opened], COALESCE(p.[balance], 0) AS [was] FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[balance] FROM [ledger_day_close__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] LEFT JOIN [ledger_day_close__v1_b1] p ON p.[tenant] = d.[tenant] AND p.[book] = d.[book] AND p.[account] = d.[account] AND p.[day] = (SELECT MAX(q.[day]) FROM [ledger_day_close__v1_b1] q WHERE q.[tenant] = d.[tenant] AND q.[book] = d.[book] AND q.[account] = d.[account] AND q.[day] < d.[day])) s GROUP BY s.[tenant], s.[book], s.[asset], s.[day]
+;
+DELETE FROM [ledger_asset_held__v1_b1] WHERE [day] IN (@P1, @P2, @P3)
+;
+INSERT INTO [ledger_asset_held__v1_b1] ([tenant], [book], [asset], [day], [pending_debits], [pending_credits]) SELECT s.[tenant], s.[book], s.[asset], s.[day], SUM((s.[pending_out] - s.[was_out])), SUM((s.[pending_in] - s.[was_in])) FROM (SELECT d.[tenant], d.[book], a.[asset], d.[day], d.[pending_out], d.[pending_in], COALESCE(p.[pending_out], 0) AS [was_out], COALESCE(p.[pending_in], 0) AS [was_in] FROM (SELECT c.[tenant], c.[book], c.[account], c.[day], c.[pending_in], c.[pending_out] FROM [ledger_day_held__v1_b1] c WHERE [day] IN (@P1, @P2, @P3)) d JOIN [ledger_account__v1_b1] a ON a.[tenant] = d.[tenant] AND a.[book] = d.[book] AND a.[account] = d.[account] LEFT JOIN [ledger_day_held__v1_b1] p ON p.[tenant] = d.[tenant] AND p.[book] = d.[book] AND p.[account] = d.[account] AND p.[day] = (SELECT MAX(q.[day]) FROM [ledger_day_held__v1_b1] q WHERE q.[tenant] = d.[tenant] AND q.[book] = d.[book] AND q.[account] = d.[account] AND q.[day] < d.[day])) s GROUP BY s.[tenant], s.[book], s.[asset], s.[day]
 ;
 DROP TABLE IF EXISTS [ledger_account__v1_b1]
 ;
@@ -281,9 +403,19 @@ DROP TABLE IF EXISTS [ledger_daily_balance__v1_b1]
 ;
 DROP TABLE IF EXISTS [ledger_day_close__v1_b1]
 ;
+DROP TABLE IF EXISTS [ledger_day_held__v1_b1]
+;
+DROP TABLE IF EXISTS [ledger_late_account__v1_b1]
+;
+DROP TABLE IF EXISTS [ledger_asset_booked__v1_b1]
+;
+DROP TABLE IF EXISTS [ledger_asset_shift__v1_b1]
+;
 DROP TABLE IF EXISTS [ledger_asset_day__v1_b1]
 ;
 DROP TABLE IF EXISTS [ledger_asset_close__v1_b1]
+;
+DROP TABLE IF EXISTS [ledger_asset_held__v1_b1]
 ;
 CREATE TABLE [probe_fact__v1_b1] (
   [tenant] nvarchar(128) COLLATE Latin1_General_100_BIN2 NOT NULL,

@@ -79,6 +79,17 @@ def test_a_partitioned_table_has_its_cut_in_every_uniqueness() -> None:
     ]
 
 
+def test_keys_and_indexes_begin_with_the_column_that_leads_the_table() -> None:
+    table = msgspec.structs.replace(VISIT, led_by="n")
+    create, unique, plain, *_ = DIALECT.create_table("visit", table)
+    assert 'PRIMARY KEY ("n", "tenant", "day", "shard")' in create
+    assert unique.endswith('("tenant", "mark", "day", "shard")')
+    assert plain.endswith('("day")')
+    create, effective, *_ = DIALECT.create_table("entry", ENTRY)
+    assert 'PRIMARY KEY ("account", "tenant", "book", "version", "booked_at")' in create
+    assert effective.endswith('("account", "tenant", "book", "effective_at")')
+
+
 def test_partitions_are_attached_range_by_range_and_shard_by_shard() -> None:
     cut = slice_of(Partition("day", Interval.DAY, by_shard=True), day("2026-01-31"), 3)
     assert DIALECT.create_partition("visit", VISIT, cut.whole) == [

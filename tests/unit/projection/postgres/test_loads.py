@@ -1,5 +1,6 @@
 """What a COPY sends: tables in turn, rows in the order of the key, the next table in time."""
 
+import msgspec
 from tests.unit.projection.shop import SALE, T0, TOTAL, ShopTables
 
 from ultraengine.projection.fold import Batch
@@ -46,6 +47,21 @@ def test_rows_of_facts_are_sent_in_the_order_of_their_key() -> None:
     ordered = wire.plain_encode(wire.lead(9), columns, [sale(1), sale(2), sale(3)])
     assert data(facts) == wire.SIGNATURE + ordered + wire.TRAILER
     assert tuple(facts.columns) == tuple(SALE.names)
+
+
+def test_rows_of_a_table_that_a_column_leads_are_sent_in_the_order_of_its_key_in_the_database() -> (
+    None
+):
+    table = msgspec.structs.replace(TOTAL, led_by="item")
+    made = Batch((table,))
+    for tenant, item in (("beta", "ink"), ("acme", "pen"), ("acme", "ink")):
+        made.put("total", (tenant, item, DAY, 1, 1, 1))
+    (load,) = loads_of((table,), made)
+    columns = wire.kinds(TOTAL.columns)
+    ordered = [("acme", "ink", DAY, 1, 1, 1), ("beta", "ink", DAY, 1, 1, 1),
+               ("acme", "pen", DAY, 1, 1, 1)]  # fmt: skip
+    sent = wire.plain_encode(wire.lead(7, 0), columns, ordered)
+    assert data(load) == wire.SIGNATURE + sent + wire.TRAILER
 
 
 def test_rows_of_current_state_say_their_shape() -> None:

@@ -47,13 +47,15 @@ def test_the_compiled_encoder_gives_the_bytes_of_its_reference(given_rows: list[
             st.sampled_from(["", "a", "ab", "b", "ü"]), st.integers(-2, 2), st.text(), st.none()
         )
     ),
+    st.permutations(range(3)),
     st.integers(1, 3),
 )
 def test_rows_are_put_in_the_order_of_their_key_and_equal_keys_stay_as_they_came(
-    given_rows: list[Any], width: int
+    given_rows: list[Any], positions: list[int], width: int
 ) -> None:
-    ordered = sorted(given_rows, key=lambda row: row[:width])
-    assert rows.in_key_order(given_rows, width) == ordered
+    key = positions[:width]
+    ordered = sorted(given_rows, key=lambda row: [row[position] for position in key])
+    assert rows.in_order(given_rows, key) == ordered
 
 
 WRONG: list[tuple[bytes, Any]] = [

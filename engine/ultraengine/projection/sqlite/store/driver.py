@@ -27,6 +27,7 @@ from ultraengine.projection import engine_tables
 from ultraengine.projection.added_indexes import added, create_whole, select
 from ultraengine.projection.fold import Batch, CurrentRows
 from ultraengine.projection.partitions import DAY_US, kept_from
+from ultraengine.projection.rollups import roll_up, rolled, unknown
 from ultraengine.projection.sqlite.dialect import EXACT, SqliteDialect
 from ultraengine.projection.sqlite.exact import AGGREGATES, FUNCTIONS, stored
 from ultraengine.projection.target import (
@@ -252,6 +253,7 @@ class Store:
                 raise Fenced(f"{of.projection} {of.suffix} is gone")
             for move in moved:
                 self._move(of, move, batch.row_count)
+            self._roll_up(of, projection, batch)
             for table in projection.tables:
                 with _refusing(table):
                     if table.name in batch.appended:
@@ -260,6 +262,16 @@ class Store:
                         self._merge(of, table, batch.current[table.name])
             for aggregate in projection.aggregates:
                 self._touch(of, aggregate, batch.current[aggregate.source])
+
+    def _roll_up(self, of: ProjectionSet, projection: Projection, batch: Batch) -> None:
+        for table, rollup in rolled(projection.tables, batch):
+            name = physical(of.projection, rollup.source.name, of.suffix)
+            statement = self._dialect.lookup(name, rollup, 1)
+            known = {}
+            for key in unknown(rollup, table, batch, {}):
+                for *_, value in self.db.execute(statement, key):
+                    known[key] = value
+            roll_up(rollup, table, batch, known)
 
     def _touch(self, of: ProjectionSet, aggregate: Aggregate, source: CurrentRows) -> None:
         slices = source.slices(aggregate.slice_column)

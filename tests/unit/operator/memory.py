@@ -218,12 +218,23 @@ class MemoryCluster:
         revision: str,
         broken: Callable[[str], bool],
     ) -> None:
+        for number in range(owner["spec"]["replicas"]):
+            self._pod(namespace, f"{name}-{number}", owner, revision, broken)
+
+    def _pod(
+        self,
+        namespace: str,
+        pod: str,
+        owner: Content,
+        revision: str,
+        broken: Callable[[str], bool],
+    ) -> None:
         labels = dict(owner["spec"]["template"]["metadata"]["labels"])
         claim = copy.deepcopy(owner["spec"]["volumeClaimTemplates"][0])
-        claim["metadata"].update(name=f"data-{name}-0", namespace=namespace)
+        claim["metadata"].update(name=f"data-{pod}", namespace=namespace)
         if self._key(claim) not in self.objects:
             self._store(claim)
-        if ("Pod", namespace, f"{name}-0") in self.objects:
+        if ("Pod", namespace, pod) in self.objects:
             return
         ready = not broken(owner["spec"]["template"]["spec"]["containers"][0]["image"])
         self._store(
@@ -231,7 +242,7 @@ class MemoryCluster:
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {
-                    "name": f"{name}-0",
+                    "name": pod,
                     "namespace": namespace,
                     "labels": {**labels, "controller-revision-hash": revision},
                     "ownerReferences": [{"uid": owner["metadata"]["uid"], "controller": True}],
@@ -248,7 +259,9 @@ def hash_of(content: Any) -> str:
 class SilentShards:
     """`Shards` whose pods all answer the same."""
 
-    async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
+    async def ask(
+        self, namespace: str, engine: str, shard: int, pod: str | None = None
+    ) -> Content | None:
         return {"state": "serving", "epoch": 7, "applied_end": 42}
 
 

@@ -66,6 +66,9 @@ class MemoryCluster:
         before = self.objects.get(key)
         meta = content["metadata"]
         if before is not None:
+            # What a server keeps of an object that is replaced by one that does not say it.
+            for name in ("uid", "generation", "creationTimestamp"):
+                meta.setdefault(name, before["metadata"][name])
             same = {k: v for k, v in before.items() if k != "metadata"} == {
                 k: v for k, v in content.items() if k != "metadata"
             }

@@ -95,7 +95,7 @@ def test_both_roles_of_the_operator_allow_the_same() -> None:
     for rule in cluster["rules"]:
         assert "*" not in [*rule["resources"], *rule["verbs"], *rule["apiGroups"]]
         if "secrets" in rule["resources"]:
-            assert rule["verbs"] == ["get", "create"]
+            assert rule["verbs"] == ["get", "create", "update"]
 
 
 def test_the_operator_may_touch_in_all_namespaces_only_kinds_that_it_looks_at_or_makes() -> None:

@@ -1,6 +1,8 @@
 """Certificates of copies: who signs, what is due when, and a change that leaves nobody out."""
 
+import itertools
 import ssl
+import time
 from pathlib import Path
 from typing import Final
 
@@ -112,8 +114,6 @@ def trust() -> Trust:
 @pytest.fixture
 def of_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handshakes go by the machine's clock."""
-    import time  # noqa: PLC0415
-
     monkeypatch.setitem(globals(), "NOW_S", time.time())
 
 
@@ -190,7 +190,7 @@ def test_through_a_change_neighbours_in_time_let_each_other_in(
         trust.turn(step, NOW_S)
         trust.issue(NOW_S)
         stages.append(trust.leaf_files)
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in itertools.pairwise(stages):
         assert shaken(before, after, HOSTS[0], tmp_path)
         assert shaken(after, before, HOSTS[0], tmp_path)
     assert not shaken(stages[0], stages[-1], HOSTS[0], tmp_path)
@@ -203,8 +203,7 @@ def test_secrets_that_say_something_else_are_none_of_ours(trust: Trust) -> None:
 
 
 async def test_who_comes_second_with_a_secret_sees_the_first_ones() -> None:
-    cluster, signer = MemoryCluster(), Signer(MemoryCluster())
-    signer = Signer(cluster)
+    signer = Signer(MemoryCluster())
     manifest = {"apiVersion": "v1", "kind": "Secret",
                 "metadata": {"name": "shop-ca", "namespace": "default"}}  # fmt: skip
     first = await signer.do("default", MakeAuthority(manifest), NOW_S)

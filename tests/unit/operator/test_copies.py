@@ -333,7 +333,8 @@ async def test_a_secret_that_holds_no_authority_is_told_and_left_alone(copies: C
 
 async def test_the_copy_that_leads_is_asked_how_it_is() -> None:
     class Listening(SilentShards):
-        asked: list[str | None] = []
+        def __init__(self) -> None:
+            self.asked: list[str | None] = []
 
         async def ask(
             self, namespace: str, engine: str, shard: int, pod: str | None = None

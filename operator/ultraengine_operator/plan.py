@@ -314,7 +314,10 @@ def _trust(view: EngineView, observed: Observed, now_s: float) -> tuple[Action, 
         actions.append(MakeAuthority(replicas.authority(view)))
     else:
         asked = view.engine.metadata.annotations.get(names.ROTATE, "")
-        step = next_step(authority, observed.leaves, asked=asked, now_s=now_s)
+        # Those of shards that are gone are renewed no more, and hold nothing up.
+        held = [observed.leaf(names.leaf_name(view.name, shard)) for shard in view.shards]
+        leaves = [leaf for leaf in held if leaf is not None]
+        step = next_step(authority, leaves, asked=asked, now_s=now_s)
         if step is not None:
             # Certificates follow in the next plan, which sees what has become of it.
             return (TurnAuthority(name, authority.version, step, asked),)

@@ -353,3 +353,28 @@ async def test_the_copy_that_leads_is_asked_how_it_is() -> None:
     await copies.settle()
     assert set(shards.asked) == {"shop-shard-0-2"}
     assert copies.status()["offset"] == "42"
+
+
+async def test_an_authority_is_changed_by_wish_and_no_shard_that_is_gone_holds_it_up(
+    copies: Copies,
+) -> None:
+    await copies.apply(shards=2)
+    await copies.settle()
+    copies.record(0, [0, 1, 2], shard=1)
+    await copies.settle()
+    assert ("StatefulSet", "default", "shop-shard-1") in copies.cluster.objects
+    await copies.apply(shards=1)
+    await copies.settle()
+    assert ("StatefulSet", "default", "shop-shard-1") not in copies.cluster.objects
+    before = copies.cluster.objects["Secret", "default", "shop-ca"]["data"]
+    wish = {"metadata": {"annotations": {names.ROTATE: "today"}}}
+    await copies.cluster.merge(KINDS["UltraEngine"], "default", "shop", wish)
+    for hour in range(1, 6):
+        copies.cluster.now = f"2026-01-02T0{hour}:00:00Z"
+        await copies.settle()
+    after = copies.cluster.objects["Secret", "default", "shop-ca"]
+    assert after["metadata"]["annotations"][names.ROTATE] == "today"
+    assert sorted(after["data"]) == ["ca.crt", "tls.crt", "tls.key"]
+    assert after["data"]["ca.crt"] == after["data"]["tls.crt"] != before["tls.crt"]
+    leaf = copies.cluster.objects["Secret", "default", "shop-shard-0-tls"]["data"]
+    assert leaf["ca.crt"] == after["data"]["ca.crt"]

@@ -66,6 +66,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     for all of them.  Empty = one copy."""
     replica: int = 0
     """Number of this copy; it listens at its own address."""
+    replica_host: str | None = None
+    """Address to listen at for the other copies, where their name for this one is none of this
+    machine's own, or is not known yet when it starts; its port counts all the same."""
     min_isr: int = 0
     """Copies, this one included, without which nothing is acknowledged; 0 = more than half."""
     cluster: str | None = None

@@ -26,7 +26,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
 from ultraengine.config import Config, ConfigErrors, behind_front
-from ultraengine.edge.early.driver import EarlyDoors
+from ultraengine.edge.early.driver import Copy, EarlyDoors
 from ultraengine.edge.quota import Quotas
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.history_files.driver import HistoryFile
@@ -135,6 +135,8 @@ class Process:
         """Whether the admin API is served with the data alone."""
         self.replica: ReplicaDriver | None = None
         """None: the shard has one copy, here."""
+        self._follows = bool(config.replicas)
+        """Whether it is a copy that does not lead."""
         self._on_replica_end = on_fatal
         self._stage = "the shard is verifying its log"
         """What it does before it serves."""
@@ -145,7 +147,10 @@ class Process:
         shard_id = ShardId(config.shard)
         metrics = ShardMetrics(self.prometheus, shard_id)
         doors = self._early = EarlyDoors(
-            listen_for(config, together=self._together), self.world.clock, lambda: self._stage
+            listen_for(config, together=self._together),
+            self.world.clock,
+            lambda: self._stage,
+            self._copy,
         )
         doors.open()
         try:
@@ -233,6 +238,7 @@ class Process:
         )
         following = await execute_behind(self.replica, memory, keeping)
         epoch = await self.replica.led()
+        self._follows = False
         self._stage = "the shard is recovering: this replica leads"
         followed = await following.stop()
         log.info(
@@ -242,6 +248,13 @@ class Process:
             log_end=self.replica.files.stand().end_offset,
         )
         return leading_log(self.replica), epoch, followed
+
+    def _copy(self) -> Copy | None:
+        """How it follows another replica; None when it does not."""
+        if not self._follows:
+            return None
+        counted = self.replica is not None and self.replica.is_counted
+        return "in sync" if counted else "behind"
 
     def _shard_options(self) -> ShardOptions:
         config, own = self.config, self.extensions

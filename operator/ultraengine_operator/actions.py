@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from ultraengine_operator.authority import Step
 from ultraengine_operator.observed import Ref
 from ultraengine_operator.specs.view import Manifest
 
@@ -32,6 +33,41 @@ class MakeKey(msgspec.Struct, frozen=True):
 
     manifest: Manifest
     """Without its content: chance is the driver's."""
+
+
+class MakeAuthority(msgspec.Struct, frozen=True):
+    """Create the Secret of a new certificate authority; an existing one stays as it is."""
+
+    manifest: Manifest
+    """Without its content: keys are the driver's."""
+
+
+class TurnAuthority(msgspec.Struct, frozen=True):
+    """One step of an authority's change, if it is still the one that was seen."""
+
+    name: str
+    version: str
+    step: Step
+    asked: str
+
+
+class IssueCertificate(msgspec.Struct, frozen=True):
+    """A certificate for the copies of a shard, in place of the one that was seen, if any."""
+
+    manifest: Manifest
+    authority: str
+    """Name of the Secret of who signs."""
+    hosts: tuple[str, ...]
+    version: str | None
+    """The resourceVersion of the Secret that it replaces."""
+
+
+class LabelPod(msgspec.Struct, frozen=True):
+    """Say on a pod, this very one, whether it leads: the shard's Service goes by it."""
+
+    name: str
+    uid: str
+    role: str
 
 
 class SealMap(msgspec.Struct, frozen=True):
@@ -77,7 +113,19 @@ class ExpandClaim(msgspec.Struct, frozen=True):
 
 
 Action = (
-    SetFinalizer | Apply | Create | MakeKey | SealMap | Delete | RestartPod | Scale | ExpandClaim
+    SetFinalizer
+    | Apply
+    | Create
+    | MakeKey
+    | MakeAuthority
+    | TurnAuthority
+    | IssueCertificate
+    | LabelPod
+    | SealMap
+    | Delete
+    | RestartPod
+    | Scale
+    | ExpandClaim
 )
 
 
@@ -92,10 +140,16 @@ def describe(action: Action) -> str:
     match action:
         case SetFinalizer(present):
             return "hold the object until its deletion is done" if present else "let the object go"
-        case Apply(manifest) | Create(manifest) | MakeKey(manifest):
+        case Apply(manifest) | Create(manifest) | MakeKey(manifest) | MakeAuthority(manifest):
             verb = "apply" if isinstance(action, Apply) else "create"
             ref = ref_of(manifest)
             return f"{verb} {ref.kind} {ref.name}"
+        case TurnAuthority(name, _, step):
+            return f"{step.value} Secret {name}"
+        case IssueCertificate(manifest):
+            return f"issue the certificate of Secret {ref_of(manifest).name}"
+        case LabelPod(name, _, role):
+            return f"label Pod {name} {role}"
         case SealMap(name):
             return f"publish the next version of ConfigMap {name}: every shard has its volume"
         case Delete(ref, _):

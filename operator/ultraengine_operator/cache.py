@@ -13,6 +13,8 @@ from ultraengine_operator import names
 from ultraengine_operator.cluster import Content
 from ultraengine_operator.observed import Ref
 
+CERTIFICATES = ".crt"
+"""Keys of a Secret whose content is shown to whoever connects: no secret."""
 Key = tuple[str, str]
 """Namespace and name of an engine."""
 
@@ -32,7 +34,7 @@ def _version(content: Mapping[str, Any]) -> int:
 
 
 class Cache:
-    """Objects by engine and Ref. `managedFields` and the content of Secrets are not kept."""
+    """Objects by engine and Ref. `managedFields` and what is secret of Secrets are not kept."""
 
     def __init__(self) -> None:
         self._objects: dict[Key, dict[Ref, Content]] = {}
@@ -110,6 +112,9 @@ def slim(content: Mapping[str, Any]) -> Content:
     kept: Content = msgspec.json.decode(msgspec.json.encode(dict(content)))
     kept["metadata"].pop("managedFields", None)
     if kept["kind"] == "Secret":
-        kept.pop("data", None)
         kept.pop("stringData", None)
+        data = kept.pop("data", None) or {}
+        public = {key: data[key] for key in data if key.endswith(CERTIFICATES)}
+        if public:
+            kept["data"] = public
     return kept

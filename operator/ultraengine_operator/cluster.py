@@ -45,6 +45,8 @@ KINDS: Final[dict[str, Kind]] = {
         Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
         Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
         Kind("coordination.k8s.io/v1", "Lease", "leases"),
+        Kind("rbac.authorization.k8s.io/v1", "Role", "roles"),
+        Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
         Kind("events.k8s.io/v1", "Event", "events"),
     )
 }
@@ -52,7 +54,7 @@ WATCHED: Final = tuple(
     KINDS[name]
     for name in ("UltraEngine", "Shard", "StatefulSet", "Deployment", "Pod",
                  "PersistentVolumeClaim", "ConfigMap", "Service", "ServiceAccount",
-                 "PodDisruptionBudget", "HorizontalPodAutoscaler")
+                 "PodDisruptionBudget", "HorizontalPodAutoscaler", "Lease", "Role", "RoleBinding")
 )  # fmt: skip
 """Secrets are not among them: who may list them holds every secret of a cluster."""
 
@@ -103,5 +105,7 @@ class Cluster(Protocol):
 class Shards(Protocol):
     """The engine's pods, asked for their state."""
 
-    async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
-        """A shard's own status; None when it does not answer."""
+    async def ask(
+        self, namespace: str, engine: str, shard: int, pod: str | None = None
+    ) -> Content | None:
+        """A shard's own status, from this pod of several; None when it does not answer."""

@@ -2,7 +2,8 @@
 
     Ready        all is as the spec of `observedGeneration` wishes
     Available    commands are taken: every shard with slots and a gateway serve
-    Reconciling, Stalled, Paused   present only when True (as kstatus reads them)
+    Degraded     commands are taken, and a shard has fewer copies in sync than it was made with
+    Reconciling, Stalled, Paused, Degraded   present only when True (as kstatus reads them)
 
 `lastTransitionTime` changes with the status alone, never with reason or message.
 """
@@ -14,6 +15,7 @@ import msgspec
 
 from ultraengine_operator.actions import Apply, Create, MakeKey, Scale
 from ultraengine_operator.api.types import Reconciliation
+from ultraengine_operator.copies import lacking, whole
 from ultraengine_operator.observed import Observed
 from ultraengine_operator.plan import Plan
 from ultraengine_operator.reasons import Problem, Reason
@@ -46,6 +48,9 @@ def findings(plan: Plan, observed: Observed, mode: Reconciliation) -> tuple[Find
     """What is to be said about an engine."""
     ready = _ready(plan, observed, mode)
     found = [ready, _available(observed)]
+    degraded = _degraded(plan, observed)
+    if degraded is not None and found[1].status == "True":
+        found.append(degraded)
     if plan.problems:
         worst = next((one for one in plan.problems if one.holds), plan.problems[0])
         others = "; ".join(one.message for one in plan.problems if one is not worst)
@@ -75,6 +80,17 @@ def _reads_behind(plan: Plan, observed: Observed) -> Finding | None:
     return None
 
 
+def _degraded(plan: Plan, observed: Observed) -> Finding | None:
+    """Which shards have fewer copies than they were made with."""
+    lacks = lacking(observed, plan.shards, plan.copies)
+    if not lacks:
+        return None
+    told = ", ".join(f"{one}: {len(whole(observed, one))} of {plan.copies}" for one in lacks)
+    return Finding(
+        "Degraded", "True", Reason.COPIES_OUT_OF_SYNC, f"copies in sync by shard: {told}"
+    )
+
+
 def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
     if plan.problems:
         return Finding("Ready", "False", plan.problems[0].reason, plan.problems[0].message)
@@ -92,6 +108,9 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
         return Finding("Ready", "False", Reason.ROLLING_RESTART, _away(away) or "one by one")
     if away:
         return Finding("Ready", "False", Reason.SHARDS_NOT_READY, _away(away))
+    degraded = _degraded(plan, observed)
+    if degraded is not None:
+        return Finding("Ready", "False", degraded.reason, degraded.message)
     behind = _gateway_behind(observed)
     if behind is not None:
         return Finding("Ready", "False", Reason.GATEWAY_NOT_READY, behind)

@@ -1,7 +1,7 @@
 """Deleting an engine: what goes, what stays, and when the object is let go.
 
     Retain, Snapshot   the object is let go; its children go with it, volumes and map stay
-    Delete             pods first, then volumes and map, then the object is let go
+    Delete             pods first, then volumes, records and map, then the object is let go
 
 Delete needs `spec.confirmDeletion` equal to the name, else it is as Retain once the deadline is
 over. The deadline and the annotation force-finalize let go of any object: volumes then stay,
@@ -63,9 +63,11 @@ def _delete(engine: UltraEngine, observed: Observed) -> Deletion:
     ours = {Ref("PersistentVolumeClaim", claim.name) for claim in claims}
     if observed.map is not None and observed.map.engine_uid == uid:
         ours.add(Ref("ConfigMap", f"{engine.metadata.name}-shardmap"))
+    ours |= {Ref("Lease", one.name) for one in observed.records if one.engine_uid == uid}
     if ours:
         gone = [one for one in observed.objects if one.ref in ours and not one.deleting]
-        # Volumes first: a map without its volumes is no riddle, volumes without their map are one.
-        gone.sort(key=lambda one: (one.ref.kind == "ConfigMap", one.ref))
+        # Volumes first: a map or a record without its volumes is no riddle, volumes without their
+        # map or record are one.
+        gone.sort(key=lambda one: (one.ref.kind != "PersistentVolumeClaim", one.ref))
         return tuple(Delete(one.ref, one.uid) for one in gone), None, LOOK_AGAIN_S
     return _LET_GO

@@ -27,8 +27,20 @@ ADOPT: Final = f"{GROUP}/adopt-uid"
 FORCE_FINALIZE: Final = f"{GROUP}/force-finalize"
 """On an UltraEngine being deleted: let go at once and leave every volume where it is."""
 
+ROLE: Final = f"{GROUP}/role"
+"""Label of a replicated shard's pods: leader or follower, by the record; its Service follows it."""
+REPLICATED: Final = f"{GROUP}/replicated"
+"""Label of the same pods, for network policies: they speak with each other and the API server."""
+COPIES: Final = f"{GROUP}/copies"
+"""On what outlives a pod: how many copies the shard was made with."""
+ROTATE: Final = f"{GROUP}/rotate-authority"
+"""On an UltraEngine: any new text asks for another certificate authority. On the authority's
+Secret: the text that was answered last."""
+
 HTTP_PORT: Final = 8080
 ADMIN_PORT: Final = 8081
+REPLICA_PORT: Final = 8082
+"""On which the copies of one shard speak with each other, with certificates."""
 USER: Final = 10001
 MAP_KEY: Final = "map.json"
 KEY_FILE: Final = "key"
@@ -42,6 +54,27 @@ API_KEY: Final = "apiKey"
 def shard_name(engine: str, shard: int) -> str:
     """Name of a shard's StatefulSet, Service, PodDisruptionBudget and Shard object."""
     return f"{engine}-shard-{shard}"
+
+
+def peers_name(engine: str, shard: int) -> str:
+    """Name of the headless Service of a shard, below which its pods have stable names."""
+    return f"{shard_name(engine, shard)}-peers"
+
+
+def replica_hosts(namespace: str, engine: str, shard: int, copies: int) -> tuple[str, ...]:
+    """The stable names of a shard's copies, in the order of their numbers."""
+    pods, peers = shard_name(engine, shard), peers_name(engine, shard)
+    return tuple(f"{pods}-{number}.{peers}.{namespace}.svc" for number in range(copies))
+
+
+def authority_name(engine: str) -> str:
+    """Name of the Secret with the certificate authority of an engine's copies."""
+    return f"{engine}-ca"
+
+
+def leaf_name(engine: str, shard: int) -> str:
+    """Name of the Secret with the certificate of a shard's copies."""
+    return f"{shard_name(engine, shard)}-tls"
 
 
 def labels(engine: str, component: str, shard: int | None = None) -> dict[str, str]:

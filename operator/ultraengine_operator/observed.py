@@ -4,6 +4,7 @@ Made from whole objects as they arrive; what decisions do not need is dropped at
 that thousands of pods fit into memory. `status` of our own kinds is never among it.
 """
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,6 +13,8 @@ import msgspec
 
 from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine_operator import names
+from ultraengine_operator.authority import SeenAuthority, SeenLeaf, read_authority, read_leaf
+from ultraengine_operator.records import SeenRecord, read_record
 
 _VOLATILE: Final = ("resourceVersion", "generation", "managedFields", "creationTimestamp", "uid")
 
@@ -45,6 +48,7 @@ class SeenObject(msgspec.Struct, frozen=True):
     owner_uid: str | None
     shard: int | None
     deleting: bool = False
+    version: str = ""
 
 
 class SeenSet(msgspec.Struct, frozen=True):
@@ -57,6 +61,8 @@ class SeenSet(msgspec.Struct, frozen=True):
     render_version: int
     claim_size: str
     deleting: bool = False
+    copies: int = 1
+    """With how many copies it was made."""
 
 
 class SeenPod(msgspec.Struct, frozen=True):
@@ -69,6 +75,14 @@ class SeenPod(msgspec.Struct, frozen=True):
     ready: bool
     created: str
     deleting: bool = False
+    role: str = ""
+    """Its label; empty before anybody has looked, and with one copy."""
+
+    @property
+    def replica(self) -> int:
+        """The number of its copy."""
+        number = self.name.rpartition("-")[2]
+        return int(number) if number.isdecimal() else 0
 
 
 class SeenClaim(msgspec.Struct, frozen=True):
@@ -79,6 +93,8 @@ class SeenClaim(msgspec.Struct, frozen=True):
     engine_uid: str
     size: str
     deleting: bool = False
+    copies: int = 1
+    """With how many copies its shard was made."""
 
 
 class SeenDeployment(msgspec.Struct, frozen=True):
@@ -127,6 +143,17 @@ class Observed(msgspec.Struct, frozen=True):
     claims: tuple[SeenClaim, ...] = ()
     deployments: tuple[SeenDeployment, ...] = ()
     map: SeenMap | None = None
+    records: tuple[SeenRecord, ...] = ()
+    authority: SeenAuthority | None = None
+    leaves: tuple[SeenLeaf, ...] = ()
+
+    def record_of(self, shard: int) -> SeenRecord | None:
+        """The record of a shard; None where one copy needs none."""
+        return next((one for one in self.records if one.shard == shard), None)
+
+    def leaf(self, name: str) -> SeenLeaf | None:
+        """A certificate by the name of its Secret."""
+        return next((one for one in self.leaves if one.name == name), None)
 
     @property
     def gateway(self) -> SeenDeployment | None:
@@ -141,6 +168,10 @@ class Observed(msgspec.Struct, frozen=True):
         """The StatefulSet of one shard."""
         return next((one for one in self.sets if one.shard == shard), None)
 
+    def version_of(self, ref: Ref) -> str | None:
+        """The resourceVersion of a Secret; None where there is none."""
+        return next((one.version for one in self.objects if one.ref == ref), None)
+
     def has(self, ref: Ref) -> bool:
         """Whether there is such an object."""
         return any(one.ref == ref for one in self.objects)
@@ -151,7 +182,15 @@ def observed_of(objects: Mapping[Ref, Mapping[str, Any]]) -> Observed:
     ordered = [objects[ref] for ref in sorted(objects)]
     of_kind = {
         kind: [one for one in ordered if one["kind"] == kind]
-        for kind in ("StatefulSet", "Pod", "PersistentVolumeClaim", "Deployment", "ConfigMap")
+        for kind in (
+            "StatefulSet",
+            "Pod",
+            "PersistentVolumeClaim",
+            "Deployment",
+            "ConfigMap",
+            "Lease",
+            "Secret",
+        )
     }
     shards = {kind: [one for one in found if _shard(one) is not None]
               for kind, found in of_kind.items()}  # fmt: skip
@@ -163,7 +202,38 @@ def observed_of(objects: Mapping[Ref, Mapping[str, Any]]) -> Observed:
         claims=tuple(_claim(one) for one in shards["PersistentVolumeClaim"]),
         deployments=tuple(_deployment(one) for one in of_kind["Deployment"]),
         map=maps[0] if maps else None,
+        records=tuple(
+            read_record(one, shard)
+            for one in of_kind["Lease"]
+            if (shard := _shard(one)) is not None and not _deleting(one)
+        ),
+        authority=next((one for one in map(_authority, of_kind["Secret"]) if one), None),
+        leaves=tuple(one for one in map(_leaf, of_kind["Secret"]) if one),
     )
+
+
+def _certificates(content: Mapping[str, Any]) -> dict[str, bytes]:
+    return {key: base64.b64decode(text) for key, text in (content.get("data") or {}).items()}
+
+
+def _authority(content: Mapping[str, Any]) -> SeenAuthority | None:
+    metadata = content["metadata"]
+    if not _name(content).endswith("-ca"):
+        return None
+    return read_authority(
+        _certificates(content), metadata.get("annotations") or {}, metadata["resourceVersion"]
+    )
+
+
+def _leaf(content: Mapping[str, Any]) -> SeenLeaf | None:
+    if _shard(content) is None or not _name(content).endswith("-tls"):
+        return None
+    version = content["metadata"]["resourceVersion"]
+    return read_leaf(_name(content), _certificates(content), version)
+
+
+def _copies(text: str) -> int:
+    return int(text) if text.isdecimal() else 1
 
 
 def _name(content: Mapping[str, Any]) -> str:
@@ -193,6 +263,7 @@ def _object(content: Mapping[str, Any]) -> SeenObject:
         controllers[0] if controllers else None,
         _shard(content),
         _deleting(content),
+        str(content["metadata"].get("resourceVersion", "")) if content["kind"] == "Secret" else "",
     )
 
 
@@ -211,6 +282,7 @@ def _set(content: Mapping[str, Any]) -> SeenSet:
         int(version) if version.isdecimal() else 0,
         templates[0]["spec"]["resources"]["requests"]["storage"],
         _deleting(content),
+        _copies(content["metadata"].get("annotations", {}).get(names.COPIES, "")),
     )
 
 
@@ -224,6 +296,7 @@ def _pod(content: Mapping[str, Any]) -> SeenPod:
         any(one["type"] == "Ready" and one["status"] == "True" for one in conditions),
         content["metadata"].get("creationTimestamp", ""),
         _deleting(content),
+        _label(content, names.ROLE),
     )
 
 
@@ -234,6 +307,7 @@ def _claim(content: Mapping[str, Any]) -> SeenClaim:
         _label(content, names.ENGINE_UID),
         content["spec"]["resources"]["requests"]["storage"],
         _deleting(content),
+        _copies(_label(content, names.COPIES)),
     )
 
 

@@ -20,26 +20,31 @@ from ultraengine_operator.actions import (
     Create,
     Delete,
     ExpandClaim,
+    IssueCertificate,
+    LabelPod,
+    MakeAuthority,
     MakeKey,
     Scale,
     SealMap,
     SetFinalizer,
+    TurnAuthority,
     ref_of,
 )
 from ultraengine_operator.api.quantities import quantity
 from ultraengine_operator.api.types import EngineSpec, UltraEngine
+from ultraengine_operator.authority import is_due, next_step
 from ultraengine_operator.budget import Fleet, Standing
 from ultraengine_operator.deletion import deletion
 from ultraengine_operator.observed import Observed, Ref, digest
 from ultraengine_operator.reasons import Problem, Reason
 from ultraengine_operator.rollout import Rollout, rollout, unready
-from ultraengine_operator.specs import reads, shared
+from ultraengine_operator.specs import reads, replicas, shared
 from ultraengine_operator.specs.render import NEWEST, RULES, render
 from ultraengine_operator.specs.view import EngineView
 
 RENDERED: Final = (
     "StatefulSet", "Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler",
-    "ServiceAccount", "Shard",
+    "ServiceAccount", "Role", "RoleBinding", "Shard",
 )  # fmt: skip
 """Kinds of which an engine has nothing but what is rendered for it."""
 _REASONS: Final = {"query": Reason.QUERY_NOT_READY, "projection": Reason.PROJECTION_NOT_READY}
@@ -76,6 +81,7 @@ class Plan(msgspec.Struct, frozen=True):
     shard_map: ShardMap | None = None
     render_version: int = 0
     image: str = ""
+    copies: int = 1
     reads: tuple[tuple[str, Reason], ...] = ()
     """Deployments of the read side, and what is said of one that is not as wished."""
     look_again_s: float | None = None
@@ -108,9 +114,11 @@ def plan(
     actions = (
         *_hold(engine),
         *_foundations(view, observed),
+        *_trust(view, observed, now_s),
         *_children(view, observed, settled),
         *_scaled(view, observed),
         *_sealed(view, observed),
+        *_roles(view, observed),
         *_surplus(view, observed),
         *_larger_claims(view, observed),
     )
@@ -130,6 +138,7 @@ def plan(
         shard_map=view.shard_map,
         render_version=view.render_version,
         image=view.image,
+        copies=view.copies,
         reads=tuple(
             (name, _REASONS[component]) for name, component in reads.wished(engine.spec, view.name)
         ),
@@ -142,11 +151,6 @@ def view_of(
 ) -> tuple[EngineView, tuple[Problem, ...]]:
     """What the builders look at, and the problems that do not hold.  Raises `Problem`."""
     spec = engine.spec
-    if spec.replicas_per_shard > 1:
-        raise Problem(
-            Reason.REPLICATION_NOT_AVAILABLE,
-            f"spec.replicasPerShard is {spec.replicas_per_shard}; this release keeps one copy",
-        )
     image = spec.image or settings.default_image
     if image is None:
         raise Problem(Reason.IMAGE_MISSING, "neither spec.image nor the operator names an image")
@@ -154,7 +158,8 @@ def view_of(
     shard_map = _shard_map(engine, observed)
     wished = range(spec.shards)
     kept = [shard for shard in shard_map.shards if shard not in wished]
-    problems = list(_passing(spec, observed))
+    copies = _copies(spec, observed)
+    problems = list(_passing(spec, observed, copies, engine.metadata.name))
     problems += [
         Problem(
             Reason.SHARD_HOLDS_SLOTS,
@@ -172,13 +177,39 @@ def view_of(
         shards=(*wished, *kept),
         claim_sizes={one.shard: one.claim_size for one in observed.sets},
         shard_map=shard_map,
+        copies=copies,
     )
+    problems += [
+        Problem(
+            Reason.RECORD_MISSING,
+            f"shard {shard} has volumes and the Lease {names.shard_name(view.name, shard)}, which "
+            "says who leads, is gone",
+            holds=False,
+        )
+        for shard in view.shards
+        if _has_lost_record(view, observed, shard)
+    ]
     return view, tuple(problems)
+
+
+def _copies(spec: EngineSpec, observed: Observed) -> int:
+    """How many copies each shard has: as many as it was made with."""
+    made = [one.copies for one in observed.sets] + [one.copies for one in observed.claims]
+    return max(made, default=spec.replicas_per_shard)
+
+
+def _has_lost_record(view: EngineView, observed: Observed, shard: int) -> bool:
+    """Whether a record would have to be made anew beside volumes: that is going back behind what
+    the copies have sworn, and nobody may do it."""
+    if view.copies == 1 or observed.record_of(shard) is not None:
+        return False
+    return any(claim.shard == shard for claim in observed.claims)
 
 
 def _engine_uid(engine: UltraEngine, observed: Observed) -> str:
     uid = engine.metadata.annotations.get(names.ADOPT, engine.metadata.uid)
     owners = {claim.name: claim.engine_uid for claim in observed.claims}
+    owners.update({record.name: record.engine_uid for record in observed.records})
     if observed.map is not None:
         owners[f"{engine.metadata.name}-shardmap"] = observed.map.engine_uid
     strangers = sorted(name for name, owner in owners.items() if owner != uid)
@@ -217,8 +248,27 @@ def _render_version(engine: UltraEngine, observed: Observed) -> int:
     return int(version)
 
 
-def _passing(spec: EngineSpec, observed: Observed) -> list[Problem]:
+def _passing(spec: EngineSpec, observed: Observed, copies: int, name: str) -> list[Problem]:
     problems = []
+    if copies != spec.replicas_per_shard:
+        problems.append(
+            Problem(
+                Reason.REPLICAS_CHANGE_NOT_AVAILABLE,
+                f"spec.replicasPerShard is {spec.replicas_per_shard} and the shards were made with "
+                f"{copies}; a log is not made a copy of another one later",
+                holds=False,
+            )
+        )
+    ca = names.authority_name(name)
+    if copies > 1 and observed.authority is None and observed.has(Ref("Secret", ca)):
+        problems.append(
+            Problem(
+                Reason.AUTHORITY_UNREADABLE,
+                f"the Secret {ca} holds no certificate authority; no certificate is made or "
+                "renewed",
+                holds=False,
+            )
+        )
     shrunk = [one for one in observed.claims if quantity(one.size) > quantity(spec.storage.size)]
     if shrunk:
         problems.append(
@@ -245,7 +295,53 @@ def _foundations(view: EngineView, observed: Observed) -> tuple[Action, ...]:
             actions.append(MakeKey(shared.key_secret(view, name, component)))
     if observed.map is None:
         actions.append(Create(shared.shard_map(view)))
+    for shard in view.shards if view.copies > 1 else ():
+        missing = observed.record_of(shard) is None
+        if missing and not _has_lost_record(view, observed, shard):
+            actions.append(Create(replicas.record(view, shard)))
     return tuple(actions)
+
+
+def _trust(view: EngineView, observed: Observed, now_s: float) -> tuple[Action, ...]:
+    """The authority of the copies' certificates, and those that are missing or due."""
+    if view.copies == 1:
+        return ()
+    name, authority = names.authority_name(view.name), observed.authority
+    actions: list[Action] = []
+    if authority is None:
+        if observed.has(Ref("Secret", name)):
+            return ()
+        actions.append(MakeAuthority(replicas.authority(view)))
+    else:
+        asked = view.engine.metadata.annotations.get(names.ROTATE, "")
+        # Those of shards that are gone are renewed no more, and hold nothing up.
+        held = [observed.leaf(names.leaf_name(view.name, shard)) for shard in view.shards]
+        leaves = [leaf for leaf in held if leaf is not None]
+        step = next_step(authority, leaves, asked=asked, now_s=now_s)
+        if step is not None:
+            # Certificates follow in the next plan, which sees what has become of it.
+            return (TurnAuthority(name, authority.version, step, asked),)
+    for shard in view.shards:
+        own = names.leaf_name(view.name, shard)
+        hosts = names.replica_hosts(view.namespace, view.name, shard, view.copies)
+        leaf = observed.leaf(own)
+        if authority is None or is_due(leaf, authority, hosts, now_s):
+            version = observed.version_of(Ref("Secret", own))
+            actions.append(
+                IssueCertificate(replicas.certificate(view, shard), name, hosts, version)
+            )
+    return tuple(actions)
+
+
+def _roles(view: EngineView, observed: Observed) -> tuple[Action, ...]:
+    """Who leads, by the record; who does so no more is told first."""
+    actions = []
+    for record in observed.records if view.copies > 1 else ():
+        for pod in observed.pods_of(record.shard):
+            role = "leader" if pod.replica == record.leader else "follower"
+            if record.epoch and pod.role != role and not pod.deleting:
+                actions.append(LabelPod(pod.name, pod.uid, role))
+    return tuple(sorted(actions, key=lambda one: (one.role == "leader", one.name)))
 
 
 def _children(

@@ -10,6 +10,7 @@ from ultraengine_operator import names
 from ultraengine_operator.actions import describe
 from ultraengine_operator.api.types import Metadata, UltraEngine
 from ultraengine_operator.conditions import Finding, conditions, findings, stalled
+from ultraengine_operator.copies import lacking, serving
 from ultraengine_operator.observed import Observed, SeenShard
 from ultraengine_operator.plan import Plan
 from ultraengine_operator.reasons import Problem, Reason
@@ -89,25 +90,35 @@ def shard_status(
 ) -> Status:
     """`status` of a Shard. What only the shard knows stays as last heard while it is silent."""
     away = unready(observed, (shard,))
-    found = (
-        Finding("Ready", "False", Reason.SHARDS_NOT_READY, "no pod of the shard is ready")
+    found = [
+        Finding("Ready", "False", Reason.SHARDS_NOT_READY, "no pod of the shard serves")
         if away
         else Finding("Ready", "True", Reason.SERVING, "the shard serves")
-    )
+    ]
+    if not away and lacking(observed, (shard,), plan.copies):
+        few = "fewer copies are in sync than it was made with"
+        found.append(Finding("Degraded", "True", Reason.COPIES_OUT_OF_SYNC, few))
     slots = plan.shard_map.slots_of(ShardId(shard)) if plan.shard_map is not None else ()
     status: Status = {
         "observedGeneration": generation,
-        "conditions": _conditions((found,), before, generation, now),
+        "conditions": _conditions(found, before, generation, now),
         "slots": sum(end - start for start, end in slots),
     }
+    leader = serving(observed, shard)
     claims = [claim.name for claim in observed.claims if claim.shard == shard]
     if claims:
-        status["volume"] = claims[0]
+        own = "" if leader is None else f"data-{leader.name}"
+        status["volume"] = own if own in claims else claims[0]
+    status["replicas"] = len(observed.pods_of(shard))
     if answered is not None:
         status.update(epoch=answered.epoch, offset=answered.offset)
     else:
         status.update({key: before[key] for key in ("epoch", "offset") if key in before})
-    leaders = [pod.name for pod in observed.pods_of(shard) if pod.ready and not pod.deleting]
-    if leaders:
-        status["leader"] = leaders[0]
+    if leader is not None:
+        status["leader"] = leader.name
+    record = observed.record_of(shard)
+    if record is not None and record.epoch:
+        # The record outranks what a pod has said of it.
+        status["epoch"] = str(record.epoch)
+        status["inSync"] = [f"{record.name}-{number}" for number in record.in_sync]
     return status

@@ -1,8 +1,10 @@
 """Restarting shards for a new template: one pod at a time, each gated on the one before.
 
 StatefulSets are `OnDelete`: nothing restarts by itself. A pod that is not ready and has the old
-template may always be replaced, or a bad template could never be mended; otherwise every shard
-must be ready first. A replaced pod that is not ready in time halts this engine and the fleet.
+template may be replaced, or a bad template could never be mended; otherwise every shard must be
+ready first, with all of its copies in sync. Of several copies the leader's is last, and a pod whose
+copy counts stays while another one is missing. A replaced pod that is not ready in time halts this
+engine and the fleet.
 """
 
 from datetime import datetime
@@ -11,6 +13,7 @@ import msgspec
 
 from ultraengine_operator.actions import RestartPod
 from ultraengine_operator.budget import Fleet, Standing, refusal
+from ultraengine_operator.copies import in_turn, lacking, may_go, serving
 from ultraengine_operator.observed import Observed, SeenPod
 from ultraengine_operator.reasons import Problem, Reason
 from ultraengine_operator.specs.view import EngineView
@@ -47,12 +50,8 @@ def outdated(observed: Observed, shards: tuple[int, ...]) -> tuple[SeenPod, ...]
 
 
 def unready(observed: Observed, shards: tuple[int, ...]) -> tuple[int, ...]:
-    """Shards without a ready pod that stays."""
-    return tuple(
-        shard
-        for shard in shards
-        if not any(pod.ready and not pod.deleting for pod in observed.pods_of(shard))
-    )
+    """Shards without a pod that serves and stays."""
+    return tuple(shard for shard in shards if serving(observed, shard) is None)
 
 
 def _overdue_s(observed: Observed, waiting: tuple[SeenPod, ...], now_s: float) -> float:
@@ -83,7 +82,8 @@ def rollout(
 ) -> Rollout:
     """The next pod to restart for an engine whose children are all applied."""
     old = outdated(observed, view.shards)
-    away = unready(observed, view.shards)
+    lacks = lacking(observed, view.shards, view.copies)
+    away = tuple(sorted({*unready(observed, view.shards), *lacks}))
     begun = bool(observed.pods)
     age_s = _overdue_s(observed, old, now_s)
     key = f"{view.namespace}/{view.name}"
@@ -93,7 +93,7 @@ def rollout(
         old=bool(old),
         overdue=age_s > deadline_s,
     )
-    replaceable = [pod for pod in old if not pod.ready]
+    replaceable = [pod for pod in old if not pod.ready and may_go(observed, pod, view.copies)]
     if standing is Standing.FAILED and not replaceable:
         problem = Problem(
             Reason.ROLLOUT_HALTED,
@@ -110,7 +110,7 @@ def rollout(
     waiting = refusal(fleet, key)
     if waiting is not None:
         return Rollout(rolling=True, waiting=waiting, standing=standing)
-    chosen = replaceable[0] if replaceable else old[0]
+    chosen = in_turn(observed, replaceable or old)[0]
     return Rollout(
         actions=(RestartPod(chosen.name, chosen.uid),),
         rolling=True,

@@ -11,8 +11,11 @@ from typing import Final
 from ultraengine.client.wire import Setback
 
 ELSEWHERE: Final = frozenset(
-    {"UNREACHABLE", "OUTCOME_UNKNOWN", "SHARD_UNAVAILABLE", "DRAINING", "HTTP_502", "HTTP_503"}
-)
+    {
+        "UNREACHABLE", "OUTCOME_UNKNOWN", "NOT_LEADER", "SHARD_UNAVAILABLE", "DRAINING",
+        "HTTP_502", "HTTP_503",
+    }
+)  # fmt: skip
 """What another address may not say; the last two without a word of the engine, as of a refused
 stream.  OVERLOADED is not among it: the others lead to the same shard."""
 

@@ -5,7 +5,7 @@ subscriber sees every event once and in order, whatever happens to the shard's p
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 import aiohttp
@@ -42,16 +42,15 @@ class Relay:
     def __init__(
         self,
         shard: ShardId,
-        address: Address,
+        where: Callable[[], Address],
         headers: Mapping[str, str],
         codec: Codec,
         subprotocol: str,
     ) -> None:
-        """`headers` name the caller to the shard."""
+        """`where`: asked each time, because of several copies another one may lead by then;
+        `headers` name the caller to the shard."""
         self._shard = shard
-        self._address = address
-        at = "shard" if address.path is not None else f"{address.host}:{address.port}"
-        self._url = f"http://{at}/v1/stream"
+        self._where = where
         self._headers = headers
         self._codec = codec
         self._subprotocol = subprotocol
@@ -66,11 +65,15 @@ class Relay:
         """
         at, delay_s, subscribed = from_offset, FIRST_DELAY_S, False
         while True:
+            address = self._where()
+            at_host = "shard" if address.path is not None else f"{address.host}:{address.port}"
             try:
                 async with (
-                    self._session() as session,
+                    self._session(address) as session,
                     session.ws_connect(
-                        self._url, protocols=(self._subprotocol,), max_msg_size=0
+                        f"http://{at_host}/v1/stream",
+                        protocols=(self._subprotocol,),
+                        max_msg_size=0,
                     ) as socket,
                 ):
                     await self._ask(socket, at, domains)
@@ -101,8 +104,7 @@ class Relay:
     def _own(self, op: str, **members: int) -> bytes:
         return self._codec.encode({"op": op, "shard": self._shard, **members})
 
-    def _session(self) -> aiohttp.ClientSession:
-        address = self._address
+    def _session(self, address: Address) -> aiohttp.ClientSession:
         unix = None if address.path is None else aiohttp.UnixConnector(address.path)
         return aiohttp.ClientSession(connector=unix, headers=self._headers)
 

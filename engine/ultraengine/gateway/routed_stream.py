@@ -63,7 +63,7 @@ class RoutedStream(Stream):
         edge, codec = self._routed, self._codec
         headers = dict(edge.hop_headers(self.caller))
         subprotocol = next(name for name, one in SUBPROTOCOLS.items() if one is codec)
-        relay = Relay(shard, edge.links.address_of(shard), headers, codec, subprotocol)
+        relay = Relay(shard, lambda: edge.links.address_of(shard), headers, codec, subprotocol)
         try:
             async for frame in relay.frames(request.from_, request.domains):
                 await self._space.wait()

@@ -157,7 +157,7 @@ _ROWS: Final = (
         503,
         _RETRY,
         "This replica does not lead the shard",
-        "Send the same id to the leader named in 'detail'.",
+        "Send the same id to another copy of the shard.",
     ),
     Problem(
         "SHARD_UNAVAILABLE",

@@ -100,6 +100,8 @@ class ReplicaDriver:
         self._led: asyncio.Future[Epoch] = self._loop.create_future()
         self.needed: dict[ReplicaId, int] = {}
         """Of a leader: from where on copies need its log; made anew at every tick."""
+        self.is_counted = False
+        """Whether this disk is in sync, by the record as it was read last."""
         self.committed_end = 0
         self.in_sync = 0
         """Copies that the record in force counts, when this replica leads."""
@@ -166,8 +168,9 @@ class ReplicaDriver:
             )
         name = options.log.chain_key
         keys = Keys(None, b"" if name is None else self._world.secrets.get(name))
+        told_host, port = options.addresses[options.replica]
         self._listener = Listener(
-            options.addresses[options.replica],
+            (options.host or told_host, port),
             greeting,
             self._checking(None),
             self._certificates,
@@ -260,6 +263,7 @@ class ReplicaDriver:
         return check
 
     def _read(self, record: Record | None) -> None:
+        self.is_counted = record is not None and self.me.seat in record.isr
         self._post(lambda: self._step(lambda now: self.machine.record_read(record, now)))
 
     async def _renew(self, certificates: Certificates) -> None:

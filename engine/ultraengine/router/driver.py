@@ -5,7 +5,8 @@
 
 A connection carries one request at a time and is kept for the next one; the one used last is
 used first, so that few stay warm.  Everything runs on the thread of the event loop, and nothing
-of a request or an answer is looked into.
+of a request or an answer is looked into, but for one word: the name of a shard may have the
+addresses of all its copies, and NOT_LEADER sends a request on to the next of them.
 """
 
 import asyncio
@@ -24,7 +25,12 @@ from ultraengine.router.retry import (
     UNAVAILABLE_RETRY_AFTER_S,
     Again,
     Failure,
+    Place,
+    TurnedAway,
     after,
+    does_not_lead,
+    goes_round,
+    in_turn,
     is_final,
 )
 from ultraengine.router.shard_map import ShardMap
@@ -49,11 +55,12 @@ _log = structlog.get_logger("ultraengine.router")
 Result = Answered | EngineError
 """The shard's answer, or why there is none: SHARD_UNAVAILABLE (nothing was sent), OVERLOADED
 (likewise), OUTCOME_UNKNOWN (it may have been carried out)."""
-Ended = Answered | Failure
+Ended = Answered | Failure | TurnedAway
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a shard listens: a Unix socket, or host and port."""
+    """Where a shard listens: a Unix socket, or host and port; the host may be a name with an
+    address for each copy."""
 
     path: str | None = None
     host: str = ""
@@ -73,10 +80,11 @@ async def resolve(host: str, port: int) -> Sequence[tuple[str, int]]:
 class Connection(asyncio.Protocol):
     """One connection to a shard."""
 
-    __slots__ = ("_link", "_reader", "_task", "_transport", "until")
+    __slots__ = ("_link", "_reader", "_task", "_transport", "place", "until")
 
-    def __init__(self, link: "Link") -> None:
+    def __init__(self, link: "Link", place: Place) -> None:
         self._link = link
+        self.place = place
         self._reader = AnswerReader()
         self._transport: asyncio.Transport | None = None
         self._task: Callable[[Ended], None] | None = None
@@ -112,7 +120,12 @@ class Connection(asyncio.Protocol):
             self._link.release(self)
         else:
             self.abort()
-        done(answer)
+        if does_not_lead(answer.status, answer.body):
+            self._link.leave(self.place)
+            done(TurnedAway(self.place))
+        else:
+            self._link.go_by(self.place)
+            done(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The shard is gone, or we closed."""
@@ -143,6 +156,11 @@ class Link:
         self._resolve = resolve
         self._known: Sequence[tuple[str, int]] = ()
         """The addresses of the name when it was last resolved."""
+        self._first: Place | None = None
+        """The address to try first: the one that has answered, or the one after one that did not
+        lead or could not be reached."""
+        self._leads: Place | None = None
+        """The address that has answered last as who leads does."""
         self._is_away = False
         """Whether the last connection could not be had."""
         self._connections_max = connections_max
@@ -158,6 +176,35 @@ class Link:
     def waiting(self) -> int:
         """Requests that wait for a connection."""
         return len(self._waiting)
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """The addresses of the name, as last known."""
+        return self._known
+
+    @property
+    def where(self) -> Address:
+        """Where it listens: the copy that leads, as far as is known."""
+        if self._leads is None or len(self._known) < 2:
+            return self.address
+        return Address(host=self._leads[0], port=self._leads[1])
+
+    def leave(self, place: Place) -> None:
+        """This address does not lead, or is away: the next one is tried first."""
+        if self._first in {None, place} and place in self._known:
+            self._first = [*in_turn(self._known, place), place][1]
+
+    def go_by(self, place: Place) -> None:
+        """Who leads has answered from this address.
+
+        What is under way to another one is cut: it may be a machine that has vanished, and every
+        request may be sent again.
+        """
+        if place == self._leads:
+            return
+        self._first = self._leads = place
+        for connection in [one for one in self._all if one.place != place]:
+            connection.abort()
 
     def send(self, request: bytes, done: Callable[[Ended], None], until: float) -> None:
         """Send a request once, and wait `until` then (loop time); `done` is called once with
@@ -202,16 +249,20 @@ class Link:
         address, loop = self.address, self._loop
         if address.path is not None:
             async with asyncio.timeout(CONNECT_S):
-                _, made = await loop.create_unix_connection(lambda: Connection(self), address.path)
+                _, made = await loop.create_unix_connection(
+                    lambda: Connection(self, ("", 0)), address.path
+                )
             return made
         error: OSError = OSError(f"{address.host} has no address")
-        known = await self._addresses()
-        for host, port in known:
+        known = in_turn(await self._addresses(), self._first)
+        for place in known:
+            made = Connection(self, place)
             try:
                 async with asyncio.timeout(CONNECT_S / len(known)):
-                    _, made = await loop.create_connection(lambda: Connection(self), host, port)
+                    await loop.create_connection(lambda made=made: made, *place)  # type: ignore[misc]
             except OSError as refused:  # Silence, too: TimeoutError is one.
                 error = refused
+                self.leave(place)
             else:
                 return made
         raise error
@@ -273,7 +324,7 @@ class Errand:
     """One request and its attempts."""
 
     __slots__ = ("_attempts", "_deadline_s", "_done", "_link", "_loop", "_request", "_start",
-                 "_was_sent")  # fmt: skip
+                 "_turned", "_was_sent")  # fmt: skip
 
     def __init__(
         self, link: Link, request: bytes, done: Callable[[Result, bool], None], deadline_s: float
@@ -285,6 +336,8 @@ class Errand:
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
         self._attempts = 0
+        self._turned: list[Place] = []
+        """Copies that have turned it away since it waited last."""
         self._was_sent = False
         """Whether an attempt before this one may have reached the shard."""
 
@@ -295,6 +348,13 @@ class Errand:
         self._link.send(self._request, self._ended, until)
 
     def _ended(self, ended: Ended) -> None:
+        if isinstance(ended, TurnedAway):
+            self._turned.append(ended.place)
+            if goes_round(self._turned, self._link.places):
+                self.go()
+                return
+            self._turned.clear()
+            ended = Failure.LATER
         if isinstance(ended, Answered):
             if not is_final(ended.status, was_lost=self._was_sent):
                 ended = Failure.LATER
@@ -363,8 +423,11 @@ class Links:
         return tuple(sorted(self._links))
 
     def address_of(self, shard: ShardId) -> Address:
-        """Where a shard listens.  Raises KeyError for one that has no address."""
-        return self._links[shard].address
+        """Where a shard listens; of several copies the one that leads, as far as is known.
+
+        Raises KeyError for one that has no address.
+        """
+        return self._links[shard].where
 
     def adopt(self, shard_map: ShardMap, addresses: Mapping[ShardId, Address]) -> bool:
         """Go by another map from now on, if it is newer; whether it is.

@@ -7,10 +7,15 @@ called refused: its sender would use a new id and book twice.  Hence:
     never sent                        SHARD_UNAVAILABLE at once: the sender decides
     sent, and the answer is lost      again, until the deadline; then OUTCOME_UNKNOWN
     then "try later" of the shard     no answer to the first attempt: again, as above
+    a copy that does not lead         the other copies at once; when none leads, as above:
+                                      never sent, or again until the deadline
 """
 
 import enum
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
+
+import msgspec
 
 FIRST_DELAY_S: Final = 0.02
 DELAY_MAX_S: Final = 0.5
@@ -19,6 +24,45 @@ UNAVAILABLE_RETRY_AFTER_S: Final = 1.0
 STRANGER: Final = 401
 """The status by which a shard refuses its front, and never the sender."""
 _RETRYABLE: Final = frozenset({STRANGER, 421, 429, 502, 503, 504})
+
+
+TURNS_MAX: Final = 3
+"""How often a request goes round the copies of a shard, at most, before it waits."""
+Place = tuple[str, int]
+"""One address of a shard: that of one copy, where a name has several."""
+
+
+class _Problem(msgspec.Struct):
+    code: str = ""
+
+
+class TurnedAway(NamedTuple):
+    """A copy that does not lead has answered, and has taken nothing."""
+
+    place: Place
+
+
+def does_not_lead(status: int, body: bytes) -> bool:
+    """Whether an answer is that of a copy which follows another one."""
+    if status != 503:
+        return False
+    try:
+        return msgspec.json.decode(body, type=_Problem).code == "NOT_LEADER"
+    except msgspec.DecodeError:
+        return False
+
+
+def in_turn(places: Sequence[Place], first: Place | None) -> list[Place]:
+    """Addresses in the order in which they are tried: from the one that led last on."""
+    ordered = sorted(places)
+    at = ordered.index(first) if first in ordered else 0
+    return ordered[at:] + ordered[:at]
+
+
+def goes_round(turned: Sequence[Place], places: Sequence[Place]) -> bool:
+    """Whether a request that these copies have turned away, in this order, is to be sent to the
+    next one.  Connections that were on their way may lead to the same one more than once."""
+    return not set(places) <= set(turned) and len(turned) < TURNS_MAX * len(places)
 
 
 class Failure(enum.Enum):

@@ -17,7 +17,9 @@ REPLICAS_MAX: Final = 3
 OURS: Final = frozenset(
     f"ULTRA_{name}"
     for name in ("SHARD", "HOST", "PORT", "ADMIN_PORT", "DATA", "HOP_KEY", "MAP", "ENGINE_UID",
-                 "DOMAINS", "DURABILITY", "SOCKET", "API_KEYS", "SHARD_ADDRESS", "KEYLESS")
+                 "DOMAINS", "DURABILITY", "SOCKET", "API_KEYS", "SHARD_ADDRESS", "KEYLESS",
+                 "REPLICAS", "REPLICA", "REPLICA_HOST", "CLUSTER", "RECORD", "RECORD_LEASE",
+                 "REPLICA_TLS")
 )  # fmt: skip
 """Settings that the operator makes from other fields."""
 
@@ -44,8 +46,8 @@ def _mistakes(spec: EngineSpec) -> Iterable[str]:
         yield f"spec.shards: {spec.shards} is not 1 to {SHARDS_MAX}"
     if not 1 <= spec.replicas_per_shard <= REPLICAS_MAX:
         yield f"spec.replicasPerShard: {spec.replicas_per_shard} is not 1 to {REPLICAS_MAX}"
-    if spec.durability == "Async" and spec.replicas_per_shard > 1:
-        yield "spec.durability: Async is for replicasPerShard 1 alone"
+    if spec.durability != "Sync" and spec.replicas_per_shard > 1:
+        yield f"spec.durability: {spec.durability} is for replicasPerShard 1 alone"
     if not spec.domains:
         yield "spec.domains: at least one"
     yield from _unreadable("spec.storage.size", spec.storage.size, quantity)

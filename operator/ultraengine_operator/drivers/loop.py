@@ -8,7 +8,7 @@ The loop acts only while `leading` is true, and asks before every write.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,11 +22,15 @@ from ultraengine_operator.actions import (
     Create,
     Delete,
     ExpandClaim,
+    IssueCertificate,
+    LabelPod,
+    MakeAuthority,
     MakeKey,
     RestartPod,
     Scale,
     SealMap,
     SetFinalizer,
+    TurnAuthority,
     describe,
     ref_of,
 )
@@ -35,6 +39,8 @@ from ultraengine_operator.api.types import Metadata, UltraEngine
 from ultraengine_operator.budget import Fleet, Standing
 from ultraengine_operator.cache import Cache, Key, key_of
 from ultraengine_operator.cluster import KINDS, WATCHED, Cluster, Content, Refused, Shards
+from ultraengine_operator.copies import serving
+from ultraengine_operator.drivers.signing import Signer
 from ultraengine_operator.events import Told, changes
 from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, observed_of
 from ultraengine_operator.plan import Plan, Settings, Settled, plan
@@ -48,6 +54,11 @@ ASKED_MAX: Final = 32
 """Shards that are asked at the same time."""
 SILENT_S: Final = 5.0
 """After this a shard is asked again that is ready and was never heard: a Service may be younger."""
+HEARD_OF: Final = (
+    Apply, Create, MakeKey, MakeAuthority, TurnAuthority, IssueCertificate, LabelPod, Scale,
+    SealMap, SetFinalizer,
+)  # fmt: skip
+"""Actions whose outcome is in their answer."""
 _log = structlog.get_logger("ultraengine.operator")
 
 
@@ -77,6 +88,7 @@ class Loop:
         self.cache = Cache()
         self._cluster = cluster
         self._shards = shards
+        self._signer = Signer(cluster)
         self._settings = settings
         self._selector = selector
         self._changing_max = changing_max
@@ -164,10 +176,7 @@ class Loop:
         was deleted, its going is still to be heard of.
         """
         content = self.cache.engine(key)
-        heard_of = all(
-            isinstance(one, Apply | Create | MakeKey | Scale | SealMap | SetFinalizer)
-            for one in done.actions
-        )
+        heard_of = all(isinstance(one, HEARD_OF) for one in done.actions)
         if not done.actions or done.problems or done.deleting or not heard_of or content is None:
             return done
         again = self._plan(key, engine_of(content), observed)
@@ -175,14 +184,25 @@ class Loop:
 
     async def _look_for_keys(self, key: Key, content: Content) -> None:
         """Secrets are neither listed nor watched; those that are ours are asked for by name."""
-        queried = content.get("spec", {}).get("query", {}).get("replicas", 0)
-        for name in shared.keys(queried):
-            ref = Ref("Secret", f"{key[1]}-{name}")
-            found = await self._cluster.get(KINDS["Secret"], key[0], ref.name)
+        room = asyncio.Semaphore(ASKED_MAX)
+
+        async def look(name: str) -> None:
+            ref = Ref("Secret", name)
+            async with room:
+                found = await self._cluster.get(KINDS["Secret"], key[0], ref.name)
             if found is None:
                 self.cache.forget(key, ref)
             else:
                 self.cache.put(found)
+
+        spec = content.get("spec", {})
+        leases = [ref.name for ref in self.cache.children(key) if ref.kind == "Lease"]
+        queried = spec.get("query", {}).get("replicas", 0)
+        wanted = {f"{key[1]}-{name}" for name in shared.keys(queried)}
+        if leases or spec.get("replicasPerShard", 1) != 1:
+            wished = [names.leaf_name(key[1], shard) for shard in range(spec.get("shards", 1))]
+            wanted |= {names.authority_name(key[1]), *wished, *(f"{one}-tls" for one in leases)}
+        await asyncio.gather(*(look(name) for name in sorted(wanted)))
 
     def _may_act(self, engine: UltraEngine, made: Plan) -> bool:
         if engine.spec.reconciliation == "Active":
@@ -229,6 +249,8 @@ class Loop:
             case MakeKey(manifest):
                 content = {**manifest, "stringData": {names.KEY_FILE: secrets.token_urlsafe(32)}}
                 await self._create(key, content)
+            case MakeAuthority() | TurnAuthority() | IssueCertificate() | LabelPod():
+                await self._do_for_copies(namespace, action)
             case SealMap(name, version, content):
                 await self._seal(namespace, name, version, content)
             case Delete(ref, uid):
@@ -245,6 +267,18 @@ class Loop:
                 await self._merge("PersistentVolumeClaim", namespace, name, wish)
             case SetFinalizer(present):
                 await self._set_finalizer(engine.metadata, present=present)
+
+    async def _do_for_copies(
+        self, namespace: str, action: MakeAuthority | TurnAuthority | IssueCertificate | LabelPod
+    ) -> None:
+        if isinstance(action, LabelPod):
+            # The uid refuses a pod that has taken its place meanwhile.
+            wish = {"metadata": {"uid": action.uid, "labels": {names.ROLE: action.role}}}
+            self.cache.put(await self._cluster.merge(KINDS["Pod"], namespace, action.name, wish))
+            return
+        secret = await self._signer.do(namespace, action, self._clock())
+        if secret is not None:
+            self.cache.put(secret)
 
     async def _merge(self, kind: str, namespace: str, name: str, spec: Content) -> None:
         self.cache.put(await self._cluster.merge(KINDS[kind], namespace, name, {"spec": spec}))
@@ -315,7 +349,9 @@ class Loop:
             for shard in (int(one["spec"]["shard"]) for _, one in objects)
             if not unready(observed, (shard,))
         ]
-        answers = await self._ask_all(key, ready)
+        pods = {one.shard: serving(observed, one.shard) for one in observed.records}
+        leaders = {shard: pod.name for shard, pod in pods.items() if pod is not None}
+        answers = await self._ask_all(key, ready, leaders)
         for name, one in objects:
             shard = int(one["spec"]["shard"])
             is_ready = shard in answers
@@ -337,19 +373,21 @@ class Loop:
         for one in changes(before.get("conditions") or (), after["conditions"]):
             self._told(_about(metadata), one)
 
-    async def _ask_all(self, key: Key, shards: Sequence[int]) -> dict[int, SeenShard | None]:
-        """What each says; None of those that are silent."""
+    async def _ask_all(
+        self, key: Key, shards: Sequence[int], leaders: Mapping[int, str]
+    ) -> dict[int, SeenShard | None]:
+        """What each says, of several copies the one that leads; None of those that are silent."""
         room = asyncio.Semaphore(ASKED_MAX)
 
         async def ask(shard: int) -> SeenShard | None:
             async with room:
-                return await self._ask(key, shard)
+                return await self._ask(key, shard, leaders.get(shard))
 
         answers = await asyncio.gather(*(ask(shard) for shard in shards))
         return dict(zip(shards, answers, strict=True))
 
-    async def _ask(self, key: Key, shard: int) -> SeenShard | None:
-        found = await self._shards.ask(key[0], key[1], shard)
+    async def _ask(self, key: Key, shard: int, pod: str | None) -> SeenShard | None:
+        found = await self._shards.ask(key[0], key[1], shard, pod)
         if found is None:
             return None
         offset = found.get("applied_end", found.get("log_end", 0))

@@ -16,15 +16,19 @@ _CALLER: Final = KnownCaller("system", names.MANAGER, frozenset({"admin"}))
 
 
 class PodShards:
-    """Asks through the shard's Service; silence is an answer too."""
+    """Asks through the shard's Service, or the pod that leads; silence is an answer too."""
 
     def __init__(self, cluster: Cluster, session: aiohttp.ClientSession) -> None:
         self._cluster = cluster
         self._session = session
 
-    async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
-        """A shard's own status; None when it does not answer."""
-        host = f"{names.shard_name(engine, shard)}.{namespace}.svc"
+    async def ask(
+        self, namespace: str, engine: str, shard: int, pod: str | None = None
+    ) -> Content | None:
+        """A shard's own status, from this pod of several; None when it does not answer."""
+        service = names.shard_name(engine, shard)
+        at = service if pod is None else f"{pod}.{names.peers_name(engine, shard)}"
+        host = f"{at}.{namespace}.svc"
         url = f"http://{host}:{names.ADMIN_PORT}/admin/v1/status"
         try:
             secret = await self._cluster.get(KINDS["Secret"], namespace, f"{engine}-hop")

@@ -5,6 +5,7 @@ from typing import Final
 from ultraengine.model.ids import ShardId
 from ultraengine_operator import names
 from ultraengine_operator.api.quantities import seconds
+from ultraengine_operator.specs import replicas
 from ultraengine_operator.specs.pods import (
     container_security,
     hop_and_map,
@@ -52,7 +53,10 @@ def environment(view: EngineView, shard: int) -> list[Manifest]:
     if shots.mode is not None:
         told["ULTRA_SNAPSHOT_MODE"] = shots.mode.lower()
     told.update({setting.name: setting.value for setting in spec.settings})
-    return [variable(name, told[name]) for name in sorted(told)]
+    if view.copies == 1:
+        return [variable(name, told[name]) for name in sorted(told)]
+    told.update(replicas.settings(view, shard))
+    return [variable(name, told[name]) for name in sorted(told)] + [replicas.number()]
 
 
 def stateful_set(view: EngineView, shard: int) -> Manifest:
@@ -60,13 +64,16 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
     spec = view.engine.spec
     name = names.shard_name(view.name, shard)
     chosen = selector(view, shard)
+    several = view.copies > 1
     mounts = [temporary(), *hop_and_map(view)]
+    if several:
+        mounts.append(replicas.certificates(view, shard))
     container: Manifest = {
         "name": "engine",
         "image": view.image,
         "args": ["serve"],
         "env": environment(view, shard),
-        "ports": ports(),
+        "ports": [*ports(), replicas.port()] if several else ports(),
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "data", "mountPath": "/data"},
@@ -84,11 +91,23 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
     }
     if spec.storage.storage_class_name is not None:
         claim["storageClassName"] = spec.storage.storage_class_name
-    return child(
+    pod = pod_spec(
+        view, "engine", container, mounts,
+        grace_s=GRACE_S, labels=names.labels(view.name, "engine"),
+    )  # fmt: skip
+    marks = {names.REPLICATED: "true"} if several else {}
+    copies = {names.COPIES: str(view.copies)} if several else {}
+    if several:
+        pod.update(
+            serviceAccountName=name,
+            automountServiceAccountToken=True,
+            affinity=replicas.apart(view, shard),
+        )
+    made = child(
         view, "StatefulSet", "apps/v1", name, "engine", shard=shard,
         spec={
             "serviceName": f"{name}-peers",
-            "replicas": 1,
+            "replicas": view.copies,
             "podManagementPolicy": "Parallel",
             "updateStrategy": {"type": "OnDelete"},
             "persistentVolumeClaimRetentionPolicy": {
@@ -96,11 +115,8 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
             },
             "selector": {"matchLabels": chosen},
             "template": {
-                "metadata": {"labels": chosen},
-                "spec": pod_spec(
-                    view, "engine", container, mounts,
-                    grace_s=GRACE_S, labels=names.labels(view.name, "engine"),
-                ),
+                "metadata": {"labels": {**chosen, **marks}},
+                "spec": pod,
             },
             "volumeClaimTemplates": [
                 {
@@ -108,13 +124,15 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
                     "kind": "PersistentVolumeClaim",
                     "metadata": {
                         "name": "data",
-                        "labels": {**chosen, names.ENGINE_UID: view.engine_uid},
+                        "labels": {**chosen, names.ENGINE_UID: view.engine_uid, **copies},
                     },
                     "spec": claim,
                 }
             ],
         },
     )  # fmt: skip
+    made["metadata"]["annotations"].update(copies)
+    return made
 
 
 def _service_ports() -> list[Manifest]:
@@ -126,23 +144,29 @@ def _service_ports() -> list[Manifest]:
 
 def peers_service(view: EngineView, shard: int) -> Manifest:
     """Stable names of the replicas, ready or not: they must find each other to become ready."""
+    between = {"name": "replica", "port": names.REPLICA_PORT, "targetPort": "replica",
+               "protocol": "TCP"}  # fmt: skip
     return child(
-        view, "Service", "v1", f"{names.shard_name(view.name, shard)}-peers", "engine",
+        view, "Service", "v1", names.peers_name(view.name, shard), "engine",
         shard=shard,
         spec={
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": selector(view, shard),
-            "ports": _service_ports(),
+            "ports": [*_service_ports(), between] if view.copies > 1 else _service_ports(),
         },
     )  # fmt: skip
 
 
 def leader_service(view: EngineView, shard: int) -> Manifest:
-    """The address of a shard. With one replica each, the pod that is ready is the leader."""
+    """The address of a shard for people and tools: the pod that leads, by its label.
+
+    Gateways ask the copies themselves: a failover needs no operator.
+    """
+    leads = {names.ROLE: "leader"} if view.copies > 1 else {}
     return child(
         view, "Service", "v1", names.shard_name(view.name, shard), "engine", shard=shard,
-        spec={"selector": selector(view, shard), "ports": _service_ports()},
+        spec={"selector": {**selector(view, shard), **leads}, "ports": _service_ports()},
     )  # fmt: skip
 
 
@@ -169,6 +193,6 @@ def shard_object(view: EngineView, shard: int) -> Manifest:
             "engine": view.name,
             "shard": shard,
             "slots": [f"{start}-{end - 1}" for start, end in ranges],
-            "replicas": 1,
+            "replicas": view.copies,
         },
     )  # fmt: skip

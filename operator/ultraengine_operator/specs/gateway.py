@@ -15,15 +15,20 @@ def _name(view: EngineView) -> str:
     return f"{view.name}-gateway"
 
 
+def _shard_address(view: EngineView) -> str:
+    """Where shards are: of several copies the addresses of all, for the gateway to find who leads
+    among them."""
+    peers = "-peers" if view.copies > 1 else ""
+    return f"http://{view.name}-shard-{{shard}}{peers}.{view.namespace}.svc:{names.HTTP_PORT}"
+
+
 def _environment(view: EngineView) -> list[Manifest]:
     told = {
         "ULTRA_HOST": "0.0.0.0",  # noqa: S104 - the pod's own network.
         "ULTRA_HOP_KEY": f"/etc/ultra/hop/{names.KEY_FILE}",
         "ULTRA_MAP": f"/etc/ultra/map/{names.MAP_KEY}",
         "ULTRA_DOMAINS": ",".join(view.engine.spec.domains),
-        "ULTRA_SHARD_ADDRESS": (
-            f"http://{view.name}-shard-{{shard}}.{view.namespace}.svc:{names.HTTP_PORT}"
-        ),
+        "ULTRA_SHARD_ADDRESS": _shard_address(view),
     }
     # Quotas and sizes are the gateway's to check: shards count no quotas.
     told.update(pods.limits(view))

@@ -7,7 +7,7 @@ operator looks after it, so that a new operator restarts nothing; an annotation 
 from collections.abc import Callable
 from typing import Final
 
-from ultraengine_operator.specs import engine, gateway, pods, reads
+from ultraengine_operator.specs import engine, gateway, pods, reads, replicas
 from ultraengine_operator.specs.view import EngineView, Manifest
 
 NEWEST: Final = 1
@@ -16,6 +16,8 @@ NEWEST: Final = 1
 def _first(view: EngineView) -> tuple[Manifest, ...]:
     children = [pods.service_account(view, one) for one in ("engine", "gateway")]
     for shard in view.shards:
+        if view.copies > 1:
+            children += replicas.account(view, shard)
         children += [
             engine.shard_object(view, shard),
             engine.peers_service(view, shard),

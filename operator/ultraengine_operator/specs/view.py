@@ -25,6 +25,8 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     claim_sizes: Mapping[int, str]
     """The size in each existing StatefulSet's template, which cannot be changed."""
     shard_map: ShardMap
+    copies: int = 1
+    """Of each shard, its leader's included."""
 
     @property
     def name(self) -> str:

@@ -121,8 +121,9 @@ def test_the_operator_of_one_namespace_may_do_nothing_elsewhere(server: ApiServe
     "question",
     ["list secrets", "watch secrets", "delete secrets", "create pods", "create pods/exec",
      "update ultraengines.ultraengine.io", "delete ultraengines.ultraengine.io",
-     "create clusterrolebindings", "impersonate users", "get nodes", "create roles",
-     "update leases.coordination.k8s.io"],
+     "create clusterrolebindings", "create clusterroles", "impersonate users", "get nodes",
+     # It may give what it has, for a shard's own Lease, and nothing beyond; it never patches one.
+     "escalate roles", "bind roles", "bind clusterroles", "patch leases.coordination.k8s.io"],
 )  # fmt: skip
 def test_the_operator_may_not(server: ApiServer, question: str) -> None:
     apply(server, "base")

@@ -10,7 +10,7 @@ from tests.unit.manifests.reachability import Pod, Policy, reachable, selects
 
 ENGINES: Final = "ultraengine"
 SYSTEM: Final = "ultraengine-system"
-PORTS: Final = (22, 53, 80, 443, 3306, 5432, 6443, 8080, 8081, 9090)
+PORTS: Final = (22, 53, 80, 443, 3306, 5432, 6443, 8080, 8081, 8082, 9090)
 
 
 def pod(namespace: str, labels: dict[str, str], **of_namespace: str) -> Pod:
@@ -18,14 +18,16 @@ def pod(namespace: str, labels: dict[str, str], **of_namespace: str) -> Pod:
     return Pod(namespace, labels, {**names, **of_namespace})
 
 
-def ours(component: str, namespace: str = ENGINES) -> Pod:
+def ours(component: str, namespace: str = ENGINES, **marks: str) -> Pod:
+    more = {f"ultraengine.io/{name}": value for name, value in marks.items()}
     return pod(namespace, {"app.kubernetes.io/name": "ultraengine",
                            "app.kubernetes.io/component": component,
-                           "ultraengine.io/engine": "whole"})  # fmt: skip
+                           "ultraengine.io/engine": "whole", **more})  # fmt: skip
 
 
 PODS: Final = {
     **{one: ours(one) for one in ("engine", "gateway", "query", "projection")},
+    "replica": ours("engine", replicated="true"),
     "operator": ours("operator", SYSTEM),
     # Calls itself an operator, and is not in the operator's namespace.
     "impostor": ours("operator", "elsewhere"),
@@ -37,7 +39,7 @@ PODS: Final = {
     "dns": pod("kube-system", {"k8s-app": "kube-dns"}),
     "any": Pod(),
 }
-CLOSED: Final = {"engine", "gateway", "query", "projection", "operator"}
+CLOSED: Final = {"engine", "replica", "gateway", "query", "projection", "operator"}
 """Pods that policies select; what the others do among themselves is not ours."""
 
 

@@ -66,6 +66,9 @@ class MemoryCluster:
         before = self.objects.get(key)
         meta = content["metadata"]
         if before is not None:
+            # What a server keeps of an object that is replaced by one that does not say it.
+            for name in ("uid", "generation", "creationTimestamp"):
+                meta.setdefault(name, before["metadata"][name])
             same = {k: v for k, v in before.items() if k != "metadata"} == {
                 k: v for k, v in content.items() if k != "metadata"
             }
@@ -218,12 +221,23 @@ class MemoryCluster:
         revision: str,
         broken: Callable[[str], bool],
     ) -> None:
+        for number in range(owner["spec"]["replicas"]):
+            self._pod(namespace, f"{name}-{number}", owner, revision, broken)
+
+    def _pod(
+        self,
+        namespace: str,
+        pod: str,
+        owner: Content,
+        revision: str,
+        broken: Callable[[str], bool],
+    ) -> None:
         labels = dict(owner["spec"]["template"]["metadata"]["labels"])
         claim = copy.deepcopy(owner["spec"]["volumeClaimTemplates"][0])
-        claim["metadata"].update(name=f"data-{name}-0", namespace=namespace)
+        claim["metadata"].update(name=f"data-{pod}", namespace=namespace)
         if self._key(claim) not in self.objects:
             self._store(claim)
-        if ("Pod", namespace, f"{name}-0") in self.objects:
+        if ("Pod", namespace, pod) in self.objects:
             return
         ready = not broken(owner["spec"]["template"]["spec"]["containers"][0]["image"])
         self._store(
@@ -231,7 +245,7 @@ class MemoryCluster:
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {
-                    "name": f"{name}-0",
+                    "name": pod,
                     "namespace": namespace,
                     "labels": {**labels, "controller-revision-hash": revision},
                     "ownerReferences": [{"uid": owner["metadata"]["uid"], "controller": True}],
@@ -248,7 +262,9 @@ def hash_of(content: Any) -> str:
 class SilentShards:
     """`Shards` whose pods all answer the same."""
 
-    async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
+    async def ask(
+        self, namespace: str, engine: str, shard: int, pod: str | None = None
+    ) -> Content | None:
         return {"state": "serving", "epoch": 7, "applied_end": 42}
 
 

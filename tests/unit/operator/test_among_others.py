@@ -153,7 +153,9 @@ async def test_many_silent_shards_are_asked_at_the_same_time() -> None:
     class Silent(SilentShards):
         asked = asked_max = 0
 
-        async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
+        async def ask(
+            self, namespace: str, engine: str, shard: int, pod: str | None = None
+        ) -> Content | None:
             self.asked += 1
             self.asked_max = max(self.asked_max, self.asked)
             await asyncio.sleep(0)

@@ -61,9 +61,11 @@ async def test_a_ready_shard_that_was_never_heard_is_asked_again_soon() -> None:
     class Hesitant(SilentShards):
         asked = 0
 
-        async def ask(self, namespace: str, engine: str, shard: int) -> Content | None:
+        async def ask(
+            self, namespace: str, engine: str, shard: int, pod: str | None = None
+        ) -> Content | None:
             self.asked += 1
-            return None if self.asked == 1 else await super().ask(namespace, engine, shard)
+            return None if self.asked == 1 else await super().ask(namespace, engine, shard, pod)
 
     cluster, shards = MemoryCluster(), Hesitant()
     await engine(cluster, shards=1)

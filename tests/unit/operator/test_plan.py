@@ -110,6 +110,8 @@ def _ref(one: dict[str, Any]) -> Any:
         ({"shards": "two"}, "$.spec.shards"),
         ({"replicasPerShard": 4}, "spec.replicasPerShard: 4"),
         ({"durability": "Async", "replicasPerShard": 2}, "Async"),
+        ({"durability": "Group", "replicasPerShard": 3}, "Group"),
+        ({"settings": [{"name": "ULTRA_REPLICAS", "value": "a:1"}]}, "ULTRA_REPLICAS"),
         ({"domains": []}, "spec.domains"),
         ({"storage": {"size": "1 GB"}}, "spec.storage.size"),
         ({"snapshots": {"interval": "soon"}}, "spec.snapshots.interval"),
@@ -132,7 +134,12 @@ def test_wishes_that_cannot_be_met_hold_everything_with_their_reason() -> None:
         assert made.actions == ()
         return made.problems[0].reason
 
-    assert reason(Settings(), replicasPerShard=2) is Reason.REPLICATION_NOT_AVAILABLE
+    annotated = content()
+    annotated["metadata"]["annotations"] = {names.RENDER_VERSION: "999"}
+    made = plan(engine_of(annotated), Observed(), settled={}, fleet=Fleet({}),
+                settings=Settings(), now_s=0.0)  # fmt: skip
+    assert made.actions == ()
+    assert made.problems[0].reason is Reason.RENDER_VERSION_UNKNOWN
     assert reason(Settings(), image=None) is Reason.IMAGE_MISSING
 
 

@@ -14,6 +14,7 @@ from ultraengine.router.wire import request
 
 SHARD = ShardId(0)
 ASK = request("GET", "/", ())
+FOLLOWS = b'HTTP/1.1 503 x\r\nConnection: close\r\nContent-Length: 21\r\n\r\n{"code":"NOT_LEADER"}'
 
 
 class Place:
@@ -26,6 +27,10 @@ class Place:
         self.connections: list[asyncio.StreamWriter] = []
         self.address: tuple[str, int] = ("127.0.0.1", 0)
         self._server: asyncio.Server | None = None
+        self.follows = False
+        """Whether it is a copy that does not lead."""
+        self.is_silent = False
+        self.unanswered = 0
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, *self.address)
@@ -43,6 +48,13 @@ class Place:
         try:
             while True:
                 await reader.readuntil(b"\r\n\r\n")
+                if self.is_silent:
+                    self.unanswered += 1
+                    continue
+                if self.follows and not self.statuses:
+                    writer.write(FOLLOWS)
+                    writer.close()
+                    return
                 status = self.statuses.pop(0) if self.statuses else 200
                 if not status:
                     writer.close()
@@ -194,3 +206,80 @@ async def test_a_shard_that_refuses_the_hop_key_is_away_and_not_a_stranger_to_th
     # After an answer that was lost, the command may have been carried out.
     world.places[0].statuses = [0, 401, 200]
     assert await world.ask() == "first"
+
+
+class Copies(World):
+    """A shard whose name has the addresses of all its copies, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = [Place(name) for name in ("first", "second", "third")]
+
+    def lead(self, leader: Place | None) -> None:
+        for place in self.places:
+            place.follows = place is not leader
+
+    def by_turn(self) -> list[Place]:
+        return sorted(self.places, key=lambda one: one.address)
+
+
+@pytest.fixture
+async def copies() -> AsyncIterator[Copies]:
+    copies = Copies()
+    for place in copies.places:
+        await place.start()
+    copies.names.found = [place.address for place in copies.places]
+    yield copies
+    await copies.links.close()
+    for place in copies.places:
+        await place.stop()
+
+
+async def test_the_copy_that_leads_is_found_and_kept(copies: Copies) -> None:
+    for leader in copies.places:
+        copies.lead(leader)
+        assert [await copies.ask() for _ in range(3)] == [leader.name] * 3
+        host, port = leader.address
+        assert copies.links.address_of(SHARD) == Address(host=host, port=port)
+    followers = [len(place.connections) for place in copies.places]
+    assert await copies.ask() == "third"
+    assert [len(place.connections) for place in copies.places] == followers
+
+
+async def test_a_request_that_no_copy_takes_was_not_sent(copies: Copies) -> None:
+    copies.lead(None)
+    failure = await copies.failure()
+    assert (failure.code, failure.retry_after_s) == ("SHARD_UNAVAILABLE", 1.0)
+    assert {len(place.connections) for place in copies.places} == {1}
+
+
+async def test_a_request_whose_leader_is_lost_is_sent_to_the_next_one(copies: Copies) -> None:
+    first, second, third = copies.by_turn()
+    copies.lead(first)
+    assert await copies.ask() == first.name
+    first.statuses = [0]
+    copies.lead(None)
+    asking = asyncio.create_task(copies.ask())
+    async with asyncio.timeout(5):
+        while not third.connections:  # noqa: ASYNC110  (it has no event)
+            await asyncio.sleep(0.01)
+    await first.stop()
+    copies.lead(second)
+    assert await asking == second.name
+
+
+async def test_what_is_under_way_to_a_leader_that_is_silent_is_cut_once_another_one_leads(
+    copies: Copies,
+) -> None:
+    first, second, _ = copies.by_turn()
+    copies.lead(first)
+    assert await copies.ask() == first.name
+    first.is_silent = True
+    waiting = asyncio.create_task(copies.ask())
+    async with asyncio.timeout(5):
+        while not first.unanswered:  # noqa: ASYNC110  (it has no event)
+            await asyncio.sleep(0.01)
+    first.is_silent = False
+    copies.lead(second)
+    assert await copies.ask() == second.name
+    assert await waiting == second.name

@@ -55,6 +55,8 @@ class ReplicaOptions(msgspec.Struct, frozen=True, kw_only=True):
     replica: ReplicaId
     addresses: tuple[tuple[str, int], ...]
     """Host and port of every replica, by its number."""
+    host: str | None = None
+    """To listen at; None = as the others are told."""
     cluster_uid: bytes
     """16 bytes; of the engine that all of them belong to."""
     min_isr: int

@@ -92,6 +92,7 @@ def replica_options(
         shard=ShardId(config.shard),
         replica=ReplicaId(config.replica),
         addresses=config.replicas,
+        host=config.replica_host,
         cluster_uid=uid,
         min_isr=config.min_isr or copies // 2 + 1,
         log=log_options(options, Epoch(0), registry.handlers_digest),

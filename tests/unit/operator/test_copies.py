@@ -1,0 +1,380 @@
+"""Shards of several copies: what is made, what is never made again, who is disturbed when."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.operator.memory import MemoryCluster, SilentShards, engine
+from tests.unit.operator.rounds import KEY, conditions, operator, settle
+from tests.unit.operator.test_plan import GOLDEN, content
+
+from ultraengine.config import Config
+from ultraengine.front.settings import GatewaySettings
+from ultraengine_operator import names
+from ultraengine_operator.api.decode import engine_of
+from ultraengine_operator.cluster import KINDS, Content
+from ultraengine_operator.drivers.loop import Loop
+from ultraengine_operator.observed import Observed
+from ultraengine_operator.plan import Settings, view_of
+from ultraengine_operator.records import ANNOTATION
+from ultraengine_operator.rollout import timestamp_s
+from ultraengine_operator.specs.render import render
+
+
+def rendered(**spec: Any) -> dict[tuple[str, str], Content]:
+    view, problems = view_of(engine_of(content(**spec)), Observed(), Settings())
+    assert problems == ()
+    return {(one["kind"], one["metadata"]["name"]): one for one in render(view)}
+
+
+def test_children_of_three_copies_are_byte_for_byte_those_on_file() -> None:
+    made = list(rendered(replicasPerShard=3).values())
+    text = msgspec.json.format(msgspec.json.encode(made), indent=1)
+    assert text == (GOLDEN / "copies.json").read_bytes()
+
+
+def test_a_pod_is_told_all_that_a_copy_needs_and_nothing_that_it_refuses(tmp_path: Path) -> None:
+    pod = rendered(shards=2, replicasPerShard=3)["StatefulSet", "shop-shard-1"]["spec"]["template"]
+    told = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+    assert told.pop("ULTRA_REPLICA") is None
+    config = Config.from_env({**told, "ULTRA_REPLICA": "2"})
+    assert config.replicas[2] == ("shop-shard-1-2.shop-shard-1-peers.default.svc", 8082)
+    assert (config.replica, config.replica_host) == (2, "0.0.0.0")  # noqa: S104
+    assert (config.record_lease, config.cluster) == ("shop-shard-1", "u1")
+    assert str(config.replica_tls) == "/etc/ultra/tls"
+
+
+def test_the_token_of_a_copy_is_for_its_own_record_and_one_copy_has_none() -> None:
+    def pod(copies: int) -> Content:
+        found = rendered(replicasPerShard=copies)["StatefulSet", "shop-shard-0"]
+        spec: Content = found["spec"]["template"]["spec"]
+        return spec
+
+    alone, several = pod(1), pod(2)
+    assert (alone["serviceAccountName"], alone["automountServiceAccountToken"]) == (
+        "shop-engine", False,
+    )  # fmt: skip
+    assert (several["serviceAccountName"], several["automountServiceAccountToken"]) == (
+        "shop-shard-0", True,
+    )  # fmt: skip
+    role = rendered(replicasPerShard=2)["Role", "shop-shard-0"]
+    assert role["rules"] == [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+         "resourceNames": ["shop-shard-0"], "verbs": ["get", "watch", "update"]}
+    ]  # fmt: skip
+    assert not any(kind == "Role" for kind, _ in rendered())
+
+
+def test_gateways_are_given_all_copies_and_people_the_one_that_leads() -> None:
+    made = rendered(replicasPerShard=3)
+    gateway = made["Deployment", "shop-gateway"]["spec"]["template"]["spec"]["containers"][0]
+    told = GatewaySettings.from_env({one["name"]: one["value"] for one in gateway["env"]})
+    assert told.shard_address == "http://shop-shard-{shard}-peers.default.svc:8080"
+    assert made["Service", "shop-shard-0-peers"]["spec"]["publishNotReadyAddresses"]
+    assert made["Service", "shop-shard-0"]["spec"]["selector"][names.ROLE] == "leader"
+    assert names.ROLE not in rendered()["Service", "shop-shard-0"]["spec"]["selector"]
+
+
+class Copies:
+    """An engine of three copies in memory; the copies keep their record as they would."""
+
+    def __init__(self) -> None:
+        self.cluster = MemoryCluster()
+        self.loop = operator(self.cluster)
+
+    async def apply(self, **spec: Any) -> None:
+        await engine(self.cluster, **{"shards": 1, "replicasPerShard": 3, **spec})
+
+    async def settle(self) -> None:
+        await settle(self.cluster, self.loop)
+
+    def record(self, leader: int, in_sync: list[int], *, epoch: int = 1, shard: int = 0) -> None:
+        """What the copies write into their Lease."""
+        lease = self.cluster.objects["Lease", "default", f"shop-shard-{shard}"]
+        changed = msgspec.json.decode(msgspec.json.encode(lease))
+        seats = [{"replica": one, "disk": "x"} for one in in_sync]
+        holder = {"seat": {"replica": leader, "disk": "x"}, "start": 1}
+        record = {"epoch": epoch, "holder": holder, "isr": seats, "version": 9}
+        changed["metadata"].setdefault("annotations", {})[ANNOTATION] = msgspec.json.encode(
+            record
+        ).decode()
+        self.cluster._store(changed)
+
+    def roles(self) -> dict[str, str]:
+        return {
+            key[2]: one["metadata"]["labels"].get(names.ROLE, "")
+            for key, one in self.cluster.objects.items()
+            if key[0] == "Pod"
+        }
+
+    def status(self) -> Content:
+        found: Content = self.cluster.objects["Shard", "default", "shop-shard-0"]["status"]
+        return found
+
+    def ready(self, pod: str, *, is_ready: bool) -> None:
+        changed = msgspec.json.decode(
+            msgspec.json.encode(self.cluster.objects["Pod", "default", pod])
+        )
+        changed["status"] = {"conditions": [{"type": "Ready", "status": str(is_ready)}]}
+        self.cluster._store(changed)
+
+
+@pytest.fixture
+async def copies() -> Copies:
+    """Three copies that serve; the second leads."""
+    made = Copies()
+    await made.apply()
+    await made.settle()
+    assert conditions(made.cluster)["Available"] == ("False", "ShardsNotReady")
+    made.record(1, [0, 1, 2])
+    await made.settle()
+    return made
+
+
+async def test_an_engine_of_three_copies_becomes_ready_and_says_who_leads(copies: Copies) -> None:
+    assert conditions(copies.cluster) == {
+        "Ready": ("True", "AsWished"), "Available": ("True", "Serving"),
+    }  # fmt: skip
+    follower = "follower"
+    assert copies.roles() == {
+        "shop-shard-0-0": follower, "shop-shard-0-1": "leader", "shop-shard-0-2": follower,
+    }  # fmt: skip
+    status = copies.status()
+    assert (status["leader"], status["epoch"], status["replicas"]) == ("shop-shard-0-1", "1", 3)
+    assert status["inSync"] == [f"shop-shard-0-{number}" for number in range(3)]
+    assert status["volume"] == "data-shop-shard-0-1"
+    claims = [key for key in copies.cluster.objects if key[0] == "PersistentVolumeClaim"]
+    assert len(claims) == 3
+
+
+async def test_the_record_is_never_written_after_it_was_made(copies: Copies) -> None:
+    before = copies.cluster.objects["Lease", "default", "shop-shard-0"]
+    await copies.apply(image="ultraengine:2")
+    for _ in range(3):
+        await copies.settle()
+    await settle(copies.cluster, operator(copies.cluster))
+    assert copies.cluster.objects["Lease", "default", "shop-shard-0"] == before
+
+
+async def test_a_record_that_is_gone_beside_volumes_is_told_and_not_made_anew(
+    copies: Copies,
+) -> None:
+    del copies.cluster.objects["Lease", "default", "shop-shard-0"]
+    await copies.apply(gateway={"replicas": 3})
+    await copies.settle()
+    assert ("Lease", "default", "shop-shard-0") not in copies.cluster.objects
+    assert conditions(copies.cluster)["Stalled"] == ("True", "RecordMissing")
+    gateway = copies.cluster.objects["Deployment", "default", "shop-gateway"]
+    assert gateway["spec"]["replicas"] == 3, "the rest of the engine does not go on"
+
+
+async def test_fewer_copies_in_sync_is_degraded_and_available(copies: Copies) -> None:
+    copies.record(1, [0, 1])
+    await copies.settle()
+    assert conditions(copies.cluster) == {
+        "Ready": ("False", "CopiesOutOfSync"), "Available": ("True", "Serving"),
+        "Degraded": ("True", "CopiesOutOfSync"), "Reconciling": ("True", "CopiesOutOfSync"),
+    }  # fmt: skip
+    shard = {one["type"]: one["status"] for one in copies.status()["conditions"]}
+    assert shard == {"Ready": "True", "Degraded": "True"}
+
+
+async def test_a_leader_that_is_away_is_not_available_whoever_else_is_ready(
+    copies: Copies,
+) -> None:
+    copies.ready("shop-shard-0-1", is_ready=False)
+    await copies.settle()
+    assert conditions(copies.cluster)["Available"] == ("False", "ShardsNotReady")
+    copies.record(2, [0, 2], epoch=2)
+    await copies.settle()
+    assert conditions(copies.cluster)["Available"] == ("True", "Serving")
+    assert copies.roles()["shop-shard-0-2"] == "leader"
+    assert (copies.status()["leader"], copies.status()["epoch"]) == ("shop-shard-0-2", "2")
+
+
+async def test_a_restart_takes_followers_first_and_one_copy_at_a_time(copies: Copies) -> None:
+    cluster, loop = copies.cluster, copies.loop
+    before = {key[2]: one["metadata"]["uid"] for key, one in cluster.objects.items()
+              if key[0] == "Pod"}  # fmt: skip
+    await copies.apply(image="ultraengine:2")
+    order: list[str] = []
+    for _ in range(30):
+        await loop.relist()
+        await loop.reconcile(KEY)
+        there = {key[2] for key in cluster.objects if key[0] == "Pod"}
+        gone = sorted(set(before) - there)
+        assert len(gone) <= 1
+        if gone:
+            (name,) = gone
+            order.append(name)
+            number = int(name[-1])
+            leader = 1 if number != 1 else 0
+            others = [one for one in range(3) if one != number]
+            copies.record(leader, others, epoch=1 if number != 1 else 2)
+            cluster.controllers()
+            await loop.relist()
+            await loop.reconcile(KEY)
+            still = {key[2] for key in cluster.objects if key[0] == "Pod"}
+            assert still == set(before), "another pod goes while a copy is not in sync"
+            copies.record(leader, [0, 1, 2], epoch=1 if number != 1 else 2)
+        cluster.controllers()
+    assert order == ["shop-shard-0-0", "shop-shard-0-2", "shop-shard-0-1"]
+    await copies.settle()
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+
+
+async def test_a_pod_that_is_not_ready_stays_while_its_copy_is_needed(copies: Copies) -> None:
+    copies.ready("shop-shard-0-0", is_ready=False)
+    copies.record(1, [0, 1])
+    await copies.apply(image="ultraengine:2")
+    await copies.settle()
+    assert len(copies.roles()) == 3
+    uid = copies.cluster.objects["Pod", "default", "shop-shard-0-0"]["metadata"]["uid"]
+    copies.record(1, [1, 2])
+    await copies.loop.relist()
+    await copies.loop.reconcile(KEY)
+    assert ("Pod", "default", "shop-shard-0-0") not in copies.cluster.objects
+    copies.cluster.controllers()
+    now = copies.cluster.objects["Pod", "default", "shop-shard-0-0"]["metadata"]["uid"]
+    assert now != uid
+
+
+async def test_shards_keep_the_number_of_copies_that_they_were_made_with(copies: Copies) -> None:
+    await copies.apply(replicasPerShard=2)
+    await copies.settle()
+    assert conditions(copies.cluster)["Stalled"] == ("True", "ReplicasChangeNotAvailable")
+    assert copies.cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]["replicas"] == 3
+    assert copies.cluster.objects["Shard", "default", "shop-shard-0"]["spec"]["replicas"] == 3
+
+
+async def test_one_copy_is_not_made_three_of(copies: Copies) -> None:
+    alone = Copies()
+    await alone.apply(replicasPerShard=1)
+    await alone.settle()
+    await alone.apply(replicasPerShard=3)
+    await alone.settle()
+    assert conditions(alone.cluster)["Stalled"] == ("True", "ReplicasChangeNotAvailable")
+    assert alone.cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]["replicas"] == 1
+    assert not any(key[0] == "Lease" for key in alone.cluster.objects)
+
+
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+async def test_volumes_and_record_stay_together_or_go_together(copies: Copies, policy: str) -> None:
+    await copies.apply(deletionPolicy=policy, confirmDeletion="shop")
+    await copies.settle()
+    await copies.cluster.delete(KINDS["UltraEngine"], "default", "shop", uid=None)
+    for _ in range(12):
+        await copies.loop.relist()
+        for key in copies.loop.engines():
+            await copies.loop.reconcile(key)
+    kinds = {key[0] for key in copies.cluster.objects}
+    assert "UltraEngine" not in kinds
+    kept = kinds & {"Lease", "PersistentVolumeClaim", "ConfigMap"}
+    assert kept == (
+        {"Lease", "PersistentVolumeClaim", "ConfigMap"} if policy == "Retain" else set()
+    )
+    assert "Secret" not in kinds
+
+
+async def test_a_new_engine_of_the_same_name_takes_volumes_and_record_over(
+    copies: Copies,
+) -> None:
+    await copies.cluster.delete(KINDS["UltraEngine"], "default", "shop", uid=None)
+    uid = copies.cluster.objects["UltraEngine", "default", "shop"]["metadata"]["uid"]
+    await copies.loop.relist()
+    await copies.loop.reconcile(KEY)
+    await copies.apply()
+    await copies.settle()
+    assert conditions(copies.cluster)["Stalled"] == ("True", "VolumesOfAnotherEngine")
+    await copies.cluster.merge(
+        KINDS["UltraEngine"], "default", "shop", {"metadata": {"annotations": {names.ADOPT: uid}}}
+    )
+    await copies.settle()
+    assert conditions(copies.cluster)["Ready"] == ("True", "AsWished")
+    env = copies.cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]["template"]
+    told = {one["name"]: one.get("value") for one in env["spec"]["containers"][0]["env"]}
+    assert told["ULTRA_CLUSTER"] == uid
+
+
+async def test_keys_are_written_once_and_never_kept_in_the_operator(copies: Copies) -> None:
+    secret = copies.cluster.objects["Secret", "default", "shop-shard-0-tls"]
+    assert sorted(secret["data"]) == ["ca.crt", "tls.crt", "tls.key"]
+    kept = [one for ref, one in copies.loop.cache.children(KEY).items() if ref.kind == "Secret"]
+    assert {"ca.crt", "tls.crt"} == {name for one in kept for name in one.get("data", {})}
+    await settle(copies.cluster, operator(copies.cluster))
+    assert copies.cluster.objects["Secret", "default", "shop-shard-0-tls"] == secret
+
+
+async def test_a_certificate_that_ends_soon_is_replaced_and_no_pod_is(copies: Copies) -> None:
+    secret = copies.cluster.objects["Secret", "default", "shop-shard-0-tls"]
+    pods = (
+        copies.roles(),
+        sorted(
+            one["metadata"]["uid"] for key, one in copies.cluster.objects.items() if key[0] == "Pod"
+        ),
+    )
+    copies.cluster.now = "2026-03-01T00:00:00Z"
+    await copies.settle()
+    assert copies.cluster.objects["Secret", "default", "shop-shard-0-tls"] != secret
+    assert copies.cluster.objects["Secret", "default", "shop-ca"]
+    assert pods == (copies.roles(), sorted(
+        one["metadata"]["uid"] for key, one in copies.cluster.objects.items() if key[0] == "Pod"
+    ))  # fmt: skip
+
+
+async def test_a_secret_that_holds_no_authority_is_told_and_left_alone(copies: Copies) -> None:
+    secret = copies.cluster.objects["Secret", "default", "shop-ca"]
+    await copies.cluster.replace(KINDS["Secret"], {**secret, "data": {"a": "eA=="}})
+    await copies.settle()
+    assert conditions(copies.cluster)["Stalled"] == ("True", "AuthorityUnreadable")
+    assert copies.cluster.objects["Secret", "default", "shop-ca"]["data"] == {"a": "eA=="}
+
+
+async def test_the_copy_that_leads_is_asked_how_it_is() -> None:
+    class Listening(SilentShards):
+        def __init__(self) -> None:
+            self.asked: list[str | None] = []
+
+        async def ask(
+            self, namespace: str, engine: str, shard: int, pod: str | None = None
+        ) -> Content | None:
+            self.asked.append(pod)
+            return await super().ask(namespace, engine, shard, pod)
+
+    copies, shards = Copies(), Listening()
+    copies.loop = Loop(
+        copies.cluster, shards, Settings(), clock=lambda: timestamp_s(copies.cluster.now)
+    )
+    await copies.apply()
+    await copies.settle()
+    assert shards.asked == []
+    copies.record(2, [0, 1, 2])
+    await copies.settle()
+    assert set(shards.asked) == {"shop-shard-0-2"}
+    assert copies.status()["offset"] == "42"
+
+
+async def test_an_authority_is_changed_by_wish_and_no_shard_that_is_gone_holds_it_up(
+    copies: Copies,
+) -> None:
+    await copies.apply(shards=2)
+    await copies.settle()
+    copies.record(0, [0, 1, 2], shard=1)
+    await copies.settle()
+    assert ("StatefulSet", "default", "shop-shard-1") in copies.cluster.objects
+    await copies.apply(shards=1)
+    await copies.settle()
+    assert ("StatefulSet", "default", "shop-shard-1") not in copies.cluster.objects
+    before = copies.cluster.objects["Secret", "default", "shop-ca"]["data"]
+    wish = {"metadata": {"annotations": {names.ROTATE: "today"}}}
+    await copies.cluster.merge(KINDS["UltraEngine"], "default", "shop", wish)
+    for hour in range(1, 6):
+        copies.cluster.now = f"2026-01-02T0{hour}:00:00Z"
+        await copies.settle()
+    after = copies.cluster.objects["Secret", "default", "shop-ca"]
+    assert after["metadata"]["annotations"][names.ROTATE] == "today"
+    assert sorted(after["data"]) == ["ca.crt", "tls.crt", "tls.key"]
+    assert after["data"]["ca.crt"] == after["data"]["tls.crt"] != before["tls.crt"]
+    leaf = copies.cluster.objects["Secret", "default", "shop-shard-0-tls"]["data"]
+    assert leaf["ca.crt"] == after["data"]["ca.crt"]

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ultraengine.model.ids import SLOT_COUNT, ShardId
-from ultraengine.moving.record import SlotRecord, State, serves
+from ultraengine.moving.record import SlotRecord, State
+
+Logged = Mapping[ShardId, Mapping[int, SlotRecord]]
+"""What each shard has logged of slots."""
 from ultraengine.router.shard_map import ShardMap
 
 
@@ -29,15 +32,15 @@ class Progress(msgspec.Struct, frozen=True):
         return self.elapsed_s / self.moved * self.left if self.moved else None
 
 
-def shares(shard_map: ShardMap, count: int) -> dict[ShardId, int]:
-    """How many slots each shard of the map is to have when `count` shards share them.
+def shares(owners: Sequence[ShardId], count: int) -> dict[ShardId, int]:
+    """How many slots each of their owners is to have when `count` shards share them.
 
     One more than others have those that own the most now, so that the fewest slots move; shards
     from `count` on are to have none.  Raises ValueError.
     """
     if not 0 < count <= SLOT_COUNT:
         raise ValueError(f"{count} shards are not 1 to {SLOT_COUNT}")
-    owned = _owned(shard_map)
+    owned = _owned(owners)
     keep = sorted(
         (ShardId(shard) for shard in range(count)),
         key=lambda shard: (-len(owned.get(shard, ())), shard),
@@ -53,7 +56,11 @@ def moves(shard_map: ShardMap, count: int) -> list[Move]:
 
     Raises ValueError.
     """
-    wanted, owned = shares(shard_map, count), _owned(shard_map)
+    return _moves(shard_map.owners, count)
+
+
+def _moves(owners: Sequence[ShardId], count: int) -> list[Move]:
+    wanted, owned = shares(owners, count), _owned(owners)
     goals: list[ShardId] = []
     surplus: list[int] = []
     for shard, share in wanted.items():
@@ -63,15 +70,15 @@ def moves(shard_map: ShardMap, count: int) -> list[Move]:
     return [Move(slot, goal) for slot, goal in zip(sorted(surplus), goals, strict=True)]
 
 
-def _owned(shard_map: ShardMap) -> dict[ShardId, list[int]]:
+def _owned(owners: Sequence[ShardId]) -> dict[ShardId, list[int]]:
     owned: dict[ShardId, list[int]] = {}
-    for slot, shard in enumerate(shard_map.owners):
+    for slot, shard in enumerate(owners):
         owned.setdefault(shard, []).append(slot)
     return owned
 
 
 def unfinished(
-    logged: Mapping[ShardId, Mapping[int, SlotRecord]],
+    logged: Logged,
     shard_map: ShardMap,
     kept: Sequence[ShardId],
     *,
@@ -80,7 +87,7 @@ def unfinished(
     """What earlier coordinators have begun, as moves that end it: forward, or `back` where the
     destination does not own the slot yet.
 
-    `logged`: what each shard has logged of slots; `kept`: shards that may own slots.
+    `kept`: shards that may own slots.
     """
     goals: dict[int, ShardId] = {}
     for shard, records in sorted(logged.items()):
@@ -90,14 +97,64 @@ def unfinished(
                 goals[slot] = record.peer if forward and record.peer is not None else shard
             elif record.state is State.STAGED:
                 goals.setdefault(slot, shard_map.owners[slot])
-    for shard, records in sorted(logged.items()):
-        for slot, record in records.items():
-            # It has arrived, and the map or what was left behind does not say so yet.
-            is_newest = all(
-                record.era >= other[slot].era for other in logged.values() if slot in other
-            )
-            if serves(record) and record.state is State.OWNED and is_newest:
-                open_elsewhere = slot in goals
-                if open_elsewhere or shard_map.owners[slot] != shard:
-                    goals[slot] = shard
+    for slot, shard in _arrived(logged).items():
+        if slot in goals or shard_map.owners[slot] != shard:
+            goals[slot] = shard
     return [Move(slot, goal) for slot, goal in sorted(goals.items())]
+
+
+def _arrived(logged: Logged) -> dict[int, ShardId]:
+    """Slots that have an owner by the logs, whatever the map or what was left behind says."""
+    newest: dict[int, int] = {}
+    for records in logged.values():
+        for slot, record in records.items():
+            newest[slot] = max(record.era, newest.get(slot, 0))
+    return {
+        slot: shard
+        for shard, records in sorted(logged.items())
+        for slot, record in sorted(records.items())
+        if record.state is State.OWNED and record.era == newest[slot]
+    }
+
+
+def following(logged: Logged, shard_map: ShardMap, count: int) -> list[Move]:
+    """All that is left to do until `count` shards share the slots and no move is open; what was
+    begun comes first.  To be asked again whenever the wish has changed.
+
+    A begun move goes on if its destination is to have the slot, by this wish, beside what it has;
+    else it is turned round while the destination does not own it.  Raises ValueError.
+    """
+    arrived = _arrived(logged)
+    onward = _onward(logged, arrived)
+    owners = [*shard_map.owners]
+    for slot, shard in arrived.items():
+        owners[slot] = shard
+    with_begun = [*owners]
+    for slot, shard in onward.items():
+        with_begun[slot] = shard
+    wanted = {move.slot: move.goal for move in _moves(with_begun, count)}
+    begun: list[Move] = []
+    for move in unfinished(logged, shard_map, ()):
+        slot = move.slot
+        goal = wanted.pop(slot, onward.get(slot, move.goal))
+        if slot in onward and goal != onward[slot] and owners[slot] < count:
+            goal = owners[slot]  # Rather back than on to a third one.
+        begun.append(Move(slot, goal))
+    return begun + [Move(slot, goal) for slot, goal in wanted.items()]
+
+
+def _onward(logged: Logged, arrived: Mapping[int, ShardId]) -> dict[int, ShardId]:
+    """Where the slots go that are between two shards."""
+    return {
+        slot: record.peer
+        for _, records in sorted(logged.items())
+        for slot, record in sorted(records.items())
+        if record.state in {State.EXPORTING, State.SEALED}
+        and record.peer is not None
+        and slot not in arrived
+    }
+
+
+def holds(records: Mapping[int, SlotRecord]) -> list[int]:
+    """Slots of which a shard's log says that it has them, or a part in a move that is open."""
+    return [slot for slot, one in sorted(records.items()) if one.state is not State.ABSENT]

@@ -1,12 +1,22 @@
 """Which slots move: the fewest that make the map even, and what was begun before."""
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ultraengine.model.ids import SLOT_COUNT, ShardId
 from ultraengine.moving.record import Attempt, SlotRecord, State
-from ultraengine.rebalancing.balance import Move, Progress, moves, shares, unfinished
+from ultraengine.rebalancing.balance import (
+    Move,
+    Progress,
+    following,
+    holds,
+    moves,
+    shares,
+    unfinished,
+)
 from ultraengine.router.shard_map import ShardMap
 
 COUNTS = st.integers(1, 9)
@@ -31,7 +41,7 @@ def test_the_map_is_even_afterwards_and_no_slot_moves_in_vain(before: int, count
     assert max(sizes[:count]) - min(sizes[:count]) <= 1
     assert not any(sizes[count:])
     assert len({move.slot for move in work}) == len(work)
-    wanted = shares(first, count)
+    wanted = shares(first.owners, count)
     surplus = sum(max(0, first.owners.count(shard) - share) for shard, share in wanted.items())
     assert len(work) == surplus
 
@@ -96,3 +106,75 @@ def test_a_copy_that_is_left_over_is_dropped_where_the_slot_stays() -> None:
         SHARDS[2]: {7: record(State.STAGED, 0, 1, 0)},
     }
     assert unfinished(logged, shard_map, SHARDS) == [Move(7, SHARDS[0])]
+
+
+def test_a_begun_move_goes_on_when_the_wish_still_asks_for_it() -> None:
+    # The last surplus slot of shard 0 is under way to shard 1, and another copy was left over.
+    shard_map = ShardMap.even(1)
+    logged = {
+        SHARDS[0]: {4095: record(State.SEALED, 0, 1, 1), 7: record(State.OWNED, 0, 1)},
+        SHARDS[1]: {4095: record(State.STAGED, 0, 1, 0), 7: record(State.STAGED, 0, 1, 0)},
+    }
+    work = following(logged, shard_map, 2)
+    assert work[:2] == [Move(7, SHARDS[0]), Move(4095, SHARDS[1])]
+    assert len(work) == 1 + SLOT_COUNT // 2
+    assert len({move.slot for move in work}) == len(work)
+
+
+@pytest.mark.parametrize("state", [State.EXPORTING, State.SEALED])
+def test_a_begun_move_is_turned_round_when_it_is_not_wished_any_more(state: State) -> None:
+    shard_map = ShardMap.even(2)
+    logged = {SHARDS[0]: {5: record(state, 0, 1, 2)}, SHARDS[1]: {}, SHARDS[2]: {}}
+    assert following(logged, shard_map, 2) == [Move(5, SHARDS[0])]
+
+
+def test_a_slot_that_has_arrived_where_it_is_not_wished_moves_on() -> None:
+    shard_map = ShardMap.even(2)
+    logged = {
+        SHARDS[0]: {5: record(State.SEALED, 0, 1, 2)},
+        SHARDS[1]: {},
+        SHARDS[2]: {5: record(State.OWNED, 1, 0)},
+    }
+    assert following(logged, shard_map, 2) == [Move(5, SHARDS[0])]
+    assert following(logged, shard_map, 3)[0] == Move(5, SHARDS[2])
+
+
+def test_an_emptied_shard_is_not_begun_with_again() -> None:
+    shard_map = ShardMap.even(3).moved(0, SHARDS[1])
+    logged = {SHARDS[2]: {4095: record(State.EXPORTING, 0, 1, 0)}}
+    work = following(logged, shard_map, 2)
+    assert work[0] == Move(4095, SHARDS[0])
+    assert {move.slot for move in work} == set(range(2 * SLOT_COUNT // 3, SLOT_COUNT))
+
+
+@given(before=COUNTS, count=COUNTS, begun=st.integers(0, 64), seed=st.randoms())
+def test_whoever_asks_again_comes_to_the_same_end(
+    before: int, count: int, begun: int, seed: Random
+) -> None:
+    shard_map = ShardMap.even(before)
+    work = following({}, shard_map, count)
+    assert {move.slot for move in work} == {move.slot for move in moves(shard_map, count)}
+    done = seed.sample(work, len(work) // 2)
+    left = [move for move in work if move not in done][:begun]
+    logged: dict[ShardId, dict[int, SlotRecord]] = {}
+    for move in left:
+        source = shard_map.owners[move.slot]
+        logged.setdefault(source, {})[move.slot] = record(State.EXPORTING, 0, 1, move.goal)
+    half = after(shard_map, done)
+    again = following(logged, half, count)
+    assert {move.slot for move in again} == {move.slot for move in work} - {
+        move.slot for move in done
+    }
+    owners = after(half, again).owners
+    sizes = [owners.count(ShardId(shard)) for shard in range(count)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_shard_holds_what_it_owns_and_what_is_open() -> None:
+    records = {
+        1: record(State.ABSENT, 0, 1),
+        2: record(State.STAGED, 0, 1, 0),
+        3: record(State.OWNED, 1, 0),
+        4: record(State.SEALED, 1, 1, 0),
+    }
+    assert holds(records) == [2, 3, 4]

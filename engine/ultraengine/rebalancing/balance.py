@@ -6,10 +6,10 @@ import msgspec
 
 from ultraengine.model.ids import SLOT_COUNT, ShardId
 from ultraengine.moving.record import SlotRecord, State
+from ultraengine.router.shard_map import ShardMap
 
 Logged = Mapping[ShardId, Mapping[int, SlotRecord]]
 """What each shard has logged of slots."""
-from ultraengine.router.shard_map import ShardMap
 
 
 class Move(msgspec.Struct, frozen=True):

@@ -24,9 +24,7 @@ SHARDS = (ShardId(0), ShardId(1), ShardId(2))
 
 
 def after(shard_map: ShardMap, work: list[Move]) -> ShardMap:
-    for move in work:
-        shard_map = shard_map.moved(move.slot, move.goal)
-    return shard_map
+    return shard_map.moved_all({move.slot: move.goal for move in work})
 
 
 @given(before=COUNTS, count=COUNTS)

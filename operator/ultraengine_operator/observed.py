@@ -127,6 +127,9 @@ class Observed(msgspec.Struct, frozen=True):
     claims: tuple[SeenClaim, ...] = ()
     deployments: tuple[SeenDeployment, ...] = ()
     map: SeenMap | None = None
+    emptied: tuple[int, ...] = ()
+    """Shards that are not wished any more and hold no slot, as the shards' logs say; so it is not
+    among what Kubernetes shows."""
 
     @property
     def gateway(self) -> SeenDeployment | None:

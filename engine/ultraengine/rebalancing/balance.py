@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ultraengine.model.ids import SLOT_COUNT, ShardId
-from ultraengine.moving.record import SlotRecord, State
+from ultraengine.moving.record import SlotRecord, State, serves
 from ultraengine.router.shard_map import ShardMap
 
 Logged = Mapping[ShardId, Mapping[int, SlotRecord]]
@@ -25,6 +25,8 @@ class Progress(msgspec.Struct, frozen=True):
     moved: int
     left: int
     elapsed_s: float
+    slots: tuple[int, ...] = ()
+    """Those between two shards."""
 
     @property
     def eta_s(self) -> float | None:
@@ -155,6 +157,13 @@ def _onward(logged: Logged, arrived: Mapping[int, ShardId]) -> dict[int, ShardId
     }
 
 
-def holds(records: Mapping[int, SlotRecord]) -> list[int]:
-    """Slots of which a shard's log says that it has them, or a part in a move that is open."""
-    return [slot for slot, one in sorted(records.items()) if one.state is not State.ABSENT]
+def all_served(logged: Logged, shard_map: ShardMap) -> bool:
+    """Whether each slot is served by the shard that the map names, by this shard's own log.
+
+    Then no other shard has any, whatever it would say: a slot has one owner at most.
+    """
+    for slot, shard in enumerate(shard_map.owners):
+        record = logged[shard].get(slot) if shard in logged else SlotRecord(state=State.ABSENT)
+        if record is not None and not serves(record):
+            return False
+    return True

@@ -214,6 +214,8 @@ class Mover:
     def __init__(self, shards: ShardsAsked, maps: Maps) -> None:
         self._shards = shards
         self._maps = maps
+        self.waits: dict[int, str] = {}
+        """Slots that do not go on just now, and what for."""
         self._publishing = asyncio.Lock()
         self._unpublished: dict[int, ShardId] = {}
         """Slots whose owner the map does not name yet, and where each is wanted."""
@@ -235,13 +237,19 @@ class Mover:
             except EngineError as error:
                 if error.code not in LOST:
                     raise MoveFailed(f"slot {slot}: {error.detail}") from error
-                _log.info("slot.waits", slot=slot, goal=goal, error=error.detail)
+                self._wait(slot, error.detail)
             except MAP_AWAY as error:
-                _log.info("slot.waits", slot=slot, goal=goal, error=f"the map: {error}")
+                self._wait(slot, f"the map: {error}")
+            if went_on or is_done:
+                self.waits.pop(slot, None)
             if is_done:
                 return
             wait_s = FIRST_WAIT_S if went_on else min(2 * wait_s, WAIT_S_MAX)
             await asyncio.sleep(wait_s)
+
+    def _wait(self, slot: int, what_for: str) -> None:
+        self.waits[slot] = what_for
+        _log.info("slot.waits", slot=slot, error=what_for)
 
     async def _go_on(
         self, slot: int, goal: ShardId, shard_map: ShardMap, view: dict[ShardId, Seen]
@@ -401,16 +409,20 @@ class Mover:
         it was, and ends it.  Raises as `settle`."""
         started, moved = time.monotonic(), 0
         waiting = iter(work)
+        moving: dict[int, None] = {}
 
         def progress() -> Progress:
-            return Progress(moved, len(work) - moved, time.monotonic() - started)
+            elapsed_s = time.monotonic() - started
+            return Progress(moved, len(work) - moved, elapsed_s, tuple(moving))
 
         async def lane() -> None:
             nonlocal moved
             for move in waiting:
                 if ended is not None and ended.is_set():
                     return
+                moving[move.slot] = None
                 await self._or_back(move)
+                del moving[move.slot]
                 moved += 1
                 tell(progress())
 

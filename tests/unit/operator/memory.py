@@ -171,9 +171,10 @@ class MemoryCluster:
         found = copy.deepcopy(self.objects.get((kind.name, namespace, name)))
         if found is None:
             raise Refused(404, "NotFound")
-        version = content.get("metadata", {}).get("resourceVersion")
-        if version not in (None, found["metadata"]["resourceVersion"]):
-            raise Refused(409, "Conflict")
+        for field in ("resourceVersion", "uid"):
+            asked = content.get("metadata", {}).get(field)
+            if asked not in (None, found["metadata"][field]):
+                raise Refused(409, "Conflict")
         for path, value in leaves(content):
             put(found, path, value)
             self._owners.setdefault((kind.name, namespace, name), {})[path] = "patch"

@@ -11,8 +11,8 @@ from ultraengine.moving.record import Attempt, SlotRecord, State
 from ultraengine.rebalancing.balance import (
     Move,
     Progress,
+    all_served,
     following,
-    holds,
     moves,
     shares,
     unfinished,
@@ -168,11 +168,12 @@ def test_whoever_asks_again_comes_to_the_same_end(
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_shard_holds_what_it_owns_and_what_is_open() -> None:
-    records = {
-        1: record(State.ABSENT, 0, 1),
-        2: record(State.STAGED, 0, 1, 0),
-        3: record(State.OWNED, 1, 0),
-        4: record(State.SEALED, 1, 1, 0),
-    }
-    assert holds(records) == [2, 3, 4]
+def test_no_shard_beside_those_that_serve_all_slots_has_any() -> None:
+    shard_map = ShardMap.even(2).moved(7, SHARDS[1])
+    here, there = record(State.ABSENT, 0, 1), record(State.OWNED, 1, 0)
+    whole = {SHARDS[0]: {7: here}, SHARDS[1]: {7: there}}
+    assert all_served(whole, shard_map)
+    assert all_served({SHARDS[0]: {9: record(State.EXPORTING, 0, 1, 1)}, SHARDS[1]: {}}, shard_map)
+    assert not all_served({SHARDS[0]: {}, SHARDS[1]: {7: record(State.STAGED, 0, 1)}}, shard_map)
+    assert not all_served({SHARDS[0]: {8: here}, SHARDS[1]: {}}, shard_map)
+    assert not all_served({SHARDS[0]: {}}, shard_map)

@@ -1,5 +1,6 @@
 """Which slots go where until each shard has as many as any other, and how far that is."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -123,26 +124,28 @@ def following(logged: Logged, shard_map: ShardMap, count: int) -> list[Move]:
     """All that is left to do until `count` shards share the slots and no move is open; what was
     begun comes first.  To be asked again whenever the wish has changed.
 
-    A begun move goes on if its destination is to have the slot, by this wish, beside what it has;
-    else it is turned round while the destination does not own it.  Raises ValueError.
+    A begun move goes on while its destination has room for it, by this wish; else it is turned
+    round, unless the destination owns the slot already.  Raises ValueError.
     """
     arrived = _arrived(logged)
     onward = _onward(logged, arrived)
     owners = [*shard_map.owners]
     for slot, shard in arrived.items():
         owners[slot] = shard
-    with_begun = [*owners]
+    ends = [*owners]
     for slot, shard in onward.items():
-        with_begun[slot] = shard
-    wanted = {move.slot: move.goal for move in _moves(with_begun, count)}
-    begun: list[Move] = []
-    for move in unfinished(logged, shard_map, ()):
-        slot = move.slot
-        goal = wanted.pop(slot, onward.get(slot, move.goal))
-        if slot in onward and goal != onward[slot] and owners[slot] < count:
-            goal = owners[slot]  # Rather back than on to a third one.
-        begun.append(Move(slot, goal))
-    return begun + [Move(slot, goal) for slot, goal in wanted.items()]
+        ends[slot] = shard
+    wanted, sizes = shares(ends, count), Counter(ends)
+    for slot, shard in onward.items():
+        if sizes[shard] > wanted[shard] and owners[slot] < count:
+            sizes[shard] -= 1
+            ends[slot] = owners[slot]
+    goals = {move.slot: move.goal for move in _moves(ends, count)}
+    begun = [
+        Move(move.slot, goals.pop(move.slot, ends[move.slot]))
+        for move in unfinished(logged, shard_map, ())
+    ]
+    return begun + [Move(slot, goal) for slot, goal in goals.items()]
 
 
 def _onward(logged: Logged, arrived: Mapping[int, ShardId]) -> dict[int, ShardId]:

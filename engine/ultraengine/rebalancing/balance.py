@@ -18,6 +18,8 @@ class Move(msgspec.Struct, frozen=True):
 
     slot: int
     goal: ShardId
+    asked: tuple[ShardId, ...] = ()
+    """The shards that may have anything of it; empty: all there are."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -122,7 +124,8 @@ def _arrived(logged: Logged) -> dict[int, ShardId]:
 
 def following(logged: Logged, shard_map: ShardMap, count: int) -> list[Move]:
     """All that is left to do until `count` shards share the slots and no move is open; what was
-    begun comes first.  To be asked again whenever the wish has changed.
+    begun comes first.  Each move names the shards that have logged anything of its slot, so that
+    not all need be asked at each step.  To be asked again whenever the wish has changed.
 
     A begun move goes on while its destination has room for it, by this wish; else it is turned
     round, unless the destination owns the slot already.  Raises ValueError.
@@ -141,11 +144,20 @@ def following(logged: Logged, shard_map: ShardMap, count: int) -> list[Move]:
             sizes[shard] -= 1
             ends[slot] = owners[slot]
     goals = {move.slot: move.goal for move in _moves(ends, count)}
+    known: dict[int, set[ShardId]] = {}
+    for shard, records in logged.items():
+        for slot in records:
+            known.setdefault(slot, set()).add(shard)
+
+    def move(slot: int, goal: ShardId) -> Move:
+        asked = {shard_map.owners[slot], goal, *known.get(slot, ())}
+        return Move(slot, goal, tuple(sorted(asked)))
+
     begun = [
-        Move(move.slot, goals.pop(move.slot, ends[move.slot]))
-        for move in unfinished(logged, shard_map, ())
+        move(one.slot, goals.pop(one.slot, ends[one.slot]))
+        for one in unfinished(logged, shard_map, ())
     ]
-    return begun + [Move(slot, goal) for slot, goal in goals.items()]
+    return begun + [move(slot, goal) for slot, goal in goals.items()]
 
 
 def _onward(logged: Logged, arrived: Mapping[int, ShardId]) -> dict[int, ShardId]:

@@ -1,7 +1,7 @@
 """Moves slots between running shards: plans from what they say, keeps nothing itself.
 
     rebalance(count)   end what earlier runs began, then move until the map is even
-    settle(slot, goal) one slot
+    settle(move)       one slot
 
 Killed at any step, it is run again; two of them at a time lose nothing but time.
 """
@@ -217,23 +217,23 @@ class Mover:
         self.waits: dict[int, str] = {}
         """Slots that do not go on just now, and what for."""
         self._publishing = asyncio.Lock()
-        self._unpublished: dict[int, ShardId] = {}
-        """Slots whose owner the map does not name yet, and where each is wanted."""
+        self._unpublished: dict[int, Move] = {}
+        """Moves whose slot's owner the map does not name yet, by slot."""
         self._published: dict[int, Published | None] = {}
 
     # --- one slot ---------------------------------------------------------------------------
 
-    async def settle(self, slot: int, goal: ShardId) -> None:
+    async def settle(self, move: Move) -> None:
         """Have a slot where it is wanted, whatever an earlier coordinator has left of it.
 
         Raises `MoveFailed`, and OSError or `MapRefused` when the map cannot be read.
         """
-        wait_s = FIRST_WAIT_S
+        slot, wait_s = move.slot, FIRST_WAIT_S
         while True:
             went_on = is_done = False
             try:
-                shard_map, view = await self._observe(slot)
-                went_on, is_done = await self._go_on(slot, goal, shard_map, view)
+                shard_map, view = await self._observe(move)
+                went_on, is_done = await self._go_on(move, shard_map, view)
             except EngineError as error:
                 if error.code not in LOST:
                     raise MoveFailed(f"slot {slot}: {error.detail}") from error
@@ -252,18 +252,18 @@ class Mover:
         _log.info("slot.waits", slot=slot, error=what_for)
 
     async def _go_on(
-        self, slot: int, goal: ShardId, shard_map: ShardMap, view: dict[ShardId, Seen]
+        self, move: Move, shard_map: ShardMap, view: dict[ShardId, Seen]
     ) -> tuple[bool, bool]:
         """Actions, each planned from what the ones before were answered, until there is nothing to
         do: (whether there was anything, whether it is done).  Raises `EngineError`."""
-        went_on = False
+        slot, went_on = move.slot, False
         while True:
             mapped = shard_map.owners[slot]
-            action = plan(goal, mapped, view, lag_max=LAG_MAX)
+            action = plan(move.goal, mapped, view, lag_max=LAG_MAX)
             if isinstance(action, Rest):
                 return went_on, action is Rest.DONE
             if isinstance(action, Publish):
-                found = await self._publish(slot, goal)
+                found = await self._publish(move)
                 if found is None:
                     return went_on, False
                 shard_map, seen = found
@@ -272,13 +272,14 @@ class Mover:
                 return went_on, False
             went_on = True
 
-    async def _observe(self, slot: int) -> tuple[ShardMap, dict[ShardId, Seen]]:
+    async def _observe(self, move: Move) -> tuple[ShardMap, dict[ShardId, Seen]]:
         """The map first, then the shards (clause 8): those that do not answer are left out."""
         shard_map = await self._maps.read()
-        return shard_map, await self._look(slot, shard_map)
+        return shard_map, await self._look(move, shard_map)
 
-    async def _look(self, slot: int, shard_map: ShardMap) -> dict[ShardId, Seen]:
-        shards = sorted({*self._shards.all, shard_map.owners[slot]})
+    async def _look(self, move: Move, shard_map: ShardMap) -> dict[ShardId, Seen]:
+        slot = move.slot
+        shards = sorted({*(move.asked or self._shards.all), shard_map.owners[slot]})
         answers = await asyncio.gather(
             *(self._shards.look(shard, slot) for shard in shards), return_exceptions=True
         )
@@ -300,12 +301,13 @@ class Mover:
             _log.info("slot.refused", slot=slot, shard=action.shard, reason=told.refused)
         return told.refused is None
 
-    async def _publish(self, slot: int, goal: ShardId) -> "Published | None":
+    async def _publish(self, move: Move) -> "Published | None":
         """Have the map name the slot's owner; None when another coordinator was faster.
 
         Those of this coordinator wait for one another, and whose turn it is swaps for all.
         """
-        self._unpublished[slot] = goal
+        slot = move.slot
+        self._unpublished[slot] = move
         async with self._publishing:
             if slot in self._unpublished:
                 await self._publish_all()
@@ -316,10 +318,10 @@ class Mover:
         asked (clause 8)."""
         waiting, self._unpublished = self._unpublished, {}
         shard_map = await self._maps.read()
-        views = await asyncio.gather(*(self._look(slot, shard_map) for slot in waiting))
+        views = await asyncio.gather(*(self._look(move, shard_map) for move in waiting.values()))
         owners: dict[int, ShardId] = {}
-        for (slot, goal), view in zip(waiting.items(), views, strict=True):
-            action = plan(goal, shard_map.owners[slot], view, lag_max=LAG_MAX)
+        for (slot, move), view in zip(waiting.items(), views, strict=True):
+            action = plan(move.goal, shard_map.owners[slot], view, lag_max=LAG_MAX)
             if isinstance(action, Publish):
                 owners[slot] = action.owner
         after = shard_map.moved_all(owners) if owners else shard_map
@@ -346,7 +348,9 @@ class Mover:
             if seen.record.state is not State.STAGED or seen.position <= position:
                 return False
             position = seen.position
-        view[copy.destination] = await self._shards.look(copy.destination, slot)
+            view[copy.destination] = seen
+        if source.record.state is State.SEALED:  # What was fed is answered without its digest.
+            view[copy.destination] = await self._shards.look(copy.destination, slot)
         return True
 
     # --- all slots --------------------------------------------------------------------------
@@ -433,10 +437,10 @@ class Mover:
 
     async def _or_back(self, move: Move) -> None:
         try:
-            await self.settle(move.slot, move.goal)
+            await self.settle(move)
         except MoveFailed:
             # The map does not name the destination before the slot is there for good.
             mapped = (await self._maps.read()).owners[move.slot]
             if mapped != move.goal:
-                await self.settle(move.slot, mapped)
+                await self.settle(msgspec.structs.replace(move, goal=mapped))
             raise

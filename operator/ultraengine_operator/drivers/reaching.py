@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -18,12 +18,22 @@ SWEEP_S: Final = 5.0
 """Between two looks for answers that are late."""
 
 
+def by_service(key: Key, shard: ShardId) -> Address:
+    """The admin port of a shard's Service."""
+    namespace, engine = key
+    host = f"{names.shard_name(engine, shard)}.{namespace}.svc"
+    return Address(host=host, port=names.ADMIN_PORT)
+
+
 class ShardServices:
     """Reaches the shards of every engine; `Rebalancer`'s `Reach`."""
 
-    def __init__(self, cluster: Cluster, port: int = names.ADMIN_PORT) -> None:
+    def __init__(
+        self, cluster: Cluster, address: Callable[[Key, ShardId], Address] = by_service
+    ) -> None:
+        """`address`: where a shard of an engine listens."""
         self._cluster = cluster
-        self._port = port
+        self._address = address
 
     @asynccontextmanager
     async def __call__(self, key: Key, shards: Sequence[ShardId]) -> AsyncIterator[Mover]:
@@ -34,12 +44,7 @@ class ShardServices:
             raise KeyError(f"there is no Secret {engine}-hop")
         hop_key = base64.b64decode(secret["data"][names.KEY_FILE]).decode()
         maps = ConfigMapMaps(self._cluster, namespace, engine)
-        addresses = {
-            shard: Address(
-                host=f"{names.shard_name(engine, shard)}.{namespace}.svc", port=self._port
-            )
-            for shard in shards
-        }
+        addresses = {shard: self._address(key, shard) for shard in shards}
         links = Links(addresses, await maps.read())
         sweeping = asyncio.create_task(_sweep(links))
         try:

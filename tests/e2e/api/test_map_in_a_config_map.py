@@ -1,4 +1,4 @@
-"""The shard map in a ConfigMap of a real API server: a swap lands on what was read or not at all."""
+"""The shard map in a ConfigMap of a real API server: a swap lands on what was read, or fails."""
 
 import asyncio
 import uuid

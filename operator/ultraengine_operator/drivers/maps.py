@@ -63,7 +63,7 @@ class ConfigMapMaps:
         try:
             self._seen = await self._cluster.merge(_KIND, self._namespace, self._name, wish)
         except Refused as refused:
-            if refused.status in (404, 409):
+            if refused.status in (404, 409) or await self._is_another(refused, metadata["uid"]):
                 return False
             if refused.status in _BUSY:
                 raise ConnectionError(errno.EAGAIN, str(refused)) from refused
@@ -71,6 +71,13 @@ class ConfigMapMaps:
                 raise PermissionError(errno.EACCES, str(refused)) from refused
             raise OutcomeUnknown(errno.EIO, str(refused)) from refused
         return True
+
+    async def _is_another(self, refused: Refused, uid: str) -> bool:
+        """Whether a patch was invalid because it named the uid of an object that is gone."""
+        if refused.status != 422:
+            return False
+        found = await self._cluster.get(_KIND, self._namespace, self._name)
+        return found is None or found["metadata"]["uid"] != uid
 
 
 def _map_of(content: Mapping[str, Any]) -> ShardMap:

@@ -6,9 +6,11 @@ the worst that a ConfigMap can do.  Clients see no failed command, and each tran
 
 import asyncio
 import base64
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from tests.e2e.pods.running import PORT, SECRET, Place
@@ -18,7 +20,7 @@ from tests.unit.operator.rounds import KEY, conditions
 
 from ultraengine.model.ids import ShardId
 from ultraengine.router.driver import Address
-from ultraengine.router.shard_map import ShardMap
+from ultraengine.router.shard_map import ShardMap, SlotRange
 from ultraengine_operator import names
 from ultraengine_operator.cache import Key
 from ultraengine_operator.cluster import KINDS
@@ -87,24 +89,19 @@ async def operating(cluster: MemoryCluster, place: Place) -> AsyncIterator[Opera
         await operator.kill()
 
 
-async def first_cluster() -> MemoryCluster:
-    """A cluster with the wish for two shards, and with the key that the pods have."""
+async def first_cluster(place: Place, shards: int) -> MemoryCluster:
+    """A cluster with the wish for some shards, and with the key and the map that the pods have."""
     cluster = MemoryCluster()
+    wished = await engine(cluster, shards=shards)
+    labels = {names.ENGINE: "shop", names.ENGINE_UID: wished["metadata"]["uid"]}
     key = base64.b64encode(SECRET.encode()).decode()
-    await cluster.create(
-        KINDS["Secret"],
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": "shop-hop",
-                "namespace": "default",
-                "labels": {names.ENGINE: "shop"},
-            },
-            "data": {names.KEY_FILE: key},
-        },
-    )
-    await engine(cluster, shards=2)
+    for kind, name, data in (
+        ("Secret", "shop-hop", {names.KEY_FILE: key}),
+        ("ConfigMap", "shop-shardmap", {names.MAP_KEY: place.map.read_text()}),
+    ):
+        metadata = {"name": name, "namespace": "default", "labels": labels}
+        content = {"apiVersion": "v1", "kind": kind, "metadata": metadata, "data": data}
+        await cluster.create(KINDS[kind], content)
     return cluster
 
 
@@ -114,13 +111,33 @@ def sizes(cluster: MemoryCluster) -> list[int]:
     return [owners.count(ShardId(shard)) for shard in range(4)]
 
 
+@pytest.mark.timeout(600)
+async def test_an_operator_and_the_one_after_it_even_out_a_map_under_load(place: Place) -> None:
+    ends = (0, 1048, 2096, 3096, 4096)
+    ranges = tuple(
+        SlotRange(start, end, ShardId(shard)) for shard, (start, end) in enumerate(pairwise(ends))
+    )
+    place.map.write_bytes(ShardMap(1, ranges).encode())
+    shards, gateway = await started(place)
+    cluster = await first_cluster(place, 4)
+    async with loaded(gateway) as load:
+        async with operating(cluster, place) as killed:
+            await killed.until(lambda: sizes(cluster)[3] > 1000)
+        async with operating(cluster, place) as second:
+            await second.settled()
+        assert sizes(cluster) == [1024] * 4
+    await check(gateway, load)
+    await check_logs(shards)
+
+
+@pytest.mark.skipif("ULTRA_TORTURE" not in os.environ, reason="many minutes: make torture")
 @pytest.mark.timeout(1800)
 async def test_spec_shards_goes_from_two_to_four_and_back_under_load(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards, gateway = await started(place)
     published = place.map.read_bytes()
-    cluster = await first_cluster()
+    cluster = await first_cluster(place, 2)
     async with operating(cluster, place) as first:
         await first.settled()
     async with loaded(gateway) as load:

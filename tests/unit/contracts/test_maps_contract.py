@@ -121,6 +121,17 @@ class TestConfigMap(MapsContract):
         assert again["metadata"]["uid"]
         assert await two[0].swap(FIRST.moved(0, ONE)), "it is read again, and then it is the same"
 
+    async def test_a_uid_alone_tells_an_object_that_was_made_anew(
+        self, cluster: Faulty, two: Sequence[Maps]
+    ) -> None:
+        await two[0].read()
+        found = cluster.objects["ConfigMap", "default", "shop-shardmap"]
+        found["metadata"]["uid"] = "another"
+        assert not await two[0].swap(FIRST.moved(0, ONE))
+        cluster.faults = [Refused(422, "for another reason")]
+        with pytest.raises(PermissionError):
+            await two[1].swap(FIRST.moved(0, ONE))
+
     async def test_one_that_was_labelled_meanwhile_is_read_again(
         self, cluster: Faulty, two: Sequence[Maps]
     ) -> None:

@@ -21,7 +21,7 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 @pytest.fixture
 async def cluster(empty_api_server: Server) -> AsyncIterator[KubernetesCluster]:
     settings = client.Configuration()
-    await config.load_kube_config(
+    await config.load_kube_config(  # type: ignore[no-untyped-call]
         config_file=str(empty_api_server.kubeconfig), client_configuration=settings
     )
     async with client.ApiClient(settings) as api:

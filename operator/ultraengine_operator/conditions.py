@@ -3,7 +3,7 @@
     Ready        all is as the spec of `observedGeneration` wishes
     Available    commands are taken: every shard with slots and a gateway serve
     Degraded     commands are taken, and a shard has fewer copies in sync than it was made with
-    Reconciling, Stalled, Paused, Degraded   present only when True (as kstatus reads them)
+    Reconciling, Stalled, Paused, Degraded, Rebalancing   present only when True (kstatus)
 
 `lastTransitionTime` changes with the status alone, never with reason or message.
 """
@@ -19,6 +19,7 @@ from ultraengine_operator.copies import lacking, whole
 from ultraengine_operator.observed import Observed
 from ultraengine_operator.plan import Plan
 from ultraengine_operator.reasons import Problem, Reason
+from ultraengine_operator.rebalance import Rebalancing
 from ultraengine_operator.rollout import unready
 
 MESSAGE_MAX: Final = 1_024
@@ -58,6 +59,9 @@ def findings(plan: Plan, observed: Observed, mode: Reconciliation) -> tuple[Find
         found.append(Finding("Stalled", "True", worst.reason, message))
     elif mode == "Active" and ready.status != "True":
         found.append(Finding("Reconciling", "True", ready.reason, ready.message))
+    moving = plan.rebalancing
+    if moving.is_moving:
+        found.append(Finding("Rebalancing", "True", moving.reason, moving.message))
     if mode == "Paused":
         found.append(Finding("Paused", "True", Reason.PAUSED_BY_SPEC, "nothing is written"))
     return tuple(found)
@@ -96,8 +100,9 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
         return Finding("Ready", "False", plan.problems[0].reason, plan.problems[0].message)
     if plan.deleting:
         return Finding("Ready", "False", Reason.DELETING, "the engine is being deleted")
-    if mode == "Plan" and plan.actions:
-        message = f"{len(plan.actions)} actions wait; see status.plan"
+    if mode == "Plan" and (plan.actions or plan.rebalancing.lines):
+        count = len(plan.actions) + len(plan.rebalancing.lines)
+        message = f"{count} actions wait; see status.plan"
         return Finding("Ready", "False", Reason.PLAN_ONLY, message)
     if any(isinstance(one, Apply | Create | MakeKey | Scale) for one in plan.actions):
         return Finding("Ready", "False", Reason.CREATING, "children are being made or changed")
@@ -114,9 +119,20 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
     behind = _gateway_behind(observed)
     if behind is not None:
         return Finding("Ready", "False", Reason.GATEWAY_NOT_READY, behind)
-    return _reads_behind(plan, observed) or Finding(
-        "Ready", "True", Reason.AS_WISHED, "all pods are as wished"
+    return (
+        _reads_behind(plan, observed)
+        or _slots_elsewhere(plan.rebalancing)
+        or Finding("Ready", "True", Reason.AS_WISHED, "all pods are as wished")
     )
+
+
+def _slots_elsewhere(found: Rebalancing) -> Finding | None:
+    """What is said while the slots are not where they are wished. Commands are taken."""
+    if found.is_moving:
+        return Finding("Ready", "False", found.reason, found.message)
+    if found.lines:
+        return Finding("Ready", "False", Reason.PAUSED_BY_SPEC, "; ".join(found.lines))
+    return None
 
 
 def _away(shards: Sequence[int]) -> str:

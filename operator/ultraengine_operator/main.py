@@ -22,12 +22,15 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from ultraengine_operator.cache import Key
 from ultraengine_operator.cluster import Refused
 from ultraengine_operator.drivers.elector import Elector
 from ultraengine_operator.drivers.events import Teller
 from ultraengine_operator.drivers.kubernetes import KubernetesCluster, connect
 from ultraengine_operator.drivers.loop import Loop, Worker
 from ultraengine_operator.drivers.pods import PodShards
+from ultraengine_operator.drivers.reaching import ShardServices
+from ultraengine_operator.drivers.rebalancer import Rebalancer
 from ultraengine_operator.drivers.watches import Event, watch
 from ultraengine_operator.election import RETRY_S
 from ultraengine_operator.plan import Settings
@@ -47,6 +50,7 @@ class Operator:
             one for one in environ.get("WATCH_NAMESPACES", "").replace(" ", "").split(",") if one
         ]
         self._stop = asyncio.Event()
+        self._worker: Worker | None = None
         self._resynced_s = time.monotonic()
         registry = CollectorRegistry()
         self._registry = registry
@@ -69,6 +73,7 @@ class Operator:
                 name=environ.get("LEASE_NAME", "ultraengine-operator"),
                 identity=identity,
             )
+            moves = Rebalancer(ShardServices(cluster), self._changed)
             engines = Loop(
                 cluster,
                 PodShards(cluster, session),
@@ -77,19 +82,36 @@ class Operator:
                 changing_max=int(environ.get("ENGINES_CHANGING_MAX", "1")),
                 leading=elector.leading,
                 told=teller.tell,
+                moves=moves,
             )
-            worker = Worker(engines)
-            await self._serve(engines, worker, elector, teller)
+            self._worker = Worker(engines)
+            await self._serve(engines, self._worker, elector, teller, moves)
 
-    async def _serve(self, engines: Loop, worker: Worker, elector: Elector, teller: Teller) -> None:
+    def _changed(self, key: Key) -> None:
+        """An engine is to be reported anew: who moves its slots says so."""
+        if self._worker is not None:
+            self._worker.enqueue(key)
+
+    async def _serve(
+        self,
+        engines: Loop,
+        worker: Worker,
+        elector: Elector,
+        teller: Teller,
+        moves: Rebalancer,
+    ) -> None:
         def told(event: Event) -> None:
             self._events.inc()
             key = engines.hear(event["type"], event["object"])
-            if key is not None:
+            # Each slot that moves is a new map; while slots move, reports come from there.
+            is_map = event["object"]["kind"] == "ConfigMap"
+            if key is not None and not (is_map and moves.is_moving(key)):
                 worker.enqueue(key)
 
         def changed(leads: bool) -> None:  # noqa: FBT001 - called by position alone.
             self._leads.set(leads)
+            if not leads:
+                moves.stop()
             for key in engines.engines():
                 worker.enqueue(key)
 
@@ -105,6 +127,7 @@ class Operator:
         ]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         self._stop.set()
+        await moves.close()
         for task in tasks[1:]:
             task.cancel()
         await asyncio.wait(tasks, timeout=5.0)

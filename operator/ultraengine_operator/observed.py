@@ -146,6 +146,9 @@ class Observed(msgspec.Struct, frozen=True):
     records: tuple[SeenRecord, ...] = ()
     authority: SeenAuthority | None = None
     leaves: tuple[SeenLeaf, ...] = ()
+    emptied: tuple[int, ...] = ()
+    """Shards that are not wished any more and hold no slot, as the shards' logs say; so it is not
+    among what Kubernetes shows."""
 
     def record_of(self, shard: int) -> SeenRecord | None:
         """The record of a shard; None where one copy needs none."""

@@ -4,7 +4,7 @@ A function of values: no clock, no order of events, nothing remembered but what 
 steps of one plan may be cut off anywhere; the next plan is made from what is then seen.
 
 Problems that hold (`Problem.holds`) leave everything as it is. Others stop only what they are
-about: a shard that still holds slots is kept, and the rest of the engine goes on.
+about, and the rest of the engine goes on. A shard that may still hold slots is kept.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from ultraengine.router.shard_map import ShardMap
-from ultraengine_operator import names
+from ultraengine_operator import names, rebalance
 from ultraengine_operator.actions import (
     Action,
     Apply,
@@ -37,6 +37,7 @@ from ultraengine_operator.budget import Fleet, Standing
 from ultraengine_operator.deletion import deletion
 from ultraengine_operator.observed import Observed, Ref, digest
 from ultraengine_operator.reasons import Problem, Reason
+from ultraengine_operator.rebalance import QUIET, Rebalancing, Wish
 from ultraengine_operator.rollout import Rollout, rollout, unready
 from ultraengine_operator.specs import reads, replicas, shared
 from ultraengine_operator.specs.render import NEWEST, RULES, render
@@ -85,6 +86,10 @@ class Plan(msgspec.Struct, frozen=True):
     reads: tuple[tuple[str, Reason], ...] = ()
     """Deployments of the read side, and what is said of one that is not as wished."""
     look_again_s: float | None = None
+    wish: Wish | None = None
+    """How the slots are to be shared; None when none may be moved now."""
+    rebalancing: Rebalancing = QUIET
+    """How far that is, once the driver was asked."""
 
 
 def plan(
@@ -143,6 +148,9 @@ def plan(
             (name, _REASONS[component]) for name, component in reads.wished(engine.spec, view.name)
         ),
         look_again_s=rolled.look_again_s,
+        wish=None
+        if any(one.reason is Reason.PROJECTIONS_NEED_SHARDS for one in problems)
+        else rebalance.wish(engine.spec, observed, view.shards, view.shard_map),
     )
 
 
@@ -157,18 +165,12 @@ def view_of(
     engine_uid = _engine_uid(engine, observed)
     shard_map = _shard_map(engine, observed)
     wished = range(spec.shards)
-    kept = [shard for shard in shard_map.shards if shard not in wished]
+    kept = _kept(spec, observed, shard_map)
     copies = _copies(spec, observed)
     problems = list(_passing(spec, observed, copies, engine.metadata.name))
-    problems += [
-        Problem(
-            Reason.SHARD_HOLDS_SLOTS,
-            f"shard {shard} is not wished any more and still holds "
-            f"{sum(end - start for start, end in shard_map.slots_of(shard))} slots",
-            holds=False,
-        )
-        for shard in kept
-    ]
+    refused = rebalance.refusal(spec, kept)
+    if refused is not None:
+        problems.append(refused)
     view = EngineView(
         engine=engine,
         image=image,
@@ -204,6 +206,13 @@ def _has_lost_record(view: EngineView, observed: Observed, shard: int) -> bool:
     if view.copies == 1 or observed.record_of(shard) is not None:
         return False
     return any(claim.shard == shard for claim in observed.claims)
+
+
+def _kept(spec: EngineSpec, observed: Observed, shard_map: ShardMap) -> tuple[int, ...]:
+    """Shards that are not wished any more and may still hold a slot: by the map, or because their
+    own word is still out."""
+    there = {one.shard for one in observed.sets if one.shard not in observed.emptied}
+    return tuple(sorted(shard for shard in {*shard_map.shards, *there} if shard >= spec.shards))
 
 
 def _engine_uid(engine: UltraEngine, observed: Observed) -> str:

@@ -47,8 +47,10 @@ def engine_status(
         status["version"] = plan.image
         status["renderVersion"] = str(plan.render_version)
         status["gatewayAddress"] = f"{engine.metadata.name}-gateway.{engine.metadata.namespace}.svc"
+    if plan.rebalancing.progress is not None:
+        status["rebalance"] = plan.rebalancing.progress
     if mode == "Plan":
-        lines = [describe(action) for action in plan.actions]
+        lines = [*map(describe, plan.actions), *plan.rebalancing.lines]
         if len(lines) > PLAN_LINES_MAX:
             rest = len(lines) - PLAN_LINES_MAX + 1
             lines = [*lines[: PLAN_LINES_MAX - 1], f"and {rest} more"]

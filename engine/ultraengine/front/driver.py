@@ -133,7 +133,13 @@ class GatewayProcess:
         key_file = None
         if known.keys is not None and settings.api_keys is not None:
             identity, key_file = let_in(known.keys, settings.api_keys, clock, quotas)
-        watch = Watch(self.links, known.secret, newest=self._newest_map, follow=True)
+        watch = Watch(
+            self.links,
+            known.secret,
+            newest=self._newest_map,
+            addresses=self._addresses,
+            follow=True,
+        )
         together = settings.admin_port == settings.port
         self.front = make_front(
             links=self.links,

@@ -20,11 +20,29 @@ from ultraengine.gateway.edge import Edge
 from ultraengine.gateway.envelope import DECODE_ERRORS, malformed
 from ultraengine.gateway.reads import limits_answer
 from ultraengine.model.errors import EngineError
+from ultraengine.ports import Caller
 
 BODY_BYTES_MAX: Final = 64 * 1024
 _audit = structlog.get_logger("ultraengine.audit")
 
 OffsetText = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+def admin_caller(edge: Edge, request: BaseRequest) -> Caller:
+    """Who asks for something that needs the scope ``admin``.  Raises `EngineError`; a caller
+    without the scope is written down."""
+    caller = edge.caller(request.headers, peer_is_loopback=is_loopback(request))
+    try:
+        require_admin(caller)
+    except EngineError:
+        _audit.warning(
+            "admin.forbidden",
+            path=request.raw_path[:200],
+            tenant=caller.tenant,
+            principal=caller.principal,
+        )
+        raise
+    return caller
 
 
 class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,27 +171,13 @@ class Admin:
             path = f"/admin/v1/{operation.name}"
             surface[path] = Route(path, POST=self._endpoint(operation))
 
-    def _caller(self, request: BaseRequest) -> Any:
-        caller = self._edge.caller(request.headers, peer_is_loopback=is_loopback(request))
-        try:
-            require_admin(caller)
-        except EngineError:
-            _audit.warning(
-                "admin.forbidden",
-                path=request.raw_path[:200],
-                tenant=caller.tenant,
-                principal=caller.principal,
-            )
-            raise
-        return caller
-
     async def _status(self, request: BaseRequest, _segments: list[str]) -> Answer:
-        self._caller(request)
+        admin_caller(self._edge, request)
         out = answer_codec(request.headers.get("Accept"), "json")
         return Answer(200, out.encode(self._edge.engine.status()), out.media_type)
 
     async def _limits(self, request: BaseRequest, _segments: list[str]) -> Answer:
-        self._caller(request)
+        admin_caller(self._edge, request)
         out = answer_codec(request.headers.get("Accept"), "json")
         body = limits_answer(self._edge.limits, self._edge.engine.status())
         return Answer(200, out.encode(body), out.media_type)
@@ -185,7 +189,7 @@ class Admin:
         decode_msgpack = msgspec.msgpack.Decoder(operation.body).decode
 
         async def run(request: BaseRequest, _segments: list[str]) -> Answer:
-            caller = self._caller(request)
+            caller = admin_caller(self._edge, request)
             raw = await read_body(request, BODY_BYTES_MAX, "the limit of admin bodies")
             if raw:
                 codec = body_codec(request.headers.get("Content-Type"))

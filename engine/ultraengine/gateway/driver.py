@@ -34,6 +34,7 @@ from ultraengine.gateway.edge import Edge, Parts
 from ultraengine.gateway.feeds import Feeds
 from ultraengine.gateway.handing import HandedSlots
 from ultraengine.gateway.http import Http
+from ultraengine.gateway.known_map import KnownMap
 from ultraengine.gateway.openapi import document
 from ultraengine.gateway.quick import QuickServer
 from ultraengine.gateway.stream import Stream
@@ -86,6 +87,7 @@ class Gateway:
         self._feeds = self._make_feeds()
         self._admin = Admin(self.edge)
         self._slots = None if parts.slots is None else HandedSlots(self.edge, parts.slots)
+        self._known_map = None if parts.slots is None else KnownMap(self.edge)
         self._servers: list[Server] = []
         self._quick: list[QuickServer] = []
         self._doorkeeper: Doorkeeper | None = None
@@ -130,6 +132,8 @@ class Gateway:
             self._admin.add_to(surface)
             if self._slots is not None:
                 self._slots.add_to(surface)
+            if self._known_map is not None:
+                self._known_map.add_to(surface)
             self._http.add_metrics(surface)
         doors: list[Door] = []
         with contextlib.ExitStack() as undo:

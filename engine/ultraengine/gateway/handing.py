@@ -16,10 +16,10 @@ import msgspec
 import structlog
 from aiohttp.web import BaseRequest
 
-from ultraengine.edge.auth import require_admin
 from ultraengine.edge.codec import MSGPACK
 from ultraengine.edge.problems import Answer
-from ultraengine.edge.routes import Route, Surface, is_loopback, query_pairs, read_body
+from ultraengine.edge.routes import Route, Surface, query_pairs, read_body
+from ultraengine.gateway.admin import admin_caller
 from ultraengine.gateway.edge import Edge
 from ultraengine.gateway.engine import Slots
 from ultraengine.gateway.envelope import DECODE_ERRORS, malformed
@@ -31,9 +31,7 @@ from ultraengine.moving.wire import PATH, Fed
 OVERHEAD_BYTES: Final = 4_096
 """Of a batch beside its parts."""
 
-_audit = structlog.get_logger("audit")
-
-
+_audit = structlog.get_logger("ultraengine.audit")
 _MESSAGE: Final = msgspec.msgpack.Decoder(Message)
 _FED: Final = msgspec.msgpack.Decoder(Fed)
 
@@ -51,17 +49,12 @@ class HandedSlots:
         below = Route(f"{PATH}/{{slot}}", GET=self._get, POST=self._post)
         surface.prefix(f"{PATH}/", below)
 
-    def _require_admin(self, request: BaseRequest) -> Any:
-        caller = self._edge.caller(request.headers, peer_is_loopback=is_loopback(request))
-        require_admin(caller)
-        return caller
-
     async def _all(self, request: BaseRequest, _segments: list[str]) -> Answer:
-        self._require_admin(request)
+        admin_caller(self._edge, request)
         return _answer(self._slots.records())
 
     async def _get(self, request: BaseRequest, segments: list[str]) -> Answer:
-        self._require_admin(request)
+        admin_caller(self._edge, request)
         slot, is_copy = _slot_of(segments)
         if not is_copy:
             query_pairs(request, set())
@@ -72,7 +65,7 @@ class HandedSlots:
         return _answer(await self._slots.read(slot, int(position)))
 
     async def _post(self, request: BaseRequest, segments: list[str]) -> Answer:
-        caller = self._require_admin(request)
+        caller = admin_caller(self._edge, request)
         slot, is_copy = _slot_of(segments)
         bytes_max = self._edge.limits.frame_bytes_max + OVERHEAD_BYTES
         raw = await read_body(request, bytes_max, "frame_bytes_max")

@@ -18,8 +18,9 @@ from ultraengine.gateway.hop import hop_headers
 from ultraengine.model.command import SYSTEM_TENANT
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
+from ultraengine.moving.wire import MAP_PATH
 from ultraengine.router.driver import Address, Links
-from ultraengine.router.shard_map import ShardMap
+from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine.router.wire import Answered, request
 
 REFRESH_S: Final = 1.0
@@ -28,6 +29,8 @@ POLL_S: Final = 1.0
 """Seconds between two looks at the shards."""
 ASK_S: Final = 5.0
 """Longest wait for a status or a scrape."""
+MAP_S: Final = 1.0
+"""Longest wait for a shard that is asked for a map: one that hangs must not hide the others'."""
 OPERATION_S: Final = 600.0
 """Longest wait for an operation: a drain, a snapshot, a validation."""
 NewestMap = tuple[ShardMap, Mapping[ShardId, Address]]
@@ -79,12 +82,17 @@ class Watch:
         processes: Callable[[], Mapping[ShardId, Any]] = dict,
         newest: Callable[[], NewestMap | None] = lambda: None,
         *,
+        addresses: Callable[[ShardMap], Mapping[ShardId, Address]] | None = None,
         follow: bool = False,
     ) -> None:
         """`processes`: what is known of the shards' processes, by shard; `newest`: the map as
         published and where its shards listen, None when nobody publishes one; it may block;
-        `follow`: look at it every second, too, and not only when a shard says WRONG_SHARD.
+        `addresses`: where the shards of a map listen; without it they are not asked for maps;
+        `follow`: look for one every second, too, and not only when a shard says WRONG_SHARD.
         """
+        self._addresses = addresses
+        self._published = 0
+        """The version that was published when it was last looked at."""
         self._newest = newest
         self._follow = follow
         self._refreshing: asyncio.Task[None] | None = None
@@ -119,24 +127,51 @@ class Watch:
         try:
             found = await asyncio.to_thread(self._newest)
             if found is not None:
-                wrong = self._go_by(*found)
+                wrong = self._go_by_published(*found)
         except (EngineError, OSError) as error:
             wrong = str(error)
+        await self._ask_for_maps()
         if wrong and wrong != self._unread:
             _log.warning("shard_map.not_taken", error=wrong)
         self._unread = wrong
         await asyncio.sleep(REFRESH_S)
 
-    def _go_by(self, shard_map: ShardMap, addresses: Mapping[ShardId, Address]) -> str:
-        """Take a map if it is newer; what is wrong with it."""
+    def _go_by_published(self, shard_map: ShardMap, addresses: Mapping[ShardId, Address]) -> str:
+        """Take a map if it is newer; what is wrong with it.
+
+        It may be behind what the shards were told, and never behind itself.
+        """
         known = self._links.shard_map
+        before = self._published or known.version
+        self._published = max(shard_map.version, self._published)
         if self._links.adopt(shard_map, addresses):
             _log.info("shard_map.adopted", version=shard_map.version)
-        elif shard_map.version < known.version:
-            return f"version {shard_map.version} is published, and {known.version} was before"
-        elif shard_map.ranges != known.ranges:
+        elif shard_map.version < before:
+            return f"version {shard_map.version} is published, and {before} was before"
+        elif shard_map.version == known.version and shard_map.ranges != known.ranges:
             return f"version {shard_map.version} says something else than before"
         return ""
+
+    async def _ask_for_maps(self) -> None:
+        """Take the newest map that the shards were told of, if it is newer than ours: the published
+        one may reach us late."""
+        await asyncio.gather(
+            *(self._ask_for_map(shard) for shard in self._links.shards if self._is_there(shard))
+        )
+
+    async def _ask_for_map(self, shard: ShardId) -> None:
+        if self._addresses is None:
+            return
+        with contextlib.suppress(EngineError, TimeoutError, MapRefused):
+            path = f"{MAP_PATH}?after={self._links.shard_map.version}"
+            answered = await self._get(shard, path, MAP_S)
+            if answered.body != b"null":
+                told = ShardMap.decode(answered.body)
+                if self._links.adopt(told, self._addresses(told)):
+                    _log.info("shard_map.adopted", version=told.version, told_by=shard)
+
+    def _is_there(self, shard: ShardId) -> bool:
+        return self._reachable.get(shard, True)
 
     async def stop(self) -> None:
         """End a look at the map."""
@@ -154,14 +189,14 @@ class Watch:
             self._heard[shard] = msgspec.json.decode(answered.body)
             self._reachable[shard] = True
         except (EngineError, TimeoutError, *DECODE_ERRORS) as error:
-            if self._reachable.get(shard, True):
+            if self._is_there(shard):
                 _log.warning("shard.unreachable", shard=shard, error=str(error))
             self._reachable[shard] = False
 
-    async def _get(self, shard: ShardId, path: str) -> Answered:
+    async def _get(self, shard: ShardId, path: str, within_s: float = ASK_S) -> Answered:
         sent = request("GET", path, self._caller)
-        async with asyncio.timeout(ASK_S):
-            answered = await self._links.ask(shard, sent, deadline_s=ASK_S)
+        async with asyncio.timeout(within_s):
+            answered = await self._links.ask(shard, sent, deadline_s=within_s)
         if answered.status != 200:
             raise problem_of(answered)
         return answered

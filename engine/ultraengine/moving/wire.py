@@ -9,6 +9,8 @@ from ultraengine.moving.plan import Seen
 from ultraengine.moving.record import Attempt, SlotRecord
 
 PATH: Final = "/admin/v1/slots"
+MAP_PATH: Final = "/admin/v1/map"
+"""The newest map that a shard was told of, as JSON: a hint for gateways."""
 
 
 class Told(msgspec.Struct, frozen=True):

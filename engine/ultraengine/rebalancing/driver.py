@@ -1,7 +1,7 @@
 """Moves slots between running shards: plans from what they say, keeps nothing itself.
 
     rebalance(count)   end what earlier runs began, then move until the map is even
-    settle(slot, goal) one slot
+    settle(move)       one slot
 
 Killed at any step, it is run again; two of them at a time lose nothing but time.
 """
@@ -10,7 +10,7 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -26,17 +26,20 @@ from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.moving.plan import Copy, Publish, Rest, Seen, Send, plan
 from ultraengine.moving.record import Message, State
-from ultraengine.moving.wire import PATH, Batch, Fed, Records, Told
+from ultraengine.moving.wire import MAP_PATH, PATH, Batch, Fed, Records, Told
+from ultraengine.ports import OutcomeUnknown
 from ultraengine.rebalancing.balance import Move, Progress, moves, unfinished
 from ultraengine.router.driver import Links
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.router.wire import request
+from ultraengine.router.wire import Answered, request
 from ultraengine_adapters.local.paths import sync_directory
 
 LAG_MAX: Final = 256
 """Commands of the source that the copy may lack when the slot stops; the pause is their copy."""
 ASK_S: Final = 30.0
 """Longest wait for a shard's answer, with its retries."""
+TELL_S: Final = 2.0
+"""Longest wait for a shard that is told the map."""
 WAIT_S_MAX: Final = 1.0
 """Between two looks, while a shard is away."""
 FIRST_WAIT_S: Final = 0.01
@@ -44,6 +47,8 @@ LOST: Final = frozenset(
     {"SHARD_UNAVAILABLE", "OUTCOME_UNKNOWN", "OVERLOADED", "DRAINING", "PAUSED"}
 )
 """Errors that pass: look again."""
+MAP_AWAY: Final = (ConnectionError, TimeoutError, OutcomeUnknown)
+"""Errors of a map that pass: no answer, or one that says nothing of what became of a swap."""
 
 _log = structlog.get_logger("rebalancing")
 T = TypeVar("T")
@@ -54,13 +59,47 @@ class MoveFailed(Exception):
 
 
 class Maps(Protocol):
-    """Where the shard map is published."""
+    """Where the shard map is published.  Both raise OSError: those of `MAP_AWAY` pass."""
 
     async def read(self) -> ShardMap:
-        """The newest one.  Raises OSError, `MapRefused`."""
+        """The newest one.  Raises `MapRefused`."""
 
     async def swap(self, shard_map: ShardMap) -> bool:
-        """Publish the version after the newest one; False when that is another by now."""
+        """Publish the version after the newest one; False when that is another by now.
+
+        Raises `OutcomeUnknown` when it may have been published: read again.
+        """
+
+
+class ShardsAsked(Protocol):
+    """The shards' side of moves.  All that waits raises `EngineError`."""
+
+    @property
+    def all(self) -> tuple[ShardId, ...]:
+        """Every shard that can be asked."""
+
+    async def look(self, shard: ShardId, slot: int) -> Seen:
+        """What a shard says of a slot."""
+
+    async def send(self, shard: ShardId, slot: int, message: Message) -> Told:
+        """Give a shard a message."""
+
+    async def read(self, shard: ShardId, slot: int, position: int) -> Batch:
+        """The next batch of a slot."""
+
+    async def feed(self, shard: ShardId, slot: int, fed: Fed) -> Seen:
+        """Have a batch logged."""
+
+    async def records(self, shard: ShardId) -> Records:
+        """What a shard has logged of slots."""
+
+    def tell(self, shard_map: ShardMap) -> None:
+        """Let all shards know the newest map soon, for gateways that ask them; who does not hear
+        it loses nothing."""
+
+
+Published = tuple[ShardMap, Mapping[ShardId, Seen]]
+"""A map that names the owner of a slot, and what the shards said before it was swapped in."""
 
 
 class MapFile:
@@ -96,10 +135,12 @@ class MapFile:
 
 
 class Shards:
-    """The shards' side of a move, over the hop."""
+    """The shards' side of a move, over the hop.  Implements `ShardsAsked`."""
 
     def __init__(self, links: Links, secret: str) -> None:
         self._links = links
+        self._newest: ShardMap | None = None
+        self._telling: asyncio.Task[None] | None = None
         caller = KnownCaller(SYSTEM_TENANT, "mover", frozenset({ADMIN_SCOPE}))
         self._headers = (
             ("Content-Type", MSGPACK_TYPE),
@@ -147,51 +188,82 @@ class Shards:
         """What a shard has logged of slots.  Raises `EngineError`."""
         return await self._ask(shard, "GET", PATH, Records, None)
 
+    def tell(self, shard_map: ShardMap) -> None:
+        """See `ShardsAsked`.  While one map is told the next ones wait, and the newest is told."""
+        self._newest = shard_map
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        told = 0
+        while self._newest is not None and self._newest.version > told:
+            shard_map = self._newest
+            sent = request("PUT", MAP_PATH, self._headers, shard_map.encode())
+            answers = await asyncio.gather(
+                *(self._links.ask(shard, sent, deadline_s=TELL_S) for shard in self.all),
+                return_exceptions=True,
+            )
+            heard = sum(isinstance(one, Answered) and one.status == 200 for one in answers)
+            _log.debug("map.told", version=shard_map.version, shards=heard)
+            told = shard_map.version
+
 
 class Mover:
     """One coordinator."""
 
-    def __init__(self, shards: Shards, maps: Maps, *, lag_max: int = LAG_MAX) -> None:
+    def __init__(self, shards: ShardsAsked, maps: Maps) -> None:
         self._shards = shards
         self._maps = maps
-        self._lag_max = lag_max
+        self.waits: dict[int, str] = {}
+        """Slots that do not go on just now, and what for."""
         self._publishing = asyncio.Lock()
+        self._unpublished: dict[int, Move] = {}
+        """Moves whose slot's owner the map does not name yet, by slot."""
+        self._published: dict[int, Published | None] = {}
 
     # --- one slot ---------------------------------------------------------------------------
 
-    async def settle(self, slot: int, goal: ShardId) -> None:
+    async def settle(self, move: Move) -> None:
         """Have a slot where it is wanted, whatever an earlier coordinator has left of it.
 
         Raises `MoveFailed`, and OSError or `MapRefused` when the map cannot be read.
         """
-        wait_s = FIRST_WAIT_S
+        slot, wait_s = move.slot, FIRST_WAIT_S
         while True:
-            shard_map, view = await self._observe(slot, self._shards.all)
+            went_on = is_done = False
             try:
-                went_on, is_done = await self._go_on(slot, goal, shard_map, view)
+                shard_map, view = await self._observe(move)
+                went_on, is_done = await self._go_on(move, shard_map, view)
             except EngineError as error:
                 if error.code not in LOST:
                     raise MoveFailed(f"slot {slot}: {error.detail}") from error
-                _log.info("slot.waits", slot=slot, goal=goal, error=error.detail)
-                went_on = is_done = False
+                self._wait(slot, error.detail)
+            except MAP_AWAY as error:
+                self._wait(slot, f"the map: {error}")
+            if went_on or is_done:
+                self.waits.pop(slot, None)
             if is_done:
                 return
             wait_s = FIRST_WAIT_S if went_on else min(2 * wait_s, WAIT_S_MAX)
             await asyncio.sleep(wait_s)
 
+    def _wait(self, slot: int, what_for: str) -> None:
+        self.waits[slot] = what_for
+        _log.info("slot.waits", slot=slot, error=what_for)
+
     async def _go_on(
-        self, slot: int, goal: ShardId, shard_map: ShardMap, view: dict[ShardId, Seen]
+        self, move: Move, shard_map: ShardMap, view: dict[ShardId, Seen]
     ) -> tuple[bool, bool]:
         """Actions, each planned from what the ones before were answered, until there is nothing to
         do: (whether there was anything, whether it is done).  Raises `EngineError`."""
-        went_on = False
+        slot, went_on = move.slot, False
         while True:
             mapped = shard_map.owners[slot]
-            action = plan(goal, mapped, view, lag_max=self._lag_max)
+            action = plan(move.goal, mapped, view, lag_max=LAG_MAX)
             if isinstance(action, Rest):
                 return went_on, action is Rest.DONE
             if isinstance(action, Publish):
-                found = await self._publish(slot, goal)
+                found = await self._publish(move)
                 if found is None:
                     return went_on, False
                 shard_map, seen = found
@@ -200,12 +272,14 @@ class Mover:
                 return went_on, False
             went_on = True
 
-    async def _observe(
-        self, slot: int, asked: Iterable[ShardId]
-    ) -> tuple[ShardMap, dict[ShardId, Seen]]:
+    async def _observe(self, move: Move) -> tuple[ShardMap, dict[ShardId, Seen]]:
         """The map first, then the shards (clause 8): those that do not answer are left out."""
         shard_map = await self._maps.read()
-        shards = sorted({*asked, shard_map.owners[slot]})
+        return shard_map, await self._look(move, shard_map)
+
+    async def _look(self, move: Move, shard_map: ShardMap) -> dict[ShardId, Seen]:
+        slot = move.slot
+        shards = sorted({*(move.asked or self._shards.all), shard_map.owners[slot]})
         answers = await asyncio.gather(
             *(self._shards.look(shard, slot) for shard in shards), return_exceptions=True
         )
@@ -215,7 +289,7 @@ class Mover:
                 view[shard] = answer
             elif not isinstance(answer, EngineError):
                 raise answer
-        return shard_map, view
+        return view
 
     async def _carry_out(self, slot: int, action: Send | Copy, view: dict[ShardId, Seen]) -> bool:
         """One action, and what it was answered; whether it changed anything."""
@@ -227,18 +301,35 @@ class Mover:
             _log.info("slot.refused", slot=slot, shard=action.shard, reason=told.refused)
         return told.refused is None
 
-    async def _publish(
-        self, slot: int, goal: ShardId
-    ) -> tuple[ShardMap, Mapping[ShardId, Seen]] | None:
-        """Swap the map onto the one that was read before the shards were asked; None when another
-        coordinator was faster.  Those of this one wait for one another."""
+    async def _publish(self, move: Move) -> "Published | None":
+        """Have the map name the slot's owner; None when another coordinator was faster.
+
+        Those of this coordinator wait for one another, and whose turn it is swaps for all.
+        """
+        slot = move.slot
+        self._unpublished[slot] = move
         async with self._publishing:
-            shard_map, view = await self._observe(slot, self._shards.all)
-            action = plan(goal, shard_map.owners[slot], view, lag_max=self._lag_max)
-            if not isinstance(action, Publish):
-                return shard_map, view
-            after = shard_map.moved(slot, action.owner)
-            return (after, view) if await self._maps.swap(after) else None
+            if slot in self._unpublished:
+                await self._publish_all()
+            return self._published.pop(slot, None)
+
+    async def _publish_all(self) -> None:
+        """Swap the map once for all that wait, onto the one that was read before the shards were
+        asked (clause 8)."""
+        waiting, self._unpublished = self._unpublished, {}
+        shard_map = await self._maps.read()
+        views = await asyncio.gather(*(self._look(move, shard_map) for move in waiting.values()))
+        owners: dict[int, ShardId] = {}
+        for (slot, move), view in zip(waiting.items(), views, strict=True):
+            action = plan(move.goal, shard_map.owners[slot], view, lag_max=LAG_MAX)
+            if isinstance(action, Publish):
+                owners[slot] = action.owner
+        after = shard_map.moved_all(owners) if owners else shard_map
+        done = not owners or await self._maps.swap(after)
+        for slot, view in zip(waiting, views, strict=True):
+            self._published[slot] = (after, view) if done else None
+        if owners and done:
+            self._shards.tell(after)
 
     async def _copy(self, slot: int, copy: Copy, view: dict[ShardId, Seen]) -> bool:
         """Carry batches until the copy is where the source was when it was seen."""
@@ -257,7 +348,9 @@ class Mover:
             if seen.record.state is not State.STAGED or seen.position <= position:
                 return False
             position = seen.position
-        view[copy.destination] = await self._shards.look(copy.destination, slot)
+            view[copy.destination] = seen
+        if source.record.state is State.SEALED:  # What was fed is answered without its digest.
+            view[copy.destination] = await self._shards.look(copy.destination, slot)
         return True
 
     # --- all slots --------------------------------------------------------------------------
@@ -267,6 +360,12 @@ class Mover:
         shards = self._shards.all
         found = await asyncio.gather(*(self._shards.records(shard) for shard in shards))
         return dict(zip(shards, found, strict=True))
+
+    async def look_round(self) -> tuple[dict[ShardId, Records], ShardMap]:
+        """What all shards have logged, and the map after that.  Raises `EngineError`, and as
+        `Maps.read`."""
+        logged = await self.logged()
+        return logged, await self._maps.read()
 
     async def begun(self, count: int, *, back: bool = False) -> list[Move]:
         """What ends the moves that earlier coordinators have begun; waits for every shard.
@@ -314,16 +413,20 @@ class Mover:
         it was, and ends it.  Raises as `settle`."""
         started, moved = time.monotonic(), 0
         waiting = iter(work)
+        moving: dict[int, None] = {}
 
         def progress() -> Progress:
-            return Progress(moved, len(work) - moved, time.monotonic() - started)
+            elapsed_s = time.monotonic() - started
+            return Progress(moved, len(work) - moved, elapsed_s, tuple(moving))
 
         async def lane() -> None:
             nonlocal moved
             for move in waiting:
                 if ended is not None and ended.is_set():
                     return
+                moving[move.slot] = None
                 await self._or_back(move)
+                del moving[move.slot]
                 moved += 1
                 tell(progress())
 
@@ -333,10 +436,11 @@ class Mover:
         return progress()
 
     async def _or_back(self, move: Move) -> None:
-        mapped = (await self._maps.read()).owners[move.slot]
         try:
-            await self.settle(move.slot, move.goal)
+            await self.settle(move)
         except MoveFailed:
+            # The map does not name the destination before the slot is there for good.
+            mapped = (await self._maps.read()).owners[move.slot]
             if mapped != move.goal:
-                await self.settle(move.slot, mapped)
+                await self.settle(msgspec.structs.replace(move, goal=mapped))
             raise

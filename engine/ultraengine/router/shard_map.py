@@ -10,8 +10,9 @@ As JSON, which is how it is published:
 Each range is (first slot, end, shard) and excludes its end; together they cover all slots.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import msgspec
 
@@ -74,20 +75,19 @@ class ShardMap(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
 
     def moved(self, slot: int, shard: ShardId) -> "ShardMap":
         """The next version, in which one slot is another shard's: what to swap in onto this one."""
+        return self.moved_all({slot: shard})
+
+    def moved_all(self, owners: Mapping[int, ShardId]) -> "ShardMap":
+        """The next version, in which these slots are these shards': as `moved`, in one step."""
+        shards = [*self.owners]
+        for slot, shard in owners.items():
+            shards[slot] = shard
         ranges: list[SlotRange] = []
-        for one in self.ranges:
-            parts: tuple[SlotRange, ...] = (one,)
-            if one.start <= slot < one.end:
-                parts = (
-                    SlotRange(one.start, slot, one.shard),
-                    SlotRange(slot, slot + 1, shard),
-                    SlotRange(slot + 1, one.end, one.shard),
-                )
-            for part in parts:
-                if ranges and ranges[-1].shard == part.shard:
-                    ranges[-1] = SlotRange(ranges[-1].start, part.end, part.shard)
-                elif part.start < part.end:
-                    ranges.append(part)
+        start = 0
+        for shard, run in groupby(shards):
+            end = start + len(list(run))
+            ranges.append(SlotRange(start, end, shard))
+            start = end
         return ShardMap(self.version + 1, tuple(ranges))
 
     def encode(self) -> bytes:

@@ -40,11 +40,13 @@ from ultraengine_operator.budget import Fleet, Standing
 from ultraengine_operator.cache import Cache, Key, key_of
 from ultraengine_operator.cluster import KINDS, WATCHED, Cluster, Content, Refused, Shards
 from ultraengine_operator.copies import serving
+from ultraengine_operator.drivers.rebalancer import Rebalancer
 from ultraengine_operator.drivers.signing import Signer
 from ultraengine_operator.events import Told, changes
 from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, observed_of
 from ultraengine_operator.plan import Plan, Settings, Settled, plan
 from ultraengine_operator.reasons import Problem, Reason
+from ultraengine_operator.rebalance import judged
 from ultraengine_operator.report import Status, engine_status, shard_status, unreadable_status
 from ultraengine_operator.rollout import unready
 from ultraengine_operator.specs import shared
@@ -84,7 +86,9 @@ class Loop:
         leading: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         told: Callable[[Content, Told], None] = lambda _about, _told: None,
+        moves: Rebalancer | None = None,
     ) -> None:
+        """`moves`: who moves slots; without it none is moved."""
         self.cache = Cache()
         self._cluster = cluster
         self._shards = shards
@@ -95,6 +99,7 @@ class Loop:
         self._leading = leading
         self._clock = clock
         self._told = told
+        self._moves = moves
         self._settled: dict[Key, dict[Ref, Settled]] = {}
         self._standings: dict[str, Standing] = {}
 
@@ -137,9 +142,11 @@ class Loop:
         if content is None:
             self._standings.pop(name, None)
             self._settled.pop(key, None)
+            if self._moves is not None:
+                self._moves.forget(key)
             return None
         await self._look_for_keys(key, content)
-        observed = observed_of(self.cache.children(key))
+        observed = self._observed(key, content)
         try:
             engine = engine_of(content)
         except Problem as problem:
@@ -149,12 +156,32 @@ class Loop:
         made = self._plan(key, engine, observed)
         if self._may_act(engine, made):
             done = await self._act(key, engine, made)
-            observed = observed_of(self.cache.children(key))
+            observed = self._observed(key, content)
             made = self._after(key, done, observed)
+        made = self._with_moves(key, engine, made)
         silent = await self._report(key, engine, made, observed)
         if made.look_again_s is None and silent:
             return SILENT_S
         return made.look_again_s
+
+    def _observed(self, key: Key, content: Content) -> Observed:
+        seen = observed_of(self.cache.children(key))
+        count = content["spec"].get("shards", 1)
+        emptied = () if self._moves is None else self._moves.emptied(key, count)
+        return msgspec.structs.replace(seen, emptied=emptied)
+
+    def _with_moves(self, key: Key, engine: UltraEngine, made: Plan) -> Plan:
+        """Tell who moves slots how they are wished now, and take in how far it is."""
+        if self._moves is None:
+            return made
+        is_open = engine.spec.reconciliation == "Active" and self._leading()
+        self._moves.want(key, made.wish if is_open else None)
+        if made.wish is None:
+            return made
+        mode, told = engine.spec.reconciliation, self._moves.told(key)
+        found = judged(made.wish, told, mode, self._clock())
+        problems = made.problems if found.problem is None else (*made.problems, found.problem)
+        return msgspec.structs.replace(made, rebalancing=found, problems=problems)
 
     def _plan(self, key: Key, engine: UltraEngine, observed: Observed) -> Plan:
         made = plan(

@@ -79,6 +79,14 @@ ENGINE_STATUS: Final[Content] = {
     "version": "ultraengine:0.1.0",
     "renderVersion": "1",
     "plan": ["apply StatefulSet whole-shard-1"],
+    "rebalance": {
+        "slotsMoved": 1,
+        "slotsTotal": 2048,
+        "slotMoving": 4095,
+        "slotsPerMinute": 600,
+        "etaSeconds": "205",
+        "progress": "1/2048",
+    },
     "gatewayAddress": "whole-gateway.default.svc",
     "phase": "Ready",
 }

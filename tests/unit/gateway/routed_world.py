@@ -24,10 +24,32 @@ from ultraengine.gateway.watch import NewestMap, Watch, WatchCollector
 from ultraengine.model.domain import Domain
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
+from ultraengine.moving.plan import Seen
+from ultraengine.moving.record import FIRST_OWNER, Attempt, Message
+from ultraengine.moving.wire import Batch, Records, Told
 from ultraengine.router.driver import Address, Links
 from ultraengine.router.shard_map import ShardMap
 
 SECRET = "s" * 40
+
+
+class NoSlots:
+    """Of a shard of which no slot ever moved."""
+
+    def records(self) -> Records:
+        return {}
+
+    def look(self, slot: int) -> Told:
+        return Told(ShardId(0), Seen(FIRST_OWNER, b"", 0))
+
+    async def send(self, slot: int, message: Message) -> Told:
+        return self.look(slot)
+
+    async def read(self, slot: int, position: int) -> Batch:
+        return Batch(position, position, 0, b"")
+
+    async def feed(self, slot: int, attempt: Attempt, batch: Batch) -> Told:
+        return self.look(slot)
 
 
 class RoutedServed(Served):
@@ -55,6 +77,7 @@ class RoutedServed(Served):
             operations=operations or Operations(),
             feed=self.feeds[shard],
             source=self.sources.get(shard),
+            slots=NoSlots(),
         )
         gateway = self.shards[shard] = Gateway(
             parts, GatewayOptions(socket=self.socket(shard)), registry=CollectorRegistry()
@@ -68,7 +91,9 @@ class RoutedServed(Served):
         addresses = {ShardId(n): Address(path=str(self.socket(n))) for n in range(2)}
         self.links = Links(addresses, ShardMap.even(2, version=6))
         self.newest: NewestMap | None = None
-        self.watch = Watch(self.links, SECRET, newest=lambda: self.newest)
+        self.watch = Watch(
+            self.links, SECRET, newest=lambda: self.newest, addresses=lambda _: addresses
+        )
         self.registry.register(WatchCollector(self.watch))
         registry = Registry(self.engine.registry.domains, limits=limits)
         engine = RoutedEngine(self.links, registry, limits, self.watch.status)

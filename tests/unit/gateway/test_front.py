@@ -17,8 +17,10 @@ from ultraengine.gateway.hop import HopIdentity, hop_headers
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import Limits
+from ultraengine.moving.wire import MAP_PATH
 from ultraengine.router.driver import Address
 from ultraengine.router.shard_map import ShardMap
+from ultraengine.router.wire import request
 
 
 @pytest.fixture(name="serving")
@@ -668,3 +670,39 @@ async def test_a_front_that_answers_too_much_at_once_turns_the_next_one_away(
     assert (status, body["code"]) == (429, "OVERLOADED")
     served.engines[0].release()
     assert [status for status, _ in await asyncio.gather(*waiting)] == [200, 200]
+
+
+async def told(served: RoutedServed, shard: int, content: bytes) -> int:
+    caller = KnownCaller("system", "mover", frozenset({"admin"}))
+    sent = request("PUT", MAP_PATH, hop_headers(SECRET, caller), content)
+    return (await served.links.ask(ShardId(shard), sent, deadline_s=5.0)).status
+
+
+async def test_a_map_that_one_shard_was_told_of_reaches_a_front_before_the_published_one(
+    serving: RoutedServing,
+) -> None:
+    served = await serving(apart=True)
+    key = served.key_of(0)
+    served.newest = served.links.shard_map, {}
+    turned = b'{"version":8,"ranges":[[0,2048,1],[2048,4096,0]]}'
+    assert await told(served, 0, turned.replace(b"8", b"7", 1)) == 200
+    assert await told(served, 1, turned) == 200
+    assert await told(served, 1, ShardMap.even(2, version=7).encode()) == 200  # Too late.
+    assert await told(served, 1, b"{}") == 400
+    served.engines[0].closed = EngineError("moved", code="WRONG_SHARD", shard_map_version=6)
+    assert (await served.send(add("1", key)))[0] == 421
+    await until(lambda: served.links.shard_map.version == 8)
+    assert (await served.send(add("2", key)))[0] == 200
+    assert len(served.engines[1].outcomes) == 1
+
+
+async def test_a_published_map_may_be_behind_what_the_shards_know_and_not_behind_itself(
+    serving: RoutedServing,
+) -> None:
+    watch = (await serving()).watch
+    assert watch._go_by_published(ShardMap.even(2, version=9), {}) == ""
+    watch._links.adopt(ShardMap.even(2, version=12), {})
+    assert watch._go_by_published(ShardMap.even(2, version=10), {}) == ""
+    assert "and 10 was before" in watch._go_by_published(ShardMap.even(2, version=9), {})
+    other = ShardMap.even(1, version=12)
+    assert "something else" in watch._go_by_published(other, {})

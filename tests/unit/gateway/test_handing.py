@@ -12,7 +12,8 @@ from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.moving.plan import Seen
 from ultraengine.moving.record import FIRST_OWNER, Attempt, Begin, Message, SlotRecord, Stop
-from ultraengine.moving.wire import PATH, Batch, Fed, Records, Told
+from ultraengine.moving.wire import MAP_PATH, PATH, Batch, Fed, Records, Told
+from ultraengine.router.shard_map import ShardMap
 
 SECRET = "hop-" * 10
 MOVER = KnownCaller("system", "mover", frozenset({"admin"}))
@@ -122,3 +123,17 @@ async def test_only_an_administrator_with_the_hop_key_is_heard(handing: Served) 
 async def test_a_process_that_hands_nothing_over_has_no_such_paths(served: Served) -> None:
     async with served.http.get(PATH) as answer:
         assert answer.status == 404
+
+
+async def test_a_shard_keeps_the_newest_map_that_it_was_told_for_who_asks(handing: Served) -> None:
+    newest = ShardMap.even(3, version=5).encode()
+    assert await ask(handing, "GET", MAP_PATH) == (200, b"null")
+    assert (await ask(handing, "PUT", MAP_PATH, newest))[0] == 200
+    assert (await ask(handing, "PUT", MAP_PATH, ShardMap.even(2, version=4).encode()))[0] == 200
+    assert await ask(handing, "GET", f"{MAP_PATH}?after=4") == (200, newest)
+    assert await ask(handing, "GET", f"{MAP_PATH}?after=5") == (200, b"null")
+    assert await ask(handing, "GET", f"{MAP_PATH}?after=x") == (400, "MALFORMED")
+    assert await ask(handing, "PUT", MAP_PATH, b"[]") == (400, "MALFORMED")
+    stranger = KnownCaller("system", "x", frozenset({"*:read"}))
+    assert (await ask(handing, "GET", MAP_PATH, caller=stranger))[0] == 403
+    assert (await ask(handing, "PUT", MAP_PATH, newest, caller=stranger))[0] == 403

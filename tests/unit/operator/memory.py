@@ -174,9 +174,10 @@ class MemoryCluster:
         found = copy.deepcopy(self.objects.get((kind.name, namespace, name)))
         if found is None:
             raise Refused(404, "NotFound")
-        version = content.get("metadata", {}).get("resourceVersion")
-        if version not in (None, found["metadata"]["resourceVersion"]):
-            raise Refused(409, "Conflict")
+        for field, status in (("resourceVersion", 409), ("uid", 422)):
+            asked = content.get("metadata", {}).get(field)
+            if asked not in (None, found["metadata"][field]):
+                raise Refused(status, f"{field} is another")
         for path, value in leaves(content):
             put(found, path, value)
             self._owners.setdefault((kind.name, namespace, name), {})[path] = "patch"

@@ -13,8 +13,8 @@ SHAPES = ((3, 2), (3, 2), (3, 2), (3, 2), (2, 1), (2, 2), (3, 3), (3, 1))
 
 
 SNAPSHOTS = 0.25
-"""How many runs; the word in `drawn` leaves out those that show clauses which have nothing to do with
-it, so that they go on showing them."""
+"""How many runs; the word in `drawn` leaves out those that show clauses which have nothing to do
+with it, so that they go on showing them."""
 
 
 class Chaos(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,8 @@ CLIENTS = 8
 BATCHES, BATCH = 16, 200
 SEED = 20_261_130
 SETTINGS = {
+    # What is filled is looked at here, and no failover that a busy machine brings about.
+    "ULTRA_FAILOVER_S": "4.0",
     "ULTRA_LIMIT_SEGMENT_BYTES": str(128 * 1024),
     "ULTRA_LIMIT_FRAME_BYTES_MAX": str(64 * 1024),
     "ULTRA_LIMIT_GROUP_BYTES_MAX": str(32 * 1024),

@@ -25,7 +25,7 @@ from ultraengine_adapters.local.secrets import FileSecrets
 
 SMALL = Limits(
     segment_bytes=8 * 1024, frame_bytes_max=4 * 1024, reserve_bytes=0, segments_prepared=0,
-    retention_bytes_max=8 * 1024,
+    retention_bytes_max=8 * 1024, group_bytes_max=2 * 1024,
 )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ async def test_a_snapshot_between_two_groups_lets_the_log_behind_it_go(
             cuts.append(report)
         assert follow_group(executor, group) is None
     assert len(cuts) >= 2
-    assert "the memory of ids" in cuts[-1].dropped, "ids hold the log up to its cap"
+    assert any("the memory of ids" in one.dropped for one in cuts), "ids hold it up to its cap"
     assert 0 < cuts[-1].first_offset <= executor.applied_end
     scratch = follower.memory.scratch(sequence_max=2**40)
     newest = follower.snapshots.newest

@@ -6,11 +6,13 @@ leads, on the thread that executes; copying goes on meanwhile.  What consumers a
 need stays, as the replicated state says it; what other copies need is their leader's concern.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Registry
+from ultraengine.log.damage import LogDamaged
 from ultraengine.log.frame import FrameHeader
 from ultraengine.log.reader import LogReader
 from ultraengine.log.retention import RetentionReport
@@ -88,7 +90,19 @@ class Keeping:
         self._asked_at = now
         if self._policy.due(self._progress(executor, now)) is None:
             return None
-        position = ImagePosition(
+        kept = False
+        with contextlib.suppress(LogDamaged):
+            # The state chain is read from the beginning of a segment, what is executed perhaps not.
+            kept = self._memory.checkpoint(self._position(executor, group, log))
+        self._asked_at = ended = self._clock.monotonic()
+        if not kept:
+            self._failures, self._failed_at = self._failures + 1, ended
+            return None
+        self._failures, self._taken_at, self._took_s = 0, ended, ended - now
+        return self._cut(executor, log)
+
+    def _position(self, executor: Executor, group: FrameHeader, log: Kept) -> ImagePosition:
+        return ImagePosition(
             shard=self._shard,
             epoch=Epoch(executor.epoch),
             offset_end=executor.applied_end,
@@ -98,13 +112,6 @@ class Keeping:
             time=executor.time,
             handlers=self._registry.handlers,
         )
-        kept = self._memory.checkpoint(position)
-        self._asked_at = ended = self._clock.monotonic()
-        if not kept:
-            self._failures, self._failed_at = self._failures + 1, ended
-            return None
-        self._failures, self._taken_at, self._took_s = 0, ended, ended - now
-        return self._cut(executor, log)
 
     def _cut(self, executor: Executor, log: Kept) -> RetentionReport | None:
         floor = self._snapshots.log_floor()

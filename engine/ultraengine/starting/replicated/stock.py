@@ -53,9 +53,10 @@ class ShardStock:
         taken = Taken(chain[-1].sequence_end, [])
         with contextlib.ExitStack() as undo:
             undo.callback(taken.close)
-            taken.parts += [self._opened(f"{DIRECTORY}/{one.file}") for one in chain]
             names = [name for name in self._disk.list(HISTORY) if _HISTORY_NAME.fullmatch(name)]
-            taken.parts += [self._opened(f"{HISTORY}/{name}") for name in names]
+            paths = [f"{DIRECTORY}/{one.file}" for one in chain]
+            for path in (*paths, *(f"{HISTORY}/{name}" for name in names)):
+                taken.parts.append(self._opened(path))
             taken.parts.append(OpenPart(Part(f"{DIRECTORY}/{MANIFEST}", len(told)), None, told))
             undo.pop_all()
         return taken

@@ -21,14 +21,13 @@ from tests.unit.sim.cluster.state import Diverged
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.replication import epochs, follower, leader, promise, promotion
 from ultraengine.replication.effects import Effects, Sending
-from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.log_view import OpenLog
 from ultraengine.replication.messages import Found, Held, Joining, Lead
 from ultraengine.replication.planner import Planner
 from ultraengine.replication.promotion import Refused
 from ultraengine.replication.record import DiskId, Record
 from ultraengine.replication.replica import Replica
-from ultraengine.replication.stored import STORED_PATH, Stored
+from ultraengine.replication.stored import Stored
 
 Patch = tuple[Any, str, Callable[..., Any]]
 SEEDS_MAX = 1000
@@ -122,40 +121,11 @@ def any_life_answers(machine: Replica, message: Held, now: float, effects: Effec
     HELD(machine, message, now, effects)
 
 
-def replaced_anyway(machine: Replica, _joins: int) -> bool:
-    """What was received takes the place of a copy that has gone on meanwhile."""
-    machine._frozen = True
-    return True
-
-
-def forgets_what_it_swore(disk: Any) -> bool:
-    """A snapshot brings its own identity and promise, which is none."""
-    done = put_in_place(disk)
-    if done and disk.exists(STORED_PATH):
-        disk.remove(STORED_PATH)
-        disk.sync_directory("")
-    return done
-
-
-def cuts_what_is_durable(node: Node, _position: int, _offset: int) -> None:
-    """The log is cut below its durable end, committed or not."""
-    CUT_BEHIND(node, node.view.durable_end, 2**40)
-
-
-def counts_what_it_lacks(machine: Replica, message: Joining, now: float, effects: Effects) -> None:
-    """A copy that is being filled says that it holds all of its leader's log."""
-    JOIN(machine, message, now, effects)
-    if effects.lacks is not None:
-        machine.follower = machine.follower.with_(joined=message.join.epoch)
-        machine._hold(effects, message.join.end)
-
-
 def anybody_who_answers(last: Record, answers: Any, **more: Any) -> Any:
     return OFF.anybody(last, answers, **more) if answers else Refused.TOO_FEW
 
 
 STORE, ENTER, JOIN, HOLD = Node._store, Replica._enter, Replica._join, Replica._hold
-CUT_BEHIND = Node._cut_behind
 HELD, ASK_API = Replica._held, clusters.Cluster.ask_api
 COMMITTED: Callable[[Replica], int] = Replica.committed_end.fget  # type: ignore[attr-defined]
 OFF = clauses
@@ -191,11 +161,6 @@ MUTANTS = [
            heals=False),
     Mutant("11 the newest history leads", ((promotion, "newest_of", OFF.oldest_of),), 57),
     Mutant("11 settled by its leader", ((promotion, "recovered", OFF.settled_at_once),), 6401),
-    Mutant("13 only what is committed is cut", ((Node, "_cut_behind", cuts_what_is_durable),), -1),
-    Mutant("13 who has joined is not replaced", ((Replica, "freeze", replaced_anyway),), -1),
-    Mutant("13 a promise outlives a snapshot",
-           ((nodes, "put_in_place", forgets_what_it_swore),), -1),
-    Mutant("13 who is filled holds nothing", ((Replica, "_join", counts_what_it_lacks),), -1),
     Mutant("11 two candidates of one epoch are noticed", ((Planner, "_split", never_split),), 534,
            heals=False),
 ]  # fmt: skip

@@ -24,6 +24,8 @@ import structlog
 import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
+from ultraengine.backup.driver import Backups
+from ultraengine.backup.taking import Source
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
 from ultraengine.config import Config, ConfigErrors, behind_front
 from ultraengine.edge.early.driver import EarlyDoors
@@ -66,10 +68,10 @@ from ultraengine_adapters.kubernetes.record_store import (
 )
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
-from ultraengine_adapters.local.object_store import DirectoryObjectStore
 from ultraengine_adapters.local.random import SystemRandom
 from ultraengine_adapters.local.record_store import DirectoryRecordStore
 from ultraengine_adapters.local.secrets import FileSecrets
+from ultraengine_adapters.object_stores import open_store
 
 SWITCH_INTERVAL_S: Final = 0.0002
 """The interpreter's default of 5 ms lets the flush thread wait for milliseconds under load."""
@@ -118,8 +120,9 @@ class Process:
             SystemClock(),
             SystemRandom(),
             FileSecrets(config.secrets, os.environ),
-            None if config.archive is None else DirectoryObjectStore(config.archive),
+            None if config.archive is None else open_store(config.archive),
         )
+        self._backup_store = None if config.backup is None else open_store(config.backup)
         limits = config.limits
         self.quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
         self._who = identity_of(config, self.world.clock, self.quotas)
@@ -185,13 +188,32 @@ class Process:
             slots=slots,
             spilled=memory,
         )
+        backups = self.backups = self._make_backups()
         shard.start()
         self._tasks = [
             asyncio.create_task(self.snapshots.run()),
             asyncio.create_task(self._keep_up(memory)),
         ]
+        if backups is not None:
+            self._tasks.append(asyncio.create_task(backups.run()))
         listeners = await doors.hand_over()
-        await self._open_doors(operations_of(shard, self.snapshots, memory), listeners)
+        backup = None if backups is None else backups.take
+        await self._open_doors(operations_of(shard, self.snapshots, memory, backup), listeners)
+
+    def _make_backups(self) -> Backups | None:
+        config, world = self.config, self.world
+        if config.backup is None or self._backup_store is None:
+            return None
+        codecs = Codecs(self.extensions.snapshot_codecs)
+        return Backups(
+            self.shard,
+            self.snapshots,
+            Source(disk=world.disk, secrets=world.secrets, codecs=codecs),
+            self._backup_store,
+            config.backup,
+            world.clock,
+            interval_s=config.backup_interval_s,
+        )
 
     async def _keep_up(self, memory: ShardMemory) -> None:
         """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""
@@ -347,6 +369,8 @@ class Process:
         await self.gateway.drain()
         self.slots.close()
         self.handing.close()
+        if self.backups is not None:
+            await self.backups.stop()
         await self.snapshots.stop()
         await self.shard.stop()
         await self.feed.close()

@@ -95,7 +95,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     recorded_end: int
     """Commands from here on are decided again at the first start."""
     time: int
-    """Of the last frame, µs since the Unix epoch."""
+    """Of the last command, µs since the Unix epoch."""
     chain: str
     """Of the log as it was copied; behind a cut inside of a group, before the new frames."""
     cut: bool
@@ -190,7 +190,7 @@ def restore(
         state_hash=backup.state_hash,
         offset_end=end,
         recorded_end=recorded_end,
-        time=point.time if cut is None else cut.time,
+        time=log.time if cut is None or cut.split is None else cut.time,
         chain=point.chain.hex(),
         cut=cut is not None and bool(cut.split or cut.outcomes),
     )
@@ -217,6 +217,8 @@ class _LogCopy:
         self._progress = progress
         self._cut: _Cut | None = None
         self._point: Point | None = None
+        self.time = 0
+        """Of the last group that is wanted as a whole."""
         self.last: SegmentHeader | None = None
         """Of the last segment that was written."""
 
@@ -256,6 +258,8 @@ class _LogCopy:
                 self._begin(number, position, before, frame)
             elif self._cut is None:
                 end = position + frame.header.frame_bytes
+                if frame.header.kind == FrameKind.COMMANDS:
+                    self.time = frame.header.time
             elif (
                 frame.header.kind == FrameKind.OUTCOMES and frame.header.base_offset < self._cut.at
             ):

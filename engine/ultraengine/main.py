@@ -188,7 +188,7 @@ class Process:
             slots=slots,
             spilled=memory,
         )
-        backups = self.backups = self._make_backups()
+        backups = self.backups = self._backups()
         shard.start()
         self._tasks = [
             asyncio.create_task(self.snapshots.run()),
@@ -200,20 +200,13 @@ class Process:
         backup = None if backups is None else backups.take
         await self._open_doors(operations_of(shard, self.snapshots, memory, backup), listeners)
 
-    def _make_backups(self) -> Backups | None:
-        config, world = self.config, self.world
-        if config.backup is None or self._backup_store is None:
+    def _backups(self) -> Backups | None:
+        config, world, store = self.config, self.world, self._backup_store
+        source = Source(world.disk, world.secrets, Codecs(self.extensions.snapshot_codecs))
+        if store is None:
             return None
-        codecs = Codecs(self.extensions.snapshot_codecs)
-        return Backups(
-            self.shard,
-            self.snapshots,
-            Source(disk=world.disk, secrets=world.secrets, codecs=codecs),
-            self._backup_store,
-            config.backup,
-            world.clock,
-            interval_s=config.backup_interval_s,
-        )
+        place, interval_s = config.backup or "", config.backup_interval_s
+        return Backups(self.shard, self.snapshots, source, store, place, world.clock, interval_s)
 
     async def _keep_up(self, memory: ShardMemory) -> None:
         """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""

@@ -64,8 +64,8 @@ class Backups:
         store: ObjectStore,
         location: str,
         clock: Clock,
-        *,
         interval_s: float,
+        *,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._shard = shard

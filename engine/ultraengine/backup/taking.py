@@ -52,7 +52,7 @@ from ultraengine.snapshot.manifest import plan_load
 _HISTORY_FILE: Final = re.compile(r"his-([0-9]{20})\.seg")
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class Source(msgspec.Struct, frozen=True):
     """The directory of one shard."""
 
     disk: Disk

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     child.add_argument("directory", type=Path, nargs="?", help="of a stopped engine or shard")
     child.add_argument("--to", help=f"with a directory: {STORE}")
     child.add_argument("--secrets", type=Path, help="with a directory: where its keys are")
-    add_connection(child)
+    add_connection(child, timeout_s=3600.0)
 
     child = verb("list", "List the backups of a store.", _list)
     child.add_argument("--to", required=True, help=STORE)

@@ -13,12 +13,13 @@ from ultraengine.backup.choosing import Target
 from ultraengine.backup.errors import BackupDamaged, BackupError
 from ultraengine.backup.manifest import Backup
 from ultraengine.backup.taking import Source, Taken, take
-from ultraengine.cli.connection import add_connection, connect
+from ultraengine.cli.connection import add_connection, connect, failure
 from ultraengine.cli.directories import open_disk, open_secrets
 from ultraengine.cli.domains import add_domains
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.output import plural, print_facts, print_json, print_table, say
 from ultraengine.cli.restoring import Restoring
+from ultraengine.client import ClientError
 from ultraengine.log.damage import LogDamaged, LogError
 from ultraengine.ports import ObjectStore, StoreDamaged
 from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotError
@@ -86,7 +87,10 @@ def translated() -> Iterator[None]:
 def _now(options: argparse.Namespace) -> int:
     if options.directory is None:
         with connect(options) as client:
-            print_json(client.operate("backup"))
+            try:
+                print_json(client.operate("backup"))
+            except ClientError as error:
+                raise failure(error, options) from error
         return Exit.OK
     if options.to is None:
         raise CommandFailed("--to is needed with a directory")

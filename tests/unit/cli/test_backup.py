@@ -1,6 +1,5 @@
 """`ultra backup` and `ultra restore`: what they say, and that nothing half done is left."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +84,7 @@ def test_every_backup_is_proved_and_drilled(
 def test_a_flipped_bit_is_named_and_nothing_is_left(
     ultra: Ultra, store: Path, tmp_path: Path
 ) -> None:
-    (image,) = (store / "0/snapshots").iterdir()
+    image = min((store / "0/snapshots").iterdir())
     bad = bytearray(image.read_bytes())
     bad[len(bad) // 2] ^= 1
     image.write_bytes(bad)
@@ -152,7 +151,7 @@ def test_two_restores_of_one_shard_do_not_meet(ultra: Ultra, store: Path, tmp_pa
         (("restore", "--from", "{store}", "--data", "{new}", "--at", "2001-01-01T00:00:00Z"),
          "the oldest backup is of offset"),
         (("restore", "--from", "{store}", "--data", "{new}", "--domain",
-          "ultraengine.domains.counter:DOMAIN"), "domain"),
+          "ultraengine.domains.counter:DOMAIN"), "has no owner for"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_and_nothing_is_left(
@@ -182,8 +181,8 @@ def test_a_store_that_denies_is_said_with_its_reason(
     assert shown(tmp_path / "new") == []
 
 
-def test_a_running_engine_backs_itself_up_and_goes_on(
-    ultra: Ultra, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dev: Dev
+def test_an_engine_without_a_store_says_that_there_is_no_such_operation(
+    ultra: Ultra, dev: Dev
 ) -> None:
     code, _, err = ultra("backup", "now", "--url", dev.url)
-    assert (code, os.linesep in err) == (Exit.REFUSED, True)
+    assert (code, "there is no such path" in err) == (Exit.REFUSED, True)

@@ -182,7 +182,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         for name, location in (("ARCHIVE", self.archive), ("BACKUP", self.backup)):
             if location is None:
                 continue
-            scheme, there, _ = location.rpartition("://")
+            scheme, there, _ = location.partition("://")
             if not location.strip() or (there and scheme not in {"s3", "file"}):
                 mistakes.append(f"ULTRA_{name}: neither s3://bucket/prefix nor a directory")
         if self.backup_interval_s < 0:

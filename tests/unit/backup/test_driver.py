@@ -11,6 +11,7 @@ from tests.unit.shard.test_shard import LIMITS, Rig
 from ultraengine.backup import driver, reading
 from ultraengine.backup.driver import Backups
 from ultraengine.backup.taking import Source
+from ultraengine.log.survey import segment_paths
 from ultraengine.model.errors import EngineError
 from ultraengine.ports import StoreUnavailable
 from ultraengine.testing.sim_clock import SimSecrets
@@ -115,8 +116,9 @@ async def test_complete_segments_are_sent_without_a_backup(
     shard = await rig.start()
     store.away = True
     running = asyncio.create_task(backups_of(rig, store).run())
-    while len(rig.disk.list("log")) < 5:
-        await rig.send(*(rig.admit(f"k{number}") for number in range(50)))
+    for group in range(60):
+        await rig.send(*(rig.admit(f"{group}-{number}") for number in range(50)))
+    assert len(segment_paths(rig.disk)) > 3
     await until(lambda: shard.status().alarms > 0)
     store.away = False
     await until(lambda: len(store.list("0/segments/")) >= 2)

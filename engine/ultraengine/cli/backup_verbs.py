@@ -14,7 +14,7 @@ from ultraengine.backup.errors import BackupDamaged, BackupError
 from ultraengine.backup.manifest import Backup
 from ultraengine.backup.taking import Source, Taken, take
 from ultraengine.cli.connection import add_connection, connect, failure
-from ultraengine.cli.directories import open_disk, open_secrets
+from ultraengine.cli.directories import open_disk, open_secrets, secrets_directory
 from ultraengine.cli.domains import add_domains
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.output import plural, print_facts, print_json, print_table, say
@@ -98,7 +98,7 @@ def _now(options: argparse.Namespace) -> int:
     store = open_store(options.to)
     lock = disk.lock("LOCK")
     try:
-        source = Source(disk=disk, secrets=open_secrets(options.secrets))
+        source = Source(disk=disk, secrets=open_secrets(secrets_directory(options.secrets)))
         _tell(take(source, store, SystemClock().now()))
     finally:
         lock.release()

@@ -12,7 +12,7 @@ from ultraengine.backup.choosing import Target
 from ultraengine.backup.errors import BackupDamaged, BackupRefused
 from ultraengine.backup.manifest import Backup
 from ultraengine.backup.restoring import Order, Restored, restore
-from ultraengine.cli.directories import open_secrets
+from ultraengine.cli.directories import open_secrets, secrets_directory
 from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import empty_image
 from ultraengine.cli.replaying import Replayed, opened_shard, replayed_state
@@ -44,7 +44,7 @@ class Restoring:
     ) -> None:
         self._store = store
         self._data = data
-        self._secrets = secrets
+        self._secrets = secrets_directory(secrets)
         self._domains = domains
         self._say = say
         self._random = SystemRandom()

@@ -34,7 +34,10 @@ compile() {
 
 mkdir -p requirements
 compile runtime "$@"
-compile image --extra postgres --extra mysql --constraint requirements/runtime.txt "$@"
+compile image --extra postgres --extra mysql --extra s3 --constraint requirements/runtime.txt "$@"
 compile operator --extra operator --constraint requirements/runtime.txt "$@"
-compile dev --extra dev --extra tracing --constraint requirements/runtime.txt "$@"
+# boto3 declares python-dateutil < 3 and kubernetes >= 3. No image has both; where tests have, boto3 runs with the newer
+# one, of which it uses the parser and the time zones.
+compile dev --extra dev --extra tracing --constraint requirements/runtime.txt \
+  --override <(echo "python-dateutil>=3") "$@"
 compile bench --extra bench --constraint requirements/runtime.txt --constraint requirements/dev.txt "$@"

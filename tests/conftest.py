@@ -23,4 +23,4 @@ structlog.configure(
     ]
 )
 
-pytest_plugins = ("tests.servers.mariadb",)
+pytest_plugins = ("tests.servers.mariadb", "tests.servers.s3")

@@ -131,10 +131,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     compaction: CompactionName = "none"
     """What happens to sealed segments below every snapshot and consumer: ``none`` removes them,
     ``time`` archives them, ``key`` archives the newest accepted command of each key."""
-    archive: Path | None = None
-    """Directory of the archive; needed for ``time`` and ``key``."""
+    archive: str | None = None
+    """Where the archive is, a directory or ``s3://bucket/prefix``; needed for ``time`` and
+    ``key``."""
     archive_keep_s: float = 0.0
     """`time`: archived segments are removed at this age; 0 = never."""
+    backup: str | None = None
+    """Where backups go, a directory or ``s3://bucket/prefix`` of this engine alone: by the clock
+    and on demand, and each segment of the log as soon as it is complete."""
+    backup_interval_s: float = 3600.0
+    """A backup at least this often while commands arrive; 0 = on demand alone."""
     tracing: bool = False
     """Record spans of sampled requests, and of the flush and execution of their groups, with the
     process's OpenTelemetry tracer provider; needs
@@ -173,10 +179,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                 mistakes.append(f"ULTRA_{name}_KEY: the name of a secret, not the key itself")
         if self.compaction != "none" and self.archive is None:
             mistakes.append("ULTRA_ARCHIVE: needed when compaction is time or key")
+        mistakes += self._mistakes_of_stores()
         if self.extensions is not None and self.extensions.count(":") != 1:
             mistakes.append("ULTRA_EXTENSIONS: package.module:ATTRIBUTE")
         if mistakes:
             raise ConfigErrors(mistakes)
+
+    def _mistakes_of_stores(self) -> list[str]:
+        mistakes = []
+        for name, location in (("ARCHIVE", self.archive), ("BACKUP", self.backup)):
+            if location is None:
+                continue
+            scheme, there, _ = location.partition("://")
+            if not location.strip() or (there and scheme not in {"s3", "file"}):
+                mistakes.append(f"ULTRA_{name}: neither s3://bucket/prefix nor a directory")
+        if self.backup_interval_s < 0:
+            mistakes.append("ULTRA_BACKUP_INTERVAL_S: is negative")
+        return mistakes
 
     def _mistakes_of_a_replica(self) -> list[str]:
         copies, mistakes = len(self.replicas), []

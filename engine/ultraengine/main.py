@@ -24,6 +24,8 @@ import structlog
 import uvloop
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
+from ultraengine.backup.driver import Backups
+from ultraengine.backup.taking import Source
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
 from ultraengine.config import Config, ConfigErrors, behind_front
 from ultraengine.edge.early.driver import Copy, EarlyDoors
@@ -69,10 +71,10 @@ from ultraengine_adapters.kubernetes.record_store import (
 )
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
-from ultraengine_adapters.local.object_store import DirectoryObjectStore
 from ultraengine_adapters.local.random import SystemRandom
 from ultraengine_adapters.local.record_store import DirectoryRecordStore
 from ultraengine_adapters.local.secrets import FileSecrets
+from ultraengine_adapters.object_stores import open_store
 
 SWITCH_INTERVAL_S: Final = 0.0002
 """The interpreter's default of 5 ms lets the flush thread wait for milliseconds under load."""
@@ -121,8 +123,9 @@ class Process:
             SystemClock(),
             SystemRandom(),
             FileSecrets(config.secrets, os.environ),
-            None if config.archive is None else DirectoryObjectStore(config.archive),
+            None if config.archive is None else open_store(config.archive),
         )
+        self._backup_store = None if config.backup is None else open_store(config.backup)
         limits = config.limits
         self.quotas = Quotas(limits.tenant_commands_per_s, limits.tenant_burst, {})
         self._who = identity_of(config, self.world.clock, self.quotas)
@@ -193,13 +196,25 @@ class Process:
             slots=slots,
             spilled=memory,
         )
+        backups = self.backups = self._backups()
         shard.start()
         self._tasks = [
             asyncio.create_task(self.snapshots.run()),
             asyncio.create_task(self._keep_up(memory)),
         ]
+        if backups is not None:
+            self._tasks.append(asyncio.create_task(backups.run()))
         listeners = await doors.hand_over()
-        await self._open_doors(operations_of(shard, self.snapshots, memory), listeners)
+        backup = None if backups is None else backups.take
+        await self._open_doors(operations_of(shard, self.snapshots, memory, backup), listeners)
+
+    def _backups(self) -> Backups | None:
+        config, world, store = self.config, self.world, self._backup_store
+        source = Source(world.disk, world.secrets, Codecs(self.extensions.snapshot_codecs))
+        if store is None:
+            return None
+        place, interval_s = config.backup or "", config.backup_interval_s
+        return Backups(self.shard, self.snapshots, source, store, place, world.clock, interval_s)
 
     async def _keep_up(self, memory: ShardMemory) -> None:
         """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""
@@ -371,6 +386,8 @@ class Process:
         await self.gateway.drain()
         self.slots.close()
         self.handing.close()
+        if self.backups is not None:
+            await self.backups.stop()
         await self.snapshots.stop()
         await self.shard.stop()
         await self.feed.close()

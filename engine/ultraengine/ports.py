@@ -5,7 +5,7 @@ Logic never sees the world; drivers see it through these.  Implementations live 
 contract suite in `tests/unit/contracts/` that every implementation passes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ultraengine.model.ids import Instant
@@ -97,11 +97,38 @@ class Random(Protocol):
         """Cryptographically strong random bytes."""
 
 
+class StoreDenied(OSError):
+    """The store does not let us in, or does not know the bucket: trying again does not help,
+    another credential or setting does."""
+
+
+class StoreUnavailable(OSError):
+    """The store gave no answer, or none that helps, to all attempts: later it may."""
+
+
+class StoreDamaged(OSError):
+    """What arrived there or here is not what was sent."""
+
+
 class ObjectStore(Protocol):
-    """Named immutable blobs with conditional creation."""
+    """Named immutable blobs with conditional creation.
+
+    Calls block and may be made from several threads.  Stores that are reached over a network try
+    again by themselves, a limited number of times, before they raise `StoreUnavailable`; besides
+    what is said below, all may raise `StoreDenied`, `StoreDamaged` and other OSErrors.
+    """
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
-        """Store durably.  Raises FileExistsError when `if_absent` and it is there."""
+        """Store durably, with a checksum where there is somebody to compare it.
+
+        Raises FileExistsError when `if_absent` and it is there, ValueError for a bad name.
+        """
+
+    def put_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Store the concatenation of chunks durably, in little memory.
+
+        Nothing is there, or what was, when `chunks` raise.
+        """
 
     def get(self, name: str) -> bytes:
         """Raises FileNotFoundError."""
@@ -111,6 +138,9 @@ class ObjectStore(Protocol):
 
         Raises FileNotFoundError.
         """
+
+    def size(self, name: str) -> int:
+        """Length in bytes.  Raises FileNotFoundError."""
 
     def list(self, prefix: str) -> Sequence[str]:
         """Names with the prefix, sorted."""

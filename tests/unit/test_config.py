@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
@@ -332,3 +333,17 @@ def test_a_process_that_must_end_says_why_by_its_code() -> None:
     assert code_of_reason(reason_of(Diverged("here"))) == 79
     assert code_of_reason(reason_of(OSError("disk"))) == 70
     assert code_of_reason("SIGTERM") is None
+
+
+@pytest.mark.parametrize("name", ["ULTRA_ARCHIVE", "ULTRA_BACKUP"])
+def test_a_store_is_a_directory_or_s3(name: str) -> None:
+    for location in ("/srv/store", "file:///srv/store", "s3://b/p?endpoint=http://127.0.0.1:9000"):
+        assert location in msgspec.structs.astuple(Config.from_env({name: location}))
+    for location in ("gs://bucket/x", "http://s3/x", " "):
+        with pytest.raises(ConfigErrors, match=f"{name}: neither s3://"):
+            Config.from_env({name: location})
+
+
+def test_the_interval_of_backups_is_not_negative() -> None:
+    with pytest.raises(ConfigErrors, match="ULTRA_BACKUP_INTERVAL_S: is negative"):
+        Config.from_env({"ULTRA_BACKUP_INTERVAL_S": "-1"})

@@ -153,7 +153,7 @@ def _serve(options: argparse.Namespace, data: Path) -> int:
         extensions=options.extensions,
         durability=options.durability,
         api_keys=options.auth,
-        archive=None if options.no_archive else data / ARCHIVE,
+        archive=None if options.no_archive else str(data / ARCHIVE),
         compaction="none" if options.no_archive else "time",
         dev=True,
     )

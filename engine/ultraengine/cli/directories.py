@@ -38,3 +38,9 @@ def open_disk(path: Path) -> LocalDisk:
 def open_secrets(directory: Path | None) -> FileSecrets:
     """Keys from a directory of files, then from ``ULTRA_SECRET_…``."""
     return FileSecrets(directory, os.environ)
+
+
+def secrets_directory(named: Path | None) -> Path | None:
+    """The one that was named, else that of ``ULTRA_SECRETS``."""
+    found = os.environ.get("ULTRA_SECRETS")
+    return Path(found) if named is None and found else named

@@ -97,7 +97,7 @@ def _configure_replay(child: argparse.ArgumentParser) -> None:
     child.add_argument("--to", type=int, dest="end", metavar="OFFSET", help="excluded")
     child.add_argument("--from-start", action="store_true", help="from the log alone, no snapshot")
     child.add_argument("--secrets", type=Path, help="directory with the keys (ULTRA_SECRETS)")
-    child.add_argument("--archive", type=Path, help="directory of the archive (ULTRA_ARCHIVE)")
+    child.add_argument("--archive", help="where the archive is (ULTRA_ARCHIVE)")
     add_domains(child)
     child.add_argument("-o", "--output", choices=("text", "json"), default="text")
     add_connection(child, timeout_s=REPLAY_TIMEOUT_S)

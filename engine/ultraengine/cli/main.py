@@ -46,6 +46,8 @@ VERBS: Final[dict[str, Verb]] = {
     "doctor": Verb("ultraengine.cli.doctor", "check this machine, its data and its settings"),
     "log": Verb("ultraengine.cli.log_verbs", "verify, read and repair a command log"),
     "snapshot": Verb("ultraengine.cli.snapshot_verbs", "list, verify and convert snapshots"),
+    "backup": Verb("ultraengine.cli.backup_verbs", "back up to an object store, list, verify"),
+    "restore": Verb("ultraengine.cli.restore_verb", "a new engine's directory from a backup"),
     "key": Verb("ultraengine.cli.key_verbs", "issue, list and revoke API keys"),
     "new": Verb("ultraengine.cli.new", "write a working domain to start from"),
 }

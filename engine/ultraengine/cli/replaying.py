@@ -53,7 +53,7 @@ from ultraengine.snapshot.manifest import plan_load
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.starting.loading import load_extensions
 from ultraengine_adapters.local.disk import LocalDisk
-from ultraengine_adapters.local.object_store import DirectoryObjectStore
+from ultraengine_adapters.object_stores import open_store
 
 SETTINGS: Final = ("ULTRA_DOMAINS", "ULTRA_SECRETS", "ULTRA_ARCHIVE", "ULTRA_EXTENSIONS")
 """Settings of `ultra serve` that count here too, besides the limits."""
@@ -84,7 +84,7 @@ class _Undecodable(ValueError):
     """A frame whose checksums are right and whose payload is not what its codec writes."""
 
 
-class _Shard(msgspec.Struct, frozen=True):
+class Opened(msgspec.Struct, frozen=True):
     """Everything that is known of a shard before its state is made."""
 
     disk: Disk
@@ -120,7 +120,7 @@ def replay_directory(options: argparse.Namespace) -> int:
         raise CommandFailed(str(error), code=Exit.DAMAGED) from error
 
 
-def _open(options: argparse.Namespace) -> _Shard:
+def _open(options: argparse.Namespace) -> Opened:
     known = {
         name: value
         for name, value in os.environ.items()
@@ -131,7 +131,7 @@ def _open(options: argparse.Namespace) -> _Shard:
     extensions: Extensions = load_extensions(config.extensions)
     disk, secrets = open_disk(options.directory), open_secrets(options.secrets or config.secrets)
     registry = Registry(domains, hooks=extensions.hooks, limits=config.limits)
-    return _Shard(
+    return Opened(
         disk,
         snapshots.Tools(
             disk=disk,
@@ -151,12 +151,31 @@ def _open(options: argparse.Namespace) -> _Shard:
     )
 
 
-def _archive(directory: Path | None) -> ObjectStore | None:
-    if directory is None:
+def _archive(location: str | None) -> ObjectStore | None:
+    if location is None:
         return None
-    if not directory.is_dir():
-        raise CommandFailed(f"{directory} is no directory")
-    return DirectoryObjectStore(directory, changes=False)
+    if "://" not in location and not Path(location).is_dir():
+        raise CommandFailed(f"{location} is no directory")
+    return open_store(location, changes=False)
+
+
+def opened_shard(directory: Path, *, domains: Sequence[str] | None, secrets: Path | None) -> Opened:
+    """A shard's directory, and what the environment says of reading it, as for this verb.
+
+    Raises `ConfigErrors`, `CommandFailed`, `LogError`, `SnapshotError`, OSError.
+    """
+    named = argparse.Namespace(directory=directory, domain=domains, secrets=secrets, archive=None)
+    return _open(named)
+
+
+def replayed_state(shard: Opened) -> Replayed:
+    """The state that a start would begin with, but for commands without a recorded outcome.
+
+    Raises what loading and evolving raise, as a start would.
+    """
+    reader = _Reader(shard.log)
+    everything = argparse.Namespace(end=None, from_start=False)
+    return _overriding(reader, lambda skipped: _replayed(shard, reader, everything, skipped))
 
 
 # --- the state to begin with --------------------------------------------------------------------
@@ -164,7 +183,7 @@ def _archive(directory: Path | None) -> ObjectStore | None:
 Loaded = tuple[ExecutorImage, Executor, ImagePosition | None]
 
 
-def _loaded(shard: _Shard, new_image: Callable[[], ExecutorImage], offset_max: int) -> Loaded:
+def _loaded(shard: Opened, new_image: Callable[[], ExecutorImage], offset_max: int) -> Loaded:
     """The newest good snapshot that ends at or below an offset, or an empty state.
 
     Damaged files are named and left where they are.  Raises `SnapshotRefused`, and
@@ -226,7 +245,7 @@ class _Reader:
             yield group
 
 
-def _replay(shard: _Shard, options: argparse.Namespace) -> int:
+def _replay(shard: Opened, options: argparse.Namespace) -> int:
     reader = _Reader(shard.log)
     done = overriding(reader.groups, lambda skipped: _replayed(shard, reader, options, skipped))
     if options.end is not None and done.offset < options.end:
@@ -236,7 +255,7 @@ def _replay(shard: _Shard, options: argparse.Namespace) -> int:
 
 
 def _replayed(
-    shard: _Shard, reader: _Reader, options: argparse.Namespace, skipped: frozenset[int]
+    shard: Opened, reader: _Reader, options: argparse.Namespace, skipped: frozenset[int]
 ) -> Replayed:
     end = EVERYTHING if options.end is None else options.end
     with (
@@ -262,7 +281,7 @@ def _replayed(
 class _Ids:
     """The ids that the shard remembers: those that it would have on disk are in a directory."""
 
-    def __init__(self, shard: _Shard, directory: Path) -> None:
+    def __init__(self, shard: Opened, directory: Path) -> None:
         self._shard = shard
         self._directory = directory
         self._kept: list[tuple[DedupIndex, RunStore]] = []
@@ -343,7 +362,7 @@ def _print(done: Replayed, output: str) -> None:
 class _History:
     """The shard's own history below a snapshot's end, and one that grows from there."""
 
-    def __init__(self, shard: _Shard, directory: Path) -> None:
+    def __init__(self, shard: Opened, directory: Path) -> None:
         self._shard = shard
         self._decoders = shard.registry.decoders
         self._growing = HistoryFile(LocalDisk(directory), shard.number, self._decoders)
@@ -379,7 +398,7 @@ class _History:
         self._growing.close()
 
 
-def _validate(shard: _Shard, options: argparse.Namespace) -> int:
+def _validate(shard: Opened, options: argparse.Namespace) -> int:
     start = _lowest(shard) if options.start is None else options.start
     log = shard.log
     if not log.first_offset <= start <= log.end.offset:
@@ -406,7 +425,7 @@ def _validate(shard: _Shard, options: argparse.Namespace) -> int:
 
 
 def _decided(
-    shard: _Shard,
+    shard: Opened,
     reader: _Reader,
     start: int,
     options: argparse.Namespace,
@@ -430,7 +449,7 @@ def _decided(
         return validate(executor, reader, from_offset=start, to_offset=options.end)
 
 
-def _lowest(shard: _Shard) -> int:
+def _lowest(shard: Opened) -> int:
     """Where deciding can begin: the beginning, or the oldest state that the log leads on from."""
     first = shard.log.first_offset
     states = [entry.offset_end for entry in snapshots.listed(shard.snapshots)]

@@ -131,6 +131,8 @@ def _operations(edge: Edge) -> list[Operation]:
                 lambda _: snapshot(),
             )
         )
+    if found.backup is not None:
+        offered.append(_backup(found.backup))
     if validate is not None:
         offered.append(
             Operation(
@@ -154,6 +156,17 @@ def _operations(edge: Edge) -> list[Operation]:
             )
         )
     return offered
+
+
+def _backup(backup: Callable[[], Awaitable[Any]]) -> Operation:
+    return Operation(
+        "backup",
+        "Back up now",
+        "Take a snapshot and copy it, the log and the history to the store of backups "
+        "(ULTRA_BACKUP); returns when all of it was read back.",
+        Nothing,
+        lambda _: backup(),
+    )
 
 
 class Admin:

@@ -151,6 +151,8 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True):
     """Refuse new commands (DRAINING), answer all that wait, write the last outcomes."""
     snapshot: Callable[[], Awaitable[Any]] | None = None
     """Take a snapshot; returns what was written."""
+    backup: Callable[[], Awaitable[Any]] | None = None
+    """Copy the shard to the store that is set; returns what was copied, and where."""
     replay_validate: Callable[[int, int | None], Awaitable[Any]] | None = None
     """(from_offset, to_offset): decide a log range again and compare; returns the report."""
     skip: Callable[[int, str], Awaitable[Any]] | None = None

@@ -287,6 +287,7 @@ class Watch:
             resume=lambda: self._operate("resume", {}),
             drain=lambda: self._operate("drain", {}),
             snapshot=lambda: self._operate("snapshot", {}),
+            backup=lambda: self._operate("backup", {}),
             replay_validate=validate,
             skip=self._skip,
         )

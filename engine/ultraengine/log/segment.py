@@ -255,23 +255,38 @@ class KeyRing:
             cipher = AESGCM(key)
         return fresh, Keys(cipher, self._chain_key(header.chain_key))
 
+    def rehome(self, header: SegmentHeader, cluster_uid: bytes, random: Random) -> SegmentHeader:
+        """The header of a copy in another cluster: its frames stay as they are.
+
+        The segment's key is bound to the cluster, so it is wrapped anew.  Raises `LogRefused` as
+        ``open`` does.
+        """
+        moved = msgspec.structs.replace(header, cluster_uid=cluster_uid)
+        if not header.master_key:
+            return moved
+        key, nonce = self._unwrapped(header), random.bytes(_NONCE_BYTES)
+        bound = encode_header(moved)[:_WRAPPED_DATA_BYTES]
+        wrapped = self._master(header.master_key).encrypt(nonce, key, bound)
+        return msgspec.structs.replace(moved, wrapped_key=nonce + wrapped)
+
     def open(self, header: SegmentHeader) -> Keys:
         """The keys of an existing segment.
 
         Raises `LogRefused` when a key is missing, has the wrong length or is another one.
         """
-        cipher = None
-        if header.master_key:
-            nonce, wrapped = header.wrapped_key[:_NONCE_BYTES], header.wrapped_key[_NONCE_BYTES:]
-            bound = encode_header(header)[:_WRAPPED_DATA_BYTES]
-            try:
-                cipher = AESGCM(self._master(header.master_key).decrypt(nonce, wrapped, bound))
-            except InvalidTag:
-                raise LogRefused(
-                    f"the master key {header.master_key!r} does not open segment "
-                    f"{header.first_sequence}: it is another key than the one it was written with"
-                ) from None
+        cipher = AESGCM(self._unwrapped(header)) if header.master_key else None
         return Keys(cipher, self._chain_key(header.chain_key))
+
+    def _unwrapped(self, header: SegmentHeader) -> bytes:
+        nonce, wrapped = header.wrapped_key[:_NONCE_BYTES], header.wrapped_key[_NONCE_BYTES:]
+        bound = encode_header(header)[:_WRAPPED_DATA_BYTES]
+        try:
+            return self._master(header.master_key).decrypt(nonce, wrapped, bound)
+        except InvalidTag:
+            raise LogRefused(
+                f"the master key {header.master_key!r} does not open segment "
+                f"{header.first_sequence}: it is another key than the one it was written with"
+            ) from None
 
     def _master(self, name: str) -> AESGCM:
         key = self._secret(name)

@@ -9,6 +9,7 @@ import msgspec
 from ultraengine.config import SECRET_PREFIX, Config, behind_front
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS
+from ultraengine_adapters.object_stores import below
 
 
 def shard_config(config: Config, shard: ShardId, *, socket: Path, hop_key: Path) -> Config:
@@ -24,7 +25,7 @@ def shard_config(config: Config, shard: ShardId, *, socket: Path, hop_key: Path)
         api_keys=None,
         tracing=False,
         end_with_input=True,
-        archive=None if config.archive is None else config.archive / f"shard-{shard:04d}",
+        archive=None if config.archive is None else below(config.archive, f"shard-{shard:04d}"),
         limits=behind_front(config.limits),
     )
 

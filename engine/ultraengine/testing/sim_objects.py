@@ -1,7 +1,7 @@
 """The ObjectStore port in memory."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class SimObjectStore:
@@ -21,6 +21,10 @@ class SimObjectStore:
                 raise FileExistsError(name)
             self._blobs[name] = bytes(data)
 
+    def put_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Store the concatenation of chunks."""
+        self.put(name, b"".join(chunks))
+
     def get(self, name: str) -> bytes:
         """Raises FileNotFoundError."""
         with self._mutex:
@@ -31,6 +35,10 @@ class SimObjectStore:
     def get_range(self, name: str, position: int, length: int) -> bytes:
         """A part of a blob.  Raises FileNotFoundError."""
         return self.get(name)[position : position + length]
+
+    def size(self, name: str) -> int:
+        """Length in bytes.  Raises FileNotFoundError."""
+        return len(self.get(name))
 
     def list(self, prefix: str) -> Sequence[str]:
         """Names with the prefix, sorted."""

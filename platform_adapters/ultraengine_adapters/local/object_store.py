@@ -11,7 +11,7 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from ultraengine_adapters.local.paths import (
     make_durable_root,
     sync_directory,
 )
+from ultraengine_adapters.names import check_blob_name
 
 _PARTIAL: Final = ".partial"
 _ABANDONED_AFTER_S: Final = 24 * 3600
@@ -49,8 +50,15 @@ class DirectoryObjectStore:
         Raises FileExistsError when `if_absent` and it is there, `DiskFull` when there is no
         room (then nothing is left behind), ValueError for a bad name.
         """
+        self._put(name, (data,), if_absent=if_absent)
+
+    def put_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Store the concatenation of chunks durably; as ``put``, and what `chunks` raise."""
+        self._put(name, chunks)
+
+    def _put(self, name: str, chunks: Iterable[bytes], *, if_absent: bool = False) -> None:
         target = self._place(name)
-        with full_disk_is_named(), self._written(data) as written:
+        with full_disk_is_named(), self._written(chunks) as written:
             self._check_no_clash(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             if if_absent:
@@ -81,6 +89,16 @@ class DirectoryObjectStore:
         except (IsADirectoryError, NotADirectoryError):
             raise FileNotFoundError(name) from None
 
+    def size(self, name: str) -> int:
+        """Length in bytes.  Raises FileNotFoundError."""
+        place = self._place(name)
+        try:
+            if not place.is_dir():
+                return place.stat().st_size
+        except NotADirectoryError:
+            pass
+        raise FileNotFoundError(name)
+
     def list(self, prefix: str) -> Sequence[str]:
         """Names that start with `prefix`, sorted by code point."""
         return sorted(name for name in self._names() if name.startswith(prefix))
@@ -103,20 +121,20 @@ class DirectoryObjectStore:
                 raise NotADirectoryError(errno.ENOTDIR, "a blob has this name", str(above))
 
     def _place(self, name: str) -> Path:
-        if any(part.startswith(".") for part in name.split("/")):
-            raise ValueError(f"{name!r}: no part of a name may start with '.'")
+        check_blob_name(name)
         return inside(self._root, name)
 
     @contextlib.contextmanager
-    def _written(self, data: bytes) -> Iterator[Path]:
-        """A synced temporary file with `data`, removed at the end unless it was renamed."""
+    def _written(self, chunks: Iterable[bytes]) -> Iterator[Path]:
+        """A synced temporary file with the chunks, removed at the end unless it was renamed."""
         descriptor, name = tempfile.mkstemp(dir=self._partial)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[file.write(rest) :]
+                for chunk in chunks:
+                    rest = memoryview(chunk)
+                    while rest:
+                        rest = rest[file.write(rest) :]
                 os.fsync(descriptor)
             yield temporary
         finally:

@@ -481,7 +481,10 @@ async def test_an_operator_asks_all_shards_at_once_and_is_told_which_one_failed(
     async def snapshot() -> Any:
         raise EngineError("no room", code="READ_ONLY")
 
-    operations = Operations(pause=pause, replay_validate=validate, snapshot=snapshot)
+    async def backup() -> Any:
+        return {"name": "0/backups/x.json"}
+
+    operations = Operations(pause=pause, replay_validate=validate, snapshot=snapshot, backup=backup)
     served = await serving(shard_operations=operations)
 
     async def ask(name: str, body: Any) -> tuple[int, Any]:
@@ -493,6 +496,8 @@ async def test_an_operator_asks_all_shards_at_once_and_is_told_which_one_failed(
     assert done["status"]["role"] == "router"
     assert (await ask("replay-validate", {"from_offset": 3}))[0] == 200
     assert sorted(map(str, calls)) == ["(3, None)", "(3, None)", "why", "why"]
+    status, done = await ask("backup", {})
+    assert (status, done["result"]["1"]) == (200, {"name": "0/backups/x.json"})
     status, body = await ask("snapshot", {})
     assert (status, body["code"]) == (503, "READ_ONLY")
     assert "shard 0: no room" in body["detail"]

@@ -30,6 +30,7 @@ ALL = Operations(
     resume=nothing,
     drain=nothing,
     snapshot=nothing,
+    backup=nothing,
     replay_validate=nothing,
     skip=nothing,
 )

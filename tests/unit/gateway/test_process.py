@@ -309,6 +309,7 @@ class Recorded:
             resume=self.record("resume"),
             drain=self.record("drain"),
             snapshot=self.record("snapshot"),
+            backup=self.record("backup"),
             replay_validate=self.record("replay-validate"),
             skip=self.record("skip"),
         )
@@ -331,6 +332,7 @@ class Recorded:
         ("resume", None, ("resume",)),
         ("drain", {}, ("drain",)),
         ("snapshot", None, ("snapshot",)),
+        ("backup", None, ("backup",)),
         ("replay-validate", {"from_offset": 3}, ("replay-validate", 3, None)),
         ("replay-validate", {"to_offset": 9}, ("replay-validate", 0, 9)),
         ("skip", {"offset": 7, "reason": "bad event"}, ("skip", 7, "bad event")),

@@ -269,3 +269,29 @@ def test_the_slow_checksum_is_refused() -> None:
 
 def test_crc32c_is_castagnoli() -> None:
     assert crc32c(b"123456789") == 0xE3069283
+
+
+@pytest.mark.parametrize("master_key", ["", "disk"])
+def test_a_header_of_another_cluster_opens_the_same_frames(master_key: str) -> None:
+    secrets = SimSecrets({"disk": b"m" * 32})
+    ring = KeyRing(secrets)
+    header, keys = ring.create(
+        SegmentHeader(
+            shard=ShardId(3), cluster_uid=b"a" * 16, created=Instant(1), point=GENESIS, salt=b"",
+            master_key=master_key,
+        ),
+        SimRandom(1),
+    )  # fmt: skip
+    moved = decode_header(encode_header(ring.rehome(header, b"b" * 16, SimRandom(2))))
+    assert moved.cluster_uid == b"b" * 16
+    assert (moved.salt, moved.point) == (header.salt, header.point)
+    opened = ring.open(moved)
+    if keys.cipher is not None:
+        assert opened.cipher is not None
+        assert moved.wrapped_key != header.wrapped_key
+        sealed = keys.cipher.encrypt(b"n" * 12, b"content", b"")
+        assert opened.cipher.decrypt(b"n" * 12, sealed, b"") == b"content"
+        with pytest.raises(LogRefused, match="does not open segment"):
+            ring.rehome(
+                msgspec.structs.replace(header, cluster_uid=b"c" * 16), b"d" * 16, SimRandom(3)
+            )

@@ -232,7 +232,7 @@ def test_a_shard_reads_from_its_environment_what_its_front_meant(tmp_path: Path)
         domains=("a.b:C", "d.e:F"),
         durability="group",
         compress=True,
-        archive=tmp_path / "archive",
+        archive=str(tmp_path / "archive"),
         compaction="time",
         api_keys=tmp_path / "keys",
         tracing=True,
@@ -245,7 +245,7 @@ def test_a_shard_reads_from_its_environment_what_its_front_meant(tmp_path: Path)
     assert Config.from_env(variables) == shard
     assert (variables["HOME"], variables["PYTHONPATH"]) == ("/h", "/mine:/p")
     assert (shard.shard, shard.api_keys, shard.tracing) == (3, None, False)
-    assert shard.archive == tmp_path / "archive" / "shard-0003"
+    assert shard.archive == str(tmp_path / "archive" / "shard-0003")
     assert shard.limits.tenant_commands_per_s == 0
     assert shard.limits.reply_wait_s == 2.5
     assert shard.limits.batch_bytes_max > limits.batch_bytes_max

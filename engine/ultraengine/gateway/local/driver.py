@@ -1,6 +1,8 @@
 """The admin operations of a shard that runs in this process."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from ultraengine.gateway.engine import Operations
 from ultraengine.log.damage import BelowRetention
@@ -12,8 +14,13 @@ from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import validate
 
 
-def operations_of(shard: Shard, snapshots: Snapshots, memory: ShardMemory) -> Operations:
-    """What an administrator may ask of this process."""
+def operations_of(
+    shard: Shard,
+    snapshots: Snapshots,
+    memory: ShardMemory,
+    backup: Callable[[], Awaitable[Any]] | None = None,
+) -> Operations:
+    """What an administrator may ask of this process; without a store nothing is backed up."""
 
     def decide_again(from_offset: int, to_offset: int | None) -> ReplayReport:
         reader = shard.log.reader()
@@ -35,6 +42,7 @@ def operations_of(shard: Shard, snapshots: Snapshots, memory: ShardMemory) -> Op
         resume=shard.resume,
         drain=shard.drain,
         snapshot=snapshots.take,
+        backup=backup,
         replay_validate=replay_validate,
         skip=shard.skip,
     )

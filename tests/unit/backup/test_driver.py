@@ -1,0 +1,128 @@
+"""Backups beside a shard that serves: on demand, by the clock, and each complete segment."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.unit.shard.test_hunt_full_disk import until
+from tests.unit.shard.test_shard import LIMITS, Rig
+
+from ultraengine.backup import driver, reading
+from ultraengine.backup.driver import Backups
+from ultraengine.backup.taking import Source
+from ultraengine.log.survey import segment_paths
+from ultraengine.model.errors import EngineError
+from ultraengine.ports import StoreUnavailable
+from ultraengine.testing.sim_clock import SimSecrets
+from ultraengine.testing.sim_objects import SimObjectStore
+from ultraengine_adapters.local.clock import SystemClock
+
+NEVER, SOON = 0.0, 0.001
+
+
+class Away(SimObjectStore):
+    """A store that cannot be reached while it is said so."""
+
+    away = False
+
+    def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
+        if self.away:
+            raise StoreUnavailable("no route to it")
+        super().put(name, data, if_absent=if_absent)
+
+
+def backups_of(rig: Rig, store: SimObjectStore, interval_s: float = NEVER) -> Backups:
+    source = Source(rig.disk, SimSecrets({}))
+    return Backups(
+        rig.shard, rig.snapshots, source, store, "sim://", SystemClock(), interval_s,
+        look_every_s=SOON,
+    )  # fmt: skip
+
+
+async def test_a_backup_on_demand_says_what_is_where_and_commands_go_on(tmp_path: Path) -> None:
+    rig, store = Rig(tmp_path), SimObjectStore()
+    shard = await rig.start()
+    await rig.add(3)
+    backups = backups_of(rig, store)
+    taking = asyncio.create_task(backups.take())
+    await rig.add(4)
+    report = await taking
+    backup = reading.newest(store, 0)
+    assert backup is not None
+    assert (report.name, report.location) == (backup.name, "sim://")
+    assert (report.state_hash, report.snapshot_offset) == (backup.state_hash, backup.at.offset_end)
+    assert report.offset_end == backup.end.offset_end >= report.snapshot_offset > 0
+    assert reading.check(store, backup) == []
+    await backups.stop()
+    await shard.stop()
+
+
+async def test_a_backup_waits_for_a_snapshot_that_is_being_taken(tmp_path: Path) -> None:
+    rig, store = Rig(tmp_path), SimObjectStore()
+    shard = await rig.start()
+    await rig.add(3)
+    async with rig.snapshots.undisturbed():
+        taking = asyncio.create_task(backups_of(rig, store).take())
+        await asyncio.sleep(0.05)
+        assert not taking.done()
+    assert (await taking).snapshot_offset > 0
+    await shard.stop()
+
+
+async def test_a_store_that_is_away_is_an_alarm_and_the_shard_serves_on(tmp_path: Path) -> None:
+    rig, store = Rig(tmp_path), Away()
+    shard = await rig.start()
+    await rig.add(3)
+    store.away = True
+    backups = backups_of(rig, store)
+    with pytest.raises(EngineError, match="no route to it") as failed:
+        await backups.take()
+    assert failed.value.code == "SHARD_UNAVAILABLE"
+    assert shard.status().alarms == 1
+    await rig.add(4)
+    store.away = False
+    assert (await backups.take()).snapshot_offset > 0
+    await shard.stop()
+
+
+async def test_the_clock_asks_for_a_backup_when_something_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "RETRY_S", SOON)
+    rig, store = Rig(tmp_path), Away()
+    shard = await rig.start()
+    await rig.add(3)
+    store.away = True
+    running = asyncio.create_task(backups_of(rig, store, SOON).run())
+    await until(lambda: shard.status().alarms > 2)
+    store.away = False
+    await until(lambda: len(reading.backups(store, 0)) == 1)
+    await rig.add(4)
+    await until(lambda: len(reading.backups(store, 0)) == 2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await shard.stop()
+
+
+async def test_complete_segments_are_sent_without_a_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "RETRY_S", SOON)
+    small = msgspec.structs.replace(
+        LIMITS, segment_bytes=32 * 1024, frame_bytes_max=16 * 1024, group_bytes_max=4 * 1024
+    )
+    rig, store = Rig(tmp_path, limits=small), Away()
+    shard = await rig.start()
+    store.away = True
+    running = asyncio.create_task(backups_of(rig, store).run())
+    for group in range(60):
+        await rig.send(*(rig.admit(f"{group}-{number}") for number in range(50)))
+    assert len(segment_paths(rig.disk)) > 3
+    await until(lambda: shard.status().alarms > 0)
+    store.away = False
+    await until(lambda: len(store.list("0/segments/")) >= 2)
+    assert reading.newest(store, 0) is None
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await shard.stop()

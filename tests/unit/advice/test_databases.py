@@ -161,7 +161,7 @@ async def test_what_is_added_is_there_is_remembered_and_survives_a_rebuild(
         assert COUNTERPARTY.columns in (await database.facts(of, ENTRY)).indexes
     await world.target.serve(second, TABLES, NOW)
     await world.target.drop(first, [table.name for table in TABLES.tables], NOW)
-    assert [one.sets for one in await database.held()] == [("v2_b2",), ("v2_b2",)]
+    assert [one.sets for one in await database.held()] == [("v3_b2",), ("v3_b2",)]
     usages = report(BY_COUNTERPARTY)
     sets = await serving(database, [TABLES])
     facts = await look(database, sets, [TABLES])
@@ -210,7 +210,7 @@ async def test_sets_on_their_way_out_are_left_alone(world: World, database: Data
     second = await world.build(2)
     await world.target.serve(second, TABLES, NOW)
     await database.add(CODE, TABLES, PLAIN)
-    assert [one.sets for one in await database.held()] == [("v2_b2",)]
+    assert [one.sets for one in await database.held()] == [("v3_b2",)]
 
 
 async def test_a_statement_that_takes_too_long_is_ended(world: World, database: Database) -> None:

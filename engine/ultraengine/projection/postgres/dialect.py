@@ -159,8 +159,12 @@ def slices_ahead(
 
 
 def led(columns: Sequence[str], table: Table) -> tuple[str, ...]:
-    """Columns of a key or an index as they are compared: first the one that leads the table."""
-    if table.led_by not in columns:
+    """Columns of a key or an index as they are compared: first the one that leads the table.
+
+    Only of those that begin like the key: behind other columns it may be asked for in its order.
+    """
+    begin = table.key[: table.key.index(table.led_by) + 1] if table.led_by else ()
+    if not begin or tuple(columns[: len(begin)]) != begin:
         return tuple(columns)
     return (table.led_by, *(name for name in columns if name != table.led_by))
 

@@ -26,11 +26,11 @@ from ultraengine.projection.postgres.dialect import (
     led,
     literal,
     options_of,
-    shapes_of,
     slice_of,
     slices_ahead,
     slices_of,
 )
+from ultraengine.projection.postgres.loads import shapes_of
 from ultraengine.testing.projection_tables import STATE
 
 DIALECT = PostgresDialect()

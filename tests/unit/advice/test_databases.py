@@ -158,10 +158,12 @@ async def test_what_is_added_is_there_is_remembered_and_survives_a_rebuild(
     second = await world.build(2, rows=100)
     for of in (first, second):
         assert CODE.columns in (await database.facts(of, TRANSFER)).indexes
-        assert COUNTERPARTY.columns in (await database.facts(of, ENTRY)).indexes
+        # PostgreSQL begins with the account, which every reader names.
+        indexed = map(set, (await database.facts(of, ENTRY)).indexes)
+        assert set(COUNTERPARTY.columns) in list(indexed)
     await world.target.serve(second, TABLES, NOW)
     await world.target.drop(first, [table.name for table in TABLES.tables], NOW)
-    assert [one.sets for one in await database.held()] == [("v2_b2",), ("v2_b2",)]
+    assert [one.sets for one in await database.held()] == [("v3_b2",), ("v3_b2",)]
     usages = report(BY_COUNTERPARTY)
     sets = await serving(database, [TABLES])
     facts = await look(database, sets, [TABLES])
@@ -178,7 +180,8 @@ async def test_what_is_removed_is_gone_and_comes_not_back(world: World, database
     second = await world.build(2)
     for one in (of, second):
         assert CODE.columns not in (await database.facts(one, TRANSFER)).indexes
-        assert COUNTERPARTY.columns not in (await database.facts(one, ENTRY)).indexes
+        indexed = map(set, (await database.facts(one, ENTRY)).indexes)
+        assert set(COUNTERPARTY.columns) not in list(indexed)
 
 
 async def test_new_rows_and_new_partitions_are_indexed_too(
@@ -210,7 +213,7 @@ async def test_sets_on_their_way_out_are_left_alone(world: World, database: Data
     second = await world.build(2)
     await world.target.serve(second, TABLES, NOW)
     await database.add(CODE, TABLES, PLAIN)
-    assert [one.sets for one in await database.held()] == [("v2_b2",)]
+    assert [one.sets for one in await database.held()] == [("v3_b2",)]
 
 
 async def test_a_statement_that_takes_too_long_is_ended(world: World, database: Database) -> None:

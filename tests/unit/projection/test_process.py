@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from tests.unit.projection.shop import T0, Poisoned, busy_log, command
 from tests.unit.projection.workers import holds, make_worker, until
 
 from ultraengine.model.errors import Malformed
-from ultraengine.projection.process.driver import ProjectionProcess
+from ultraengine.projection.process.driver import FRESH_MAX, ProjectionProcess, collect_seldom
 from ultraengine.projection.sqlite.driver import SqliteTarget
 from ultraengine.projection.target import Fenced
 from ultraengine.projection.targets import CLASSES, named, open_target
@@ -149,3 +150,15 @@ def test_targets_are_named_by_their_scheme_or_as_they_are_told() -> None:
     }
     with pytest.raises(Malformed, match="two targets are called sqlite"):
         named(["sqlite:///a", "sqlite:///b"])
+
+
+def test_a_process_of_workers_seldom_looks_for_cycles() -> None:
+    before = gc.get_threshold()
+    try:
+        collect_seldom()
+        assert gc.get_threshold()[0] == FRESH_MAX > 100 * before[0]
+        assert gc.get_freeze_count() > 0
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

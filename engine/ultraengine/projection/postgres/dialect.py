@@ -38,7 +38,6 @@ from ultraengine.model.projection import (
 )
 from ultraengine.projection.dialect import AMOUNT_DIGITS, TOTAL_DIGITS, Dialect
 from ultraengine.projection.engine_tables import SLICES
-from ultraengine.projection.fold import CurrentRows
 from ultraengine.projection.target import all_tables, physical, view
 
 IDENTIFIER_BYTES_MAX: Final = 63
@@ -159,22 +158,14 @@ def slices_ahead(
 
 
 def led(columns: Sequence[str], table: Table) -> tuple[str, ...]:
-    """Columns of a key or an index as they are compared: first the one that leads the table."""
-    if table.led_by not in columns:
+    """Columns of a key or an index as they are compared: first the one that leads the table.
+
+    Only of those that begin like the key: behind other columns it may be asked for in its order.
+    """
+    begin = table.key[: table.key.index(table.led_by) + 1] if table.led_by else ()
+    if not begin or tuple(columns[: len(begin)]) != begin:
         return tuple(columns)
     return (table.led_by, *(name for name in columns if name != table.led_by))
-
-
-def shapes_of(current: CurrentRows) -> dict[tuple[int, ...], list[list[object]]]:
-    """The changed rows of a table by which columns change: rows in full width, the rest null."""
-    shapes: dict[tuple[int, ...], list[list[object]]] = {}
-    blank: list[object] = [None] * (len(current.table.columns) - len(current.table.key))
-    for key, values in current.changed.items():
-        row = [*key, *blank]
-        for position, value in values.items():
-            row[position] = value
-        shapes.setdefault(tuple(sorted(values)), []).append(row)
-    return shapes
 
 
 def digest_of(low: str, high: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ultraengine.model.projection import Table
 from ultraengine.projection.fold import Batch, CurrentRows
-from ultraengine.projection.postgres.dialect import SHAPE, led, shapes_of
+from ultraengine.projection.postgres.dialect import SHAPE, led
 from ultraengine.projection.postgres.rows import (
     SIGNATURE,
     TRAILER,
@@ -77,6 +77,18 @@ class Load:
         if following is not None:
             following.put_in_order()
         yield TRAILER
+
+
+def shapes_of(current: CurrentRows) -> dict[tuple[int, ...], list[list[object]]]:
+    """The changed rows of a table by which columns change: rows in full width, the rest null."""
+    shapes: dict[tuple[int, ...], list[list[object]]] = {}
+    blank: list[object] = [None] * (len(current.table.columns) - len(current.table.key))
+    for key, values in current.changed.items():
+        row = [*key, *blank]
+        for position, value in values.items():
+            row[position] = value
+        shapes.setdefault(tuple(sorted(values)), []).append(row)
+    return shapes
 
 
 def loads_of(tables: Sequence[Table], batch: Batch) -> list[Load]:

@@ -23,13 +23,14 @@ from ultraengine.projection.postgres.dialect import (
     Slice,
     digest_of,
     end_of,
+    led,
     literal,
     options_of,
-    shapes_of,
     slice_of,
     slices_ahead,
     slices_of,
 )
+from ultraengine.projection.postgres.loads import shapes_of
 from ultraengine.testing.projection_tables import STATE
 
 DIALECT = PostgresDialect()
@@ -88,6 +89,9 @@ def test_keys_and_indexes_begin_with_the_column_that_leads_the_table() -> None:
     create, effective, *_ = DIALECT.create_table("entry", ENTRY)
     assert 'PRIMARY KEY ("account", "tenant", "book", "version", "booked_at")' in create
     assert effective.endswith('("account", "tenant", "book", "effective_at")')
+    assert led(("tenant", "book", "amount", "account"), ENTRY) == (
+        "tenant", "book", "amount", "account",
+    )  # fmt: skip
 
 
 def test_partitions_are_attached_range_by_range_and_shard_by_shard() -> None:

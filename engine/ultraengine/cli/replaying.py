@@ -175,7 +175,7 @@ def replayed_state(shard: Opened) -> Replayed:
     """
     reader = _Reader(shard.log)
     everything = argparse.Namespace(end=None, from_start=False)
-    return _overriding(reader, lambda skipped: _replayed(shard, reader, everything, skipped))
+    return overriding(reader.groups, lambda skipped: _replayed(shard, reader, everything, skipped))
 
 
 # --- the state to begin with --------------------------------------------------------------------

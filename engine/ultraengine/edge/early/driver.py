@@ -50,9 +50,15 @@ class EarlyDoors:
     """Answers on the listeners of a process that starts.  Used on the event loop's thread."""
 
     def __init__(
-        self, listeners: Sequence[socket.socket], clock: Clock, say: Callable[[], str]
+        self,
+        listeners: Sequence[socket.socket],
+        clock: Clock,
+        say: Callable[[], str],
+        *,
+        retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
         """`say`: what the process is doing, for who asks."""
+        self._retry_after_s = retry_after_s
         self._listeners = list(listeners)
         self._clock = clock
         self._say = say
@@ -96,7 +102,9 @@ class EarlyDoors:
         if request.path == "/healthz":
             answer = self._heartbeat.answer(self._clock.monotonic())
         else:
-            error = EngineError(self._say(), code="SHARD_UNAVAILABLE", retry_after_s=RETRY_AFTER_S)
+            error = EngineError(
+                self._say(), code="SHARD_UNAVAILABLE", retry_after_s=self._retry_after_s
+            )
             answer = problem_answer(error, NO_STORE)
         return to_response(request, answer, close=True)
 

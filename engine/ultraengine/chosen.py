@@ -4,7 +4,9 @@ from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.policies import AsyncDurability, GroupDurability, SyncDurability
 from ultraengine.extensions import Extensions
 from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
+from ultraengine.model.ids import ShardId
 from ultraengine.model.policy import CompactionPolicy, FlushRule
+from ultraengine.shard.opening import ShardOptions
 from ultraengine.snapshot.codec import BINARY, JSON
 from ultraengine.snapshot.schedule import (
     AnyOf,
@@ -65,3 +67,19 @@ def snapshot_codec(config: Config, extensions: Extensions) -> int:
     if extensions.snapshot_codecs:
         return extensions.snapshot_codecs[0].number
     return JSON if config.snapshot_codec == "json" else BINARY
+
+
+def shard_options(config: Config, own: Extensions) -> ShardOptions:
+    """How a shard is opened, or follows."""
+    return ShardOptions(
+        shard=ShardId(config.shard),
+        rule=flush_rule(config, own),
+        limits=config.limits,
+        compress=config.compress,
+        verify_all=config.log_verify == "all",
+        master_key=config.master_key,
+        chain_key=config.chain_key,
+        scheduling=own.scheduling,
+        serializers=own.serializers,
+        compaction=compaction_policy(config, own),
+    )

@@ -87,6 +87,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     catch_up_bytes_per_s: int = 67_108_864
     """What a leader sends, to all copies together, of a snapshot that fills one; 0 = as fast as it
     goes."""
+    handover_s: float = 2.0
+    """How long a leader that is asked to hand over, or is stopped, waits for a copy to hold
+    everything; then it goes on, or stops without.  0 = a stop hands over to nobody."""
+    url: str | None = None
+    """Where clients reach this copy, told to those who ask another one; without it ``http://``, the
+    host of its own address in ``ULTRA_REPLICAS`` and ``ULTRA_PORT``."""
     end_with_input: bool = False
     """Stop, as by SIGTERM, when standard input ends: for a shard that its front has started,
     so that it does not outlive it."""
@@ -219,8 +225,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.failover_s <= 0:
             mistakes.append("ULTRA_FAILOVER_S: must be more than 0")
+        mistakes += self._mistakes_of_a_handover()
         if self.replica_tls is None and not all(_is_loopback(one) for one, _ in self.replicas):
             mistakes.append("ULTRA_REPLICA_TLS: needed unless all replicas are on the loopback")
+        return mistakes
+
+    def _mistakes_of_a_handover(self) -> list[str]:
+        mistakes = []
+        if self.handover_s < 0:
+            mistakes.append("ULTRA_HANDOVER_S: must not be negative")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            mistakes.append("ULTRA_URL: http://… or https://…")
         return mistakes
 
     def _mistakes_of_a_shard_among_others(self) -> list[str]:

@@ -9,13 +9,12 @@ Both return an `ExitCode`; `docs/cli.md` documents them.
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NoReturn
 
@@ -26,9 +25,9 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 
 from ultraengine.backup.driver import Backups
 from ultraengine.backup.taking import Source
-from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
+from ultraengine.chosen import shard_options, snapshot_codec, snapshot_policy
 from ultraengine.config import Config, ConfigErrors, behind_front
-from ultraengine.edge.early.driver import Copy, EarlyDoors
+from ultraengine.edge.early.driver import RETRY_AFTER_S, EarlyDoors
 from ultraengine.edge.quota import Quotas
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.history_files.driver import HistoryFile
@@ -36,13 +35,14 @@ from ultraengine.execution.registry import Registry
 from ultraengine.feed.driver import Feed
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
-from ultraengine.gateway.engine import Operations
+from ultraengine.gateway.engine import Engine, Operations
 from ultraengine.gateway.local.driver import operations_of
 from ultraengine.model.ids import Epoch, ShardId
 from ultraengine.ports import RecordStore
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.leading_log import LeadingLog
+from ultraengine.replication.watching.metrics import ReplicaMetrics
 from ultraengine.router.first_ownership import settle
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
@@ -51,7 +51,7 @@ from ultraengine.shard.handing.driver import Handing
 from ultraengine.shard.image import readable
 from ultraengine.shard.memory import ShardMemory
 from ultraengine.shard.metrics import ShardMetrics
-from ultraengine.shard.opening import ShardOptions, World, open_shard, recover_shard
+from ultraengine.shard.opening import World, open_shard, recover_shard
 from ultraengine.shard.parts import ShardParts
 from ultraengine.shard.snapshotting.driver import Snapshots
 from ultraengine.shard.spans import GroupSpans
@@ -62,8 +62,11 @@ from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine.starting.driver import identity_of, listen_for, others_beside, read_map
 from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
-from ultraengine.starting.replicated.driver import execute_behind, follow, leading_log, tell_copies
+from ultraengine.starting.log_lines import configure_logging
+from ultraengine.starting.replicated.driver import execute_behind, follow, lead_with, leading_log
+from ultraengine.starting.replicated.roles.driver import NOT_LEADER_RETRY_S, FollowingEngine
 from ultraengine.starting.replicated.stock import ShardStock
+from ultraengine.starting.replicated.switchover.driver import Switchover
 from ultraengine_adapters.kubernetes.record_store import (
     ApiServer,
     LeaseRecordStore,
@@ -138,8 +141,7 @@ class Process:
         """Whether the admin API is served with the data alone."""
         self.replica: ReplicaDriver | None = None
         """None: the shard has one copy, here."""
-        self._follows = bool(config.replicas)
-        """Whether it is a copy that does not lead."""
+        self.switchover: Switchover | None = None
         self._on_replica_end = on_fatal
         self._stage = "the shard is verifying its log"
         """What it does before it serves."""
@@ -148,30 +150,32 @@ class Process:
         """Recover the shard, then open the doors.  Raises what `exit_code_of` knows."""
         config = self.config
         shard_id = ShardId(config.shard)
-        metrics = ShardMetrics(self.prometheus, shard_id)
-        doors = self._early = EarlyDoors(
+        self._early = self._doors(
             listen_for(config, together=self._together),
-            self.world.clock,
-            lambda: self._stage,
-            self._copy,
+            "NOT_LEADER" if config.replicas else "SHARD_UNAVAILABLE",
         )
-        doors.open()
         try:
             driver, memory = await asyncio.to_thread(self._memory, shard_id)
             leading = await self._lead(driver, memory) if config.replicas else None
+            metrics = ShardMetrics(self.prometheus, shard_id)  # A copy that follows has none.
             parts = await asyncio.to_thread(self._recover, memory, metrics, leading)
         except BaseException:
-            for listener in await doors.hand_over():
+            for listener in await self._early.hand_over():
                 listener.close()
-            await doors.close()
+            await self._early.close()
             raise
-        gc.collect()
+        if leading is None:
+            gc.collect()  # Clients wait for who takes over.
         gc.freeze()  # What was loaded stays; the collector need not walk it again and again.
         shard = self.shard = Shard(parts, on_fatal=self._on_fatal)
+        engine: Engine = shard
         if self.replica is not None:
-            tell_copies(self.replica, shard.machine)
+            engine = lead_with(self.replica, shard)
             # What is in memory may be old from that moment on: no read may see it.
             self._on_replica_end = lambda error: shard.end(error, reason_of(error), "replica.ended")
+            self.switchover = Switchover(
+                self.replica, shard, config.handover_s, self._on_replica_end
+            )
         image = memory.image
         shard.upkeep = memory.upkeep
         shard.before_close = self.background.shutdown
@@ -198,15 +202,40 @@ class Process:
         )
         backups = self.backups = self._backups()
         shard.start()
-        self._tasks = [
+        self._tasks += [
             asyncio.create_task(self.snapshots.run()),
             asyncio.create_task(self._keep_up(memory)),
         ]
         if backups is not None:
             self._tasks.append(asyncio.create_task(backups.run()))
-        listeners = await doors.hand_over()
         backup = None if backups is None else backups.take
-        await self._open_doors(operations_of(shard, self.snapshots, memory, backup), listeners)
+        operations = operations_of(shard, self.snapshots, memory, backup)
+        if self.switchover is not None:
+            operations = msgspec.structs.replace(operations, promote=self.switchover.promote)
+        self.gateway = self._gateway(
+            engine=engine,
+            operations=operations,
+            role="" if self.replica is None else "leader",
+            feed=self.feed,
+            source=self.feed,
+            slots=self.handing if config.hop_key is not None else None,
+        )
+        await self.gateway.start(await self._early.hand_over())
+        if self.replica is not None:
+            self.replica.watching.serves()
+
+    def _doors(
+        self, listeners: list[socket.socket], code: str, retry_after_s: float = RETRY_AFTER_S
+    ) -> EarlyDoors:
+        doors = EarlyDoors(
+            listeners,
+            self.world.clock,
+            lambda: self._stage,
+            code=code,
+            retry_after_s=retry_after_s,
+        )
+        doors.open()
+        return doors
 
     def _backups(self) -> Backups | None:
         config, world, store = self.config, self.world, self._backup_store
@@ -237,13 +266,13 @@ class Process:
         """Follow, perhaps for ever, until this replica leads."""
         config, world = self.config, self.world
         codecs = Codecs(self.extensions.snapshot_codecs)
-        self._stage = "this replica does not lead: another one serves, or soon will"
+        self._stage = "this replica reads what it has, and does not answer yet"
         self.replica = await follow(
             config,
             world,
             record_store(config),
             self.registry,
-            self._shard_options(),
+            shard_options(config, self.extensions),
             on_end=lambda error: self._on_replica_end(error),  # noqa: PLW0108  (changes later)
             stock=ShardStock(world.disk, codecs, world.secrets.get),
         )
@@ -252,9 +281,21 @@ class Process:
             self.registry, ShardId(config.shard), memory, snapshots, policy, world.clock
         )
         following = await execute_behind(self.replica, memory, keeping)
+        copy = FollowingEngine(config.shard, self.registry, config.limits, self.replica, following)
+        ReplicaMetrics(self.prometheus, config.shard, self.replica.report)
+        standing = self._gateway(
+            engine=copy,
+            operations=Operations(promote=copy.promote),
+            refusal=copy.refusal,
+            role="follower",
+        )
+        await standing.start(await self._early.hand_over())
         epoch = await self.replica.led()
-        self._follows = False
         self._stage = "the shard is recovering: this replica leads"
+        self._early = self._doors(
+            await standing.hand_over(), "SHARD_UNAVAILABLE", NOT_LEADER_RETRY_S
+        )
+        self._tasks.append(asyncio.create_task(standing.stop()))
         followed = await following.stop()
         log.info(
             "replica.takes_over",
@@ -263,28 +304,6 @@ class Process:
             log_end=self.replica.files.stand().end_offset,
         )
         return leading_log(self.replica), epoch, followed
-
-    def _copy(self) -> Copy | None:
-        """How it follows another replica; None when it does not."""
-        if not self._follows:
-            return None
-        counted = self.replica is not None and self.replica.is_counted
-        return "in sync" if counted else "behind"
-
-    def _shard_options(self) -> ShardOptions:
-        config, own = self.config, self.extensions
-        return ShardOptions(
-            shard=ShardId(config.shard),
-            rule=flush_rule(config, own),
-            limits=config.limits,
-            compress=config.compress,
-            verify_all=config.log_verify == "all",
-            master_key=config.master_key,
-            chain_key=config.chain_key,
-            scheduling=own.scheduling,
-            serializers=own.serializers,
-            compaction=compaction_policy(config, own),
-        )
 
     def _memory(self, shard_id: ShardId) -> tuple[SnapshotDriver, ShardMemory]:
         """The files beside the log.  Blocks."""
@@ -340,7 +359,8 @@ class Process:
             log.info("replay.progress", shard=shard_id, commands=done, of=total)
             self._stage = f"the shard is recovering: {done} of {total} commands replayed"
 
-        where = (self.world, self.registry, memory, metrics, self._shard_options())
+        options = shard_options(self.config, self.extensions)
+        where = (self.world, self.registry, memory, metrics, options)
         if leading is None:
             return open_shard(*where, progress)
         leading_log, epoch, followed = leading
@@ -349,22 +369,19 @@ class Process:
     def _snapshot_alarm(self, event: str, facts: Mapping[str, object]) -> None:
         log.error(event, **facts)
 
-    async def _open_doors(self, operations: Operations, listeners: Sequence[socket.socket]) -> None:
+    def _gateway(self, **parts: Any) -> Gateway:
+        """The edge of a shard, or of a copy that follows, as the settings say."""
         config = self.config
         identity, key_file = self._who
         together = self._together or config.socket is not None
-        self.gateway = Gateway(
+        return Gateway(
             Parts(
-                engine=self.shard,
                 identity=identity,
                 clock=self.world.clock,
                 random=self.world.random,
-                operations=operations,
-                feed=self.feed,
-                source=self.feed,
-                slots=self.handing if config.hop_key is not None else None,
                 telemetry=self.telemetry,
                 quotas=self.quotas,
+                **parts,
             ),
             GatewayOptions(
                 host=config.host,
@@ -376,10 +393,12 @@ class Process:
             registry=self.prometheus,
             key_file=key_file,
         )
-        await self.gateway.start(listeners)
 
     async def stop(self) -> None:
-        """Drain: answer what was accepted, record the last outcomes, close the log cleanly."""
+        """Drain: answer what was accepted, record the last outcomes, close the log cleanly; who
+        leads other copies hands over first."""
+        if self.switchover is not None:
+            await self.switchover.before_stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -393,28 +412,6 @@ class Process:
         await self.feed.close()
         await self.gateway.stop()
         await self._early.close()
-
-
-def configure_logging(*, dev: bool) -> None:
-    """Structured lines on stderr: JSON, or for people under `ultra dev`."""
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if dev
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.WARNING if dev else logging.INFO
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 Beside = Callable[[Process], contextlib.AbstractAsyncContextManager[object]]

@@ -1,8 +1,9 @@
 """`ultra doctor`: examine this machine, a data directory and a running engine."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ultraengine.cli.checks import (
     Check,
@@ -20,6 +21,7 @@ from ultraengine.cli.directories import open_disk, open_secrets, shard_directory
 from ultraengine.cli.domains import add_domains, import_domains, import_extensions
 from ultraengine.cli.exits import Exit
 from ultraengine.cli.output import print_json
+from ultraengine.cli.status import WELL
 from ultraengine.client import ClientError, Unreachable
 from ultraengine.main import SWITCH_INTERVAL_S
 from ultraengine.model.limits import DEFAULT_LIMITS
@@ -104,9 +106,26 @@ def _examine_engine(options: argparse.Namespace) -> Check | None:
     except ClientError as error:
         return Check("engine", "warn", f"{options.url}: {error}", error.advice)
     finding = f"{options.url} is {status['state']}"
-    if status["state"] != "serving":
+    if status["state"] not in WELL:
         reason = status.get("reason") or "no reason given"
         return Check("engine", "fail", f"{finding}: {reason}", "See its log.")
     if status.get("alarms"):
         return Check("engine", "warn", f"{finding}, {status['alarms']} alarms", "See its log.")
+    if missing := missing_copies(status):
+        return Check(
+            "engine", "warn", f"{finding}, {missing}", "See 'ultra status' and their logs."
+        )
     return Check("engine", "ok", finding)
+
+
+def missing_copies(status: Mapping[str, Any]) -> str:
+    """What is wrong with the other copies of a leader, in words; empty when nothing is."""
+    found = []
+    for one in status.get("followers") or ():
+        if one["barred"]:
+            found.append(f"copy {one['replica']} executes differently")
+        elif not one["in_sync"]:
+            found.append(f"copy {one['replica']} is not in sync")
+    if found and len(status["in_sync"]) <= status["min_isr"]:
+        found.append("one more loss stops commands")
+    return ", ".join(found)

@@ -43,6 +43,7 @@ VERBS: Final[dict[str, Verb]] = {
     "import": Verb("ultraengine.cli.importing.verb", "turn the rows of a table into commands"),
     "shards": Verb("ultraengine.cli.shards", "move slots between running shards"),
     "status": Verb("ultraengine.cli.status", "what an engine says of itself"),
+    "promote": Verb("ultraengine.cli.promote", "let another copy of a shard lead"),
     "doctor": Verb("ultraengine.cli.doctor", "check this machine, its data and its settings"),
     "log": Verb("ultraengine.cli.log_verbs", "verify, read and repair a command log"),
     "snapshot": Verb("ultraengine.cli.snapshot_verbs", "list, verify and convert snapshots"),

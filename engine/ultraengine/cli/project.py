@@ -26,12 +26,12 @@ from ultraengine.cli.projecting import (
     read_world,
 )
 from ultraengine.feed.remote.driver import HttpFeed
-from ultraengine.main import configure_logging
 from ultraengine.model.limits import ProjectionLimits
 from ultraengine.projection.driver import TargetWorker
 from ultraengine.projection.process.driver import ProjectionProcess, collect_seldom
 from ultraengine.projection.target import Fenced, Target
 from ultraengine.starting.ends import ExitCode
+from ultraengine.starting.log_lines import configure_logging
 from ultraengine_adapters.local.clock import SystemClock
 
 PORT_END: Final = 1 << 16

@@ -10,10 +10,10 @@ from ultraengine.cli.output import say
 from ultraengine.cli.projecting import read_url
 from ultraengine.config import ConfigErrors, limits_from_env
 from ultraengine.edge.auth import KeyFileError
-from ultraengine.main import configure_logging
 from ultraengine.model.errors import InvariantBroken, Malformed
 from ultraengine.query.main import QueryOptions, QueryProcess, serve
 from ultraengine.starting.loading import load_domains
+from ultraengine.starting.log_lines import configure_logging
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
 

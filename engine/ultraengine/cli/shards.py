@@ -15,7 +15,6 @@ from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.output import print_json, print_table, say
 from ultraengine.config import ConfigErrors
 from ultraengine.front.settings import PLACE, AddressRefused, address_of
-from ultraengine.main import configure_logging
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import SLOT_COUNT, ShardId
 from ultraengine.moving.record import State
@@ -24,6 +23,7 @@ from ultraengine.rebalancing.driver import MapFile, MoveFailed, Mover, Shards
 from ultraengine.router.driver import Links
 from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine.starting.driver import read_map, read_secret
+from ultraengine.starting.log_lines import configure_logging
 
 PARALLEL_MAX: Final = 64
 SAY_EVERY_S: Final = 1.0

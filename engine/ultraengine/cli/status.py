@@ -1,7 +1,7 @@
 """`ultra status`: what an engine says of itself."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ultraengine.cli.connection import add_connection, connect, failure
@@ -9,15 +9,18 @@ from ultraengine.cli.exits import Exit
 from ultraengine.cli.output import print_facts, print_json, print_table
 from ultraengine.client import ClientError
 
-SERVING = "serving"
+WELL = frozenset({"serving", "following"})
+"""The second of a copy that follows."""
+TABLES = frozenset({"consumers", "followers", "positions", "last_failover", "divergence"})
+"""Members that are not one fact."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.epilog = (
-        "Ends with 0 when the engine, and each of its shards, serves, and with 1 when one does\n"
-        "something else.\n"
+        "Ends with 0 when the engine, and each of its shards, serves or follows another copy,\n"
+        "and with 1 when one does something else.\n"
         "'ultra serve' has its status on the admin port: --url http://127.0.0.1:8081"
     )
     add_connection(parser, timeout_s=5.0)
@@ -34,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output == "json":
         print_json(status)
     elif shards is None:
-        print_facts({name: value for name, value in status.items() if name != "consumers"})
+        _show(status)
     else:
         print_facts({name: value for name, value in status.items() if name != "shards"})
         print()
@@ -44,7 +47,39 @@ def run(options: argparse.Namespace) -> int:
         print()
         print_table(consumers, right=frozenset({2, 3}))
     states = [status.get("state"), *(shard["state"] for shard in shards or ())]
-    return Exit.OK if all(state == SERVING for state in states) else Exit.FINDINGS
+    return Exit.OK if all(state in WELL for state in states) else Exit.FINDINGS
+
+
+def _show(status: Mapping[str, Any]) -> None:
+    """One shard, or one copy of it."""
+    print_facts({name: value for name, value in status.items() if name not in TABLES})
+    for name in ("positions", "last_failover", "divergence"):
+        if status.get(name):
+            print(f"\n{name.replace('_', ' ')}")
+            print_facts(status[name])
+    if status.get("followers"):
+        print()
+        print_table(_followers(status["followers"]), right=frozenset({2, 3, 4, 5}))
+
+
+def _followers(followers: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """One line for each other copy, as its leader knows it."""
+    rows = [["copy", "in sync", "frames", "bytes", "seconds behind", "silent s", "barred"]]
+    for one in followers:
+        facts = [
+            one["replica"], _yes(one["in_sync"]), one["lag_frames"], one["lag_bytes"],
+            _short(one["lag_s"]), _short(one["silent_s"]), _yes(one["barred"]),
+        ]  # fmt: skip
+        rows.append(["-" if fact is None else str(fact) for fact in facts])
+    return rows
+
+
+def _yes(fact: bool) -> str:  # noqa: FBT001  (a cell of a table)
+    return "yes" if fact else "no"
+
+
+def _short(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds:.3f}"
 
 
 def shard_statuses(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -8,16 +8,14 @@ to ask somebody else while the first one may still have it.
 from collections.abc import Sequence
 from typing import Final
 
-from ultraengine.client.wire import Setback
-
 ELSEWHERE: Final = frozenset(
-    {
-        "UNREACHABLE", "OUTCOME_UNKNOWN", "NOT_LEADER", "SHARD_UNAVAILABLE", "DRAINING",
-        "HTTP_502", "HTTP_503",
-    }
+    {"UNREACHABLE", "OUTCOME_UNKNOWN", "SHARD_UNAVAILABLE", "NOT_LEADER", "DRAINING", "HTTP_502",
+     "HTTP_503"}
 )  # fmt: skip
 """What another address may not say; the last two without a word of the engine, as of a refused
 stream.  OVERLOADED is not among it: the others lead to the same shard."""
+LED_ELSEWHERE: Final = frozenset({"NOT_LEADER", "DRAINING"})
+"""How a copy that does not lead, or soon does not, refuses single commands of a batch."""
 
 
 class Addresses:
@@ -46,9 +44,9 @@ class Addresses:
         """An answer came."""
         self._failed.clear()
 
-    def failed(self, url: str, setback: Setback) -> bool:
+    def failed(self, url: str, code: str) -> bool:
         """A request to `url` ended so: whether there is another address to try at once."""
-        if not self.several or setback.error.code not in ELSEWHERE:
+        if not self.several or code not in ELSEWHERE:
             return False
         self._failed.add(url)
         if url == self.url:

@@ -344,7 +344,7 @@ class Client:
             if not isinstance(answer, Setback):
                 self._settings.addresses.work()
                 return answer
-            elsewhere = self._settings.addresses.failed(base, answer)
+            elsewhere = self._settings.addresses.failed(base, answer.error.code)
             attempts += not elsewhere
             wait = self._settings.backoff.delay_s(
                 max(attempts, 1),

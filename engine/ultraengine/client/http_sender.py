@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import aiohttp
 
+from ultraengine.client.addresses import LED_ELSEWHERE
 from ultraengine.client.pending import Pending
 from ultraengine.client.sender import Sender, interrupted, unreachable
 from ultraengine.client.wire import (
@@ -62,7 +63,15 @@ class HttpSender(Sender):
                 await self._failed(url, batch, answer)
             else:
                 self._worked()
+                self._look_elsewhere(url, answer)
                 self._answered(list(zip(batch, answer, strict=True)))
+
+    def _look_elsewhere(self, url: str, replies: Sequence[Reply]) -> None:
+        """Ask another address from now on, if somebody here does not lead."""
+        codes = {reply.error.code for reply in replies if reply.error is not None}
+        for code in sorted(codes & LED_ELSEWHERE):
+            self._settings.addresses.failed(url, code)
+            return
 
     async def _post(self, url: str, batch: list[Pending]) -> list[Reply] | Setback:
         try:

@@ -149,7 +149,7 @@ class Sender(ABC):
             for pending in batch:
                 pending.give_up()
             return
-        if self._settings.addresses.failed(url, setback):
+        if self._settings.addresses.failed(url, setback.error.code):
             delay = self._delay_s(1, None)
         else:
             self._failures += 1

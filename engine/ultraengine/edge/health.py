@@ -20,10 +20,12 @@ LOOP_AGE_MAX_S: Final = 30.0
 class Heartbeat:
     """The last beat.  Written by the loop, read by the health thread; one float, so no lock."""
 
-    __slots__ = ("at",)
+    __slots__ = ("at", "role")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, role: str = "") -> None:
         self.at = now
+        self.role = role
+        """Of one of several copies; empty where there is one."""
 
     def beat(self, now: float) -> float:
         """The loop is here; returns the seconds since the beat before."""
@@ -40,7 +42,9 @@ class Heartbeat:
                 ),
                 (("Cache-Control", "no-store"),),
             )
-        body = {"alive": True, "loop_age_s": round(age, 3)}
+        body: dict[str, object] = {"alive": True, "loop_age_s": round(age, 3)}
+        if self.role:
+            body["role"] = self.role
         return Answer(200, JSON.encode(body), JSON.media_type, (("Cache-Control", "no-store"),))
 
 

@@ -45,6 +45,8 @@ class ProblemDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     current_version: int | None = None
     location: str | None = None
     shard_map_version: int | None = None
+    leader_url: str | None = None
+    """Where the leader is, when a copy that follows was asked and knows it."""
 
 
 class CommandProblem(ProblemDocument, kw_only=True, omit_defaults=False):
@@ -105,6 +107,7 @@ def problem_answer(error: EngineError, headers: Sequence[tuple[str, str]] = ()) 
         current_version=error.current_version,
         location=error.location,
         shard_map_version=error.shard_map_version,
+        leader_url=error.leader_url,
     )
     more = (*retry_after(row, error.retry_after_s), *headers)
     if row.status == 401:

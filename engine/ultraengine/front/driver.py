@@ -28,7 +28,6 @@ from ultraengine.gateway.engine import Engine
 from ultraengine.gateway.front.driver import Front
 from ultraengine.gateway.routed import RoutedEngine
 from ultraengine.gateway.watch import NewestMap, Watch, WatchCollector
-from ultraengine.main import configure_logging
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.model.limits import Limits
@@ -38,6 +37,7 @@ from ultraengine.router.shard_map import ShardMap
 from ultraengine.starting.driver import read_map, read_secret
 from ultraengine.starting.ends import ExitCode, exit_code_of
 from ultraengine.starting.loading import load_domains, telemetry
+from ultraengine.starting.log_lines import configure_logging
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
 

@@ -69,6 +69,13 @@ class SkipRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
+class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Number of the copy that is to lead, null for the best one, and why."""
+
+    replica: Annotated[int, msgspec.Meta(ge=0, le=4095)] | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
 class Operation(msgspec.Struct, frozen=True):
     """One POST of the admin API."""
 
@@ -88,12 +95,25 @@ class Done(msgspec.Struct, frozen=True):
     """The engine's status afterwards."""
 
 
+def _promotion(promote: Callable[[int | None, str], Awaitable[Any]]) -> Operation:
+    return Operation(
+        "promote",
+        "Let another copy lead",
+        "Take no more commands, finish those that were taken, and let a copy in sync lead the next "
+        "epoch; ask the leader. Nothing changes when the copy does not get there in time "
+        "(CANNOT_PROMOTE). When it leads, this process ends, and is to be started again.",
+        PromoteRequest,
+        lambda body: promote(body.replica, body.reason),
+    )
+
+
 def _operations(edge: Edge) -> list[Operation]:
     """What this engine offers."""
     found = edge.operations
     offered: list[Operation] = []
     pause, resume, drain = found.pause, found.resume, found.drain
     snapshot, validate, skip = found.snapshot, found.replay_validate, found.skip
+    promote = found.promote
     if pause is not None:
         offered.append(
             Operation(
@@ -144,6 +164,8 @@ def _operations(edge: Edge) -> list[Operation]:
                 lambda body: validate(body.from_offset, body.to_offset),
             )
         )
+    if promote is not None:
+        offered.append(_promotion(promote))
     if skip is not None:
         offered.append(
             Operation(

@@ -80,7 +80,7 @@ class Gateway:
         self._options = options
         self._key_file = key_file
         self._loop = asyncio.get_running_loop()
-        self._heartbeat = Heartbeat(parts.clock.monotonic())
+        self._heartbeat = Heartbeat(parts.clock.monotonic(), parts.role)
         self._commands = self._make_commands()
         self._http = self._make_http(Exposition(registry, self.edge.metrics))
         self._streams = Streams(self.edge, self._stream_kind)
@@ -90,6 +90,7 @@ class Gateway:
         self._known_map = None if parts.slots is None else KnownMap(self.edge)
         self._servers: list[Server] = []
         self._quick: list[QuickServer] = []
+        self._listeners: list[socket.socket] = []
         self._doorkeeper: Doorkeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -141,6 +142,7 @@ class Gateway:
                 listener = opened.pop(0) if opened else listen(host, port)
                 undo.callback(listener.close)
                 doors.append(self._door(listener, served))
+                self._listeners.append(listener)
                 self.addresses.append(listener.getsockname()[:2])
             if options.socket is not None:
                 listener = listen_at(options.socket)
@@ -216,6 +218,16 @@ class Gateway:
             await self._streams.recheck()
             for quick in self._quick:
                 quick.sweep(self._loop.time())
+
+    async def hand_over(self) -> list[socket.socket]:
+        """Let nobody in any more; the listeners of ports stay open and are the caller's.  Who was
+        let in is answered once more, and the connection closed."""
+        self.leave()
+        if self._doorkeeper is not None:
+            keeper, self._doorkeeper = self._doorkeeper, None
+            kept = self._options.socket is None
+            await self._loop.run_in_executor(None, lambda: keeper.close(keep_listeners=kept))
+        return self._listeners
 
     def leave(self) -> None:
         """Say that it is not ready any more, and go on serving: for the time in which load

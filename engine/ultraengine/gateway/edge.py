@@ -48,6 +48,10 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: Telemetry | None = None
     quotas: Quotas | None = None
     """None: made from the limits, the same for all tenants."""
+    role: str = ""
+    """``leader`` or ``follower`` of one of several copies, for ``/healthz``."""
+    refusal: Callable[[], EngineError | None] = lambda: None
+    """Why nothing but reads is taken here, as of a copy that follows; None: it is."""
     shard_map_version: Callable[[], int] = lambda: 0
     """Version of the shard map in force; 0 while one shard owns everything."""
 
@@ -73,6 +77,7 @@ class Edge:
         self.leaving = False
         """Not ready any more, and still serving whoever has not heard of it yet."""
         self.draining = False
+        self._refusal = parts.refusal
         self._loop = asyncio.get_running_loop()
         self._shard_map_version = parts.shard_map_version
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +97,14 @@ class Edge:
         return self.identity.authenticate(headers, peer_is_loopback=peer_is_loopback)
 
     def require_intake(self) -> None:
-        """Raise `EngineError` DRAINING once the edge takes nothing new."""
+        """Raise `EngineError` DRAINING once the edge takes nothing new, or why it never does."""
+        self.require_open()
+        refusal = self._refusal()
+        if refusal is not None:
+            raise refusal
+
+    def require_open(self) -> None:
+        """Raise `EngineError` DRAINING once the edge takes nothing new, reads neither."""
         if self.draining:
             raise EngineError(
                 "this process is shutting down", code="DRAINING", retry_after_s=DRAIN_RETRY_AFTER_S

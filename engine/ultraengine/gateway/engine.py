@@ -36,6 +36,10 @@ class ReadAnswer(Protocol):
     def offset(self) -> int:
         """Offset of the last command that the answer reflects; -1 before the first."""
 
+    @property
+    def role(self) -> str:
+        """``leader``, or ``follower``: then it may be older than what was answered elsewhere."""
+
 
 class OutcomeAnswer(Protocol):
     """What became of a command id."""
@@ -62,7 +66,7 @@ class EngineStatus(Protocol):
 
     @property
     def state(self) -> str:
-        """``serving``, or a state of `NOT_READY`."""
+        """``serving``, ``following``, or a state of `NOT_READY`."""
 
     @property
     def epoch(self) -> int:
@@ -155,6 +159,8 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True):
     """Copy the shard to the store that is set; returns what was copied, and where."""
     replay_validate: Callable[[int, int | None], Awaitable[Any]] | None = None
     """(from_offset, to_offset): decide a log range again and compare; returns the report."""
+    promote: Callable[[int | None, str], Awaitable[Any]] | None = None
+    """(replica, reason): let a copy lead, the best one without a number."""
     skip: Callable[[int, str], Awaitable[Any]] | None = None
     """(offset, reason): log an override for the command where execution halts."""
 
@@ -163,8 +169,12 @@ NOT_READY: Final[Mapping[str, str]] = {
     "recovering": "SHARD_UNAVAILABLE",
     "paused": "PAUSED",
     "draining": "DRAINING",
+    "handing_over": "DRAINING",
     "read_only": "READ_ONLY",
     "halted": "SHARD_UNAVAILABLE",
     "stopped": "SHARD_UNAVAILABLE",
+    "following": "NOT_LEADER",
+    "behind": "NOT_LEADER",
+    "diverged": "NOT_LEADER",
 }
 """States in which an engine refuses commands, with the code that says so."""

@@ -140,7 +140,7 @@ class Http:
             if match is None:
                 raise EngineError("there is no such path", code="NOT_FOUND")
             require_scope(caller, domain, "read")
-            edge.require_intake()
+            edge.require_open()
             out = answer_codec(headers.get("Accept"), "json")
             asked = read_request(match, query_pairs(request, None))
             spec = match.route.spec
@@ -158,6 +158,7 @@ class Http:
                 ("ETag", tag),
                 ("Ultra-Epoch", str(answer.epoch)),
                 ("Ultra-Offset", str(answer.offset)),
+                ("Ultra-Role", answer.role),
                 ("Vary", "Accept, Authorization"),
                 ("Cache-Control", "private, no-cache"),
             )
@@ -185,17 +186,21 @@ class Http:
     async def _get_health(self, _request: BaseRequest, _segments: list[str]) -> Answer:
         return self._heartbeat.answer(self._edge.clock.monotonic())
 
-    async def _get_ready(self, _request: BaseRequest, _segments: list[str]) -> Answer:
+    async def _get_ready(self, request: BaseRequest, _segments: list[str]) -> Answer:
+        role = dict(query_pairs(request, {"role"})).get("role", "leader")
+        if role not in {"leader", "any"}:
+            raise Malformed("role is one of leader, any", pointer="/query/role")
         status = self._edge.engine.status()
         leaves = self._edge.draining or self._edge.leaving
         state = "draining" if leaves else status.state
-        if state in {"serving", "paused", "read_only"}:
+        if state in {"serving", "paused", "read_only"} or (role, state) == ("any", "following"):
             # Paused and read-only engines still answer reads, and say why they take no
             # commands; taking them out of a load balancer would hide both.
             body = {"ready": True, "state": state, "role": status.role, "epoch": status.epoch}
             return Answer(200, JSON.encode(body), JSON.media_type, NO_STORE)
         code = NOT_READY.get(state, "SHARD_UNAVAILABLE")
-        return problem_answer(EngineError(f"the engine is {state}", code=code), NO_STORE)
+        error = EngineError(f"the {status.role} is {state}", code=code)
+        return problem_answer(error, (*NO_STORE, ("Ultra-Role", status.role)))
 
     async def _get_metrics(self, _request: BaseRequest, _segments: list[str]) -> Answer:
         return Answer(200, self._exposition.text(), self._exposition.content_type, NO_STORE)

@@ -305,6 +305,10 @@ class _Document:
                 "schema": {"type": "integer"},
                 "description": "Offset of the last command that the answer reflects",
             },
+            "Ultra-Role": {
+                "schema": {"enum": ["leader", "follower"]},
+                "description": "Of the copy that has answered",
+            },
         }
         return {
             "operationId": "_".join(("get", route.domain, *words)).replace("-", "_"),
@@ -323,8 +327,9 @@ class _Document:
                     "read",
                     "query",
                     {"enum": ["leader", "confirm", "follower"], "default": "leader"},
-                    description="Who answers: the leader, the leader after asking its followers, "
-                    "or any replica.",
+                    description="Who answers. `leader`, `confirm`: the leader, once it has proved "
+                    "that it leads still. `follower`: whichever copy is asked, with what it has "
+                    "executed.",
                 ),
                 parameter("If-None-Match", "header", {"type": "string"}),
             ],

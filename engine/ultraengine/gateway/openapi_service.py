@@ -51,7 +51,11 @@ def health_paths() -> Schema:
     health = {
         "type": "object",
         "required": ["alive", "loop_age_s"],
-        "properties": {"alive": {"type": "boolean"}, "loop_age_s": {"type": "number"}},
+        "properties": {
+            "alive": {"type": "boolean"},
+            "loop_age_s": {"type": "number"},
+            "role": {"type": "string"},
+        },
     }
     ready = {
         "type": "object",
@@ -68,7 +72,17 @@ def health_paths() -> Schema:
             "get": public("getHealth", "Is the process alive", {JSON_TYPE: {"schema": health}})
         },
         "/readyz": {
-            "get": public("getReady", "Does the engine serve", {JSON_TYPE: {"schema": ready}})
+            "get": {
+                **public("getReady", "Does the engine serve", {JSON_TYPE: {"schema": ready}}),
+                "parameters": [
+                    parameter(
+                        "role",
+                        "query",
+                        {"enum": ["leader", "any"], "default": "leader"},
+                        description="`any`: a copy that follows is ready, too.",
+                    )
+                ],
+            }
         },
         "/openapi.json": {
             "get": public(

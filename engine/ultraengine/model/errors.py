@@ -109,6 +109,13 @@ _ROWS: Final = (
         "with the first one that is kept, which 'detail' names.",
     ),
     Problem(
+        "CANNOT_PROMOTE",
+        409,
+        _CALLER,
+        "The copy cannot lead now",
+        "See /admin/v1/status of the leader for who is in sync; nothing has changed.",
+    ),
+    Problem(
         "VERSION_MISMATCH",
         412,
         _CALLER,
@@ -236,6 +243,7 @@ class EngineError(Exception):
         location: str | None = None,
         code: str | None = None,
         shard_map_version: int | None = None,
+        leader_url: str | None = None,
     ) -> None:
         super().__init__(detail)
         if code is not None:
@@ -246,6 +254,7 @@ class EngineError(Exception):
         self.current_version = current_version
         self.location = location
         self.shard_map_version = shard_map_version
+        self.leader_url = leader_url
 
     @property
     def problem(self) -> Problem:

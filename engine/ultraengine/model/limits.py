@@ -52,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Expiries in one system.tick; the rest enters the next one."""
     min_offset_wait_s: float = 5.0
     """Longest wait for ``min_offset``; then 504 WAIT_TIMEOUT."""
+    confirm_wait_s: float = 2.0
+    """Longest wait of a read until its leader has proved that it leads; then 503 NOT_LEADER."""
     reply_wait_s: float = 30.0
     """Longest wait for a reply; then 504 OUTCOME_UNKNOWN."""
     clock_leap_max_s: float = 3_600.0

@@ -23,6 +23,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.replication import wire
 from ultraengine.replication.effects import Deposed, Diverged, Effects
+from ultraengine.replication.handover.driver import HandingOver
 from ultraengine.replication.installing.offer import (
     Fetch,
     Offered,
@@ -33,11 +34,23 @@ from ultraengine.replication.installing.offer import (
 from ultraengine.replication.installing.receiving.driver import Receiving
 from ultraengine.replication.installing.sending.driver import Sending
 from ultraengine.replication.link import Certificates, Link, Listener
-from ultraengine.replication.messages import Append, Held, Message, Told
+from ultraengine.replication.messages import (
+    Append,
+    Beacon,
+    Confirm,
+    Confirmed,
+    Held,
+    Message,
+    Told,
+)
 from ultraengine.replication.planning.driver import Planning
+from ultraengine.replication.reading.asking import Asking
+from ultraengine.replication.reading.driver import Confirming
 from ultraengine.replication.record import Record, ReplicaId
 from ultraengine.replication.recording.driver import Records
 from ultraengine.replication.replica import Replica
+from ultraengine.replication.watching.driver import Watching
+from ultraengine.replication.watching.report import ReplicaReport
 from ultraengine.replication.wire import Greeting, WireDamaged
 from ultraengine.replication.writing.driver import ReplicaFiles, ReplicaOptions, ReplicaWorld
 
@@ -100,8 +113,9 @@ class ReplicaDriver:
         self._led: asyncio.Future[Epoch] = self._loop.create_future()
         self.needed: dict[ReplicaId, int] = {}
         """Of a leader: from where on copies need its log; made anew at every tick."""
-        self.is_counted = False
-        """Whether this disk is in sync, by the record as it was read last."""
+        self.executed_end: Callable[[], int] = lambda: 0
+        """First offset that is not executed here."""
+        self.handing = HandingOver(self._soon, self._tell)
         self.committed_end = 0
         self.in_sync = 0
         """Copies that the record in force counts, when this replica leads."""
@@ -125,6 +139,8 @@ class ReplicaDriver:
         self.machine = Replica(
             me, self.files.promise, self.files.view, others, options.limits, self._now()
         )
+        self.watching = Watching(self.machine, self.files, len(everybody), world.clock)
+        self.confirming = Confirming(Asking(self.machine), self._soon)
         self._planning = Planning(
             options.cluster_uid,
             options.shard,
@@ -192,6 +208,10 @@ class ReplicaDriver:
         """Wait until this replica leads and may append: the epoch."""
         return await asyncio.shield(self._led)
 
+    def report(self) -> ReplicaReport:
+        """What it says of itself and of the others."""
+        return self.watching.report(self.executed_end())
+
     def _done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end(error)
@@ -210,6 +230,9 @@ class ReplicaDriver:
     def _post(self, action: Callable[[], Awaitable[None]]) -> None:
         self._inbox.put_nowait(action)
 
+    def _soon(self, step: Step) -> None:
+        self._post(lambda: self._step(step))
+
     async def _take(self) -> None:
         while True:
             await (await self._inbox.get())()
@@ -226,6 +249,7 @@ class ReplicaDriver:
         await self._step(self.machine.tick)
         if self.machine.leads:
             self.needed = self.machine.needed(self._sending.filling, self._now())
+        await self._do(self.confirming.asking.tick())
 
     async def _step(self, step: Step, source: ReplicaId | None = None) -> None:
         await self._do(step(self._now()), source)
@@ -233,7 +257,7 @@ class ReplicaDriver:
     async def _deliver(self, source: ReplicaId, message: Message | Transfer) -> None:
         """From another replica; waits while many of its messages wait."""
         if isinstance(message, Told):
-            self._planning.told(message)
+            self._hear(message)
             return
         if isinstance(message, Fetch):
             self._sending.hear(source, message)
@@ -241,14 +265,25 @@ class ReplicaDriver:
         if isinstance(message, Offered | Piece | Withdrawn):
             self._receiving.hear(source, message)
             return
+        if isinstance(message, Beacon):
+            self.handing.heard(message)
         room = self._rooms[source]
         await room.acquire()
 
         async def receive() -> None:
             room.release()
-            await self._step(lambda now: self.machine.receive(message, now), source)
+            await self._step(lambda now: self._received(message, now), source)
 
         self._post(receive)
+
+    def _received(self, message: Message, now: float) -> Effects:
+        if isinstance(message, Confirm | Confirmed):
+            return self.confirming.asking.receive(message)
+        return self.machine.receive(message, now)
+
+    def _hear(self, message: Told) -> None:
+        self.watching.told[message.seat.replica] = message
+        self._planning.told(message)
 
     def _checking(self, expected: ReplicaId | None) -> Callable[[Greeting], None]:
         mine = (self._options.cluster_uid, self._options.shard)
@@ -263,7 +298,7 @@ class ReplicaDriver:
         return check
 
     def _read(self, record: Record | None) -> None:
-        self.is_counted = record is not None and self.me.seat in record.isr
+        self.watching.read(record)
         self._post(lambda: self._step(lambda now: self.machine.record_read(record, now)))
 
     async def _renew(self, certificates: Certificates) -> None:
@@ -282,6 +317,9 @@ class ReplicaDriver:
         files = self.files
         if effects.diverged:
             raise Diverged("this log contradicts what is known to be committed")
+        if self.handing.is_over(self.machine.handover):
+            self.confirming.progress()
+            return  # What stands on this log may not see it change: the process ends soon.
         self._check_led()
         if effects.promise is not None:
             await files.swear(effects.promise)
@@ -337,6 +375,7 @@ class ReplicaDriver:
         point = self.files.view.log.point
         time = Instant(max(self._world.clock.now(), point.time))
         draft = self._epoch_start(leader.epoch, point.offset, time)
+        self.watching.begins()
         log.info("epoch.begins", epoch=leader.epoch, at=point.sequence)
         written = await self.files.append([draft], leader.epoch, leader.record.version)
         if written.error is not None:
@@ -369,9 +408,14 @@ class ReplicaDriver:
 
     async def _send(self, to: ReplicaId, message: Message, frames_end: int) -> None:
         if isinstance(message, Told):
-            message = msgspec.structs.replace(message, flush_age_s=self.files.flush_age_s)
+            message = msgspec.structs.replace(
+                message,
+                flush_age_s=self.files.flush_age_s,
+                executed_end=self.executed_end(),
+                url=self._options.url,
+            )
             if to == self._options.replica:
-                self._planning.told(message)
+                self._hear(message)
                 return
         link = self._links.get(to)
         if link is None or not link.connected:
@@ -406,12 +450,13 @@ class ReplicaDriver:
 
     async def _append(self, drafts: Sequence[FrameDraft], on_committed: OnDurable) -> None:
         leader = self.machine.leader
-        if leader is None or not self.machine.serves:
+        if leader is None or not self.machine.may_append:
             return
         written = await self.files.append(drafts, leader.epoch, leader.record.version)
         if written.error is not None:
             on_committed(written)
             return
+        self.watching.written(written)
         self._appended.append(_Appended(written, on_committed))
         await self._step(self.machine.written)
 
@@ -428,6 +473,7 @@ class ReplicaDriver:
         while self._appended and self._appended[0].written.end_sequence <= end:
             one = self._appended.popleft()
             one.on_committed(msgspec.structs.replace(one.written, durable_end=end))
+        self.confirming.progress()
         if machine.serves and leader is not None and not self._led.done():
             log.info("replica.leads", epoch=leader.epoch, committed_end=end)
             self._led.set_result(leader.epoch)

@@ -114,6 +114,11 @@ def may_append(
     )
 
 
+def obeys(follower: Follower, epoch: Epoch, leader: Holder) -> bool:
+    """Whether its disk has sworn to this leadership, and to no later one."""
+    return (follower.promise.epoch, follower.promise.holder) == (epoch, leader)
+
+
 def told(
     follower: Follower, epoch: Epoch, leader: Holder, version: ConfigVersion, *, seated: bool
 ) -> Follower:

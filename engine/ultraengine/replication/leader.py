@@ -166,7 +166,7 @@ def dropping(leader: Leader, seat: Seat) -> Leader:
 
     Raises `NotAllowed`; also while another swap is unresolved, since it may be in force.
     """
-    return _sending(leader, shrunk(leader.record, seat))
+    return sending(leader, shrunk(leader.record, seat))
 
 
 def adding(leader: Leader, seat: Seat) -> Leader:
@@ -177,7 +177,7 @@ def adding(leader: Leader, seat: Seat) -> Leader:
     """
     if leader.begin is None or held(leader, seat) < max(leader.begin, leader.committed_end):
         raise NotAllowed(f"{seat} holds less than what may be acknowledged")
-    return _sending(leader, grown(leader.record, seat))
+    return sending(leader, grown(leader.record, seat))
 
 
 def settling(leader: Leader) -> Leader:
@@ -187,7 +187,7 @@ def settling(leader: Leader) -> Leader:
     """
     if leader.begin is None or leader.committed_end <= leader.begin:
         raise NotAllowed("the epoch-start frame is not committed")
-    return _sending(leader, settled(leader.record))
+    return sending(leader, settled(leader.record))
 
 
 def forcing(leader: Leader) -> Leader:
@@ -200,7 +200,11 @@ def forcing(leader: Leader) -> Leader:
     return leader.with_(unresolved=(*leader.unresolved, touched(leader.record)))
 
 
-def _sending(leader: Leader, swap: Record) -> Leader:
+def sending(leader: Leader, swap: Record) -> Leader:
+    """Send a swap, which is waited for until its fate is known (clause 4).
+
+    Raises `NotAllowed` while another one is unresolved, since it may be in force.
+    """
     if leader.over or leader.unresolved:
         raise NotAllowed("one swap at a time")
     return leader.with_(unresolved=(swap,))
@@ -210,6 +214,9 @@ def won(leader: Leader, swap: Record) -> Leader:
     """The manager says that this swap landed.  It is in force, and the others never will be."""
     if swap not in leader.unresolved:
         return leader  # An answer that came after the question was settled otherwise.
+    if swap.epoch != leader.epoch:
+        # It has named its successor.
+        return leader.with_(record=swap, unresolved=(), over=True)
     return advanced(leader.with_(record=swap, unresolved=()))
 
 
@@ -229,6 +236,8 @@ def lost(leader: Leader, swap: Record, current: Record) -> Leader:
 def read(leader: Leader, current: Record) -> Leader:
     """A quorum read.  It settles swaps only when it shows a higher version: while it shows the one
     that they started from, they may still land (clause 4)."""
+    if current in leader.unresolved:
+        return won(leader, current)
     if current.epoch != leader.epoch or current.holder != leader.me:
         return leader.with_(over=True)
     if current.version < leader.record.version:

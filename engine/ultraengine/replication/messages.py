@@ -107,6 +107,10 @@ class Told(msgspec.Struct, frozen=True, tag=True):
     """The epoch that this life leads, or tries to."""
     flush_age_s: float = 0.0
     """How long its oldest flush has been under way: a disk that hangs is as good as silent."""
+    executed_end: int = 0
+    """First offset that it has not executed; 0: it does not say."""
+    url: str = ""
+    """Where clients reach it; empty: it does not say."""
 
 
 class Lead(msgspec.Struct, frozen=True, tag=True):
@@ -115,4 +119,36 @@ class Lead(msgspec.Struct, frozen=True, tag=True):
     record: Record
 
 
-Message = Beacon | Hello | Joining | Append | Held | Behind | Ask | Reserve | Found | Told | Lead
+class Confirm(msgspec.Struct, frozen=True, tag=True):
+    """Do you still obey me?  Asked by a leader before it answers reads (clause 9)."""
+
+    epoch: Epoch
+    leader: Holder
+    number: int
+    """Of the round; an answer proves what it says for the time after the round began."""
+
+
+class Confirmed(msgspec.Struct, frozen=True, tag=True):
+    """Its disk has sworn to this leadership, and to no later one."""
+
+    epoch: Epoch
+    leader: Holder
+    me: Holder
+    number: int
+
+
+Message = (
+    Beacon
+    | Hello
+    | Joining
+    | Append
+    | Held
+    | Behind
+    | Ask
+    | Reserve
+    | Found
+    | Told
+    | Lead
+    | Confirm
+    | Confirmed
+)

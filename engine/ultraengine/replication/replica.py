@@ -12,6 +12,7 @@ answer counts like everybody's.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from ultraengine.model.ids import Epoch
 from ultraengine.replication import epochs as tables
@@ -21,7 +22,10 @@ from ultraengine.replication import peers as copies
 from ultraengine.replication import promise as promises
 from ultraengine.replication.effects import Effects, ReplicaLimits, Sending, Swap
 from ultraengine.replication.epochs import LogView
+from ultraengine.replication.feeding import fed
 from ultraengine.replication.follower import Follower, Join, Verdict
+from ultraengine.replication.handover import plan as handovers
+from ultraengine.replication.handover.plan import Handover, Phase
 from ultraengine.replication.leader import Leader
 from ultraengine.replication.messages import (
     Append,
@@ -68,15 +72,17 @@ class Replica:
         self.joins = 0
         """How often this life has begun to copy somebody, or to lead."""
         self._frozen = False
+        self.handover: Handover | None = None
+        """The newest attempt of this leadership to be replaced."""
         self._others = tuple(peers)
         self._limits = limits
-        self._peers: dict[Seat, Peer] = {}
+        self.peers: dict[Seat, Peer] = {}
         self._hello = 0
         self._asked: int | None = None
         """Number of the hello that may still be answered."""
-        self._heard_at = now
+        self.heard_at = now
         """Of the leader that is copied; or when something was done about there being none."""
-        self._entered_at = now
+        self.entered_at = now
         self._swap_at = now
         self._swap_asked = False
 
@@ -100,7 +106,12 @@ class Replica:
 
     @property
     def serves(self) -> bool:
-        """Whether commands may be appended: the epoch-start frame is committed (clause 7)."""
+        """Whether commands are taken: it may append, and is not about to be replaced."""
+        return self.may_append and not (self.handover is not None and self.handover.stops)
+
+    @property
+    def may_append(self) -> bool:
+        """Whether frames may be appended: the epoch-start frame is committed (clause 7)."""
         leader = self._leading()
         return (
             leader is not None and leader.begin is not None and leader.committed_end > leader.begin
@@ -134,17 +145,18 @@ class Replica:
                 self._found(message, effects)
             case Lead():
                 self._enter(message.record, now, effects)
-        return effects  # Nothing for `Told`, which is for whoever plans.
+        return effects  # Nothing for `Told`, which is for whoever plans, or for `reading.asking`.
 
     def tick(self, now: float) -> Effects:
         """Time has passed; a few times per `ReplicaLimits.resend_s`."""
         effects = Effects()
         leader = self._leading()
         if leader is not None:
+            self._hand_on(leader, now, effects)
             self._change(leader, now, effects)
             self._feed(now, effects, all_of_them=True)
-        elif now - self._heard_at >= self._limits.read_s:
-            self._heard_at = now
+        elif now - self.heard_at >= self._limits.read_s:
+            self.heard_at = now
             effects.read = True
         return effects
 
@@ -180,17 +192,25 @@ class Replica:
         self._frozen = self.joins == joins and self.leader is None
         return self._frozen
 
+    def hand_over(self, to: Seat, until: float, now: float) -> Effects:
+        """Take no more commands; let a copy lead once it holds all, or go on at `until`."""
+        effects, leader = Effects(), self._leading()
+        if leader is not None and self.serves:
+            self.handover = Handover(to, until)
+            self._change(leader, now, effects)
+        return effects
+
     def sent(self, seat: Seat, end: int) -> None:
         """Of the frames that were to be sent to a copy, those below `end` were: it is sent the
         others when it has answered."""
-        peer = self._peers.get(seat)
+        peer = self.peers.get(seat)
         if peer is not None:
             peer.sent_end = max(peer.held_end, min(peer.sent_end, end))
 
     def too_far(self, seat: Seat) -> Effects:
         """What a copy is to be sent has been cut from the log."""
         effects = Effects()
-        leader, peer = self._leading(), self._peers.get(seat)
+        leader, peer = self._leading(), self.peers.get(seat)
         if leader is not None and peer is not None:
             peer.joined, peer.behind = False, True
             behind = Behind(leader.epoch, self.me, seat)
@@ -201,8 +221,8 @@ class Replica:
         self, filling: Mapping[ReplicaId, tuple[int, float]], now: float
     ) -> dict[ReplicaId, int]:
         """From where on copies need this leader's log; see `peers.needed`."""
-        entered_at, since = self._entered_at, now - self._limits.kept_s
-        return copies.needed(self._others, self._peers, filling, entered_at, since)
+        entered_at, since = self.entered_at, now - self._limits.kept_s
+        return copies.needed(self._others, self.peers, filling, entered_at, since)
 
     def written(self, now: float) -> Effects:
         """The log has grown by frames of this leader: they are sent while they are flushed."""
@@ -246,7 +266,7 @@ class Replica:
             return
         self._swear(joined.follower, effects)
         self.leader = None
-        self._heard_at = now
+        self.heard_at = now
         if joined.verdict is Verdict.LACKING:
             effects.lacks = message.join.leader
             return
@@ -265,7 +285,7 @@ class Replica:
             # Of another disk or life in this place, or of a leader that is not copied yet.
             self._say_hello(message.epoch, message.leader, effects)
             return
-        self._heard_at = now
+        self.heard_at = now
         sworn = followers.told(
             follower, message.epoch, message.leader, message.version, seated=message.seated
         )
@@ -313,15 +333,9 @@ class Replica:
 
     def _told(self, number: int) -> Told:
         """Of the disk alone: what is not durable may be gone when it is asked to lead."""
-        end = self.log.durable_end
-        answer = Answer(
-            self.me.start,
-            self.follower.promise,
-            tables.last_epoch(tables.cut(self.log.epochs, end)),
-            end,
-            self.barred,
-        )
-        leader = self._leading()
+        end, leader = self.log.durable_end, self._leading()
+        last_epoch = tables.last_epoch(tables.cut(self.log.epochs, end))
+        answer = Answer(self.me.start, self.follower.promise, last_epoch, end, self.barred)
         leads = None if leader is None else leader.epoch
         return Told(number, self.me.seat, answer, leads)
 
@@ -355,15 +369,16 @@ class Replica:
             self.follower.promise, record.epoch, self.me, record.version, seated=True
         )
         self._swear(self.follower.with_(promise=sworn, joined=None), effects)
-        self._peers = {}
-        self._asked = None
-        self._entered_at = self._swap_at = now
+        self.peers = {}
+        self._asked = self.handover = None
+        self.entered_at = self._swap_at = now
         self._led(Leader(self.me, record), now, effects)
         self._feed(now, effects, all_of_them=True)
 
     def _led(self, leader: Leader, now: float, effects: Effects) -> None:
         """After any step of a leader: its own disk answers, and what may begin begins."""
         self.leader = leader
+        self._hand_on(leader, now, effects)
         if leader.over:
             return
         sworn = promises.promised(
@@ -385,12 +400,19 @@ class Replica:
         if told:
             self._feed(now, effects, all_of_them=True)
 
+    def _hand_on(self, leader: Leader, now: float, effects: Effects) -> None:
+        before = self.handover
+        if before is not None:
+            self.handover = handovers.after(before, leader, now)
+            if self.handover.phase is Phase.WON and before.phase is Phase.SENT:
+                effects.sends.append(Sending(before.to.replica, Lead(leader.record)))
+
     def _compare(self, message: Hello, now: float, effects: Effects) -> None:
         leader = self._leading()
         if leader is None or message.epoch != leader.epoch:
             return
         seat, log = message.me.seat, self.log
-        peer = self._peers.get(seat)
+        peer = self.peers.get(seat)
         if peer is not None and (peer.start, peer.joined) >= (message.me.start, True):
             return  # Late: a life says hello to a leader until it has joined, and joins once.
         agreed = min(log.end, tables.common_end(log.epochs, log.end, message.table, message.end))
@@ -407,12 +429,12 @@ class Replica:
             agreed,
             chain,
         )
-        self._peers[seat] = Peer(message.me.start, agreed, heard_at=now, moved_at=now)
+        self.peers[seat] = Peer(message.me.start, agreed, heard_at=now, moved_at=now)
         effects.sends.append(Sending(seat.replica, Joining(message.number, join)))
 
     def _held(self, message: Held, now: float, effects: Effects) -> None:
         leader = self._leading()
-        peer = self._peers.get(message.me.seat)
+        peer = self.peers.get(message.me.seat)
         if leader is None or (message.epoch, message.leader) != (leader.epoch, self.me):
             return
         if peer is None or peer.start != message.me.start:
@@ -438,34 +460,12 @@ class Replica:
 
     def _feed(self, now: float, effects: Effects, *, all_of_them: bool = False) -> None:
         """Send frames to whoever lacks some; with `all_of_them`, a sign of life to the others."""
-        leader = self._leading()
-        if leader is None:
-            return
-        end = self.log.end
-        reached = set()
-        for seat, peer in self._peers.items():
-            if not peer.joined:
-                continue
-            reached.add(seat.replica)
-            if peer.held_end < end and now - peer.moved_at >= self._limits.resend_s:
-                peer.sent_end, peer.moved_at = peer.held_end, now
-            until = min(end, peer.sent_end + self._limits.append_frames_max)
-            if until == peer.sent_end and not all_of_them:
-                continue
-            append = Append(
-                leader.epoch,
-                self.me,
-                seat,
-                leader.record.version,
-                seat in leader.record.isr,
-                peer.sent_end,
-                leader.committed_end,
-            )
-            effects.sends.append(Sending(seat.replica, append, until))
-            peer.sent_end = until
-        if all_of_them:
+        leader, end = self._leading(), self.log.end
+        if leader is not None:
+            reached, sends = fed(leader, self.peers, end, self._limits, now, lives=all_of_them)
+            effects.sends += sends
             beacon = Beacon(leader.epoch, self.me)
-            others = (one for one in self._others if one not in reached)
+            others = [one for one in self._others if all_of_them and one not in reached]
             effects.sends += [Sending(one, beacon) for one in others]
 
     def _change(self, leader: Leader, now: float, effects: Effects) -> None:
@@ -481,8 +481,11 @@ class Replica:
             attempts.append(leaders.forcing)  # Once: it is sent again as it is.
         else:
             attempts += copies.changes(
-                leader, self._peers, self._entered_at, self.log.end, self._limits, now
+                leader, self.peers, self.entered_at, self.log.end, self._limits, now
             )
+            handover = self.handover
+            if handover is not None and handover.phase is Phase.WAITING:  # Settled is first.
+                attempts.insert(1, partial(handovers.handing, to=handover.to, log_end=self.log.end))
         for attempt in attempts:
             try:
                 changed = attempt(leader)
@@ -491,5 +494,6 @@ class Replica:
             self._swap_at, self._swap_asked = now, False
             new = changed.unresolved[-1]
             effects.swap = Swap(leader.record, new)
+            self.handover = handovers.sent(self.handover, leader, new)
             self._led(leader if new in leader.unresolved else changed, now, effects)
             return

@@ -401,14 +401,14 @@ class Shard:
         self._held -= 1
         self._schedule_pump()
 
-    async def pause(self, reason: str = "") -> None:
+    async def pause(self, reason: str = "", state: ShardState = ShardState.PAUSED) -> None:
         """Refuse new commands until `resume`; returns when the accepted ones are answered."""
-        self._set_state(ShardState.PAUSED, reason)
+        self._set_state(state, reason)
         await self.rest()
 
-    async def resume(self) -> None:
+    async def resume(self, state: ShardState = ShardState.PAUSED) -> None:
         """Serve again after `pause`; no effect in any other state."""
-        if self.state is ShardState.PAUSED:
+        if self.state is state:
             self._set_state(ShardState.SERVING, "")
             self._schedule_pump()
 

@@ -16,6 +16,7 @@ class ShardState(enum.StrEnum):
     SERVING = "serving"
     PAUSED = "paused"
     DRAINING = "draining"
+    HANDING_OVER = "handing_over"
     READ_ONLY = "read_only"
     HALTED = "halted"
     STOPPED = "stopped"
@@ -37,6 +38,7 @@ CLOSED: dict[ShardState, Closed] = {
     ShardState.RECOVERING: Closed("SHARD_UNAVAILABLE", "the shard is recovering", 1.0),
     ShardState.PAUSED: Closed("PAUSED", "the shard is paused", 5.0),
     ShardState.DRAINING: Closed("DRAINING", "the shard is draining", 1.0),
+    ShardState.HANDING_OVER: Closed("DRAINING", "another copy is about to lead", 0.1),
     ShardState.READ_ONLY: Closed("READ_ONLY", "the shard's volume is full", 5.0),
     ShardState.HALTED: Closed("SHARD_UNAVAILABLE", "the shard has halted", 30.0),
     ShardState.STOPPED: Closed("SHARD_UNAVAILABLE", "the shard has stopped", 1.0),
@@ -63,6 +65,8 @@ class ReadAnswer(msgspec.Struct, frozen=True):
     epoch: int
     offset: int
     """Offset of the last command that it reflects; -1 before the first."""
+    role: str = "leader"
+    """Of the copy that has answered."""
 
 
 OutcomeState = Literal["done", "in_flight", "unknown", "forgotten"]

@@ -28,7 +28,6 @@ from ultraengine.gateway.driver import GatewayOptions
 from ultraengine.gateway.front.driver import Front
 from ultraengine.gateway.watch import NewestMap, Watch
 from ultraengine.log.identity import IDENTITY_PATH
-from ultraengine.main import configure_logging
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
 from ultraengine.rebalancing.balance import Progress
@@ -40,6 +39,7 @@ from ultraengine.shard.ownership import read_ownership, write_ownership
 from ultraengine.starting.driver import identity_of
 from ultraengine.starting.ends import ExitCode, exit_code_of
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
+from ultraengine.starting.log_lines import configure_logging
 from ultraengine.supervisor.child.driver import ChildProcess, exit_name
 from ultraengine.supervisor.environment import environment, shard_config
 from ultraengine.supervisor.layout import (

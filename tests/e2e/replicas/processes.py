@@ -142,6 +142,7 @@ class Trio:
         }
         self.copies = [Copy(place, number, ports[number], settings) for number in range(COPIES)]
         self.history = History()
+        self.rng = random.Random(7)
         self.stopping = False
 
     async def start(self) -> None:
@@ -162,6 +163,26 @@ class Trio:
                         pass
                 await asyncio.sleep(0.05)
         raise AssertionError("nobody leads\n" + "\n".join(one.tail() for one in self.copies))
+
+    async def status(self, copy: Copy) -> dict[str, Any]:
+        """What a copy says of itself; empty while it does not answer."""
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{copy.url}/admin/v1/status") as answer,
+            ):
+                return dict(await answer.json()) if answer.status == 200 else {}
+        except aiohttp.ClientError:
+            return {}
+
+    async def in_sync(self, leader: Copy, count: int) -> dict[str, Any]:
+        """Wait until its leader counts so many copies; its status."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                status = await self.status(leader)
+                if len(status.get("in_sync", ())) == count:
+                    return status
+                await asyncio.sleep(0.05)
 
     async def send(self, session: aiohttp.ClientSession, name: str, first: int) -> int:
         """Send one command until it is answered, to whoever answers; who did."""

@@ -35,6 +35,19 @@ async def test_a_copy_that_does_not_lead_is_left_without_waiting(
     assert other.batches == [["a"], ["b"]]
 
 
+@pytest.mark.parametrize("code", ["NOT_LEADER", "DRAINING"])
+async def test_a_batch_whose_commands_are_refused_singly_by_who_does_not_lead_goes_elsewhere(
+    engine: SmallEngine, other: SmallEngine, code: str
+) -> None:
+    engine.refusals["a"] = engine.codes(code)
+    async with Client([engine.url, other.url], lanes=1, backoff=QUICK) as client:
+        reply = await client.send("t.do", key="k", data={}, id="a", deadline_s=5)
+        await client.send("t.do", key="k", data={}, id="b", deadline_s=5)
+    assert reply.outcome == "accepted"
+    assert engine.batches == [["a"]]
+    assert other.batches == [["a"], ["b"]]
+
+
 async def test_a_stream_that_one_refuses_is_opened_at_the_other(
     engine: SmallEngine, other: SmallEngine
 ) -> None:

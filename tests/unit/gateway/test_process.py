@@ -296,6 +296,32 @@ def test_a_key_file_beyond_its_size_is_refused(tmp_path: Path) -> None:
 # --- admin ---------------------------------------------------------------------------------
 
 
+async def test_the_edge_of_a_copy_takes_reads_alone_and_says_who_leads(serving: Serving) -> None:
+    refusal = EngineError("replica 1 leads", code="NOT_LEADER", leader_url="http://b:1")
+    served = await serving(refusal=lambda: refusal, role="follower")
+    status, body = await served.send(add())
+    assert (status, body["code"], body["leader_url"]) == (503, "NOT_LEADER", "http://b:1")
+    assert (await served.get("/v1/stream"))[0] == 503
+    async with served.http.get("/v1/counter/book-1?read=follower") as answer:
+        assert (answer.status, answer.headers["Ultra-Role"]) == (200, "leader")
+    assert (await served.get("/healthz"))[1]["role"] == "follower"
+    assert (await served.get("/readyz?role=nobody"))[0] == 400
+
+
+async def test_the_doors_of_an_edge_are_handed_on_and_nobody_is_let_in_meanwhile(
+    serving: Serving,
+) -> None:
+    before = await serving()
+    assert (await before.get("/healthz"))[0] == 200
+    listeners = await before.gateway.hand_over()
+    assert [one.getsockname()[:2] for one in listeners] == before.gateway.addresses
+    status, body = await before.get("/readyz")
+    assert (status, body["code"]) == (503, "DRAINING"), "who was let in is still answered"
+    for one in listeners:
+        assert one.fileno() >= 0
+        one.close()
+
+
 class Recorded:
     """Operations that remember how they were called."""
 
@@ -311,6 +337,7 @@ class Recorded:
             snapshot=self.record("snapshot"),
             backup=self.record("backup"),
             replay_validate=self.record("replay-validate"),
+            promote=self.record("promote"),
             skip=self.record("skip"),
         )
 
@@ -335,6 +362,8 @@ class Recorded:
         ("backup", None, ("backup",)),
         ("replay-validate", {"from_offset": 3}, ("replay-validate", 3, None)),
         ("replay-validate", {"to_offset": 9}, ("replay-validate", 0, 9)),
+        ("promote", None, ("promote", None, "")),
+        ("promote", {"replica": 2, "reason": "node 0"}, ("promote", 2, "node 0")),
         ("skip", {"offset": 7, "reason": "bad event"}, ("skip", 7, "bad event")),
     ],
 )
@@ -358,6 +387,7 @@ async def test_an_operation_is_done_answered_and_audited(
 @pytest.mark.parametrize(
     ("name", "body"),
     [
+        ("promote", {"replica": -1}),
         ("skip", None),
         ("skip", {"offset": 7, "reason": ""}),
         ("skip", {"offset": -1, "reason": "x"}),

@@ -196,7 +196,7 @@ MUTANTS = [
             "1 copies 2 of epoch 1 as of 2", "0 hears 1", "a failover to 1 is planned",
             "a swap lands", "1 enters epoch 2", "1 adds 2", "a swap lands", "1 hears of its swap",
             "1 drops 0", "a swap lands", "1 hears of its swap")),
-    Mutant("4 unknown is not won", ((leader, "_sending", taken_as_won),), CHANGE, 0,
+    Mutant("4 unknown is not won", ((leader, "sending", taken_as_won),), CHANGE, 0,
            (*LED, "0 appends", "0 drops 1")),
     Mutant("4 the same version settles nothing", ((leader, "read", settled_by_any_read),),
            CHANGE, 1, (*LED, "0 appends", "0 adds 2")),

@@ -10,6 +10,7 @@ from tests.unit.replication.three import Three, three, until
 from tests.unit.replication.troubled import TroubledDisk
 
 from ultraengine.log.damage import LogRefused
+from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Epoch
 from ultraengine.replication.effects import Deposed
 from ultraengine.replication.messages import Reserve
@@ -134,6 +135,63 @@ def test_who_has_led_and_leads_no_more_ends(tmp_path: Path) -> None:
                 link.send = lambda raw: None  # type: ignore[method-assign]
             await until(lambda: made.ends)
             assert [(one, type(error)) for one, error in made.ends] == [(leader, Deposed)]
+
+    run(story())
+
+
+def test_a_leader_hands_over_to_a_copy_that_leads_with_everything(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            first = await made.leader()
+            await made.in_sync(3)
+            for number in range(5):
+                await made.commit(first, b"%d" % number)
+            driver = made.drivers[first]
+            wanted = next(one for one in range(3) if one != first)
+            seat = made.drivers[wanted].me.seat
+            record = await driver.handing.to(driver.machine, seat, 30.0)
+            assert record is not None
+            assert (record.holder.seat, record.epoch) == (seat, 2)
+            await driver.handing.tell_successor(record)
+            second = await made.leader()
+            assert second == wanted
+            assert await driver.handing.to(driver.machine, seat, 30.0) is None, "once"
+            await made.kill(first)
+            await made.commit(second, b"after")
+            assert payloads(made, second) == [
+                b"epoch 1", b"0", b"1", b"2", b"3", b"4", b"epoch 2", b"after",
+            ]  # fmt: skip
+            assert not made.ends, "and nobody was deposed"
+
+    run(story())
+
+
+def test_a_leader_whose_copy_does_not_get_there_goes_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            first = await made.leader()
+            await made.in_sync(3)
+            driver = made.drivers[first]
+            stranger = made.drivers[first].me.seat
+            assert await driver.handing.to(driver.machine, stranger, 0.2) is None
+            assert driver.machine.serves
+            await made.commit(first, b"on")
+
+    run(story())
+
+
+def test_reads_of_a_leader_are_proved_by_its_copies_and_not_without_them(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            confirming = made.drivers[leader].confirming
+            await asyncio.gather(*(confirming.confirmed(30.0) for _ in range(50)))
+            for one in range(3):
+                if one != leader:
+                    await made.kill(one)
+            with pytest.raises(EngineError, match="could not prove"):
+                await confirming.confirmed(0.3)
 
     run(story())
 

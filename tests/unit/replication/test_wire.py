@@ -26,6 +26,8 @@ from ultraengine.replication.messages import (
     Ask,
     Beacon,
     Behind,
+    Confirm,
+    Confirmed,
     Found,
     Held,
     Hello,
@@ -61,7 +63,10 @@ PLAIN_MESSAGES: list[Message] = [
     Found(7, RECORD),
     Told(7, SEAT, ANSWER, None),
     Told(7, SEAT, ANSWER, EPOCH, 0.25),
+    Told(7, SEAT, ANSWER, EPOCH, 0.25, 99, "http://a:1"),
     Lead(RECORD),
+    Confirm(EPOCH, LEADER, 17),
+    Confirmed(EPOCH, LEADER, ME, 17),
 ]
 
 

@@ -18,6 +18,7 @@ from ultraengine.log.damage import LogRefused
 from ultraengine.log.driver import Log
 from ultraengine.log.reader import LogReader, RecordedGroup
 from ultraengine.log.space import write_file
+from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.model.limits import Limits
 from ultraengine.model.outcome import Failure, Status
@@ -127,6 +128,44 @@ async def test_it_comes_to_the_state_of_its_leader_group_by_group(rig: Rig) -> N
     assert versions(follows.executor) == versions(rig.shard.executor) == 3
     assert follows.executor.time == rig.shard.executor.time
     assert follows.barred == 0
+
+
+async def test_a_look_sees_what_is_executed_between_two_groups(rig: Rig) -> None:
+    follows = Follows(rig)
+    assert await follows.following.read(versions) == 0
+    follows.following.reached(int(rig.shard.log.reader().durable_end))
+    await follows.at(rig.shard.executor.applied_end)
+    looks = [follows.following.read(versions) for _ in range(20)]
+    assert await asyncio.gather(*looks) == [3] * 20
+    with pytest.raises(ZeroDivisionError):
+        await follows.following.read(lambda _executor: 1 // 0)
+    assert await follows.following.read(versions) == 3, "whoever asks wrongly ends nothing"
+    await follows.following.stop()
+    with pytest.raises(EngineError, match="executes nothing") as refused:
+        await follows.following.read(versions)
+    assert refused.value.code == "SHARD_UNAVAILABLE"
+
+
+async def test_whoever_waits_for_offsets_is_told_after_each_step(rig: Rig) -> None:
+    follows, told = Follows(rig), []
+    follows.following.on_executed = told.append
+    follows.following.reached(int(rig.shard.log.reader().durable_end))
+    await follows.at(rig.shard.executor.applied_end)
+    await follows.following.stop()
+    assert told[-1] == rig.shard.executor.applied_end
+
+
+async def test_a_look_that_nobody_takes_any_more_is_turned_away(rig: Rig) -> None:
+    follows = Follows(rig)
+    look = asyncio.ensure_future(follows.following.read(versions))
+    gone = asyncio.ensure_future(follows.following.read(versions))
+    await asyncio.sleep(0)
+    gone.cancel()
+    follows.following._turn_away()
+    with pytest.raises(EngineError) as refused:
+        await look
+    assert refused.value.code == "NOT_LEADER"
+    await follows.following.stop()
 
 
 class Falsified:

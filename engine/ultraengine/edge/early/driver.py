@@ -3,7 +3,7 @@
     doors = EarlyDoors(listen_all(...), clock, say)
     doors.open()
     ...                                   # /healthz is answered; all else is 503, try again
-    ...                                   # (NOT_LEADER by a copy that follows: try another one)
+    ...                                   # (NOT_LEADER by a copy: try another one)
     listeners = await doors.hand_over()   # for the gateway, which goes on with them
     ...
     await doors.close()                   # at the end of the process
@@ -18,14 +18,13 @@ gateway takes them, and whoever was let in before is still answered here, with 5
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from aiohttp.web import BaseRequest, StreamResponse
 
-from ultraengine.edge.codec import JSON
 from ultraengine.edge.door import FIRST_BYTES_S, Door, Doorkeeper, listen
 from ultraengine.edge.health import BEAT_S, Heartbeat
-from ultraengine.edge.problems import Answer, problem_answer
+from ultraengine.edge.problems import problem_answer
 from ultraengine.edge.routes import NO_STORE, to_response
 from ultraengine.edge.server import Server
 from ultraengine.model.errors import EngineError
@@ -34,8 +33,6 @@ from ultraengine.ports import Clock
 CONNECTIONS_MAX: Final = 256
 """Open connections to each door; beyond it new ones wait in the kernel's queue."""
 RETRY_AFTER_S: Final = 1.0
-Copy = Literal["behind", "in sync"]
-"""How a copy of a shard follows its leader."""
 
 
 def listen_all(host: str, ports: Sequence[int]) -> list[socket.socket]:
@@ -58,13 +55,16 @@ class EarlyDoors:
         listeners: Sequence[socket.socket],
         clock: Clock,
         say: Callable[[], str],
-        copy: Callable[[], Copy | None] = lambda: None,
+        *,
+        code: str = "SHARD_UNAVAILABLE",
+        retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
-        """`say`: what the process is doing, for who asks; `copy`: how it follows, if it does."""
+        """`say`: what the process is doing, for who asks; `code`: what they are refused with."""
+        self._code = code
+        self._retry_after_s = retry_after_s
         self._listeners = list(listeners)
         self._clock = clock
         self._say = say
-        self._copy = copy
         self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(clock.monotonic())
         self._server = Server(self._answer)
@@ -104,13 +104,8 @@ class EarlyDoors:
     async def _answer(self, request: BaseRequest) -> StreamResponse:
         if request.path == "/healthz":
             answer = self._heartbeat.answer(self._clock.monotonic())
-        elif request.path == "/readyz" and self._copy() == "in sync":
-            # As ready as a copy can be: one more that is lost may be one too many.
-            body = {"ready": True, "state": "following", "role": "follower"}
-            answer = Answer(200, JSON.encode(body), JSON.media_type, NO_STORE)
         else:
-            code = "SHARD_UNAVAILABLE" if self._copy() is None else "NOT_LEADER"
-            error = EngineError(self._say(), code=code, retry_after_s=RETRY_AFTER_S)
+            error = EngineError(self._say(), code=self._code, retry_after_s=self._retry_after_s)
             answer = problem_answer(error, NO_STORE)
         return to_response(request, answer, close=True)
 

@@ -66,6 +66,8 @@ class ReplicaOptions(msgspec.Struct, frozen=True, kw_only=True):
     certificates: Path | None = None
     catch_up_bytes_per_s: float = 0.0
     """Of snapshots that are sent to copies, all together; 0: as fast as it goes."""
+    url: str = ""
+    """Where clients reach this replica, for those who ask another one."""
     limits: ReplicaLimits = ReplicaLimits()
     planner: PlannerLimits = PlannerLimits()
 

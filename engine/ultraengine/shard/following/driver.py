@@ -6,13 +6,15 @@ log goes on.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
 from ultraengine.execution.executor import Executor
 from ultraengine.log.frame import FrameHeader
+from ultraengine.model.errors import EngineError
 from ultraengine.shard.following.compare import Difference, follow_group
 from ultraengine.shard.following.keeping import Kept
 
@@ -20,6 +22,18 @@ COMMANDS_PER_STEP: Final = 4096
 """Executed without a look at whether to stop."""
 
 logger = structlog.get_logger("shard")
+
+
+T = TypeVar("T")
+
+
+def _settle(future: "asyncio.Future[Any]", found: object, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(found)
+    else:
+        future.set_exception(error)
 
 
 class Upkeep(Protocol):
@@ -61,6 +75,10 @@ class Following:
         self._committed_end = 0
         self._moved = asyncio.Event()
         self._stopping, self._void = False, False
+        self._reads: deque[tuple[Callable[[Executor], Any], asyncio.Future[Any]]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self.on_executed: Callable[[int], None] = lambda _end: None
+        """Told on the event loop below which offset everything is executed, after each step."""
         self._task = asyncio.create_task(self._run())
 
     def reached(self, committed_end: int) -> None:
@@ -68,11 +86,36 @@ class Following:
         self._committed_end = committed_end
         self._moved.set()
 
+    async def read(self, look: Callable[[Executor], T]) -> T:
+        """Look at the state between two groups, on the thread that changes it.
+
+        Raises what `look` raises, and `EngineError` SHARD_UNAVAILABLE of a state that is void.
+        """
+        if self._void or self._stopping:
+            raise EngineError(
+                "this copy executes nothing any more", code="SHARD_UNAVAILABLE", retry_after_s=1.0
+            )
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._reads.append((look, future))
+        self._moved.set()
+        return await future
+
+    def _show(self) -> None:
+        """On the thread that executes."""
+        while self._reads:
+            look, future = self._reads.popleft()
+            try:
+                found, error = look(self.executor), None
+            except Exception as raised:  # noqa: BLE001  (told to whoever asked)
+                found, error = None, raised
+            self._loop.call_soon_threadsafe(_settle, future, found, error)
+
     async def stop(self) -> Executor | None:
         """End after the step under way; the executor, unless it is void."""
         self._stopping = True
         self._moved.set()
         await self._task
+        self._turn_away()
         return None if self._void else self.executor
 
     async def _run(self) -> None:
@@ -81,7 +124,8 @@ class Following:
                 await self._moved.wait()
                 self._moved.clear()
                 while await asyncio.to_thread(self._step):
-                    pass
+                    self.on_executed(self.executor.applied_end)
+                self.on_executed(self.executor.applied_end)
         except Exception as error:
             # Whatever it was, memory is void now, and the leader has done without it.
             logger.exception("follower.stopped", offset=self.executor.applied_end, error=str(error))
@@ -99,11 +143,23 @@ class Following:
 
     def _end(self) -> None:
         self._void = True
+        self._turn_away()
         self._on_difference()
+
+    def _turn_away(self) -> None:
+        """Whoever waits for a look gets none any more."""
+        error = EngineError(
+            "this copy is about to lead, or executes nothing any more",
+            code="NOT_LEADER",
+            retry_after_s=0.2,
+        )
+        while self._reads:
+            _settle(self._reads.popleft()[1], None, error)
 
     def _step(self) -> bool:
         """Execute some of what is committed; whether there may be more."""
         executor, begun = self.executor, self.executor.applied_end
+        self._show()
         log = self._log()
         if log is None:
             return False
@@ -122,6 +178,7 @@ class Following:
             if group is None or self._stopping or not group.recorded:
                 break
             self._keep(executor, group.header, log)
+            self._show()
             self.difference = follow_group(executor, group)
             if self.difference is not None:
                 return False

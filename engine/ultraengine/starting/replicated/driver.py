@@ -33,7 +33,9 @@ from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.replication.link import Certificates
 from ultraengine.replication.planner import PlannerLimits
 from ultraengine.replication.record import ReplicaId
+from ultraengine.replication.watching.report import Difference
 from ultraengine.replication.writing.driver import ReplicaOptions, ReplicaWorld
+from ultraengine.shard.driver import Shard
 from ultraengine.shard.following.driver import Following
 from ultraengine.shard.following.keeping import Keeping, Kept
 from ultraengine.shard.machine import Machine
@@ -46,6 +48,7 @@ from ultraengine.shard.opening import (
     log_options,
     serializer_of,
 )
+from ultraengine.starting.replicated.roles.driver import LeadingEngine
 
 MARK_RETRY_S: Final = 0.5
 """Until a place of the record that does not answer is asked again."""
@@ -99,9 +102,15 @@ def replica_options(
         codecs=options.serializers,
         certificates=config.replica_tls,
         catch_up_bytes_per_s=float(config.catch_up_bytes_per_s),
+        url=config.url or url_of(config.replicas[config.replica][0], config.port),
         limits=ReplicaLimits(silence_s=config.failover_s),
         planner=PlannerLimits(silence_s=config.failover_s),
     )
+
+
+def url_of(host: str, port: int) -> str:
+    """An address for clients."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def follow(
@@ -151,6 +160,14 @@ async def execute_behind(
 
     def bar() -> None:
         replica.machine.barred = True
+        found = following.difference
+        if found is not None:
+            replica.watching.difference = Difference(
+                offset=found.offset,
+                command_type=found.command_type,
+                recorded=str(found.recorded),
+                decided=str(found.decided),
+            )
 
     def keep(executor: Executor, group: FrameHeader, opened: Kept) -> None:
         report = None if keeping is None else keeping.before(executor, group, opened)
@@ -158,6 +175,7 @@ async def execute_behind(
             log.info("follower.kept", offset_end=executor.applied_end, first=report.first_sequence)
 
     following = Following(executor, memory, lambda: files.readable, on_difference=bar, keep=keep)
+    replica.executed_end = lambda: executor.applied_end
     replica.on_committed = following.reached
     following.reached(replica.committed_end)
     return following
@@ -185,6 +203,13 @@ def leading_log(replica: ReplicaDriver) -> LeadingLog:
 
     files = replica.files
     return LeadingLog(files.view.log, files.stand(), replica.append, close, lambda: replica.needed)
+
+
+def lead_with(replica: ReplicaDriver, shard: Shard) -> LeadingEngine:
+    """The engine of a shard that leads copies."""
+    tell_copies(replica, shard.machine)
+    replica.executed_end = lambda: shard.executor.applied_end
+    return LeadingEngine(shard, replica)
 
 
 def tell_copies(replica: ReplicaDriver, machine: Machine) -> None:

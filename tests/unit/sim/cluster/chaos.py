@@ -49,6 +49,11 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     """How often a replica keeps a snapshot, and cuts its log behind it; 0 = never."""
     greedy: float = 0.0
     """How often it cuts although a copy that lives needs what goes, as beyond a cap of bytes."""
+    handovers: float = 0.0
+    """How often in a second the operator asks a leader to hand over to a copy.  In runs of their
+    own: the seeds of all others stay what they were."""
+    reads: bool = False
+    """Whether whoever leads is read from all the time; likewise."""
     skew: bool = False
     """Clocks run at different rates, and wall clocks jump."""
 
@@ -120,3 +125,15 @@ def with_snapshots(chaos: Chaos, rng: random.Random) -> Chaos:
         until_s=chaos.until_s + 2.0,
         faults=faults,
     )
+
+
+def with_handovers(seed: int) -> Chaos:
+    """The same faults, and an operator that asks for a switchover twice in a second."""
+    return msgspec.structs.replace(drawn(seed), handovers=2.0)
+
+
+def with_reads(seed: int) -> Chaos:
+    """Leaders that are cut off or stopped, and are read from all the time."""
+    rng = random.Random(seed)
+    faults = tuple(one for one in ("isolated", "pause", "one way") if rng.random() < 0.6)
+    return Chaos(clients=3, until_s=4.0, every_s=0.8, faults=faults, reads=True)

@@ -6,7 +6,7 @@ enough: no search for an order that would explain the history.
 
 import msgspec
 from tests.unit.sim.cluster.node import Node, decode_adds
-from tests.unit.sim.cluster.state import EPOCH_START, Add, Done
+from tests.unit.sim.cluster.state import EPOCH_START, Add, Done, State
 
 from ultraengine.log.frame import Frame
 
@@ -109,6 +109,11 @@ class Checker:
         if self.offsets.get(add.id) != done.offset:
             raise Violated(f"{add.id} was answered without being executed")
         self.answered_end = max(self.answered_end, done.offset + 1)
+
+    def shown(self, node: Node, state: State, asked_end: int) -> None:
+        """A read is answered.  `asked_end` is `answered_end` when it was asked."""
+        if state.offset < asked_end:
+            raise Violated(f"replica {node.number} shows a state from before what was answered")
 
     def all_is_there(self, node: Node) -> None:
         """At the end: a replica that has caught up has all that was answered, once."""

@@ -12,8 +12,8 @@ import msgspec
 from tests.unit.sim.cluster.actors import Client, SkewedClock
 from tests.unit.sim.cluster.chaos import Chaos, drawn
 from tests.unit.sim.cluster.checker import NOT_HEALED, Checker, Violated
-from tests.unit.sim.cluster.node import CLUSTER, Crashed, Node, Reply, Request
-from tests.unit.sim.cluster.state import Add, Done
+from tests.unit.sim.cluster.node import CLUSTER, HANDOVER_S, Crashed, Node, Reply, Request
+from tests.unit.sim.cluster.state import Add, Done, State
 
 from ultraengine.log.frame import Frame
 from ultraengine.model.errors import InvariantBroken
@@ -58,6 +58,10 @@ class Cluster:
         self.paused: dict[int, float] = {}
         self.slow_disk: dict[int, float] = {}
         self.wiped = 0
+        self.shown = 0
+        """Reads that were answered."""
+        self.handed: list[str] = []
+        """How the handovers that were asked for have ended, as far as their leaders lived."""
         self.rolled_back = 0
         self.operator_away = False
         n = self.chaos.replicas
@@ -320,6 +324,10 @@ class Cluster:
             self._planned(self.planner.tick(self.now))
             if self._is_lost(self.chaos.restless * TICK_S):
                 self._replace()
+            if self._is_lost(self.chaos.handovers * TICK_S):
+                self._hand_over()
+        for node in self.running() if self.chaos.reads else ():
+            self._read_state(node)
         self.at(TICK_S, self._tick_operator)
 
     def _replace(self) -> None:
@@ -331,6 +339,33 @@ class Cluster:
             self.note(f"the operator wants {seat.replica}")
             new = elected(record, node.machine.me, record.isr)
             self.ask_api(OPERATOR, PlannerEffects(swap=Swap(record, new)))
+
+    def _hand_over(self) -> None:
+        """A planned switchover: a leader names its successor, or one that may not be one."""
+        leaders = [node for node in self.running() if node.machine.serves]
+        if not leaders:
+            return
+        node, to = self.rng.choice(leaders), self.rng.choice(self.running())
+        if node is not to:
+            self.note(f"{node.number} is to hand over to {to.number}")
+            self.guarded(node.number, node, lambda: node.hand_over(to.seat))
+            self.at(HANDOVER_S + 1.0, lambda: self._handed_over(node))
+
+    def _read_state(self, node: Node) -> None:
+        """Whoever thinks that it leads is asked what it knows: all that was answered before."""
+        asked_end = self.checker.answered_end
+
+        def show(state: State) -> None:
+            self.shown += 1
+            self.checker.shown(node, state, asked_end)
+
+        self.guarded(node.number, node, lambda: node.read(show))
+
+    def _handed_over(self, node: Node) -> None:
+        handover = node.machine.handover
+        if handover is not None:
+            self.note(f"{node.number} {handover.phase.value}")
+            self.handed.append(handover.phase.value)
 
     def _planned(self, effects: PlannerEffects) -> None:
         if effects.ask is not None:

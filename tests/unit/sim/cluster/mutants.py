@@ -14,18 +14,24 @@ import msgspec
 from tests.unit.replication import mutants as clauses
 from tests.unit.sim.cluster import cluster as clusters
 from tests.unit.sim.cluster import node as nodes
+from tests.unit.sim.cluster.chaos import Chaos, drawn, with_handovers, with_reads
 from tests.unit.sim.cluster.checker import NOT_HEALED, Violated
 from tests.unit.sim.cluster.node import DivergedReplica, Node
 from tests.unit.sim.cluster.state import Diverged
 
 from ultraengine.model.errors import InvariantBroken
+from ultraengine.model.ids import ConfigVersion, Epoch
 from ultraengine.replication import epochs, follower, leader, promise, promotion
 from ultraengine.replication.effects import Effects, Sending
+from ultraengine.replication.handover import plan
+from ultraengine.replication.handover.plan import Handover
+from ultraengine.replication.leader import Leader
 from ultraengine.replication.log_view import OpenLog
 from ultraengine.replication.messages import Found, Held, Joining, Lead
 from ultraengine.replication.planner import Planner
 from ultraengine.replication.promotion import Refused
-from ultraengine.replication.record import DiskId, Record
+from ultraengine.replication.reading.asking import Asking
+from ultraengine.replication.record import DiskId, Holder, NotAllowed, Record, Seat
 from ultraengine.replication.replica import Replica
 from ultraengine.replication.stored import Stored
 
@@ -40,6 +46,8 @@ class Mutant(NamedTuple):
     patches: tuple[Patch, ...]
     seed: int
     """One that shows it."""
+    chaos: Callable[[int], Chaos] = drawn
+    """What else goes wrong in its run."""
     heals: bool = True
     """Whether only a broken promise counts: without this clause a shard that does not heal is what
     is expected."""
@@ -125,7 +133,45 @@ def anybody_who_answers(last: Record, answers: Any, **more: Any) -> Any:
     return OFF.anybody(last, answers, **more) if answers else Refused.TOO_FEW
 
 
+def leads_on(one: Leader, swap: Record) -> Leader:
+    """A leader that has named its successor takes the record for its own."""
+    return leader.advanced(one.with_(record=swap, unresolved=())) if swap in one.unresolved else one
+
+
+def nobody(_asking: Asking, _leader: Leader) -> list[Seat]:
+    """Reads are answered without asking anybody."""
+    return []
+
+
+def anybody_obeys(*_: object) -> bool:
+    return True
+
+
+def never_over(handover: Handover, one: Leader, now: float) -> Handover:
+    """And takes commands again, as if nothing had been."""
+    stands = AFTER(handover, one, now)
+    if stands.phase is plan.Phase.WON:
+        stands = msgspec.structs.replace(stands, phase=plan.Phase.GIVEN_UP)
+    return stands
+
+
+def anybody_may_follow(one: Leader, to: Seat, log_end: int) -> Leader:
+    """Whoever copies is a successor, whatever it holds and whether it is in sync or not."""
+    copy, record = leader.copy_of(one, to), one.record
+    if copy is None or one.begin is None or log_end < one.committed_end:
+        raise NotAllowed("it does not copy")
+    swap = msgspec.structs.replace(
+        record,
+        epoch=Epoch(record.epoch + 1),
+        version=ConfigVersion(record.version + 1),
+        holder=Holder(to, copy.start),
+        isr=tuple(sorted({*record.isr, to})),
+    )
+    return leader.sending(one, swap)
+
+
 STORE, ENTER, JOIN, HOLD = Node._store, Replica._enter, Replica._join, Replica._hold
+AFTER = plan.after
 HELD, ASK_API = Replica._held, clusters.Cluster.ask_api
 COMMITTED: Callable[[Replica], int] = Replica.committed_end.fget  # type: ignore[attr-defined]
 OFF = clauses
@@ -161,6 +207,14 @@ MUTANTS = [
            heals=False),
     Mutant("11 the newest history leads", ((promotion, "newest_of", OFF.oldest_of),), 57),
     Mutant("11 settled by its leader", ((promotion, "recovered", OFF.settled_at_once),), 6401),
+    Mutant("6 a leader that has named its successor is over",
+           ((leader, "won", leads_on), (plan, "after", never_over)), 13, chaos=with_handovers),
+    Mutant("6 a successor is drawn from the ISR", ((plan, "handing", anybody_may_follow),), 292,
+           chaos=with_handovers),
+    Mutant("9 all of the wait set answer before a read", ((Asking, "_others", nobody),), 3,
+           chaos=with_reads),
+    Mutant("9 who has sworn a later epoch does not answer", ((follower, "obeys", anybody_obeys),),
+           14, chaos=with_reads),
     Mutant("11 two candidates of one epoch are noticed", ((Planner, "_split", never_split),), 534,
            heals=False),
 ]  # fmt: skip
@@ -183,10 +237,10 @@ class Patched:
             setattr(place, name, whole)
 
 
-def violation(seed: int) -> str:
+def violation(seed: int, chaos: Chaos | None = None) -> str:
     """What goes wrong in a run; empty when nothing does."""
     try:
-        clusters.run(seed)
+        clusters.run(seed, chaos)
     except (Violated, Diverged, DivergedReplica, InvariantBroken) as error:
         return f"{type(error).__name__}: {error}"
     return ""
@@ -195,7 +249,7 @@ def violation(seed: int) -> str:
 def found(mutant: Mutant, seed: int) -> str:
     """What a seed shows of a clause that is off; empty when nothing that counts."""
     with Patched(mutant):
-        wrong = violation(seed)
+        wrong = violation(seed, mutant.chaos(seed))
     return "" if mutant.heals and NOT_HEALED in wrong else wrong
 
 

@@ -23,7 +23,8 @@ from ultraengine.replication.installing import place
 from ultraengine.replication.installing.offer import OFFER, Fetch, Offered
 from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.log_view import OpenLog
-from ultraengine.replication.messages import Append
+from ultraengine.replication.messages import Append, Confirm, Confirmed
+from ultraengine.replication.reading.asking import Asking
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
 from ultraengine.replication.replica import Replica
 from ultraengine.replication.stored import (
@@ -44,6 +45,8 @@ SMALL = msgspec.structs.replace(LIMITS, segment_bytes=8 * 1024)
 CLUSTER = b"simulated-engine"
 KEPT = "snapshots/state"
 """The snapshot; a new one replaces it."""
+HANDOVER_S = 0.3
+"""After which a leader goes on whose successor does not get there."""
 REPLICA_LIMITS = ReplicaLimits(silence_s=0.4, resend_s=0.1, swap_s=0.3, read_s=0.2)
 
 
@@ -149,6 +152,9 @@ class Node:
         self._fetches: dict[int, int] = {}
         """By number: how often this life had joined somebody when it asked."""
         self._fetched_at = -1.0
+        self.asking = Asking(self.machine)
+        self.reads: list[tuple[int, Callable[[State], None]]] = []
+        """By the round that each waits for."""
         self.waiting: list[Request] = []
         self.in_flight: dict[str, set[int]] = {}
         self._flushing = False
@@ -189,11 +195,32 @@ class Node:
             me, filling = message
             if me == self.machine.me:
                 self._filled(filling)
+        elif isinstance(message, Confirm | Confirmed):
+            self.do(self.asking.receive(message))
         else:
             self.do(self.machine.receive(message, self.clock.monotonic()), source)  # type: ignore[arg-type]
 
     def tick(self) -> None:
         self.do(self.machine.tick(self.clock.monotonic()))
+        self.do(self.asking.tick())
+
+    def read(self, show: Callable[[State], None]) -> None:
+        """Show the state, once it is proved that this replica leads; never, if it does not."""
+        if self.machine.may_append:
+            number, effects = self.asking.want()
+            self.reads.append((number, show))
+            self.do(effects)
+
+    def _show(self) -> None:
+        proved = self.asking.proved
+        due = [show for number, show in self.reads if proved is not None and number <= proved]
+        self.reads = [one for one in self.reads if proved is not None and one[0] > proved]
+        for show in due:
+            show(self.state)
+
+    def hand_over(self, to: Seat) -> None:
+        now = self.clock.monotonic()
+        self.do(self.machine.hand_over(to, now + HANDOVER_S, now))
 
     def do(self, effects: Effects, source: int | None = None) -> None:
         """Execute effects in their order, and then what is committed."""
@@ -336,6 +363,7 @@ class Node:
                     self._answer(frame, add, done)
             self._keep()
         self.machine.barred = self.state.position > self.view.end
+        self._show()
         if not self.machine.leads:
             self.in_flight.clear()
             self.waiting.clear()

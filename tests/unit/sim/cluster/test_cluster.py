@@ -1,12 +1,13 @@
 """A replicated shard under faults keeps its promises; without one of its clauses it does not."""
 
 import pytest
-from tests.unit.sim.cluster.chaos import SHAPES, Chaos, drawn
+from tests.unit.sim.cluster.chaos import SHAPES, Chaos, drawn, with_handovers, with_reads
 from tests.unit.sim.cluster.cluster import PLAIN, run
 from tests.unit.sim.cluster.mutants import MUTANTS, Mutant, found
 
 SEEDS = 200
 BATCH = 25
+HANDOVER_SEEDS = 50
 
 KEPT = {
     49: "members dropped before they had copied anything did not count in a failover",
@@ -20,6 +21,30 @@ KEPT = {
 def test_what_is_acknowledged_stays_and_the_shard_heals(first: int) -> None:
     for seed in range(first, first + BATCH):
         run(seed)
+
+
+@pytest.mark.parametrize("first", range(0, HANDOVER_SEEDS, BATCH))
+def test_whoever_hands_over_under_faults_loses_nothing(first: int) -> None:
+    ended: list[str] = []
+    for seed in range(first, first + BATCH):
+        ended += run(seed, with_handovers(seed)).handed
+    assert ended.count("won") > 3
+    assert "given up" in ended, "some successors do not get there in time"
+
+
+def test_a_read_shows_everything_that_was_answered_before_it_was_asked() -> None:
+    shown = 0
+    for seed in range(BATCH):
+        shown += run(seed, with_reads(seed)).shown
+    assert shown > 10 * BATCH
+
+
+def test_a_handover_without_faults_is_won_and_nobody_waits_for_long() -> None:
+    cluster = run(7, Chaos(until_s=1.5, handovers=3.0))
+    assert cluster.handed
+    assert set(cluster.handed) == {"won"}
+    assert len(cluster.checker.begun) > 1
+    assert len(cluster.checker.answered) == sum(client.count for client in cluster.clients) > 10
 
 
 @pytest.mark.parametrize("seed", KEPT, ids=str)

@@ -1,0 +1,1 @@
+"""Linearizable reads: a leader asks whether it still leads before it answers."""

@@ -1,0 +1,1 @@
+"""What a process answers as a leader of copies, and as one of them."""

@@ -1,0 +1,1 @@
+"""A planned change of the leader, by request and before a stop."""

@@ -21,6 +21,8 @@ STARTUP_FAILURES: Final = 900
 """Half an hour, at one look in two seconds. A shard answers while its log replays, so only a node
 that is very slow to start it comes near."""
 GRACE_S: Final = 60
+READY_COPY: Final = "/readyz?role=any"
+"""A copy that follows is ready while it is in sync: a disruption budget of one counts it then."""
 
 
 def selector(view: EngineView, shard: int) -> dict[str, str]:
@@ -79,7 +81,7 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
             {"name": "data", "mountPath": "/data"},
             *(mount for _, mount in mounts),
         ],
-        **probes(startup_failures=STARTUP_FAILURES),
+        **probes(startup_failures=STARTUP_FAILURES, ready=READY_COPY if several else "/readyz"),
     }
     if spec.resources:
         container["resources"] = spec.resources

@@ -42,8 +42,8 @@ def ports() -> list[Manifest]:
     ]
 
 
-def probes(*, startup_failures: int) -> Manifest:
-    """Started and alive by /healthz, ready by /readyz; a start may replay for a long time."""
+def probes(*, startup_failures: int, ready: str = "/readyz") -> Manifest:
+    """Started and alive by /healthz, ready by `ready`; a start may replay for a long time."""
     alive = {"httpGet": {"path": "/healthz", "port": "http"}}
     return {
         "startupProbe": {
@@ -51,7 +51,7 @@ def probes(*, startup_failures: int) -> Manifest:
         },
         "livenessProbe": {**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
         "readinessProbe": {
-            "httpGet": {"path": "/readyz", "port": "http"},
+            "httpGet": {"path": ready, "port": "http"},
             "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2,
         },
     }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from ultraengine.edge.door import Door, Doorkeeper
 from ultraengine.edge.early import driver
-from ultraengine.edge.early.driver import Copy, EarlyDoors, listen_all
+from ultraengine.edge.early.driver import EarlyDoors, listen_all
 from ultraengine.edge.health import Heartbeat
 from ultraengine.router.wire import Answered, AnswerReader
 from ultraengine_adapters.local.clock import SystemClock
@@ -183,23 +183,15 @@ def test_no_socket_stays_open_when_one_of_several_cannot_be_had() -> None:
         listen_all("127.0.0.1", [0, taken.getsockname()[1]])
 
 
-async def test_a_copy_that_follows_sends_others_away_and_is_ready_once_it_is_in_sync() -> None:
+async def test_a_copy_that_starts_sends_others_to_another_one() -> None:
     listeners = listen_all("127.0.0.1", [0])
-    copies: list[Copy] = ["behind"]
-    doors = EarlyDoors(listeners, SystemClock(), lambda: "another one leads", lambda: copies[-1])
+    doors = EarlyDoors(listeners, SystemClock(), lambda: "it reads its log", code="NOT_LEADER")
     doors.open()
-    address = listeners[0].getsockname()
-
-    async def asked(path: str) -> tuple[int, str]:
-        caller = Caller(address)
-        await caller.connect()
-        answered = await caller.ask(path)
-        return answered.status, msgspec.json.decode(answered.body).get("code", "")
-
-    assert await asked("/readyz") == (503, "NOT_LEADER")
-    copies.append("in sync")
-    assert await asked("/readyz") == (200, "")
-    assert await asked("/v1/commands") == (503, "NOT_LEADER")
+    caller = Caller(listeners[0].getsockname())
+    await caller.connect()
+    answered = await caller.ask("/v1/commands")
+    assert answered.status == 503
+    assert msgspec.json.decode(answered.body)["code"] == "NOT_LEADER"
     for listener in await doors.hand_over():
         listener.close()
     await doors.close()

@@ -31,6 +31,8 @@ def test_who_leads_no_more_does_not_say_that_it_does() -> None:
 def test_a_copy_follows_until_it_differs_and_then_says_where() -> None:
     well = msgspec.structs.replace(report_of(leads=False), barred=False)
     assert (following(3, well).state, following(3, well).reason) == ("following", "")
+    alone = msgspec.structs.replace(well, in_sync=[])
+    assert (following(3, alone).state, following(3, alone).alarms) == ("behind", 0)
     assert following(3, well).applied_end == well.positions.executed_end
     found = Difference(offset=7, command_type="t.do", recorded="a", decided="b")
     told = following(3, msgspec.structs.replace(report_of(leads=False), divergence=found))

@@ -26,7 +26,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from ultraengine.backup.driver import Backups
 from ultraengine.backup.taking import Source
 from ultraengine.chosen import shard_options, snapshot_codec, snapshot_policy
-from ultraengine.config import Config, ConfigErrors, behind_front
+from ultraengine.config import Config, behind_front
 from ultraengine.edge.early.driver import RETRY_AFTER_S, EarlyDoors
 from ultraengine.edge.quota import Quotas
 from ultraengine.execution.executor import Executor
@@ -38,7 +38,6 @@ from ultraengine.gateway.edge import Parts
 from ultraengine.gateway.engine import Engine, Operations
 from ultraengine.gateway.local.driver import operations_of
 from ultraengine.model.ids import Epoch, ShardId
-from ultraengine.ports import RecordStore
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.leading_log import LeadingLog
@@ -64,18 +63,13 @@ from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, re
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 from ultraengine.starting.log_lines import configure_logging
 from ultraengine.starting.replicated.driver import execute_behind, follow, lead_with, leading_log
+from ultraengine.starting.replicated.records import record_store
 from ultraengine.starting.replicated.roles.driver import NOT_LEADER_RETRY_S, FollowingEngine
 from ultraengine.starting.replicated.stock import ShardStock
 from ultraengine.starting.replicated.switchover.driver import Switchover
-from ultraengine_adapters.kubernetes.record_store import (
-    ApiServer,
-    LeaseRecordStore,
-    pod_namespace,
-)
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 from ultraengine_adapters.local.random import SystemRandom
-from ultraengine_adapters.local.record_store import DirectoryRecordStore
 from ultraengine_adapters.local.secrets import FileSecrets
 from ultraengine_adapters.object_stores import open_store
 
@@ -90,19 +84,6 @@ log = structlog.get_logger("main")
 
 Leading = tuple[LeadingLog, Epoch, Executor | None]
 """The log of a replica that leads, in which epoch, and what has executed a part of it."""
-
-
-def record_store(config: Config) -> RecordStore:
-    """Where the record of a replicated shard is kept.  Raises `ConfigErrors`, OSError."""
-    if config.record is not None:
-        return DirectoryRecordStore(config.record)
-    try:
-        api, namespace = ApiServer.of_pod(os.environ), pod_namespace()
-    except (KeyError, ValueError, OSError) as error:
-        raise ConfigErrors(
-            [f"ULTRA_RECORD_LEASE: this is no pod with an account: {error}"]
-        ) from error
-    return LeaseRecordStore(api, namespace, config.record_lease or "")
 
 
 class Process:

@@ -41,6 +41,7 @@ from ultraengine_operator.cache import Cache, Key, key_of
 from ultraengine_operator.cluster import KINDS, WATCHED, Cluster, Content, Refused, Shards
 from ultraengine_operator.copies import serving
 from ultraengine_operator.drivers.rebalancer import Rebalancer
+from ultraengine_operator.drivers.secrets import look_for_secrets
 from ultraengine_operator.drivers.signing import Signer
 from ultraengine_operator.events import Told, changes
 from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, observed_of
@@ -49,7 +50,6 @@ from ultraengine_operator.reasons import Problem, Reason
 from ultraengine_operator.rebalance import judged
 from ultraengine_operator.report import Status, engine_status, shard_status, unreadable_status
 from ultraengine_operator.rollout import unready
-from ultraengine_operator.specs import shared
 
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
 ASKED_MAX: Final = 32
@@ -145,7 +145,7 @@ class Loop:
             if self._moves is not None:
                 self._moves.forget(key)
             return None
-        await self._look_for_keys(key, content)
+        await look_for_secrets(self._cluster, self.cache, key, content)
         observed = self._observed(key, content)
         try:
             engine = engine_of(content)
@@ -208,28 +208,6 @@ class Loop:
             return done
         again = self._plan(key, engine_of(content), observed)
         return msgspec.structs.replace(again, look_again_s=0.0) if again.actions else again
-
-    async def _look_for_keys(self, key: Key, content: Content) -> None:
-        """Secrets are neither listed nor watched; those that are ours are asked for by name."""
-        room = asyncio.Semaphore(ASKED_MAX)
-
-        async def look(name: str) -> None:
-            ref = Ref("Secret", name)
-            async with room:
-                found = await self._cluster.get(KINDS["Secret"], key[0], ref.name)
-            if found is None:
-                self.cache.forget(key, ref)
-            else:
-                self.cache.put(found)
-
-        spec = content.get("spec", {})
-        leases = [ref.name for ref in self.cache.children(key) if ref.kind == "Lease"]
-        queried = spec.get("query", {}).get("replicas", 0)
-        wanted = {f"{key[1]}-{name}" for name in shared.keys(queried)}
-        if leases or spec.get("replicasPerShard", 1) != 1:
-            wished = [names.leaf_name(key[1], shard) for shard in range(spec.get("shards", 1))]
-            wanted |= {names.authority_name(key[1]), *wished, *(f"{one}-tls" for one in leases)}
-        await asyncio.gather(*(look(name) for name in sorted(wanted)))
 
     def _may_act(self, engine: UltraEngine, made: Plan) -> bool:
         if engine.spec.reconciliation == "Active":

@@ -71,7 +71,7 @@ async def clients(trio: Trio) -> list[asyncio.Task[None]]:
     await trio.leader()
     rng = random.Random(SEED)
     for number in range(BATCHES):
-        batch = [
+        batch: list[dict[str, object]] = [
             {"id": f"{number}-{each}", "type": "counter.add", "data": {"delta": 1}, "key": key}
             for each, key in enumerate(f"{rng.getrandbits(880):0220x}" for _ in range(BATCH))
         ]

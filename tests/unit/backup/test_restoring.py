@@ -13,6 +13,7 @@ from ultraengine.backup.taking import Source, archive_sealed, identity_of
 from ultraengine.domains.counter import DOMAIN
 from ultraengine.model.ids import Epoch, ShardId
 from ultraengine.model.reply import Reply
+from ultraengine.ports import ObjectStore
 from ultraengine.shard.ownership import Ownership, read_ownership, write_ownership
 from ultraengine.shard.promise import read_promise
 from ultraengine.snapshot.schedule import SnapshotKind
@@ -195,7 +196,7 @@ def test_a_replay_from_the_backup_before_comes_to_the_state_of_the_next(lived: W
 # --- what is not as it was stored --------------------------------------------------------------
 
 
-def kinds(store: SimObjectStore) -> dict[str, str]:
+def kinds(store: ObjectStore) -> dict[str, str]:
     """One object of each kind."""
     return {name.split("/")[1]: name for name in store.list("0/") if "OWNER" not in name}
 
@@ -224,7 +225,7 @@ def test_a_flipped_bit_anywhere_is_found_with_the_name_of_the_object(
     ],
 )
 def test_an_object_that_is_missing_or_short_is_found(
-    lived: World, kind: str, change: Callable[[SimObjectStore, str], None], said: str
+    lived: World, kind: str, change: Callable[[ObjectStore, str], None], said: str
 ) -> None:
     name = kinds(lived.store)[kind]
     change(lived.store, name)
@@ -264,7 +265,8 @@ def test_a_copy_that_breaks_off_at_any_object_leaves_what_was_restorable(lived: 
     whole = 0
     for left in range(20):
         store = Breaking()
-        store._blobs = dict(lived.store._blobs)
+        for name in lived.store.list(""):
+            SimObjectStore.put(store, name, lived.store.get(name))
         store.left = left
         lived_store, lived.store = lived.store, store
         try:

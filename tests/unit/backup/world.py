@@ -1,6 +1,6 @@
 """A shard of the counter on a simulated disk, its store, and what a restore makes of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -8,11 +8,16 @@ from ultraengine.backup.choosing import Target
 from ultraengine.backup.manifest import Backup
 from ultraengine.backup.restoring import Order, Restored, restore
 from ultraengine.backup.taking import Source, Taken, take
-from ultraengine.cli.offline import NO_HISTORY, evolve, recorded_groups
+from ultraengine.cli.offline import NO_HISTORY, evolve
 from ultraengine.domains.counter import DOMAIN
 from ultraengine.execution.dedup import DedupIndex, DedupOptions
 from ultraengine.execution.executor import Executor
 from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.log.frame import FrameKind
+from ultraengine.log.reader import RecordedGroup
+from ultraengine.log.segment import KeyRing
+from ultraengine.log.serializer import serializers
+from ultraengine.log.survey import walk
 from ultraengine.model.ids import Instant, ShardId
 from ultraengine.model.reply import Reply
 from ultraengine.ports import Disk, ObjectStore
@@ -111,13 +116,26 @@ def state_at(disk: Disk, end: int | None = None) -> tuple[int, str]:
     )
     image = ExecutorImage(executor, dedupe)
     image.resume(None)
-    for group in recorded_groups(disk, SECRETS, 0):
+    for group in recorded_groups(disk):
         if end is not None and executor.applied_end >= end:
             break
         evolve(executor, group, end)
         if executor.applied_end in {end, group.header.offset_end}:
             dedupe.advance(Instant(group.header.time), executor.applied_end)
     return int(executor.applied_end), state_hash(image.sections(full=True)).hex()
+
+
+def recorded_groups(disk: Disk) -> Iterator[RecordedGroup]:
+    """All groups whose outcomes are recorded, in order."""
+    codecs = serializers()
+    waiting: list[RecordedGroup] = []
+    for _path, _position, frame, _point in walk(disk, KeyRing(SECRETS)):
+        if frame.header.kind == FrameKind.COMMANDS:
+            waiting.append(RecordedGroup(frame, codecs[frame.header.codec]))
+        elif waiting and frame.header.base_offset >= waiting[0].header.base_offset:
+            waiting[0].add(frame)
+            if waiting[0].recorded:
+                yield waiting.pop(0)
 
 
 def names(store: ObjectStore, folder: str) -> Sequence[str]:

@@ -233,7 +233,8 @@ def test_a_piece_that_was_changed_on_its_way_is_noticed_and_all_of_it_is_got_aga
             await filled(made, leader)
             (tmp_path / str(gone)).rename(tmp_path / "gone")
             driver = await made.start(gone)
-            hear, changed = driver._receiving.hear, []
+            hear = driver._receiving.hear
+            changed: list[Piece] = []
 
             def once(source: Any, answer: Any) -> None:
                 if isinstance(answer, Piece) and answer.position == PIECE_BYTES and not changed:
@@ -262,7 +263,8 @@ def test_what_is_lost_is_asked_again_and_a_leader_that_is_silent_is_left(
             await filled(made, leader)
             (tmp_path / str(gone)).rename(tmp_path / "gone")
             driver = await made.start(gone)
-            hear, lost = driver._receiving.hear, []
+            hear = driver._receiving.hear
+            lost: list[Any] = []
 
             def loses(source: Any, answer: Any) -> None:
                 # Whole attempts at first, then every second answer.
@@ -347,16 +349,17 @@ def test_a_copy_that_goes_on_by_its_own_log_is_not_replaced(tmp_path: Path) -> N
             await filled(made, leader)
             (tmp_path / str(gone)).rename(tmp_path / "gone")
             driver = await made.start(gone)
-            prove, joins = made.shelves[gone].prove, driver.machine.joins
+            prove: Callable[[str, int], str] = made.shelves[gone].prove
+            joins = driver.machine.joins
 
             def meanwhile(beside: str, sequence_end: int) -> str:
                 driver.machine.joins += 1
                 return prove(beside, sequence_end)
 
-            made.shelves[gone].prove = meanwhile  # type: ignore[method-assign]
+            made.shelves[gone].prove = meanwhile
             await until(lambda: driver.machine.joins > joins + 1)
             assert not made.ends
-            made.shelves[gone].prove = prove  # type: ignore[method-assign]
+            made.shelves[gone].prove = prove
             await begun_again(made, gone)
             assert not [n for n in Three.disk(tmp_path, gone).list("snapshots") if BESIDE in n]
 

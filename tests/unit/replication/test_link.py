@@ -18,6 +18,7 @@ from ultraengine.log.frame import Keys
 from ultraengine.model.ids import ShardId
 from ultraengine.replication import link as links
 from ultraengine.replication import wire
+from ultraengine.replication.installing.offer import Transfer
 from ultraengine.replication.link import Certificates, Link, Listener
 from ultraengine.replication.messages import Ask, Message
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
@@ -45,7 +46,7 @@ class Pair:
         check: Callable[[Greeting], None] = anybody,
     ) -> None:
         (self.address,) = free_addresses(1)
-        self.heard: list[Message] = []
+        self.heard: list[Message | Transfer] = []
         self.room = asyncio.Event()
         self.room.set()
         self.listener = Listener(
@@ -53,7 +54,7 @@ class Pair:
         )
         self.link = Link(self.address, GREETINGS[1], anybody, _certificates(dialling))
 
-    async def _deliver(self, replica: ReplicaId, message: Message) -> None:
+    async def _deliver(self, replica: ReplicaId, message: Message | Transfer) -> None:
         assert replica == 1
         await self.room.wait()
         self.heard.append(message)

@@ -1,6 +1,7 @@
 """A new copy takes the place of an old one: whatever a crash leaves is one of the two, whole."""
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -178,7 +179,7 @@ LIMITS = Limits(
 )
 
 
-def opened(disk: SimDisk, **more: object) -> Log:
+def opened(disk: SimDisk, **more: Any) -> Log:
     options = LogOptions(
         shard=ShardId(0), epoch=Epoch(5), handlers=b"handlers", limits=LIMITS, **more
     )

@@ -1,7 +1,7 @@
 """A shard that follows executes what is committed, and notices what comes out differently."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ultraengine.execution.system import system_data
 from ultraengine.log.damage import LogRefused
 from ultraengine.log.driver import Log
 from ultraengine.log.reader import LogReader, RecordedGroup
+from ultraengine.log.retention import RetentionReport
 from ultraengine.log.space import write_file
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Epoch, Instant, Offset
@@ -31,7 +32,8 @@ from ultraengine.replication.stored import (
 )
 from ultraengine.shard.following import driver
 from ultraengine.shard.following.compare import follow_group
-from ultraengine.shard.following.driver import Followed, Following
+from ultraengine.shard.following.driver import Following
+from ultraengine.shard.following.keeping import Kept
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine.shard.opening import (
     ShardOptions,
@@ -80,6 +82,11 @@ class OneLog:
     def reader(self) -> LogReader:
         return self._reader
 
+    def retain(
+        self, snapshot_offset: int, snapshot_sequence: int, consumers: Mapping[str, int]
+    ) -> RetentionReport:
+        raise AssertionError("nobody here cuts the log")
+
 
 class Follows:
     """Somebody who executes behind the rig's log."""
@@ -88,7 +95,7 @@ class Follows:
         self.rig = rig
         self.barred = 0
         self.executor: Executor = rig.memory.scratch(sequence_max=0)
-        self.log: Followed | None = OneLog(rig.shard.log.reader() if reader is None else reader)
+        self.log: Kept | None = OneLog(rig.shard.log.reader() if reader is None else reader)
         self.following = Following(
             self.executor, NoUpkeep(), lambda: self.log, on_difference=self._bar
         )
@@ -147,7 +154,8 @@ async def test_a_look_sees_what_is_executed_between_two_groups(rig: Rig) -> None
 
 
 async def test_whoever_waits_for_offsets_is_told_after_each_step(rig: Rig) -> None:
-    follows, told = Follows(rig), []
+    follows = Follows(rig)
+    told: list[int] = []
     follows.following.on_executed = told.append
     follows.following.reached(int(rig.shard.log.reader().durable_end))
     await follows.at(rig.shard.executor.applied_end)

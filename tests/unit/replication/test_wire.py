@@ -219,7 +219,7 @@ def test_a_body_of_another_shape_with_a_good_checksum_does_no_harm(
         (0, b"X"),
         (4, b"\2"),
         (5, b"\0"),
-        (5, b"\3"),
+        (5, b"\4"),
         (6, (1025).to_bytes(2, "little")),
         (8, (wire.BODY_BYTES_MAX + 1).to_bytes(4, "little")),
         (12, (wire.FRAMES_BYTES_MAX + 1).to_bytes(4, "little")),

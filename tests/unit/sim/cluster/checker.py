@@ -26,12 +26,6 @@ class Acknowledged(msgspec.Struct, frozen=True):
     chain: bytes
 
 
-def _holds(node: Node, position: int, chain: bytes) -> bool:
-    """Whether a replica's log has this frame, or begins behind it: that was executed, and compared
-    with what others have executed."""
-    return node.view.chain(position + 1) in (chain, None)
-
-
 class Checker:
     """Everything that was shown to anybody, and whether it fits together."""
 
@@ -56,7 +50,7 @@ class Checker:
             raise Violated(f"two leaders of one epoch: {epoch}")
         for one in self.acknowledged:
             if one.epoch < epoch and (
-                position <= one.position or not _holds(node, one.position, one.chain)
+                position <= one.position or not self._holds(node, one.position, one.chain)
             ):
                 raise Violated(f"epoch {epoch} began without what was acknowledged")
 
@@ -77,6 +71,16 @@ class Checker:
         if position > len(self.chains) or self.hashes[position - 1] != node.state.hash:
             raise Violated(f"replica {node.number} begins with another state at {position}")
 
+    def _holds(self, node: Node, position: int, chain: bytes) -> bool:
+        """Whether a replica's log has this frame, or begins behind it: then the chain where it
+        begins, which depends on all that was cut, is the one of what was executed."""
+        own = node.view.chain(position + 1)
+        if own is not None:
+            return own == chain
+        first = node.view.log.reader().first
+        end = int(first.sequence)
+        return position < end <= len(self.chains) and self.chains[end - 1] == first.chain
+
     def _first(self, frame: Frame) -> None:
         self.chains.append(frame.chain)
         for offset, add in enumerate(decode_adds(frame), int(frame.header.base_offset)):
@@ -94,7 +98,7 @@ class Checker:
             if later > epoch and position >= start:
                 raise Violated(f"acknowledged in epoch {epoch} what epoch {later} does not have")
         for member in members:
-            if member.view.durable_end <= position or not _holds(member, position, chain):
+            if member.view.durable_end <= position or not self._holds(member, position, chain):
                 raise Violated(f"replica {member.number} is in sync without what is acknowledged")
         if self.acknowledged and self.acknowledged[-1].epoch == epoch:
             self.acknowledged.pop()

@@ -134,6 +134,7 @@ def reply_problem(reply: Reply, headers: Sequence[tuple[str, str]] = ()) -> Answ
         current_version=error.current_version,
         location=error.location,
         shard_map_version=error.shard_map_version,
+        leader_url=error.leader_url,
         id=reply.id,
         outcome=reply.outcome,
         result=reply.result,

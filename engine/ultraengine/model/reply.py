@@ -34,6 +34,8 @@ class ReplyError(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     location: str | None = None
     shard_map_version: int | None = None
     """With WRONG_SHARD: the version of the map that the shard goes by."""
+    leader_url: str | None = None
+    """With NOT_LEADER: where the leader is, when the copy that was asked knows it."""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

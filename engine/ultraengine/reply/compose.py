@@ -38,6 +38,7 @@ def refused(command_id: str, error: EngineError) -> Reply:
             error.current_version,
             error.location,
             error.shard_map_version,
+            error.leader_url,
         ),
     )
 

@@ -1,7 +1,7 @@
 """As an operator, I let another copy lead, or stop the leader, and clients notice a short pause.
 
 Under load: no client of ours gets an error, nothing is lost or done twice.  The pause that they saw
-is printed, and nothing is decided by it.
+and its parts are printed, and nothing is decided by them.
 """
 
 import asyncio
@@ -9,7 +9,9 @@ import json
 import signal
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,6 +31,8 @@ class Load:
         self.replies: list[Reply] = []
         self.at: list[float] = []
         self.ending = False
+        self.steps: list[str] = []
+        """Of each switchover, for people."""
         self.tasks = [asyncio.create_task(self._go_on(key)) for key in KEYS]
 
     async def _go_on(self, key: str) -> None:
@@ -54,9 +58,11 @@ class Load:
         return sum(values)
 
     def tell(self, story: str) -> None:
-        """Print the longest time without an answer, for people."""
+        """Print the longest time without an answer, and its parts, for people."""
         pauses = [later - earlier for earlier, later in zip(self.at, self.at[1:], strict=False)]
         sys.stdout.write(f"\n{story}: the longest pause that clients saw: {max(pauses):.3f} s\n")
+        for steps in self.steps:
+            sys.stdout.write(f"  since the intake stopped, s: {steps}\n")
 
 
 async def promote(leader: Copy, *arguments: str) -> tuple[int, str]:
@@ -69,9 +75,33 @@ async def promote(leader: Copy, *arguments: str) -> tuple[int, str]:
     return process.returncode or 0, said.decode()
 
 
-def events(copy: Copy, name: str) -> list[dict[str, object]]:
+def events(copy: Copy, name: str) -> list[dict[str, Any]]:
     lines = [line for line in copy.log.read_text().splitlines() if f'"{name}"' in line]
     return [json.loads(line) for line in lines]
+
+
+PARTS = (
+    ("swap won", "switchover.done", "before"),
+    ("epoch begins", "epoch.begins", "after"),
+    ("it is committed", "replica.leads", "after"),
+    ("the shard takes over", "replica.takes_over", "after"),
+    ("clients are let in", "gateway.listening", "after"),
+)
+
+
+def parts(before: Copy, after: Copy) -> str:
+    """Seconds since the intake was stopped at which each step of the last switchover was done."""
+
+    def at(copy: Copy, name: str) -> datetime:
+        return datetime.fromisoformat(events(copy, name)[-1]["timestamp"])
+
+    began = at(before, "switchover.begins")
+    sides = {"before": before, "after": after}
+    told = [
+        f"{what} {(at(sides[side], name) - began).total_seconds():.3f}"
+        for what, name, side in PARTS
+    ]
+    return ", ".join(told)
 
 
 @pytest.mark.timeout(300)
@@ -102,6 +132,7 @@ async def test_the_copy_that_is_named_leads_and_no_client_gets_an_error(
                 assert before.ends[-1] == 78
                 taken = events(now, "replica.takes_over")[-1]
                 assert taken["log_end"] == done["log_end"] + 1, "all of it, and the epoch start"
+                load.steps.append(parts(before, now))
             assert await load.end() == len(load.replies)
         assert len({reply.offset for reply in load.replies}) == len(load.replies)
         assert len({reply.epoch for reply in load.replies}) == 4
@@ -128,6 +159,7 @@ async def test_a_leader_that_is_stopped_hands_over_first(tmp_path: Path) -> None
             await load.more(60)
             assert await load.end() == len(load.replies)
         assert len(events(leader, "switchover.done")) == 1
+        load.steps.append(parts(leader, again))
         load.tell("stop")
     finally:
         await trio.stop()

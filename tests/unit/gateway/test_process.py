@@ -297,10 +297,13 @@ def test_a_key_file_beyond_its_size_is_refused(tmp_path: Path) -> None:
 
 
 async def test_the_edge_of_a_copy_takes_reads_alone_and_says_who_leads(serving: Serving) -> None:
-    refusal = EngineError("replica 1 leads", code="NOT_LEADER", leader_url="http://b:1")
-    served = await serving(refusal=lambda: refusal, role="follower")
+    reasons: list[EngineError] = []
+    served = await serving(refusal=lambda: reasons[0] if reasons else None, role="follower")
+    assert (await served.send(add("a-0")))[0] == 200
+    reasons.append(EngineError("replica 1 leads", code="NOT_LEADER", leader_url="http://b:1"))
     status, body = await served.send(add())
     assert (status, body["code"], body["leader_url"]) == (503, "NOT_LEADER", "http://b:1")
+    assert body["error"]["leader_url"] == "http://b:1"
     assert (await served.get("/v1/stream"))[0] == 503
     async with served.http.get("/v1/counter/book-1?read=follower") as answer:
         assert (answer.status, answer.headers["Ultra-Role"]) == (200, "leader")
@@ -312,7 +315,7 @@ async def test_the_doors_of_an_edge_are_handed_on_and_nobody_is_let_in_meanwhile
     serving: Serving,
 ) -> None:
     before = await serving()
-    assert (await before.get("/healthz"))[0] == 200
+    assert (await before.get("/v1/limits"))[0] == 200, "the door itself answers probes and closes"
     listeners = await before.gateway.hand_over()
     assert [one.getsockname()[:2] for one in listeners] == before.gateway.addresses
     status, body = await before.get("/readyz")

@@ -42,7 +42,6 @@ from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.replication.watching.metrics import ReplicaMetrics
-from ultraengine.router.first_ownership import settle
 from ultraengine.shard.consuming.driver import ConsumerSlots
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.following.keeping import Keeping
@@ -58,11 +57,17 @@ from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.store import SnapshotOptions
-from ultraengine.starting.driver import identity_of, listen_for, others_beside, read_map
+from ultraengine.starting.driver import identity_of, listen_for, own_slots
 from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 from ultraengine.starting.log_lines import configure_logging
-from ultraengine.starting.replicated.driver import execute_behind, follow, lead_with, leading_log
+from ultraengine.starting.replicated.driver import (
+    execute_behind,
+    follow,
+    has_record,
+    lead_with,
+    leading_log,
+)
 from ultraengine.starting.replicated.records import record_store
 from ultraengine.starting.replicated.roles.driver import NOT_LEADER_RETRY_S, FollowingEngine
 from ultraengine.starting.replicated.stock import ShardStock
@@ -136,7 +141,11 @@ class Process:
             "NOT_LEADER" if config.replicas else "SHARD_UNAVAILABLE",
         )
         try:
-            driver, memory = await asyncio.to_thread(self._memory, shard_id)
+            driver, memory = await asyncio.to_thread(
+                self._memory,
+                shard_id,
+                joins=bool(config.replicas) and await has_record(record_store(config)),
+            )
             leading = await self._lead(driver, memory) if config.replicas else None
             metrics = ShardMetrics(self.prometheus, shard_id)  # A copy that follows has none.
             parts = await asyncio.to_thread(self._recover, memory, metrics, leading)
@@ -286,20 +295,12 @@ class Process:
         )
         return leading_log(self.replica), epoch, followed
 
-    def _memory(self, shard_id: ShardId) -> tuple[SnapshotDriver, ShardMemory]:
+    def _memory(self, shard_id: ShardId, *, joins: bool) -> tuple[SnapshotDriver, ShardMemory]:
         """The files beside the log.  Blocks."""
         config, world, own = self.config, self.world, self.extensions
         if config.replicas:
             put_in_place(world.disk)
-        published = config.map
-        if published is not None and config.engine_uid is not None:
-            settle(
-                world.disk,
-                shard_id,
-                config.engine_uid,
-                lambda: read_map(published),
-                others=lambda: others_beside(config.data, shard_id),
-            )
+        own_slots(config, world.disk, joins=joins)
         driver = SnapshotDriver(
             world.disk,
             world.clock,

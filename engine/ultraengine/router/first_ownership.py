@@ -9,13 +9,18 @@ both, so the map is read when the disk does not say yet:
                         other shards
     none    none        first version                the slots that the map names, or none
     none    none        later, no slots for us       no slots: the shard waits for some
-    none    none        later, with slots for us     refused: another disk has their commands
+    none    none        later, with slots for us     refused: another disk has their commands;
+                                                     but a copy of a shard that has a record
+                                                     joins, and the others fill it
     none    this shard  names this shard alone       everything: the directory is adopted
     none    any         names others                 refused: it would take every key
 
 Later versions are made by moving slots, and a slot moves to a shard that runs; so a shard that
 is named by one has had a disk before.  SLOTS comes before the log's IDENTITY: a start that ends
 between the two finds its own SLOTS, and one that ends before finds an empty disk.
+
+A copy that joins takes SLOTS from the map of now.  That is as good as the first: SLOTS counts for
+slots of which the log says nothing, and those have never moved, so every map names them alike.
 """
 
 import hashlib
@@ -60,9 +65,17 @@ def engine_uid_of(name: str) -> bytes:
 
 
 def decide(
-    found: OnDisk, shard: ShardId, engine: str, read_map: Callable[[], ShardMap]
+    found: OnDisk,
+    shard: ShardId,
+    engine: str,
+    read_map: Callable[[], ShardMap],
+    *,
+    joins: bool = False,
 ) -> Ownership | None:
     """The ownership to write; None when the disk is to be left as it is.
+
+    `joins`: it is one of several copies, and a record says which of the others count.  An empty
+    disk is none of those until it was filled, so nothing is forgotten by it.
 
     Raises `LogRefused`, and what `read_map` raises.
     """
@@ -91,7 +104,7 @@ def decide(
             f"the volume holds shard {', '.join(map(str, found.others))} and nothing of shard "
             f"{shard}: the wrong volume is mounted"
         )
-    elif slots and shard_map.version > 1:
+    elif slots and shard_map.version > 1 and not joins:
         raise LogRefused(
             f"the directory is empty, and version {shard_map.version} of the map names slots of "
             f"shard {shard}: restore its volume; an empty one in its place would forget what was "
@@ -131,8 +144,10 @@ def settle(
     read_map: Callable[[], ShardMap],
     *,
     others: Callable[[], Sequence[ShardId]] = tuple,
+    joins: bool = False,
 ) -> bool:
-    """See to it that the disk says what its shard owns; whether it was written now.
+    """See to it that the disk says what its shard owns; whether it was written now.  `joins` as in
+    `decide`.
 
     Raises `LogRefused`, `LogInUse`, `InvariantBroken`, OSError, and what `read_map` raises.
     """
@@ -141,7 +156,7 @@ def settle(
     except BlockingIOError:
         raise LogInUse(LOCK_FILE) from None
     try:
-        ownership = decide(look(disk, others), shard, engine, read_map)
+        ownership = decide(look(disk, others), shard, engine, read_map, joins=joins)
         if ownership is not None:
             write_ownership(disk, ownership)
     finally:

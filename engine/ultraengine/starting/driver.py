@@ -12,7 +12,8 @@ from ultraengine.edge.server import KeyFile, let_in
 from ultraengine.gateway.hop import HopIdentity
 from ultraengine.log.identity import IDENTITY_PATH
 from ultraengine.model.ids import ShardId
-from ultraengine.ports import Clock, Identity
+from ultraengine.ports import Clock, Disk, Identity
+from ultraengine.router.first_ownership import settle
 from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine.shard.ownership import PATH as SLOTS_PATH
 
@@ -65,6 +66,21 @@ def listen_for(config: Config, *, together: bool) -> list[socket.socket]:
     except OSError as error:
         where = f"{config.host}, {' and '.join(map(str, ports))}"
         raise ConfigErrors([f"ULTRA_PORT: cannot listen on {where}: {error}"]) from error
+
+
+def own_slots(config: Config, disk: Disk, *, joins: bool) -> None:
+    """Have the disk of a pod say what its shard owns; `joins`: it is a copy of a shard that has a
+    record.  Raises `ConfigErrors`, and as `settle` does."""
+    published, shard = config.map, ShardId(config.shard)
+    if published is not None and config.engine_uid is not None:
+        settle(
+            disk,
+            shard,
+            config.engine_uid,
+            lambda: read_map(published),
+            others=lambda: others_beside(config.data, shard),
+            joins=joins,
+        )
 
 
 def others_beside(data: Path, shard: ShardId) -> Sequence[ShardId]:

@@ -1,5 +1,8 @@
 """Shards of several copies: what is made, what is never made again, who is disturbed when."""
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +11,19 @@ import pytest
 from tests.unit.operator.memory import MemoryCluster, SilentShards, engine
 from tests.unit.operator.rounds import KEY, conditions, operator, settle
 from tests.unit.operator.test_plan import GOLDEN, content
+from tests.unit.rebalancing.logs import AskedLogs, Logs
 
 from ultraengine.config import Config
 from ultraengine.front.settings import GatewaySettings
+from ultraengine.model.ids import ShardId
+from ultraengine.rebalancing.driver import Mover
+from ultraengine.router.shard_map import ShardMap
 from ultraengine_operator import names
 from ultraengine_operator.api.decode import engine_of
 from ultraengine_operator.cluster import KINDS, Content
 from ultraengine_operator.drivers.loop import Loop
+from ultraengine_operator.drivers.maps import ConfigMapMaps
+from ultraengine_operator.drivers.rebalancer import Rebalancer
 from ultraengine_operator.observed import Observed
 from ultraengine_operator.plan import Settings, view_of
 from ultraengine_operator.records import ANNOTATION
@@ -88,6 +97,23 @@ class Copies:
 
     async def settle(self) -> None:
         await settle(self.cluster, self.loop)
+
+    def ask_logs(self, logs: Logs) -> None:
+        """From now on an operator that asks the shards what they hold."""
+
+        @asynccontextmanager
+        async def reach(key: tuple[str, str], shards: Sequence[ShardId]) -> AsyncIterator[Mover]:
+            yield Mover(AskedLogs(logs, shards), ConfigMapMaps(self.cluster, *key))
+
+        self.answered = asyncio.Event()
+        self.moves = Rebalancer(reach, lambda _key: self.answered.set())
+        self.loop = operator(self.cluster, moves=self.moves)
+
+    async def settle_moves(self) -> None:
+        """Until the shards have answered, and the operator has acted on it."""
+        await self.settle()
+        await self.answered.wait()
+        await self.settle()
 
     def record(self, leader: int, in_sync: list[int], *, epoch: int = 1, shard: int = 0) -> None:
         """What the copies write into their Lease."""
@@ -363,8 +389,9 @@ async def test_an_authority_is_changed_by_wish_and_no_shard_that_is_gone_holds_i
     copies.record(0, [0, 1, 2], shard=1)
     await copies.settle()
     assert ("StatefulSet", "default", "shop-shard-1") in copies.cluster.objects
+    copies.ask_logs(Logs(ShardMap.even(1)))  # No slot has moved to the second shard yet.
     await copies.apply(shards=1)
-    await copies.settle()
+    await copies.settle_moves()
     assert ("StatefulSet", "default", "shop-shard-1") not in copies.cluster.objects
     before = copies.cluster.objects["Secret", "default", "shop-ca"]["data"]
     wish = {"metadata": {"annotations": {names.ROTATE: "today"}}}

@@ -77,6 +77,21 @@ def test_an_empty_disk_in_place_of_a_lost_one_is_refused() -> None:
         first(1, LATER)
 
 
+def test_an_empty_disk_of_a_copy_joins_those_that_have_a_record_and_says_what_they_say() -> None:
+    for shard_map in (MAP, LATER):
+        made = decide(OnDisk(), ShardId(1), ENGINE, given(shard_map), joins=True)
+        assert made is not None
+        assert (made.slots, made.map_version) == (MAP.slots_of(ShardId(1)), shard_map.version)
+
+
+def test_a_copy_that_joins_is_refused_what_everybody_is_refused() -> None:
+    for found in (OnDisk(others=(ShardId(0),)), OnDisk(None, True, ShardId(1))):
+        with pytest.raises(LogRefused):
+            decide(found, ShardId(1), ENGINE, given(LATER), joins=True)
+    with pytest.raises(LogRefused, match="belongs to engine"):
+        decide(OnDisk(first(1, MAP)), ShardId(1), "other", never, joins=True)
+
+
 def test_what_the_disk_says_outranks_the_map() -> None:
     kept = first(1, MAP)
     for has_log in (False, True):

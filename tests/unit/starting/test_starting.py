@@ -10,12 +10,20 @@ from ultraengine.config import Config, ConfigErrors
 from ultraengine.edge.auth import ApiKeys, Loopback
 from ultraengine.edge.quota import Quotas
 from ultraengine.gateway.hop import HopIdentity
+from ultraengine.log.damage import LogRefused
 from ultraengine.log.identity import IDENTITY_PATH
 from ultraengine.model.ids import ShardId
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.shard.ownership import PATH
-from ultraengine.starting.driver import identity_of, listen_for, others_beside, read_map
+from ultraengine.shard.ownership import PATH, read_ownership
+from ultraengine.starting.driver import (
+    identity_of,
+    listen_for,
+    others_beside,
+    own_slots,
+    read_map,
+)
 from ultraengine_adapters.local.clock import SystemClock
+from ultraengine_adapters.local.disk import LocalDisk
 
 
 def mistake_of(config: Config) -> str:
@@ -104,3 +112,21 @@ def test_other_shards_of_a_volume_are_those_with_something_in_their_directory(
     (tmp_path / "shard-0002" / IDENTITY_PATH).touch()
     assert others_beside(tmp_path, ShardId(0)) == [2, 12]
     assert others_beside(tmp_path, ShardId(12)) == [0, 2]
+
+
+def test_a_disk_is_told_what_it_owns_only_where_a_map_and_an_engine_are_named(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "map.json"
+    path.write_bytes(ShardMap.even(2, version=2).encode())
+    disk = LocalDisk(tmp_path / "shard-0001")
+    named = {"data": tmp_path, "shard": 1, "engine_uid": "shop", "map": path}
+    for missing in ("map", "engine_uid"):
+        own_slots(Config(**{**named, missing: None}), disk, joins=True)
+        assert read_ownership(disk) is None
+    with pytest.raises(LogRefused, match="restore its volume"):
+        own_slots(Config(**named), disk, joins=False)
+    own_slots(Config(**named), disk, joins=True)
+    found = read_ownership(disk)
+    assert found is not None
+    assert (found.shard, found.slots) == (1, ((2048, 4096),))

@@ -14,6 +14,7 @@ from ultraengine.replication.messages import (
     Append,
     Ask,
     Beacon,
+    Behind,
     Found,
     Held,
     Hello,
@@ -154,6 +155,19 @@ def test_a_hello_is_answered_once() -> None:
     assert second.receive(late, 0.0) == Effects()
     assert sent(second.receive(joining, 0.0), Held)
     assert second.receive(joining, 0.0) == Effects()
+
+
+def test_a_copy_that_leaves_by_a_late_word_is_greeted_again_and_a_late_greeting_is_not() -> None:
+    leader, second, _ = led()
+    (early,) = sent(replica(1).receive(Beacon(Epoch(1), HOLDERS[0]), 0.0), Hello)
+    assert leader.receive(early, 1.0) == Effects(), "it has joined since"
+    second.receive(Behind(Epoch(1), HOLDERS[0], SEATS[1]), 1.0)
+    assert second.follower.joined is None
+    exchange(leader, second, Beacon(Epoch(1), HOLDERS[0]), 1.0)
+    assert second.follower.joined == 1
+    assert leader.peers[SEATS[1]].joined
+    earlier = msgspec.structs.replace(early, me=Holder(SEATS[1], 0), number=9)
+    assert leader.receive(earlier, 1.0) == Effects(), "of a life before"
 
 
 def test_a_copy_that_was_compared_with_another_log_than_it_has_asks_again() -> None:

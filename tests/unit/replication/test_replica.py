@@ -170,6 +170,16 @@ def test_a_copy_that_leaves_by_a_late_word_is_greeted_again_and_a_late_greeting_
     assert leader.receive(earlier, 1.0) == Effects(), "of a life before"
 
 
+def test_a_copy_that_has_joined_or_led_since_it_asked_is_not_replaced() -> None:
+    _, second, _ = led()
+    assert not second.freeze(second.joins - 1), "it has said since what it holds"
+    candidate = replica(0)
+    candidate.receive(Lead(FIRST), 0.0)
+    assert not candidate.freeze(candidate.joins), "it leads, or is about to"
+    assert second.freeze(second.joins)
+    assert second.receive(Ask(1), 0.0) == Effects(), "from then on it says nothing"
+
+
 def test_a_copy_that_was_compared_with_another_log_than_it_has_asks_again() -> None:
     second = replica(1)
     second.receive(Beacon(Epoch(1), HOLDERS[0]), 0.0)

@@ -157,6 +157,23 @@ def test_a_hello_is_answered_once() -> None:
     assert second.receive(joining, 0.0) == Effects()
 
 
+def test_an_answer_to_another_leadership_or_of_another_life_counts_for_none() -> None:
+    leader, _, _ = led()
+    before = leader.leader
+    held = Held(Epoch(1), HOLDERS[0], HOLDERS[1], 9, ConfigVersion(1))
+    for changes in (
+        {"epoch": Epoch(2)},
+        {"leader": HOLDERS[1]},
+        {"leader": Holder(SEATS[0], 2)},
+        {"me": Holder(SEATS[1], 2)},
+    ):
+        late = msgspec.structs.replace(held, **changes)
+        assert leader.receive(late, 1.0) == Effects()
+        assert leader.leader == before
+    leader.receive(held, 1.0)
+    assert leader.leader != before
+
+
 def test_a_copy_that_leaves_by_a_late_word_is_greeted_again_and_a_late_greeting_is_not() -> None:
     leader, second, _ = led()
     (early,) = sent(replica(1).receive(Beacon(Epoch(1), HOLDERS[0]), 0.0), Hello)

@@ -29,6 +29,15 @@ class Peer(msgspec.Struct):
     joined: bool = False
     behind: bool = False
     """What it needs has been cut: it has to say hello again."""
+    hello: int = 0
+    """Number of the greeting that was answered."""
+
+    def knows(self, start: int, hello: int) -> bool:
+        """Whether a greeting is late.  A life greets until it has joined; it greets anew, with a
+        higher number, when a late word that it is behind has made it leave after it had joined."""
+        if start != self.start:
+            return start < self.start
+        return self.joined and hello <= self.hello
 
 
 Peers = Mapping[Seat, Peer]

@@ -411,10 +411,9 @@ class Replica:
         leader = self._leading()
         if leader is None or message.epoch != leader.epoch:
             return
-        seat, log = message.me.seat, self.log
-        peer = self.peers.get(seat)
-        if peer is not None and (peer.start, peer.joined) >= (message.me.start, True):
-            return  # Late: a life says hello to a leader until it has joined, and joins once.
+        seat, log, peer = message.me.seat, self.log, self.peers.get(message.me.seat)
+        if peer is not None and peer.knows(message.me.start, message.number):
+            return
         agreed = min(log.end, tables.common_end(log.epochs, log.end, message.table, message.end))
         chain = log.chain(agreed)
         if chain is None:
@@ -429,8 +428,9 @@ class Replica:
             agreed,
             chain,
         )
-        self.peers[seat] = Peer(message.me.start, agreed, heard_at=now, moved_at=now)
-        effects.sends.append(Sending(seat.replica, Joining(message.number, join)))
+        start, hello = message.me.start, message.number
+        self.peers[seat] = Peer(start, agreed, heard_at=now, moved_at=now, hello=hello)
+        effects.sends.append(Sending(seat.replica, Joining(hello, join)))
 
     def _held(self, message: Held, now: float, effects: Effects) -> None:
         leader = self._leading()

@@ -14,6 +14,7 @@ from ultraengine.replication.messages import (
     Append,
     Ask,
     Beacon,
+    Behind,
     Found,
     Held,
     Hello,
@@ -154,6 +155,46 @@ def test_a_hello_is_answered_once() -> None:
     assert second.receive(late, 0.0) == Effects()
     assert sent(second.receive(joining, 0.0), Held)
     assert second.receive(joining, 0.0) == Effects()
+
+
+def test_an_answer_to_another_leadership_or_of_another_life_counts_for_none() -> None:
+    leader, _, _ = led()
+    before = leader.leader
+    held = Held(Epoch(1), HOLDERS[0], HOLDERS[1], 9, ConfigVersion(1))
+    for changes in (
+        {"epoch": Epoch(2)},
+        {"leader": HOLDERS[1]},
+        {"leader": Holder(SEATS[0], 2)},
+        {"me": Holder(SEATS[1], 2)},
+    ):
+        late = msgspec.structs.replace(held, **changes)
+        assert leader.receive(late, 1.0) == Effects()
+        assert leader.leader == before
+    leader.receive(held, 1.0)
+    assert leader.leader != before
+
+
+def test_a_copy_that_leaves_by_a_late_word_is_greeted_again_and_a_late_greeting_is_not() -> None:
+    leader, second, _ = led()
+    (early,) = sent(replica(1).receive(Beacon(Epoch(1), HOLDERS[0]), 0.0), Hello)
+    assert leader.receive(early, 1.0) == Effects(), "it has joined since"
+    second.receive(Behind(Epoch(1), HOLDERS[0], SEATS[1]), 1.0)
+    assert second.follower.joined is None
+    exchange(leader, second, Beacon(Epoch(1), HOLDERS[0]), 1.0)
+    assert second.follower.joined == 1
+    assert leader.peers[SEATS[1]].joined
+    earlier = msgspec.structs.replace(early, me=Holder(SEATS[1], 0), number=9)
+    assert leader.receive(earlier, 1.0) == Effects(), "of a life before"
+
+
+def test_a_copy_that_has_joined_or_led_since_it_asked_is_not_replaced() -> None:
+    _, second, _ = led()
+    assert not second.freeze(second.joins - 1), "it has said since what it holds"
+    candidate = replica(0)
+    candidate.receive(Lead(FIRST), 0.0)
+    assert not candidate.freeze(candidate.joins), "it leads, or is about to"
+    assert second.freeze(second.joins)
+    assert second.receive(Ask(1), 0.0) == Effects(), "from then on it says nothing"
 
 
 def test_a_copy_that_was_compared_with_another_log_than_it_has_asks_again() -> None:

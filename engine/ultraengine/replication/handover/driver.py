@@ -39,9 +39,10 @@ class HandingOver:
         ended: asyncio.Future[Record | None] = asyncio.get_running_loop().create_future()
 
         def begin(now: float) -> Effects:
+            before = machine.handover
             effects = machine.hand_over(seat, now + wait_s, now)
-            if machine.serves or machine.handover is None:
-                ended.set_result(None)
+            if machine.handover is before:
+                ended.set_result(None)  # It leads no more, or hands over already.
             else:
                 self._ended = ended
             return effects

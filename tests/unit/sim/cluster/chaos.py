@@ -132,6 +132,23 @@ def with_handovers(seed: int) -> Chaos:
     return msgspec.structs.replace(drawn(seed), handovers=2.0)
 
 
+def with_cuts(seed: int) -> Chaos:
+    """The same faults in runs that all cut their logs, often against what copies need, and lose
+    disks; switchovers and reads on top."""
+    rng, chaos = random.Random(f"cuts {seed}"), drawn(seed)
+    loses = 2 <= chaos.min_isr < chaos.replicas
+    return msgspec.structs.replace(
+        chaos,
+        snapshot_frames=rng.choice((3, 6, 12)),
+        greedy=rng.choice((0.3, 1.0)),
+        clients=3,
+        until_s=5.0,
+        faults=tuple(sorted({*chaos.faults, *(("wiped",) if loses else ())})),
+        handovers=rng.choice((0.0, 1.0)),
+        reads=rng.random() < 0.5,
+    )
+
+
 def with_reads(seed: int) -> Chaos:
     """Leaders that are cut off or stopped, and are read from all the time."""
     rng = random.Random(seed)

@@ -14,26 +14,28 @@ import msgspec
 from tests.unit.replication import mutants as clauses
 from tests.unit.sim.cluster import cluster as clusters
 from tests.unit.sim.cluster import node as nodes
-from tests.unit.sim.cluster.chaos import Chaos, drawn, with_handovers, with_reads
+from tests.unit.sim.cluster.chaos import Chaos, drawn, with_cuts, with_handovers, with_reads
 from tests.unit.sim.cluster.checker import NOT_HEALED, Violated
 from tests.unit.sim.cluster.node import DivergedReplica, Node
 from tests.unit.sim.cluster.state import Diverged
 
+from ultraengine.log.damage import BelowRetention
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ConfigVersion, Epoch
 from ultraengine.replication import epochs, follower, leader, promise, promotion
 from ultraengine.replication.effects import Effects, Sending
 from ultraengine.replication.handover import plan
 from ultraengine.replication.handover.plan import Handover
+from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.leader import Leader
 from ultraengine.replication.log_view import OpenLog
-from ultraengine.replication.messages import Found, Held, Joining, Lead
+from ultraengine.replication.messages import Found, Joining, Lead
 from ultraengine.replication.planner import Planner
 from ultraengine.replication.promotion import Refused
 from ultraengine.replication.reading.asking import Asking
 from ultraengine.replication.record import DiskId, Holder, NotAllowed, Record, Seat
 from ultraengine.replication.replica import Replica
-from ultraengine.replication.stored import Stored
+from ultraengine.replication.stored import STORED_PATH, Stored
 
 Patch = tuple[Any, str, Callable[..., Any]]
 SEEDS_MAX = 1000
@@ -122,11 +124,27 @@ def never_split(_planner: Planner, _record: Any) -> bool:
     return False
 
 
-def any_life_answers(machine: Replica, message: Held, now: float, effects: Effects) -> None:
-    """An answer to another leadership counts for this one."""
-    if machine.leader is not None:
-        message = msgspec.structs.replace(message, epoch=machine.leader.epoch, leader=machine.me)
-    HELD(machine, message, now, effects)
+def forgets_what_it_swore(disk: Any) -> bool:
+    """A snapshot brings its own promise, which is none."""
+    done = put_in_place(disk)
+    if done and disk.exists(STORED_PATH):
+        disk.remove(STORED_PATH)
+        disk.sync_directory("")
+    return done
+
+
+def cuts_what_is_durable(node: Node, _position: int, _offset: int) -> None:
+    """The log is cut below its durable end, committed or not."""
+    CUT_BEHIND(node, node.view.durable_end, 2**40)
+
+
+def counts_what_it_lacks(machine: Replica, message: Joining, now: float, effects: Effects) -> None:
+    """A copy that would have to be filled takes itself for joined instead, and asks for nothing."""
+    JOIN(machine, message, now, effects)
+    if effects.lacks is not None:
+        effects.lacks = None
+        machine.follower = machine.follower.with_(joined=message.join.epoch)
+        machine._hold(effects, message.join.end)
 
 
 def anybody_who_answers(last: Record, answers: Any, **more: Any) -> Any:
@@ -171,8 +189,8 @@ def anybody_may_follow(one: Leader, to: Seat, log_end: int) -> Leader:
 
 
 STORE, ENTER, JOIN, HOLD = Node._store, Replica._enter, Replica._join, Replica._hold
-AFTER = plan.after
-HELD, ASK_API = Replica._held, clusters.Cluster.ask_api
+AFTER, CUT_BEHIND = plan.after, Node._cut_behind
+ASK_API = clusters.Cluster.ask_api
 COMMITTED: Callable[[Replica], int] = Replica.committed_end.fget  # type: ignore[attr-defined]
 OFF = clauses
 MUTANTS = [
@@ -203,18 +221,22 @@ MUTANTS = [
     Mutant("8 the rest is cut",
            ((follower, "common_end", OFF.never_cuts), (epochs, "common_end", OFF.never_cuts)), 69),
     Mutant("8 a hello is answered once", ((Replica, "_join", any_hello_is_answered),), 14),
-    Mutant("8 answers of this leadership alone", ((Replica, "_held", any_life_answers),), 250,
-           heals=False),
     Mutant("11 the newest history leads", ((promotion, "newest_of", OFF.oldest_of),), 57),
     Mutant("11 settled by its leader", ((promotion, "recovered", OFF.settled_at_once),), 6401),
     Mutant("6 a leader that has named its successor is over",
-           ((leader, "won", leads_on), (plan, "after", never_over)), 13, chaos=with_handovers),
+           ((leader, "won", leads_on), (plan, "after", never_over)), 84, chaos=with_handovers),
     Mutant("6 a successor is drawn from the ISR", ((plan, "handing", anybody_may_follow),), 292,
            chaos=with_handovers),
     Mutant("9 all of the wait set answer before a read", ((Asking, "_others", nobody),), 3,
            chaos=with_reads),
     Mutant("9 who has sworn a later epoch does not answer", ((follower, "obeys", anybody_obeys),),
            14, chaos=with_reads),
+    Mutant("13 only what is committed is cut", ((Node, "_cut_behind", cuts_what_is_durable),), 153,
+           chaos=with_cuts),
+    Mutant("13 a promise outlives a snapshot", ((nodes, "put_in_place", forgets_what_it_swore),),
+           8, chaos=with_cuts),
+    Mutant("13 who is filled holds nothing", ((Replica, "_join", counts_what_it_lacks),), 53,
+           chaos=with_cuts),
     Mutant("11 two candidates of one epoch are noticed", ((Planner, "_split", never_split),), 534,
            heals=False),
 ]  # fmt: skip
@@ -241,7 +263,7 @@ def violation(seed: int, chaos: Chaos | None = None) -> str:
     """What goes wrong in a run; empty when nothing does."""
     try:
         clusters.run(seed, chaos)
-    except (Violated, Diverged, DivergedReplica, InvariantBroken) as error:
+    except (Violated, Diverged, DivergedReplica, InvariantBroken, BelowRetention) as error:
         return f"{type(error).__name__}: {error}"
     return ""
 

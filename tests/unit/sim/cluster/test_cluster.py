@@ -1,7 +1,7 @@
 """A replicated shard under faults keeps its promises; without one of its clauses it does not."""
 
 import pytest
-from tests.unit.sim.cluster.chaos import SHAPES, Chaos, drawn, with_handovers, with_reads
+from tests.unit.sim.cluster.chaos import SHAPES, Chaos, drawn, with_cuts, with_handovers, with_reads
 from tests.unit.sim.cluster.cluster import PLAIN, run
 from tests.unit.sim.cluster.mutants import MUTANTS, Mutant, found
 
@@ -12,9 +12,10 @@ HANDOVER_SEEDS = 50
 KEPT = {
     49: "members dropped before they had copied anything did not count in a failover",
     534: "a disk had sworn the epoch to another candidate, and obeyed nobody",
+    640: "a late word made a copy leave that had joined, and its greetings were taken for late",
     6401: "the leader after a roll-back was lost before its ISR held what it had adopted",
 }
-"""Seeds that have found something, or would again: each shows a mutant of its own."""
+"""Seeds that have found something, or would again."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
@@ -37,6 +38,13 @@ def test_a_read_shows_everything_that_was_answered_before_it_was_asked() -> None
     for seed in range(BATCH):
         shown += run(seed, with_reads(seed)).shown
     assert shown > 10 * BATCH
+
+
+def test_copies_that_lack_what_was_cut_are_filled_and_nothing_is_lost() -> None:
+    filled = 0
+    for seed in range(BATCH):
+        filled += sum("is filled" in one for one in run(seed, with_cuts(seed)).trace)
+    assert filled > 5
 
 
 def test_a_handover_without_faults_is_won_and_nobody_waits_for_long() -> None:

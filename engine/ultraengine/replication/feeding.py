@@ -18,14 +18,16 @@ def fed(
     *,
     lives: bool,
 ) -> tuple[set[ReplicaId], list[Sending]]:
-    """Who has joined, and the frames below `end` that each of them lacks.
+    """Who has joined and answers, and the frames below `end` that each of them lacks.
 
+    Who has not answered for `silence_s` gets none: its disk may have been replaced, and then nobody
+    would ever answer.  A beacon is answered by whoever is there, and then it is fed again.
     `lives`: those who lack nothing get a message as well, as a sign of life.
     """
     reached: set[ReplicaId] = set()
     sends: list[Sending] = []
     for seat, peer in peers.items():
-        if not peer.joined:
+        if not peer.joined or peer.heard_at < now - limits.silence_s:
             continue
         reached.add(seat.replica)
         if peer.held_end < end and now - peer.moved_at >= limits.resend_s:

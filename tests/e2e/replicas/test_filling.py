@@ -22,6 +22,8 @@ from tests.e2e.replicas.test_three_replicas import chains
 
 CLIENTS = 8
 BATCHES, BATCH = 16, 200
+SLOW_S = 2 * WAIT_S
+"""Logs are cut when enough was written, and how long that takes is the machine's to say."""
 SEED = 20_261_130
 SETTINGS = {
     # What is filled is looked at here, and no failover that a busy machine brings about.
@@ -30,7 +32,7 @@ SETTINGS = {
     "ULTRA_LIMIT_FRAME_BYTES_MAX": str(64 * 1024),
     "ULTRA_LIMIT_GROUP_BYTES_MAX": str(32 * 1024),
     # Remembered ids would hold the log for days.
-    "ULTRA_LIMIT_RETENTION_BYTES_MAX": str(768 * 1024),
+    "ULTRA_LIMIT_RETENTION_BYTES_MAX": str(512 * 1024),
     "ULTRA_SNAPSHOT_COMMANDS": "600",
     "ULTRA_SNAPSHOTS_KEPT": "1",
 }
@@ -49,7 +51,7 @@ def events(copy: Copy, name: str) -> list[dict[str, object]]:
 
 
 async def happens(trio: Trio, what: Callable[[], object], why: str) -> None:
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + SLOW_S
     while not what():
         tails = "\n".join(f"--- {one.number}\n{one.tail()}" for one in trio.copies)
         assert time.monotonic() < deadline, f"{why}\n{tails}"
@@ -116,7 +118,7 @@ async def end(trio: Trio, tasks: list[asyncio.Task[None]]) -> None:
     assert len({log[common] for log in logs}) == 1, "the copies are one history"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_a_lost_disk_is_filled_from_a_snapshot_and_its_copy_leads_later(
     tmp_path: Path,
 ) -> None:
@@ -146,7 +148,7 @@ async def test_a_lost_disk_is_filled_from_a_snapshot_and_its_copy_leads_later(
         await trio.stop()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_a_copy_that_was_away_for_longer_than_the_log_is_kept_comes_back(
     tmp_path: Path,
 ) -> None:
@@ -173,7 +175,7 @@ async def test_a_copy_that_was_away_for_longer_than_the_log_is_kept_comes_back(
         await trio.stop()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("victim", ["leader", "receiver"])
 async def test_a_kill_in_the_middle_of_a_transfer_leaves_a_copy_that_is_filled_later(
     tmp_path: Path, victim: str

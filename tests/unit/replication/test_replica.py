@@ -403,6 +403,35 @@ def test_frames_without_an_answer_are_sent_again() -> None:
     assert [one.position for one in sent(again, Append)] == [1, 1]
 
 
+def test_frames_are_not_sent_again_to_a_disk_that_has_been_replaced() -> None:
+    leader, _, _ = led()
+    log: Any = leader.log
+    log.grow(1, 2)
+    leader.written(0.0)
+    now = silent(leader, 2)
+    told = [(one.to, type(one.message)) for one in leader.tick(now).sends]
+    assert told == [(1, Append), (2, Beacon)]
+    new = Replica(Holder(Seat(ReplicaId(2), DiskId(b"new")), 1), NO_PROMISE, Log(),
+                  [ReplicaId(0), ReplicaId(1)], LIMITS, now)  # fmt: skip
+    exchange(leader, new, Beacon(Epoch(1), HOLDERS[0]), now)
+    assert new.log.end == 3
+    log.grow(1)
+    appends = sent(leader.written(now), Append)
+    assert {one.seat for one in appends} == {SEATS[1], new.me.seat}
+    later = sent(leader.tick(now + LIMITS.resend_s), Append)
+    assert {one.seat for one in later} == {SEATS[1], new.me.seat}
+
+
+def test_a_copy_that_was_silent_gets_frames_again_when_it_answers() -> None:
+    leader, _, third = led()
+    log: Any = leader.log
+    log.grow(1, 2)
+    now = silent(leader, 2)
+    assert [one.seat for one in sent(leader.tick(now), Append)] == [SEATS[1]]
+    exchange(leader, third, Beacon(Epoch(1), HOLDERS[0]), now)
+    assert third.log.end == 3
+
+
 def test_a_peer_that_has_not_joined_gets_beacons_and_no_frames() -> None:
     leader, second = replica(0), replica(1)
     leader.receive(Lead(FIRST), 0.0)

@@ -120,13 +120,14 @@ def test_a_disk_is_told_what_it_owns_only_where_a_map_and_an_engine_are_named(
     path = tmp_path / "map.json"
     path.write_bytes(ShardMap.even(2, version=2).encode())
     disk = LocalDisk(tmp_path / "shard-0001")
-    named = {"data": tmp_path, "shard": 1, "engine_uid": "shop", "map": path}
-    for missing in ("map", "engine_uid"):
-        own_slots(Config(**{**named, missing: None}), disk, joins=True)
+    for published, engine in ((None, "shop"), (path, None)):
+        nameless = Config(data=tmp_path, shard=1, map=published, engine_uid=engine)
+        own_slots(nameless, disk, joins=True)
         assert read_ownership(disk) is None
+    pod = Config(data=tmp_path, shard=1, map=path, engine_uid="shop")
     with pytest.raises(LogRefused, match="restore its volume"):
-        own_slots(Config(**named), disk, joins=False)
-    own_slots(Config(**named), disk, joins=True)
+        own_slots(pod, disk, joins=False)
+    own_slots(pod, disk, joins=True)
     found = read_ownership(disk)
     assert found is not None
     assert (found.shard, found.slots) == (1, ((2048, 4096),))

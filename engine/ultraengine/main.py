@@ -58,17 +58,11 @@ from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.store import SnapshotOptions
-from ultraengine.starting.driver import identity_of, listen_for, own_slots
+from ultraengine.starting.driver import has_record, identity_of, listen_for, own_slots
 from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 from ultraengine.starting.log_lines import configure_logging
-from ultraengine.starting.replicated.driver import (
-    execute_behind,
-    follow,
-    has_record,
-    lead_with,
-    leading_log,
-)
+from ultraengine.starting.replicated.driver import execute_behind, follow, lead_with, leading_log
 from ultraengine.starting.replicated.roles.driver import NOT_LEADER_RETRY_S, FollowingEngine
 from ultraengine.starting.replicated.stock import ShardStock
 from ultraengine.starting.replicated.switchover.driver import Switchover

@@ -57,17 +57,11 @@ from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.driver import SnapshotDriver
 from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.store import SnapshotOptions
-from ultraengine.starting.driver import identity_of, listen_for, own_slots
+from ultraengine.starting.driver import has_record, identity_of, listen_for, own_slots
 from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 from ultraengine.starting.log_lines import configure_logging
-from ultraengine.starting.replicated.driver import (
-    execute_behind,
-    follow,
-    has_record,
-    lead_with,
-    leading_log,
-)
+from ultraengine.starting.replicated.driver import execute_behind, follow, lead_with, leading_log
 from ultraengine.starting.replicated.records import record_store
 from ultraengine.starting.replicated.roles.driver import NOT_LEADER_RETRY_S, FollowingEngine
 from ultraengine.starting.replicated.stock import ShardStock
@@ -144,7 +138,7 @@ class Process:
             driver, memory = await asyncio.to_thread(
                 self._memory,
                 shard_id,
-                joins=bool(config.replicas) and await has_record(record_store(config)),
+                joins=bool(config.replicas) and await has_record(record_store(config, os.environ)),
             )
             leading = await self._lead(driver, memory) if config.replicas else None
             metrics = ShardMetrics(self.prometheus, shard_id)  # A copy that follows has none.
@@ -260,7 +254,7 @@ class Process:
         self.replica = await follow(
             config,
             world,
-            record_store(config),
+            record_store(config, os.environ),
             self.registry,
             shard_options(config, self.extensions),
             on_end=lambda error: self._on_replica_end(error),  # noqa: PLW0108  (changes later)

@@ -1,8 +1,12 @@
 """What a process reads and opens before it serves; what is wrong with it is a setting."""
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+import structlog
 
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.edge.auth import KeyFileError, Loopback
@@ -12,10 +16,15 @@ from ultraengine.edge.server import KeyFile, let_in
 from ultraengine.gateway.hop import HopIdentity
 from ultraengine.log.identity import IDENTITY_PATH
 from ultraengine.model.ids import ShardId
-from ultraengine.ports import Clock, Disk, Identity
+from ultraengine.ports import Clock, Disk, Identity, RecordStore
 from ultraengine.router.first_ownership import settle
 from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine.shard.ownership import PATH as SLOTS_PATH
+
+RECORD_RETRY_S: Final = 0.5
+"""Until the place of a record that does not answer is asked again."""
+
+log = structlog.get_logger("replication")
 
 
 def read_map(path: Path) -> ShardMap:
@@ -66,6 +75,16 @@ def listen_for(config: Config, *, together: bool) -> list[socket.socket]:
     except OSError as error:
         where = f"{config.host}, {' and '.join(map(str, ports))}"
         raise ConfigErrors([f"ULTRA_PORT: cannot listen on {where}: {error}"]) from error
+
+
+async def has_record(records: RecordStore) -> bool:
+    """Whether the copies of this shard have ever been in force; waits until the place answers."""
+    while True:
+        try:
+            return await asyncio.to_thread(records.read) is not None
+        except OSError as error:
+            log.warning("record.no_answer", why=str(error))
+        await asyncio.sleep(RECORD_RETRY_S)
 
 
 def own_slots(config: Config, disk: Disk, *, joins: bool) -> None:

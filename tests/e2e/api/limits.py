@@ -25,6 +25,7 @@ ITEMS: Final[dict[str, Callable[[int], Any]]] = {
         "type": f"T{n}", "status": "True", "reason": "Serving", "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     },
+    "status.inSync": lambda n: f"whole-shard-1-{n}",
     "status.plan": lambda n: f"action {n}",
     "status.shards": lambda n: {"shard": n},
 }  # fmt: skip

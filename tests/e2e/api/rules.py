@@ -75,9 +75,10 @@ ENGINES: Final = (
         engine(deletionPolicy="Delete", confirmDeletion="hole"), where="",
     ),
     _engine(
-        "spec.durability: Async is possible only with spec.replicasPerShard 1",
+        "spec.durability: Group and Async are possible only with spec.replicasPerShard 1: "
+        "copies answer for what they have synced",
         engine(durability="Async", replicasPerShard=1),
-        engine(durability="Async", replicasPerShard=2),
+        engine(durability="Group", replicasPerShard=2),
     ),
     _engine(
         "spec.domains must not name a domain twice",

@@ -96,6 +96,7 @@ SHARD_STATUS: Final[Content] = {
     "conditions": [CONDITION],
     "epoch": "18446744073709551615",
     "offset": "9007199254740993",
+    "inSync": ["whole-shard-1-0"],
     "leader": "whole-shard-1-0",
     "slots": 2048,
     "volume": "data-whole-shard-1-0",

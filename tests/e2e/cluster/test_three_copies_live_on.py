@@ -127,3 +127,29 @@ def test_clients_lose_nothing_when_the_leader_is_lost(
             f"\n{loss}: every book was paid again within {paid_s:.1f} s, "
             f"{name} led before, {trio.status()['leader']} leads"
         )
+
+
+def test_a_copy_whose_volume_is_lost_is_filled_on_a_new_one(
+    trio: Trio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader, volumes = trio.status()["leader"], trio.volumes()
+    lost = next(name for name in PODS if name != leader)
+    pod = trio.namespace.get("pod", lost)
+    assert pod is not None
+    with trio.traffic:
+        trio.traffic.go_on(3)
+        lost_s = time.monotonic()
+        trio.namespace.kubectl("delete", "persistentvolumeclaim", f"data-{lost}", "--wait=false")
+        trio.namespace.kubectl("delete", "pod", lost, "--grace-period=0", "--force")
+        until("another pod has its place", trio.replaced(pod))
+        trio.wait_whole()
+        whole_s = time.monotonic() - lost_s
+        trio.traffic.go_on(3)
+    after = trio.volumes()
+    assert after.keys() == volumes.keys()
+    assert [name for name in after if after[name] != volumes[name]] == [f"data-{lost}"]
+    trio.traffic.check()
+    with capsys.disabled():
+        print(  # noqa: T201 (the figure is what a reader of the run wants)
+            f"\n{lost} is in sync on a new volume after {whole_s:.1f} s"
+        )

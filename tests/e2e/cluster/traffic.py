@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,7 +24,8 @@ class Traffic:
     A command counts as failed when our own client, which sends again with the same id, gave up.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, books: Sequence[str] = BOOKS) -> None:
+        self._books = books
         self._client = SyncClient(address, deadline_s=DEADLINE_S)
         self._sent: dict[str, NewCommand] = {}
         self._told: dict[str, Reply] = {}
@@ -38,7 +40,7 @@ class Traffic:
             {"id": "alice", "asset": "USD/2", "min_balance": None},
             {"id": "shop", "asset": "USD/2"},
         ]
-        for book in BOOKS:
+        for book in self._books:
             self._send(book, "ledger.open_accounts", {"accounts": accounts})
 
     def pay(self, book: str) -> None:
@@ -60,7 +62,7 @@ class Traffic:
 
     def __enter__(self) -> Self:
         self._stop.clear()
-        self._clients = [threading.Thread(target=self._go_on, args=(book,)) for book in BOOKS]
+        self._clients = [threading.Thread(target=self._go_on, args=(book,)) for book in self._books]
         for client in self._clients:
             client.start()
         return self
@@ -81,10 +83,10 @@ class Traffic:
 
     def go_on(self, count: int) -> None:
         """Wait until every book was paid so often again."""
-        wanted = {book: self.paid(book) + count for book in BOOKS}
+        wanted = {book: self.paid(book) + count for book in self._books}
         until(
             f"{count} more payments in every book; failed so far:",
-            lambda: all(self.paid(book) >= wanted[book] for book in BOOKS),
+            lambda: all(self.paid(book) >= wanted[book] for book in self._books),
             lambda: self._failed,
         )
 
@@ -127,6 +129,6 @@ class Traffic:
         return {reply.shard for reply in self._told.values()}
 
     def _check_balances(self) -> None:
-        for book in BOOKS:
+        for book in self._books:
             shop = self._client.get(f"ledger/{book}/accounts/shop").value
             assert shop["balance"] == str(self.paid(book)), (book, shop, self.paid(book))

@@ -20,11 +20,17 @@ import pytest
 from tests.e2e.replicas.processes import FILLED, WAIT_S, Copy, Trio
 from tests.e2e.replicas.test_three_replicas import chains
 
+from ultraengine.edge.auth import KnownCaller
+from ultraengine.gateway.hop import hop_headers
+from ultraengine.router.shard_map import ShardMap
+
 CLIENTS = 8
 BATCHES, BATCH = 16, 200
 SLOW_S = 2 * WAIT_S
 """Logs are cut when enough was written, and how long that takes is the machine's to say."""
 SEED = 20_261_130
+REFUSED = 75
+SECRET = "hop-" * 10
 SETTINGS = {
     # What is filled is looked at here, and no failover that a busy machine brings about.
     "ULTRA_FAILOVER_S": "4.0",
@@ -203,5 +209,53 @@ async def test_a_kill_in_the_middle_of_a_transfer_leaves_a_copy_that_is_filled_l
         await in_sync(trio, 3)
         assert not list(beside.glob("*/*.install"))
         await end(trio, tasks)
+    finally:
+        await trio.stop()
+
+
+async def add(leader: Copy, headers: dict[str, str], first: int, count: int) -> None:
+    """Some commands, one after the other, as a gateway sends them to who leads."""
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for number in range(first, first + count):
+            command = {"id": f"a{number}", "type": "counter.add", "key": "k", "data": {"delta": 1}}
+            async with session.post(f"{leader.url}/v1/commands", json=command) as answer:
+                assert answer.status == 200, await answer.text()
+
+
+@pytest.mark.timeout(600)
+async def test_a_lost_disk_of_a_pod_is_filled_and_all_of_them_without_their_record_are_refused(
+    tmp_path: Path,
+) -> None:
+    shard_map, hop_key = tmp_path / "map.json", tmp_path / "hop.key"
+    shard_map.write_bytes(ShardMap.even(1).encode())
+    hop_key.write_text(SECRET)
+    pods = {"MAP": str(shard_map), "ENGINE_UID": "stories", "HOP_KEY": str(hop_key)}
+    trio = Trio(tmp_path, SETTINGS | {f"ULTRA_{name}": told for name, told in pods.items()})
+    caller = KnownCaller("default", "till", frozenset({"*:read", "*:write"}))
+    headers = dict(hop_headers(SECRET, caller))
+    try:
+        await trio.start()
+        leader = await trio.leader()
+        await in_sync(trio, 3)
+        await add(leader, headers, 0, 50)
+        shard_map.write_bytes(ShardMap.even(1, version=2).encode())
+        lost = next(one for one in trio.copies if one is not leader)
+        await lost.end(signal.SIGKILL)
+        shutil.rmtree(lost.data)
+        await lost.start()
+        await happens(trio, (lost.data / "shard-0000" / "SLOTS").exists, "the disk is refused")
+        await in_sync(trio, 3)
+        await add(leader, headers, 50, 50)
+        assert REFUSED not in lost.ends
+        await trio.stop()
+        logs = [chains(copy) for copy in trio.copies]
+        common = min(max(log) for log in logs)
+        assert common >= 50
+        assert len({log[common] for log in logs}) == 1, "the copies are one history"
+        for copy in trio.copies:
+            shutil.rmtree(copy.data)
+        shutil.rmtree(trio.record)
+        await lost.start()
+        await happens(trio, lambda: REFUSED in lost.ends, "an empty disk is taken for a new one")
     finally:
         await trio.stop()

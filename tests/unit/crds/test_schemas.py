@@ -13,7 +13,7 @@ KINDS = list(FILES)
 FIELDS = [field for kind in KINDS for field in fields(kind)]
 OWN = [field for field in FIELDS if field.path and field.path[0] in ("spec", "status")]
 COLUMNS = {
-    "UltraEngine": ["Ready", "Available", "Shards", "Desired", "Version", "Age"],
+    "UltraEngine": ["Ready", "Available", "Shards", "Desired", "Moved", "Version", "Age"],
     "Shard": ["Engine", "Shard", "Ready", "Leader", "Epoch", "Slots", "Age"],
     "Snapshot": ["Engine", "Shard", "Ready", "Age"],
 }

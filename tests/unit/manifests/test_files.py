@@ -10,9 +10,11 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 from tests.servers.crds import ROOT
+from tests.unit.replication.test_watching import report_of
 
 from ultraengine.gateway.metrics import EdgeMetrics
 from ultraengine.model.ids import ShardId
+from ultraengine.replication.watching.metrics import ReplicaMetrics
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine_operator.cluster import KINDS, WATCHED
 
@@ -29,6 +31,7 @@ def samples() -> set[str]:
     """Names that a scrape of an engine or a gateway can hold."""
     registry = CollectorRegistry()
     families = [*EdgeMetrics().collect(), *ShardMetrics(registry, ShardId(0)).collect()]
+    families += ReplicaMetrics(registry, 0, lambda: report_of(leads=True)).collect()
     return {f"{one.name}{ending}" for one in families for ending in SAMPLES[one.type]}
 
 

@@ -16,12 +16,7 @@ from ultraengine.model.policy import FlushRule
 from ultraengine.replication.belonging import Cluster, encode_cluster
 from ultraengine.shard.opening import ShardOptions, World
 from ultraengine.starting.ends import ExitCode, exit_code_of
-from ultraengine.starting.replicated.driver import (
-    cluster_uid,
-    follow,
-    has_record,
-    replica_options,
-)
+from ultraengine.starting.replicated.driver import cluster_uid, follow, replica_options
 from ultraengine.testing.sim_record import SimRecordStore
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
@@ -133,14 +128,6 @@ async def test_a_place_that_does_not_answer_is_asked_again(tmp_path: Path) -> No
     records = SimRecordStore(iter(["lost", "late"]))
     uid = await uid_of(LocalDisk(tmp_path / "0"), records)
     assert records.mark(None) == encode_cluster(Cluster("shop", uid))
-
-
-async def test_whether_a_shard_has_a_record_is_asked_until_its_place_answers() -> None:
-    async with asyncio.timeout(20):
-        assert not await has_record(SimRecordStore(["lost", "late"]))
-        records = SimRecordStore(["", "lost"])
-        assert records.swap(None, b"one")
-        assert await has_record(records)
 
 
 async def test_certificates_that_are_missing_are_a_wrong_setting(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a process reads and opens before it serves, and how what is wrong with it is said."""
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -16,12 +17,14 @@ from ultraengine.model.ids import ShardId
 from ultraengine.router.shard_map import ShardMap
 from ultraengine.shard.ownership import PATH, read_ownership
 from ultraengine.starting.driver import (
+    has_record,
     identity_of,
     listen_for,
     others_beside,
     own_slots,
     read_map,
 )
+from ultraengine.testing.sim_record import SimRecordStore
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.disk import LocalDisk
 
@@ -114,19 +117,28 @@ def test_other_shards_of_a_volume_are_those_with_something_in_their_directory(
     assert others_beside(tmp_path, ShardId(12)) == [0, 2]
 
 
+async def test_whether_a_shard_has_a_record_is_asked_until_its_place_answers() -> None:
+    async with asyncio.timeout(20):
+        assert not await has_record(SimRecordStore(["lost", "late"]))
+        records = SimRecordStore(["", "lost"])
+        assert records.swap(None, b"one")
+        assert await has_record(records)
+
+
 def test_a_disk_is_told_what_it_owns_only_where_a_map_and_an_engine_are_named(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "map.json"
     path.write_bytes(ShardMap.even(2, version=2).encode())
     disk = LocalDisk(tmp_path / "shard-0001")
-    named = {"data": tmp_path, "shard": 1, "engine_uid": "shop", "map": path}
-    for missing in ("map", "engine_uid"):
-        own_slots(Config(**{**named, missing: None}), disk, joins=True)
+    for published, engine in ((None, "shop"), (path, None)):
+        nameless = Config(data=tmp_path, shard=1, map=published, engine_uid=engine)
+        own_slots(nameless, disk, joins=True)
         assert read_ownership(disk) is None
+    pod = Config(data=tmp_path, shard=1, map=path, engine_uid="shop")
     with pytest.raises(LogRefused, match="restore its volume"):
-        own_slots(Config(**named), disk, joins=False)
-    own_slots(Config(**named), disk, joins=True)
+        own_slots(pod, disk, joins=False)
+    own_slots(pod, disk, joins=True)
     found = read_ownership(disk)
     assert found is not None
     assert (found.shard, found.slots) == (1, ((2048, 4096),))

@@ -77,16 +77,6 @@ async def cluster_uid(disk: Disk, random: Random, records: RecordStore, name: st
         await asyncio.sleep(MARK_RETRY_S)
 
 
-async def has_record(records: RecordStore) -> bool:
-    """Whether the copies of this shard have ever been in force; waits until the place answers."""
-    while True:
-        try:
-            return await asyncio.to_thread(records.read) is not None
-        except OSError as error:
-            log.warning("record.no_answer", why=str(error))
-        await asyncio.sleep(MARK_RETRY_S)
-
-
 def _identity(disk: Disk) -> LogIdentity | None:
     try:
         return decode_identity(read_all(disk, IDENTITY_PATH))

@@ -192,8 +192,12 @@ class Process:
         ]
         if backups is not None:
             self._tasks.append(asyncio.create_task(backups.run()))
-        backup = None if backups is None else backups.take
-        operations = operations_of(shard, self.snapshots, memory, backup)
+        await self._serve(engine, memory)
+
+    async def _serve(self, engine: Engine, memory: ShardMemory) -> None:
+        """Open the doors of a shard that runs."""
+        backup = None if self.backups is None else self.backups.take
+        operations = operations_of(self.shard, self.snapshots, memory, backup)
         if self.switchover is not None:
             operations = msgspec.structs.replace(operations, promote=self.switchover.promote)
         self.gateway = self._gateway(
@@ -202,7 +206,7 @@ class Process:
             role="" if self.replica is None else "leader",
             feed=self.feed,
             source=self.feed,
-            slots=self.handing if config.hop_key is not None else None,
+            slots=self.handing if self.config.hop_key is not None else None,
         )
         await self.gateway.start(await self._early.hand_over())
         if self.replica is not None:

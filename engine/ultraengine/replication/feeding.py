@@ -18,16 +18,15 @@ def fed(
     *,
     lives: bool,
 ) -> tuple[set[ReplicaId], list[Sending]]:
-    """Who has joined and answers, and the frames below `end` that each of them lacks.
+    """Who has joined, and the frames below `end` that each of them lacks.
 
-    Who has not answered for `silence_s` gets none: its disk may have been replaced, and then nobody
-    would ever answer.  A beacon is answered by whoever is there, and then it is fed again.
+    A disk gets none when another one was heard of in its place since: it would never answer.
     `lives`: those who lack nothing get a message as well, as a sign of life.
     """
     reached: set[ReplicaId] = set()
     sends: list[Sending] = []
     for seat, peer in peers.items():
-        if not peer.joined or peer.heard_at < now - limits.silence_s:
+        if not peer.joined or _is_replaced(seat, peers):
             continue
         reached.add(seat.replica)
         if peer.held_end < end and now - peer.moved_at >= limits.resend_s:
@@ -47,3 +46,10 @@ def fed(
         sends.append(Sending(seat.replica, append, until))
         peer.sent_end = until
     return reached, sends
+
+
+def _is_replaced(seat: Seat, peers: Mapping[Seat, Peer]) -> bool:
+    heard_at = peers[seat].heard_at
+    return any(
+        one.replica == seat.replica and other.heard_at > heard_at for one, other in peers.items()
+    )

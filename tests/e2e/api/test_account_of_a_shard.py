@@ -1,6 +1,7 @@
 """The account of a replicated shard's pods: its own record, and nothing else, of no other shard."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from tests.e2e.api.test_manifests import NOBODY, OPERATOR, apply, permitted
@@ -17,8 +18,9 @@ OWN = "leases.coordination.k8s.io/shop-shard-0"
 
 
 @pytest.fixture
-def shards(api_server: ApiServer) -> ApiServer:
-    """Two shards' accounts and Leases, made with the permissions of the operator."""
+def shards(api_server: ApiServer) -> Iterator[ApiServer]:
+    """Two shards' accounts and Leases, made with the permissions of the operator; gone again
+    afterwards, since other tests have an engine of this name."""
     apply(api_server, "base")
     view, _ = view_of(engine_of(content(shards=2, replicasPerShard=3)), Observed(), Settings())
     made = [one for shard in (0, 1) for one in replicas.account(view, shard)]
@@ -33,7 +35,9 @@ def shards(api_server: ApiServer) -> ApiServer:
     api_server.kubectl("apply", "--server-side", f"--as={OPERATOR}", "-f", "-", stdin=rest)
     for lease in leases:
         api_server.kubectl("create", f"--as={OPERATOR}", "-f", "-", stdin=json.dumps(lease))
-    return api_server
+    yield api_server
+    for one in made:
+        api_server.kubectl("delete", one["kind"], one["metadata"]["name"], "-n", "default")
 
 
 def test_the_operator_gives_each_shard_its_own_lease_and_nothing_beyond(shards: ApiServer) -> None:

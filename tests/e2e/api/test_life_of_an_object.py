@@ -127,8 +127,8 @@ def test_the_category_and_the_short_names_list_our_objects(server: ApiServer) ->
 
 
 COLUMNS = {
-    "UltraEngine": """whole True 2 2 ultraengine:0.1.0 0s Ready Sync whole-gateway.default.svc
-        AsWished""",
+    "UltraEngine": """whole True 2 2 1/2048 ultraengine:0.1.0 0s Ready Sync
+        whole-gateway.default.svc AsWished""",
     "Shard": """whole-shard-1 whole 1 True whole-shard-1-0 18446744073709551615 2048 0s
         9007199254740993 data-whole-shard-1-0 AsWished""",
     "Snapshot": """whole whole 1 True 0s AsWished 9007199254740993

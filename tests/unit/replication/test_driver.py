@@ -139,6 +139,37 @@ def test_who_has_led_and_leads_no_more_ends(tmp_path: Path) -> None:
     run(story())
 
 
+def test_a_copy_reports_its_role_who_leads_and_the_failover_that_made_it_lead(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with three(tmp_path) as made:
+            leader = await made.leader()
+            await made.in_sync(3)
+            await made.commit(leader, b"one")
+            watching = made.drivers[leader].watching
+            watching.serves()
+            told = watching.report(7)
+            assert (told.role, told.leader, told.positions.executed_end) == ("leader", leader, 7)
+            assert sorted(told.in_sync) == [0, 1, 2]
+            assert told.last_failover is not None
+            assert (told.last_failover.old_epoch, told.last_failover.new_epoch) == (0, 1)
+            served_at = told.last_failover.serving_at
+            assert served_at is not None
+            watching.serves()
+            again = watching.report(7).last_failover
+            assert again is not None
+            assert again.serving_at == served_at, "it began to serve once"
+            assert "nobody else does" in watching.refusal()
+            other = made.drivers[next(one for one in range(3) if one != leader)].watching
+            await until(lambda: other.report(0).leader == leader)
+            follows = other.report(0)
+            assert (follows.role, follows.last_failover) == ("follower", None)
+            assert f"replica {leader} leads" in other.refusal()
+
+    run(story())
+
+
 def test_a_leader_hands_over_to_a_copy_that_leads_with_everything(tmp_path: Path) -> None:
     async def story() -> None:
         async with three(tmp_path) as made:

@@ -37,6 +37,14 @@ async def add(client: Client, count: int = 1) -> int:
     return offset
 
 
+async def knowing(trio: Trio, copy: Copy) -> dict[str, Any]:
+    """The status of a copy that knows where its leader is: they tell each other once in a while."""
+    async with asyncio.timeout(WAIT_S):
+        while (told := await trio.status(copy)).get("leader_url") is None:
+            await asyncio.sleep(0.1)
+    return told
+
+
 @pytest.mark.timeout(300)
 async def test_a_copy_answers_with_its_position_and_names_its_leader(tmp_path: Path) -> None:
     trio = Trio(tmp_path)
@@ -47,6 +55,7 @@ async def test_a_copy_answers_with_its_position_and_names_its_leader(tmp_path: P
         await trio.in_sync(leader, 3)
         async with Client([one.url for one in trio.copies], deadline_s=WAIT_S) as client:
             offset = await add(client, 5)
+        await knowing(trio, copy)
         status, body, headers = await get(copy, f"/v1/counter/a?read=follower&min_offset={offset}")
         assert (status, body["value"]) == (200, 5), body
         assert headers["Ultra-Role"] == "follower"
@@ -134,6 +143,7 @@ async def test_copies_can_be_watched(tmp_path: Path) -> None:
             assert all(one["lag_s"] < LAG_S for one in others.values())
             told = await trio.status(copy)
             assert (told["role"], told["state"]) == ("follower", "following")
+            told = await knowing(trio, copy)
             assert (told["leader"], told["leader_url"]) == (leader.number, leader.url)
             assert told["in_sync"] == [0, 1, 2]
             assert told["divergence"] is None

@@ -40,7 +40,7 @@ async def add(client: Client, count: int = 1) -> int:
 async def knowing(trio: Trio, copy: Copy) -> dict[str, Any]:
     """The status of a copy that knows where its leader is: they tell each other once in a while."""
     async with asyncio.timeout(WAIT_S):
-        while (told := await trio.status(copy)).get("leader_url") is None:
+        while (told := await trio.status(copy)).get("leader_url") is None:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     return told
 

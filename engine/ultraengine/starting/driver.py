@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -23,6 +23,8 @@ from ultraengine.shard.ownership import PATH as SLOTS_PATH
 
 RECORD_RETRY_S: Final = 0.5
 """Until the place of a record that does not answer is asked again."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger("replication")
 
@@ -77,14 +79,19 @@ def listen_for(config: Config, *, together: bool) -> list[socket.socket]:
         raise ConfigErrors([f"ULTRA_PORT: cannot listen on {where}: {error}"]) from error
 
 
-async def has_record(records: RecordStore) -> bool:
-    """Whether the copies of this shard have ever been in force; waits until the place answers."""
+async def answered(ask: Callable[[], T]) -> T:
+    """What the place of a record answers; `ask` blocks, and is asked again until it does."""
     while True:
         try:
-            return await asyncio.to_thread(records.read) is not None
+            return await asyncio.to_thread(ask)
         except OSError as error:
             log.warning("record.no_answer", why=str(error))
         await asyncio.sleep(RECORD_RETRY_S)
+
+
+async def has_record(records: RecordStore) -> bool:
+    """Whether the copies of this shard have ever been in force; waits until the place answers."""
+    return await answered(records.read) is not None
 
 
 def own_slots(config: Config, disk: Disk, *, joins: bool) -> None:

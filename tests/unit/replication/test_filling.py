@@ -10,6 +10,7 @@ from tests.unit.replication.three import Three, three, until
 
 from ultraengine.log.survey import read_all
 from ultraengine.ports import Disk
+from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.installing.offer import (
     OFFER,
     PIECE_BYTES,
@@ -84,6 +85,15 @@ async def away(made: Three, leader: int) -> int:
     await made.kill(gone)
     await made.in_sync(2)
     return gone
+
+
+async def emptied(made: Three, tmp_path: Path) -> tuple[int, ReplicaDriver]:
+    """A follower that lost its disk, and lacks what its leader's log does not have any more."""
+    leader = await made.leader()
+    gone = await away(made, leader)
+    await filled(made, leader)
+    (tmp_path / str(gone)).rename(tmp_path / "gone")
+    return gone, await made.start(gone)
 
 
 async def begun_again(made: Three, number: int, **changes: Any) -> None:
@@ -228,11 +238,7 @@ def test_a_piece_that_was_changed_on_its_way_is_noticed_and_all_of_it_is_got_aga
 ) -> None:
     async def story() -> None:
         async with three(tmp_path, shelf=Shelf) as made:
-            leader = await made.leader()
-            gone = await away(made, leader)
-            await filled(made, leader)
-            (tmp_path / str(gone)).rename(tmp_path / "gone")
-            driver = await made.start(gone)
+            gone, driver = await emptied(made, tmp_path)
             hear = driver._receiving.hear
             changed: list[Piece] = []
 
@@ -258,11 +264,7 @@ def test_what_is_lost_is_asked_again_and_a_leader_that_is_silent_is_left(
 
     async def story() -> None:
         async with three(tmp_path, shelf=Shelf) as made:
-            leader = await made.leader()
-            gone = await away(made, leader)
-            await filled(made, leader)
-            (tmp_path / str(gone)).rename(tmp_path / "gone")
-            driver = await made.start(gone)
+            gone, driver = await emptied(made, tmp_path)
             hear = driver._receiving.hear
             lost: list[Any] = []
 
@@ -344,11 +346,7 @@ def test_no_more_is_sent_in_a_second_than_is_allowed(tmp_path: Path) -> None:
 def test_a_copy_that_goes_on_by_its_own_log_is_not_replaced(tmp_path: Path) -> None:
     async def story() -> None:
         async with three(tmp_path, shelf=Shelf) as made:
-            leader = await made.leader()
-            gone = await away(made, leader)
-            await filled(made, leader)
-            (tmp_path / str(gone)).rename(tmp_path / "gone")
-            driver = await made.start(gone)
+            gone, driver = await emptied(made, tmp_path)
             prove: Callable[[str, int], str] = made.shelves[gone].prove
             joins = driver.machine.joins
 

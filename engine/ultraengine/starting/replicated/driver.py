@@ -5,7 +5,6 @@ follow  ->  the epoch-start frame is committed  ->  the shard is recovered and s
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 import structlog
@@ -48,10 +47,8 @@ from ultraengine.shard.opening import (
     log_options,
     serializer_of,
 )
+from ultraengine.starting.driver import answered
 from ultraengine.starting.replicated.roles.driver import LeadingEngine
-
-MARK_RETRY_S: Final = 0.5
-"""Until a place of the record that does not answer is asked again."""
 
 log = structlog.get_logger("replication")
 
@@ -69,12 +66,7 @@ async def cluster_uid(disk: Disk, random: Random, records: RecordStore, name: st
         raw = records.mark(mint)
         return belonging(identity, None if raw is None else decode_cluster(raw), name)
 
-    while True:
-        try:
-            return await asyncio.to_thread(ask)
-        except OSError as error:
-            log.warning("record.no_answer", why=str(error))
-        await asyncio.sleep(MARK_RETRY_S)
+    return await answered(ask)
 
 
 def _identity(disk: Disk) -> LogIdentity | None:

@@ -9,6 +9,7 @@ Not every database has numbers as wide as an amount, so reads (`model.reads`) an
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from ultraengine.model.errors import InvariantBroken
@@ -61,8 +62,11 @@ def has_macros(text: str) -> bool:
     return _MACRO.match(text) is not None
 
 
+@lru_cache(maxsize=1_024)
 def expanded(text: str, words: ExactWords) -> str:
     """Declared SQL with its macros in the words of a database, the inner ones first.
+
+    Remembered: what is declared is asked for again with each query.
 
     Raises `InvariantBroken` for a wrong number of arguments or an open parenthesis.
     """

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from ultraengine.model.exact import GreatestWords
@@ -26,18 +27,23 @@ _TYPES: Final = {
 _AS_TEXT: Final = frozenset({ColumnType.TIME, ColumnType.DATE})
 _NUMBERS: Final = frozenset({ColumnType.INTEGER, ColumnType.AMOUNT, ColumnType.TOTAL})
 
+_WRITTEN: Final = PostgresDialect()
+
+
+@lru_cache(maxsize=4_096)
+def _quoted(name: str) -> str:
+    """Declared names: the same few, twenty and more in each statement."""
+    return _WRITTEN.quote(name)
+
 
 class PostgresReadDialect(GreatestWords, ReadDialect):
     """PostgreSQL's."""
 
     name: ClassVar[str] = "postgresql"
 
-    def __init__(self) -> None:
-        self._written = PostgresDialect()
-
     def quote(self, name: str) -> str:
         """As the target quotes it: too long names are shortened there."""
-        return self._written.quote(name)
+        return _quoted(name)
 
     def parameter(self, number: int, kind: ColumnType) -> str:
         """Numbered, and with its type: the server need not guess from what is around it.

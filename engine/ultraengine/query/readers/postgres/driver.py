@@ -31,7 +31,7 @@ _AWAY_CLASSES: Final = ("08", "28", "3D", "53", "57", "58", "XX")
 T = TypeVar("T")
 
 
-async def _nothing_to_reset(connection: Any) -> None:  # noqa: ARG001  (asyncpg gives it)
+async def _nothing_to_reset(connection: Any) -> None:
     """Instead of asyncpg's round trip before an answer: what a conversation sets, it sets LOCAL."""
 
 

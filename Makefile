@@ -47,6 +47,10 @@ e2e: ## All stories: real processes, a real API server, and a real cluster, whic
 	@$(MAKE) e2e-cluster
 	@$(MAKE) e2e-api
 
+.PHONY: e2e-full
+e2e-full: ## The same with the stories that take many minutes
+	@ULTRA_TORTURE=1 $(MAKE) e2e ARGS="--timeout 7200"
+
 .PHONY: e2e-processes
 e2e-processes: ## Stories with real processes on this machine (kills, full disks, the import)
 	@hack/venv.sh dev

@@ -193,7 +193,7 @@ async def test_a_leader_without_room_says_so_to_whoever_appends_and_leads_on(
         refused = await made.commit(leader, b"no room")
         assert isinstance(refused.error, DiskFull)
         disk.full = False
-        while (await made.commit(leader, b"again")).error is not None:
+        while (await made.commit(leader, b"again")).error is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert payloads(made, leader)[-1] == b"again"
         assert b"no room" not in payloads(made, leader)

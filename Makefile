@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Each process of a test would compile the engine anew, and each worker rewrite all tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 # Arguments for the program behind a target: make run ARGS="--port 9000 --ephemeral"

@@ -1,5 +1,7 @@
 """What all tests share: no test fails because the machine was slow; databases to test with."""
 
+import gc
+
 import structlog
 from hypothesis import settings
 from tests.servers.postgres import (  # noqa: F401  (fixtures, found by name)
@@ -24,3 +26,9 @@ structlog.configure(
 )
 
 pytest_plugins = ("tests.servers.mariadb", "tests.servers.s3")
+
+
+def pytest_collection_finish() -> None:
+    """What ten thousand tests consist of stays until the end: let no collection walk it again."""
+    gc.collect()
+    gc.freeze()

@@ -140,18 +140,18 @@ class Backups:
         return self._interval_s > 0 and grown and now >= self._taken_at + self._interval_s
 
     async def _archive(self) -> None:
-        async with self._taking:
-            sealed = tuple(path for _, path in segment_paths(self._source.disk)[:-1])
-            if sealed == self._sealed:
-                return
-            try:
+        try:
+            async with self._taking:
+                sealed = tuple(path for _, path in segment_paths(self._source.disk)[:-1])
+                if sealed == self._sealed:
+                    return
                 sent = await asyncio.to_thread(archive_sealed, self._source, self._store)
-            except (BackupError, LogError, OSError) as error:
-                self._failed(error)
-                return
-            self._sealed = sealed
-            if sent:
-                log.info("backup.archived", shard=self._shard.executor.shard, segments=sent)
+                self._sealed = sealed
+        except (BackupError, LogError, OSError) as error:
+            self._failed(error)
+            return
+        if sent:
+            log.info("backup.archived", shard=self._shard.executor.shard, segments=sent)
 
     def _failed(self, error: BaseException) -> None:
         self._failed_at = time.monotonic()

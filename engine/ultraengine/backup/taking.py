@@ -245,8 +245,6 @@ class _Copier:
         for number, (_, path) in enumerate(paths):
             data = read_all(self._disk, path)
             header = header_of(data, path)
-            if point is not None and header.point != point:
-                raise BackupDamaged(path, f"it does not continue the log at {point.sequence}")
             keys |= {name for name in (header.master_key, header.chain_key) if name}
             if number + 1 < len(paths):
                 piece, point = self._sealed(ring, path, data, header, paths[number + 1][1])

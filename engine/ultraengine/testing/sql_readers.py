@@ -10,6 +10,7 @@ writes what is read (`projection_tables.PROBE`).
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
@@ -228,13 +229,15 @@ class ReaderContract:
     async def test_one_conversation_sees_one_moment(self, target: Target, reader: Reader) -> None:
         """Rows and position, whatever is written meanwhile."""
         of = await self.filled(target, [fact(1)])
-        begun, query = asyncio.Event(), asked()
+        begun, written, query = asyncio.Event(), threading.Event(), asked()
         loop = asyncio.get_running_loop()
 
         def talk() -> "Talk[Any]":
             before = yield from ask(query, reader.dialect)
             loop.call_soon_threadsafe(begun.set)
-            yield Statement("slow", self.slow, (), (FACT.columns[1],), 1)
+            # It lasts as long as the write, however slow the machine is, and no statement does.
+            while not written.is_set():
+                yield from look(PROBE, reader.dialect)
             after = yield from ask(query, reader.dialect)
             return before, after
 
@@ -242,7 +245,10 @@ class ReaderContract:
         await begun.wait()
         batch = Batch(PROBE.tables)
         batch.append("fact", fact(2))
-        await target.write(of, PROBE, batch, moved(5, 6))
+        try:
+            await target.write(of, PROBE, batch, moved(5, 6))
+        finally:
+            written.set()
         before, after = await reading
         same(before, after)
         now = await reader.run("t", look(PROBE, reader.dialect), PATIENCE_S)

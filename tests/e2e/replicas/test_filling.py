@@ -22,6 +22,8 @@ from tests.e2e.replicas.test_three_replicas import chains
 
 from ultraengine.edge.auth import KnownCaller
 from ultraengine.gateway.hop import hop_headers
+from ultraengine.log.identity import decode_identity
+from ultraengine.replication.store import decode_record
 from ultraengine.router.shard_map import ShardMap
 
 CLIENTS = 8
@@ -64,11 +66,27 @@ async def happens(trio: Trio, what: Callable[[], object], why: str) -> None:
         await asyncio.sleep(0.05)
 
 
+def disk_of(copy: Copy) -> bytes | None:
+    """The disk that a copy has now; None before it has begun one."""
+    try:
+        raw = (copy.data / "shard-0000" / "IDENTITY").read_bytes()
+    except FileNotFoundError:
+        return None
+    return decode_identity(raw).disk_uuid
+
+
 async def in_sync(trio: Trio, count: int) -> None:
-    """Wait until the record counts so many copies."""
+    """Wait until the record counts so many copies, with the disks that they have now.
+
+    A disk that was lost is counted until its leader has missed it for a while, and a machine may be
+    fast enough to fill the one that replaces it meanwhile.
+    """
 
     def seated() -> bool:
-        return len(json.loads((trio.record / "RECORD").read_bytes())["isr"]) == count
+        isr = decode_record((trio.record / "RECORD").read_bytes()).isr
+        return len(isr) == count and all(
+            disk_of(trio.copies[seat.replica]) == seat.disk for seat in isr
+        )
 
     await happens(trio, seated, f"not {count} copies in sync")
 

@@ -115,14 +115,37 @@ async def test_complete_segments_are_sent_without_a_backup(
     rig, store = Rig(tmp_path, limits=small), Away()
     shard = await rig.start()
     store.away = True
-    running = asyncio.create_task(backups_of(rig, store).run())
+    backups = backups_of(rig, store)
+    running = asyncio.create_task(backups.run())
     for group in range(60):
         await rig.send(*(rig.admit(f"{group}-{number}") for number in range(50)))
     assert len(segment_paths(rig.disk)) > 3
     await until(lambda: shard.status().alarms > 0)
     store.away = False
-    await until(lambda: len(store.list("0/segments/")) >= 2)
+    sealed = len(segment_paths(rig.disk)) - 1
+    await until(lambda: len(backups._sealed) == sealed)
+    assert len(store.list("0/segments/")) == sealed
     assert reading.newest(store, 0) is None
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await shard.stop()
+
+
+async def test_after_a_failure_the_store_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "RETRY_S", 3600.0)
+    rig, store = Rig(tmp_path), Away()
+    shard = await rig.start()
+    await rig.add(3)
+    store.away = True
+    backups = backups_of(rig, store, SOON)
+    running = asyncio.create_task(backups.run())
+    await until(lambda: shard.status().alarms)
+    await asyncio.sleep(50 * SOON)
+    assert shard.status().alarms == 1
+    store.away = False
+    assert (await backups.take()).snapshot_offset > 0, "whoever asks is not kept waiting"
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await shard.stop()

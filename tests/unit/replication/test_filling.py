@@ -1,15 +1,18 @@
 """A copy that lacks what was cut from its leader's log is filled from a snapshot, over sockets."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.replication.three import Three, three, until
 
 from ultraengine.log.survey import read_all
-from ultraengine.ports import Disk
+from ultraengine.model.errors import InvariantBroken
+from ultraengine.ports import Disk, File
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.installing.offer import (
     OFFER,
@@ -20,12 +23,13 @@ from ultraengine.replication.installing.offer import (
     Piece,
     Withdrawn,
 )
-from ultraengine.replication.installing.place import BESIDE, Installed
+from ultraengine.replication.installing.place import BESIDE, INSTALL_TEMPORARY, Installed
 from ultraengine.replication.installing.receiving import driver as receiving
 from ultraengine.replication.installing.stock import OpenPart, Taken
 from ultraengine.replication.messages import Append, Beacon
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.writing.driver import read_stored
+from ultraengine_adapters.local.disk import LocalDisk
 
 STATE = "snapshots/state"
 HISTORY = "history/his"
@@ -87,13 +91,15 @@ async def away(made: Three, leader: int) -> int:
     return gone
 
 
-async def emptied(made: Three, tmp_path: Path) -> tuple[int, ReplicaDriver]:
+async def emptied(
+    made: Three, tmp_path: Path, disk: Callable[[Path], Disk] = LocalDisk
+) -> tuple[int, ReplicaDriver]:
     """A follower that lost its disk, and lacks what its leader's log does not have any more."""
     leader = await made.leader()
     gone = await away(made, leader)
     await filled(made, leader)
     (tmp_path / str(gone)).rename(tmp_path / "gone")
-    return gone, await made.start(gone)
+    return gone, await made.start(gone, disk=disk(tmp_path / str(gone)))
 
 
 async def begun_again(made: Three, number: int, **changes: Any) -> None:
@@ -212,7 +218,8 @@ def test_without_a_snapshot_nothing_is_installed_until_there_is_one(tmp_path: Pa
             assert not any(isinstance(one, Offered) for one in answers)
             made.shelves[gone].wrong = "bad sections"
             shelf.sequence_end = end
-            await until(lambda: any(isinstance(one, Piece) and one.digest for one in answers))
+            with capture_logs() as lines:
+                await until(lambda: "bad sections" in [one.get("why") for one in lines])
             made.shelves[gone].wrong = ""
             await begun_again(made, gone)
             await made.in_sync(3)
@@ -379,5 +386,60 @@ def test_another_leader_ends_an_attempt_with_the_one_before(tmp_path: Path) -> N
             await until(lambda: driver._receiving._number == 2)
             made.drivers[leader]._sending._bytes_per_s = 0.0
             made.drivers[leader]._sending._free_at = 0.0
+
+    run(story)
+
+
+class Nameless(LocalDisk):
+    """A directory in which no copy can be named that is to take the place of the one there."""
+
+    def open(self, path: str, *, create: bool = False, write: bool = False) -> File:
+        if path == INSTALL_TEMPORARY:
+            raise OSError(errno.EIO, "the disk is broken")
+        return super().open(path, create=create, write=write)
+
+
+def test_a_whole_copy_that_cannot_be_named_ends_the_life_that_has_stopped_for_it(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with three(tmp_path, shelf=Shelf) as made:
+            gone, _ = await emptied(made, tmp_path, Nameless)
+            await until(lambda: made.ends)
+            assert [(n, "could not be named" in str(e)) for n, e in made.ends] == [(gone, True)]
+            # Nothing of it was put in place, and the next life is filled as if nothing had been.
+            await begun_again(made, gone)
+            assert not Three.disk(tmp_path, gone).list("history")
+            await begun_again(made, gone)
+            await made.in_sync(3)
+
+    run(story)
+
+
+def test_answers_that_are_late_or_that_nobody_waits_for_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "ASK_AGAIN_S", 60.0)
+
+    async def story() -> None:
+        async with three(tmp_path, shelf=Shelf) as made:
+            gone, driver = await emptied(made, tmp_path)
+            other = next(one for one in made.drivers.values() if one is not driver)
+            idle, hear = other._receiving, driver._receiving.hear
+            idle.hear(ReplicaId(gone), Withdrawn(1, "late"))
+            assert idle._answers.empty()
+            with pytest.raises(InvariantBroken, match="somebody is asked"):
+                await idle._ask(Fetch(other.me, 1, OFFER, 0), Offered)
+
+            def twice(source: Any, answer: Any) -> None:
+                hear(source, Withdrawn(answer.number - 1, "an attempt that is over"))
+                if isinstance(answer, Piece):
+                    hear(source, Piece(answer.number, answer.part, answer.position - 1, b"late"))
+                hear(source, answer)
+
+            driver._receiving.hear = twice  # type: ignore[method-assign]
+            await begun_again(made, gone)
+            assert driver._receiving._number == 1, "in one attempt"
+            assert read_all(Three.disk(tmp_path, gone), STATE) == CONTENT
 
     run(story)

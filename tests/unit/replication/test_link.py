@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Self
 
 import pytest
 import uvloop
+from structlog.testing import capture_logs
 from tests.servers.certificates import Authority
 from tests.unit.replication.three import free_addresses, three, until
 
 from ultraengine.log.frame import Keys
 from ultraengine.model.ids import ShardId
+from ultraengine.replication import driver as drivers
 from ultraengine.replication import link as links
 from ultraengine.replication import wire
 from ultraengine.replication.installing.offer import Transfer
@@ -175,7 +178,10 @@ async def test_both_sides_need_a_certificate_of_the_same_authority(tmp_path: Pat
             assert not pair.heard
 
 
-async def test_replicas_go_on_with_certificates_of_a_new_authority(tmp_path: Path) -> None:
+async def test_replicas_go_on_with_certificates_of_a_new_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "CERTIFICATES_S", 0.05)  # Looked at often, and mostly the same.
     place = Authority("first").write(tmp_path / "certificates")
     async with three(tmp_path, place) as made:
         leader = await made.leader()
@@ -299,3 +305,69 @@ async def test_nothing_is_read_behind_what_is_no_greeting(
     async with asyncio.timeout(20):
         with pytest.raises(WireDamaged, match="greeting"):
             await links.read_greeting(reader)
+
+
+def test_who_cannot_listen_says_so_and_leaves_nothing_open() -> None:
+    async def story() -> None:
+        (address,) = free_addresses(1)
+        with socket.create_server(address):
+            listener = Listener(address, GREETINGS[0], anybody, None, Keys(), hears_nothing)
+            for _ in range(2):
+                with pytest.raises(OSError, match=r"in use"):
+                    await listener.start()
+            await listener.close()
+
+    asyncio.run(story())
+
+
+async def hears_nothing(_replica: ReplicaId, _message: Message | Transfer) -> None:
+    """For listeners of which nothing is heard."""
+
+
+async def test_without_a_descriptor_a_connection_waits_until_there_is_one() -> None:
+    async with Pair() as pair:
+        await pair.connected()
+        caller = socket.create_connection(pair.address)  # Before anybody could accept it.
+        free = os.dup(caller.fileno())
+        os.close(free)
+        allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with capture_logs() as lines:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, most))
+            try:
+                await until(lambda: lines)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+        assert lines[0]["event"] == "link.not_accepted"
+        caller.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=caller)
+        writer.write(wire.encode_greeting(GREETINGS[1]))
+        assert await reader.read(wire.HEAD_BYTES)
+        writer.close()
+
+
+async def test_a_listener_that_is_closed_or_that_nobody_calls_accepts_nothing() -> None:
+    async with Pair() as pair:
+        await pair.connected()
+        accepted = len(pair.listener._admitting)
+        pair.listener._accept()
+        assert len(pair.listener._admitting) == accepted
+        await pair.listener.close()
+        pair.listener._accept()
+        pair.listener._accept_again()
+        assert not pair.listener._admitting
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*pair.address)
+
+
+async def test_more_connections_than_a_listener_has_room_for_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(links, "CONNECTIONS_MAX", 1)
+    async with Pair() as pair:
+        await pair.connected()
+        reader, writer = await asyncio.open_connection(*pair.address)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        pair.link.send(wire.encode_message(Ask(1)))
+        await until(lambda: pair.heard)

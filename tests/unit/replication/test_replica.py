@@ -465,3 +465,27 @@ def test_what_was_not_sent_after_all_is_sent_when_the_copy_has_answered() -> Non
         if isinstance(one.message, Append) and one.message.seat == SEATS[1]
     ]
     assert ends == [(3, 6)]
+
+
+def test_of_a_copy_that_is_gone_or_of_others_nothing_is_too_far() -> None:
+    leader, second, _ = led()
+    stranger = Seat(ReplicaId(1), DiskId(b"new"))
+    assert leader.too_far(stranger) == Effects()
+    assert second.too_far(SEATS[2]) == Effects()
+    (behind,) = sent(leader.too_far(SEATS[1]), Behind)
+    assert (behind.epoch, behind.seat) == (1, SEATS[1])
+
+
+def test_a_copy_whose_place_in_the_log_was_cut_just_now_is_not_answered_and_asks_again() -> None:
+    class CutMeanwhile(Log):
+        """The table still tells of what retention has taken away."""
+
+        def chain(self, position: int) -> object:
+            return None
+
+    leader = replica(0, log=CutMeanwhile(5, 5, (EpochStart(Epoch(1), 0),)))
+    leader.receive(Lead(FIRST), 0.0)
+    hello = Hello(Epoch(1), HOLDERS[1], 1, (EpochStart(Epoch(1), 0),), 3)
+    assert leader.receive(hello, 0.0) == Effects()
+    leader.log = Log(5, 5, leader.log.epochs)
+    assert sent(leader.receive(hello, 0.1), Joining)

@@ -145,6 +145,19 @@ def test_metrics_say_what_the_report_says() -> None:
         assert line in text
 
 
+def test_of_a_copy_that_has_not_joined_metrics_say_only_what_is_known() -> None:
+    candidate = replica(0)
+    candidate.receive(Lead(FIRST), 0.0)
+    unknown = reports.followers(candidate, {}, Marks(), 1.0)
+    registry = CollectorRegistry()
+    ReplicaMetrics(
+        registry, 3, lambda: msgspec.structs.replace(report_of(leads=True), followers=unknown)
+    )
+    text = generate_latest(registry).decode()
+    assert 'ultra_follower_in_sync{replica="1",shard="3"} 1.0' in text
+    assert "ultra_follower_lag_seconds{" not in text
+
+
 def test_a_follower_has_no_metrics_of_others_and_says_when_it_is_barred() -> None:
     registry = CollectorRegistry()
     ReplicaMetrics(registry, 3, lambda: report_of(leads=False))

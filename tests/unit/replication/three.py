@@ -29,6 +29,7 @@ WAIT_S = 60.0
 LIMITS = Limits(
     segment_bytes=128 * 1024, frame_bytes_max=32 * 1024, reserve_bytes=0, segments_prepared=0
 )
+LIMITS_OF_COPIES = ReplicaLimits(silence_s=1.0, read_s=0.1)
 CLUSTER = b"u" * 16
 
 
@@ -51,16 +52,27 @@ def epoch_start(epoch: Epoch, offset: Offset, time: Instant) -> FrameDraft:
 class Three:
     """Replicas by their number; None: not running."""
 
-    def __init__(self, place: Path, certificates: Path | None = None, **log: Any) -> None:
+    def __init__(
+        self,
+        place: Path,
+        certificates: Path | None = None,
+        limits: ReplicaLimits = LIMITS_OF_COPIES,
+        **log: Any,
+    ) -> None:
         self.place = place
         self.shelves: dict[int, Any] = {}
         """By replica: its stock of snapshots, if it has one."""
         self.addresses = free_addresses(3)
         self.certificates = certificates
-        self.records = DirectoryRecordStore(place / "record")
+        self.limits = limits
+        self.renew_record()
         self.log = log
         self.drivers: dict[int, ReplicaDriver] = {}
         self.ends: list[tuple[int, BaseException]] = []
+
+    def renew_record(self) -> None:
+        """Look for the record where it belongs, whoever was there before."""
+        self.records = DirectoryRecordStore(self.place / "record")
 
     @staticmethod
     def disk(place: Path, number: int) -> LocalDisk:
@@ -86,7 +98,7 @@ class Three:
                 shard=ShardId(3), epoch=Epoch(0), handlers=b"handlers", limits=LIMITS, **self.log
             ),
             "certificates": self.certificates,
-            "limits": ReplicaLimits(silence_s=1.0, read_s=0.1),
+            "limits": self.limits,
             "planner": PlannerLimits(silence_s=1.5),
         }
         driver = ReplicaDriver(
@@ -149,10 +161,11 @@ async def three(
     certificates: Path | None = None,
     *,
     shelf: Callable[[Path, int], Any] | None = None,
+    limits: ReplicaLimits = LIMITS_OF_COPIES,
     **log: Any,
 ) -> AsyncIterator[Three]:
     """All of them started; ended at the end."""
-    made = Three(place, certificates, **log)
+    made = Three(place, certificates, limits, **log)
     if shelf is not None:
         made.shelves = {number: shelf(place, number) for number in range(3)}
     try:

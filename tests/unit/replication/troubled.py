@@ -22,6 +22,9 @@ class TroubledFile:
         if self._disk.full:
             self._disk.refused += 1
             raise DiskFull(errno.ENOSPC, "no room")
+        if not self._disk.writes.is_set():
+            self._disk.held += 1
+            self._disk.writes.wait()
         self._file.pwrite(data, position)
 
     def sync(self) -> None:
@@ -39,14 +42,18 @@ class TroubledFile:
 
 
 class TroubledDisk(LocalDisk):
-    """Syncs wait for `flows` and writes are refused while it is `full`, but for what it swears."""
+    """Syncs wait for `flows`, writes for `writes`, and are refused while it is `full`, but for what
+    it swears."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.full = False
         self.refused = 0
-        self.flows = threading.Event()
+        self.held = 0
+        """Writes that have waited."""
+        self.flows, self.writes = threading.Event(), threading.Event()
         self.flows.set()
+        self.writes.set()
 
     def open(self, path: str, *, create: bool = False, write: bool = False) -> File:
         file = super().open(path, create=create, write=write)

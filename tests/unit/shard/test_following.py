@@ -96,9 +96,13 @@ class Follows:
         self.barred = 0
         self.executor: Executor = rig.memory.scratch(sequence_max=0)
         self.log: Kept | None = OneLog(rig.shard.log.reader() if reader is None else reader)
-        self.following = Following(
-            self.executor, NoUpkeep(), lambda: self.log, on_difference=self._bar
-        )
+        self.looks = 0
+        """How often the log was asked for."""
+        self.following = Following(self.executor, NoUpkeep(), self._log, on_difference=self._bar)
+
+    def _log(self) -> Kept | None:
+        self.looks += 1
+        return self.log
 
     def _bar(self) -> None:
         self.barred += 1
@@ -216,6 +220,7 @@ async def _ended(following: Following) -> Executor | None:
 async def test_a_failure_bars_the_replica_too(rig: Rig) -> None:
     class Broken:
         def groups(self, *_: object, **__: object) -> Iterator[RecordedGroup]:
+            yield next(rig.shard.log.reader().groups(0))
             raise OSError("unreadable")
 
     follows = Follows(rig, Broken())  # type: ignore[arg-type]
@@ -255,7 +260,11 @@ async def test_beside_a_cut_it_goes_on_in_the_log_that_was_opened_anew(
         async with asyncio.timeout(20):
             while follows.log is not None:  # noqa: ASYNC110  (nobody tells)
                 await asyncio.sleep(0.01)
-        follows.following.reached(10**6 + 1)
+            # It has noticed by itself, and waits; a look at a closed log executes nothing.
+            before = follows.looks + 1
+            while follows.looks <= before:
+                follows.following.reached(10**6 + 1)
+                await asyncio.sleep(0.01)
         follows.log = after
         follows.following.reached(10**6 + 2)
     await follows.at(rig.shard.executor.applied_end)

@@ -345,3 +345,26 @@ async def test_an_index_knows_the_groups_of_a_slot(rig: HandingRig) -> None:
     found = [group.header.base_offset for group in groups_at(mine, read)]
     assert found == mine
     assert reads == [mine[0], mine[1]]
+
+
+@pytest.mark.parametrize("kept", ["snapshot", "checkpoint"])
+async def test_an_image_after_a_copy_was_dropped_is_a_whole_one(
+    rig: HandingRig, other: HandingRig, kept: str
+) -> None:
+    await rig.add(3)
+    await rig.told(Begin(FIRST, THERE))
+    await other.told(Stage(FIRST, HERE))
+    await rig.shard.rest()
+    await other.handing.feed(SLOT, FIRST, await rig.handing.read(SLOT, 0))
+    for _ in range(2):  # The second one alone would be an increment.
+        await other.send(other.admit(f"more-{other.count}", key="elsewhere"))
+        other.count += 1
+        await other.snapshots.take()
+    assert other.snapshot_driver.increments == 1, "else the test tells nothing"
+    await other.told(Cancel(FIRST))
+    if kept == "snapshot":
+        await other.snapshots.take()
+    else:
+        await other.shard.rest()
+        assert other.memory.checkpoint(other.snapshots.position())
+    assert other.snapshot_driver.increments == 0

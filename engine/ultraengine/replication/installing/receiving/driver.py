@@ -96,8 +96,6 @@ class Receiving:
             try:
                 await self._fill(leader, identity)
             except (Failed, OSError, InvariantBroken) as error:
-                if place.is_ready(self._disk):
-                    raise  # The next start looks at it.
                 log.warning("copy.not_filled", leader=leader.seat.replica, why=str(error))
             else:
                 raise Installed("this copy was filled from a snapshot: start again, with it")

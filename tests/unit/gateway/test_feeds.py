@@ -304,7 +304,7 @@ async def test_the_document_describes_every_path_of_the_feed(
     }
     follow = paper["paths"]["/v1/feed"]["get"]
     assert list(follow["responses"]["200"]["content"]) == [MEDIA_TYPE]
-    assert {one["name"] for one in follow["parameters"]} == {"shard", "from"}
+    assert {one["name"] for one in follow["parameters"]} == {"shard", "from", "read"}
     assert "Feed" in {tag["name"] for tag in paper["tags"]}
 
 

@@ -41,6 +41,9 @@ BACK_S: Final = 60.0
 """After so long with the leader a copy that follows is looked for again."""
 _LOST: Final = (aiohttp.ClientError, OSError, TimeoutError, WireDamaged)
 
+_ELSEWHERE: Final = frozenset({"NOT_LEADER", "DRAINING", "SHARD_UNAVAILABLE"})
+"""What another copy may not say, of what only a leader does."""
+
 
 class _Health(msgspec.Struct, frozen=True):
     role: str = ""
@@ -245,7 +248,7 @@ class HttpFeed:
             try:
                 found = await self._ask_at(self._urls[at], method, path, query, kind, body)
             except EngineError as error:
-                if not error.problem.retryable or place + 1 == len(self._urls):
+                if error.code not in _ELSEWHERE or place + 1 == len(self._urls):
                     raise
             else:
                 self._leads = at

@@ -73,7 +73,7 @@ class Worker:
 
     def chains(self) -> dict[int, str]:
         """Of the log, at each offset where a batch ended."""
-        rows = self.read("SELECT log_offset, chain FROM ultra_projection_ledger")
+        rows = self.read("SELECT log_end, chain FROM ultra_projection_ledger")
         return {int(offset): str(chain) for offset, chain in rows}
 
     async def verify(self, engines: Sequence[Copy]) -> None:

@@ -1,11 +1,12 @@
 """How long aggregates over many entries take through `ultra query`, and in the database.
 
     python benchmarks/aggregates.py [--entries 1000000] [--accounts 10000] [--calls 7]
-                                    [--only postgresql|sqlite]
+                                    [--only postgresql|sqlite|mariadb]
 
-Makes the ledger's tables in a fresh PostgreSQL and in a SQLite file, and fills them with rows that
-the database generates itself, consistent so that every CHECK holds: in each round every account
-pays the account seven places on, so that its balance after any entry is known without adding up.
+Makes the ledger's tables in a fresh PostgreSQL or MariaDB or in a SQLite file, and fills them with
+rows that the database generates itself, consistent so that every CHECK holds: in each round every
+account pays the account seven places on, so that its balance after any entry is known without
+adding up.
 Sums by day are the worker's own (`Target.refresh`), and the time they take is printed.
 All entries are in one book, in 25 business days of one month.  `--entries 10000000` is the size
 that the aim speaks of; `query.py` asks tables that the worker has filled, and points as well.
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
+import mysql_rows
 import projection
 import servers
 
@@ -71,7 +73,7 @@ Row = tuple[str, str, str]
 
 
 class Words(NamedTuple):
-    """What two databases say differently."""
+    """What databases say differently."""
 
     series: str
     """A table `n(i)` of `{count}` numbers from 0 on."""
@@ -95,6 +97,14 @@ SQLITE = Words(
     f"({FIRST_DAY * DAY_S * 1_000_000} + ({{0}}))",
     f"({FIRST_DAY} + ({{0}}))",
     "({at} - {at} % ({span} * 1000000))",
+)
+
+MARIADB = Words(
+    "(SELECT cast(seq AS signed) - 1 AS i FROM seq_1_to_{count}) AS n",
+    "(timestamp('2026-01-01 00:00:00') + INTERVAL ({0}) MICROSECOND)",
+    "(date '2026-01-01' + INTERVAL ({0}) DAY)",
+    "(timestamp('2026-01-01 00:00:00') + INTERVAL floor(timestampdiff(SECOND,"
+    " timestamp('2026-01-01 00:00:00'), {at}) / {span}) * {span} SECOND)",
 )
 
 
@@ -127,10 +137,10 @@ def fill(words: Words, size: Size) -> list[str]:
     head = f"'{LOOPBACK_TENANT}', 'book-1'"
     series = words.series.format
     # Account x pays `1 + x % 9` in each round, and is paid by the one `STEP` before it.
-    name = "'account-' || substr(cast(10000000 + {0} as varchar(8)), 2)".format
+    name = "'account-' || substr(cast(10000000 + {0} as char(8)), 2)".format
     pays = "(1 + ({0}) % 9)".format
     before = f"(({{0}} + {accounts - STEP}) % {accounts})".format
-    at, turn = f"(i % {accounts})", f"(i / {accounts})"
+    at, turn = f"(i % {accounts})", f"((i - i % {accounts}) / {accounts})"
     after = f"((i + {STEP}) % {accounts})"
     net = f"({pays(before('{0}'))} - {pays('{0}')})".format
     time_of = words.moment.format(f"i * {size.spacing_us}")
@@ -388,11 +398,38 @@ def of_sqlite(work: Path, size: Size, calls: int) -> dict[str, tuple[list[float]
     return measured(work, f"sqlite:///{path}", moved, calls)
 
 
-DATABASES = {"postgresql": ("PostgreSQL", of_postgres), "sqlite": ("SQLite", of_sqlite)}
+def of_mariadb(work: Path, size: Size, calls: int) -> dict[str, tuple[list[float], float]]:
+    """Fill and measure."""
+    place = work / "query-mariadb"
+    place.mkdir()
+    with mysql_rows.mariadb(place) as socket:
+        mysql_rows.client(socket, "mysql", "CREATE DATABASE bench")
+        url, started = f"mysql://root@/bench?socket={socket}", time.perf_counter()
+        asyncio.run(make_set(url))
+        position = POSITION.format(moment=MARIADB.moment.format("0"), chain="x'00'")
+        statements = [
+            "SET sql_mode = concat(@@sql_mode, ',PIPES_AS_CONCAT')",
+            *fill(MARIADB, size), position, *touched(MARIADB),
+        ]  # fmt: skip
+        mysql_rows.client(socket, "bench", ";\n".join(statements))
+        tables = ", ".join(physical(TABLES.name, one.name, SET) for one in TABLES.tables)
+        mysql_rows.client(socket, "bench", f"ANALYZE TABLE {tables}")
+        asyncio.run(summed_up(url))
+        print(f"query: MariaDB filled in {time.perf_counter() - started:,.0f} s", flush=True)
+        return measured(work, url, lambda: mysql_rows.client(socket, "bench", MOVE), calls)
+
+
+DATABASES = {
+    "postgresql": ("PostgreSQL", of_postgres),
+    "sqlite": ("SQLite", of_sqlite),
+    "mariadb": ("MariaDB", of_mariadb),
+}
+USUAL = ("postgresql", "sqlite")
+"""Without `--only`: MariaDB takes the longest to fill."""
 
 
 def section(
-    work: Path, *, entries: int, accounts: int, calls: int, only: Sequence[str] = tuple(DATABASES)
+    work: Path, *, entries: int, accounts: int, calls: int, only: Sequence[str] = USUAL
 ) -> tuple[list[str], list[Row]]:
     """For `make bench`: the report's lines, and its aims."""
     size, lines, rows = sized(entries, accounts), list[str](), list[Row]()
@@ -423,7 +460,7 @@ def main() -> None:
     try:
         lines, _ = section(
             work, entries=options.entries, accounts=options.accounts, calls=options.calls,
-            only=options.only or tuple(DATABASES),
+            only=options.only or USUAL,
         )  # fmt: skip
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -274,11 +274,13 @@ class Process:
         standing = self._gateway(
             engine=copy,
             operations=Operations(promote=copy.promote),
+            source=copy.feed,
             refusal=copy.refusal,
             role="follower",
         )
         await standing.start(await self._early.hand_over())
         epoch = await self.replica.led()
+        await copy.feed.close()  # Its consumers go on elsewhere, perhaps here in a moment.
         self._stage = "the shard is recovering: this replica leads"
         self._early = self._doors(
             await standing.hand_over(), "SHARD_UNAVAILABLE", NOT_LEADER_RETRY_S

@@ -53,8 +53,9 @@ def add_engine(parser: argparse.ArgumentParser, *, required: bool) -> None:
     default = os.environ.get(URL_VARIABLE, DEFAULT_URL) if required else None
     parser.add_argument(
         "--engine", default=default, metavar="URL",
-        help=f"address of the engine (${URL_VARIABLE}, {DEFAULT_URL})" if required
-        else "address of the engine, to say how far behind the tables are",
+        help=f"address of the engine, or of each copy of a shard, with commas (${URL_VARIABLE}, "
+        f"{DEFAULT_URL})" if required
+        else "address of the engine, or of each copy, to say how far behind the tables are",
     )  # fmt: skip
     parser.add_argument(
         "--key-file", type=Path, metavar="FILE",
@@ -133,16 +134,21 @@ def read_url(text: str) -> str:
 
 
 def open_feed(options: argparse.Namespace) -> HttpFeed:
-    """The feed of the engine.  Raises `CommandFailed`."""
-    if not options.engine.startswith(("http://", "https://")):
-        raise CommandFailed(f"{options.engine!r} is no address", advice=f"As in {DEFAULT_URL}.")
+    """The feed of the engine, from a copy that follows where there is one.
+
+    Raises `CommandFailed`.
+    """
+    addresses = [one.strip() for one in options.engine.split(",")]
+    for one in addresses:
+        if not one.startswith(("http://", "https://")):
+            raise CommandFailed(f"{one!r} is no address", advice=f"As in {DEFAULT_URL}.")
     key = os.environ.get(KEY_VARIABLE)
     if options.key_file is not None:
         try:
             key = options.key_file.read_text().strip()
         except OSError as error:
             raise CommandFailed(f"cannot read the API key: {error}") from error
-    return HttpFeed(options.engine, key, attempts_max=3)
+    return HttpFeed(addresses, key, read="follower", attempts_max=3)
 
 
 def carry_out(work: Callable[[], Awaitable[T]]) -> T:

@@ -109,8 +109,14 @@ class Exposition:
 
     def __init__(self, registry: CollectorRegistry, *collectors: Collector) -> None:
         self._registry = registry
+        self._collectors = collectors
         for collector in collectors:
             registry.register(collector)
+
+    def leave(self) -> None:
+        """Let another edge of this process have these families: nobody may read one twice."""
+        for collector in self._collectors:
+            self._registry.unregister(collector)
 
     def text(self) -> bytes:
         """All metrics now."""

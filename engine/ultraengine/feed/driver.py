@@ -4,8 +4,8 @@ A subscriber reads the log from any retained offset and then follows its end; it
 when outcomes became durable and never before (requirement 001 §3.3).  Every subscriber
 pulls at its own pace: a slow one holds one page and slows nobody.
 
-`Feed` is the `feed.source.FeedSource` of a shard in this process; `feed.remote` is that of an
-engine elsewhere.  One contract holds both (`testing.feed_sources`).
+`Feed` is the `feed.source.FeedSource` of a shard, or of a copy of one, in this process;
+`feed.remote` is that of an engine elsewhere.  One contract holds all (`testing.feed_sources`).
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from ultraengine.feed.pages import committed, take
+from ultraengine.feed.pages import Groups, committed, take
 from ultraengine.feed.source import Consumer, FeedPage, Slots
 from ultraengine.log.damage import BelowRetention
-from ultraengine.log.reader import LogReader, RecordedGroup
+from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
@@ -41,15 +41,24 @@ class Feed:
 
     def __init__(
         self,
-        reader: LogReader,
+        reader: Groups,
         shard: ShardId,
         *,
         limits: Limits = DEFAULT_LIMITS,
         slots: Slots | None = None,
         idle_s: float = IDLE_PAGE_S,
+        refusal: Callable[[], EngineError | None] = lambda: None,
+        looks_again: bool = False,
     ) -> None:
-        """`slots` keeps what consumers confirm; without it nobody can."""
+        """`slots` keeps what consumers confirm; without it nobody can.
+
+        `refusal` says before each page why there is none any more, as of a copy that is behind.
+        `looks_again`: what could not be shown may be shown later though the end has not moved: a
+        copy hears that what it has is committed.
+        """
+        self._looks_again = looks_again
         self._reader = reader
+        self._refusal = refusal
         self._shard = shard
         self._limits = limits
         self._slots = slots
@@ -75,16 +84,22 @@ class Feed:
     # --- what is committed -----------------------------------------------------------------
 
     async def pages(self, shard: ShardId, from_offset: Offset) -> AsyncGenerator[FeedPage, None]:
-        """See `FeedSource.pages`.  The first page comes at once, even when it is empty."""
+        """See `FeedSource.pages`.  The first page comes at once, even when it is empty.
+
+        Raises `EngineError` when the feed refuses to go on.
+        """
         self._require(shard, from_offset)
         position, wanted = int(from_offset), 0
         while not self._closed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._idle_s):
                     await self._reached(wanted)
+            refusal = self._refusal()
+            if refusal is not None:
+                raise refusal
             end, end_time = self._end, self._end_time
             groups: list[CommittedGroup] = []
-            if end >= wanted and position < end and not self._closed:
+            if (end >= wanted or self._looks_again) and position < end and not self._closed:
                 groups = await self._read(self._read_page, position, end)
             if groups:
                 position = groups[-1].offset_end

@@ -4,11 +4,19 @@ A group is shown when all its outcomes are recorded; the first one that lacks so
 """
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from ultraengine.log.reader import RecordedGroup
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, FrameSequence, Instant, Offset, ShardId
 from ultraengine.model.outcome import CommittedGroup
+
+
+class Groups(Protocol):
+    """What a feed reads: the log of a shard, or what a copy of it may show."""
+
+    def groups(self, from_offset: int, to_offset: int | None = None) -> Iterable[RecordedGroup]:
+        """See `LogReader.groups`."""
 
 
 def take(

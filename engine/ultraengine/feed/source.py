@@ -6,12 +6,16 @@ travel as they are stored, so a feed costs the shard no decoding (requirement 00
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.outcome import CommittedGroup
+
+FeedRead = Literal["leader", "follower"]
+"""Who gives the pages: whoever leads, or a copy that follows where there is one.  Both have the
+same groups; a copy may have them a little later."""
 
 
 class FeedPage(msgspec.Struct, frozen=True):

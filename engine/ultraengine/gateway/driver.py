@@ -82,7 +82,8 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(parts.clock.monotonic(), parts.role)
         self._commands = self._make_commands()
-        self._http = self._make_http(Exposition(registry, self.edge.metrics))
+        self._exposition = Exposition(registry, self.edge.metrics)
+        self._http = self._make_http(self._exposition)
         self._streams = Streams(self.edge, self._stream_kind)
         self._feeds = self._make_feeds()
         self._admin = Admin(self.edge)
@@ -223,6 +224,7 @@ class Gateway:
         """Let nobody in any more; the listeners of ports stay open and are the caller's.  Who was
         let in is answered once more, and the connection closed."""
         self.leave()
+        self._exposition.leave()
         if self._doorkeeper is not None:
             keeper, self._doorkeeper = self._doorkeeper, None
             kept = self._options.socket is None

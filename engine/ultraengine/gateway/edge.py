@@ -77,6 +77,8 @@ class Edge:
         self.leaving = False
         """Not ready any more, and still serving whoever has not heard of it yet."""
         self.draining = False
+        self.role = parts.role
+        """``leader`` or ``follower`` of one of several copies; empty otherwise."""
         self._refusal = parts.refusal
         self._loop = asyncio.get_running_loop()
         self._shard_map_version = parts.shard_map_version
@@ -99,6 +101,10 @@ class Edge:
     def require_intake(self) -> None:
         """Raise `EngineError` DRAINING once the edge takes nothing new, or why it never does."""
         self.require_open()
+        self.require_leading()
+
+    def require_leading(self) -> None:
+        """Raise why nothing but reads is taken here, as by a copy that follows."""
         refusal = self._refusal()
         if refusal is not None:
             raise refusal

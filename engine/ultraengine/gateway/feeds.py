@@ -1,13 +1,15 @@
 """The feed over HTTP: stored groups for projections and exports (`feed/wire.py`, `docs/feed.md`).
 
-    GET    /v1/feed?shard=0&from=0        pages without an end, application/vnd.ultra.feed
+    GET    /v1/feed?shard=0&from=0        pages without an end, application/vnd.ultra.feed;
+                                          read=follower: of a copy, where there is one
     GET    /v1/feed/shards                which shards there are
     GET    /v1/feed/consumers?shard=0     the consumer slots
     PUT    /v1/feed/consumers/{name}      {"offset": n}: confirm
     DELETE /v1/feed/consumers/{name}      give the slot up
 
 A feed carries the commands of all tenants, so it needs the scope ``feed``, or ``admin``.  It
-holds one page at a time: a page is read when the one before was handed to the socket.
+holds one page at a time: a page is read when the one before was handed to the socket.  A copy that
+follows gives pages to who says ``read=follower``; slots are its leader's.
 """
 
 import asyncio
@@ -24,7 +26,7 @@ from ultraengine.edge.auth import require_feed
 from ultraengine.edge.codec import JSON, answer_codec, body_codec
 from ultraengine.edge.problems import Answer
 from ultraengine.edge.routes import Route, Surface, is_loopback, query_pairs, read_body
-from ultraengine.feed.source import FeedPage, FeedSource
+from ultraengine.feed.source import FeedPage, FeedRead, FeedSource
 from ultraengine.feed.wire import MEDIA_TYPE, encode_end, encode_page
 from ultraengine.gateway.edge import DRAIN_RETRY_AFTER_S, Edge
 from ultraengine.gateway.envelope import DECODE_ERRORS, malformed
@@ -38,6 +40,7 @@ RECHECK_S: Final = 1.0
 """Seconds between two looks at the key of an open feed."""
 BODY_BYTES_MAX: Final = 4 * 1024
 OFFSET_MAX: Final = 2**63 - 1
+_READS: Final[Mapping[str, FeedRead]] = {"leader": "leader", "follower": "follower"}
 _log = structlog.get_logger("ultraengine.gateway")
 _audit = structlog.get_logger("ultraengine.audit")
 
@@ -85,9 +88,11 @@ class Feeds:
         """Whether there is a feed."""
         return self._edge.source is not None
 
-    def _source(self, caller: Caller) -> AbstractAsyncContextManager[FeedSource]:
+    def _source(
+        self, caller: Caller, read: FeedRead = "leader"
+    ) -> AbstractAsyncContextManager[FeedSource]:
         """The engine's feed, for as long as a request lasts."""
-        del caller  # A front names the caller to its shards.
+        del caller, read  # A front names the caller to its shards, and chooses among copies.
         return contextlib.nullcontext(cast("FeedSource", self._edge.source))
 
     # --- requests --------------------------------------------------------------------------
@@ -103,6 +108,7 @@ class Feeds:
 
     async def _consumers(self, request: BaseRequest, _segments: list[str]) -> Answer:
         caller = self._caller(request)
+        self._edge.require_leading()
         query = dict(query_pairs(request, {"shard"}))
         found: list[ConsumerView] = []
         async with self._source(caller) as source:
@@ -115,6 +121,7 @@ class Feeds:
     async def _confirm(self, request: BaseRequest, segments: list[str]) -> Answer:
         caller = self._caller(request)
         name = _name(segments)
+        self._edge.require_leading()
         codec = body_codec(request.headers.get("Content-Type"))
         raw = await read_body(request, BODY_BYTES_MAX, "the limit of confirmations")
         try:
@@ -130,6 +137,7 @@ class Feeds:
     async def _forget(self, request: BaseRequest, segments: list[str]) -> Answer:
         caller = self._caller(request)
         name = _name(segments)
+        self._edge.require_leading()
         query = dict(query_pairs(request, {"shard"}))
         async with self._source(caller) as source:
             shard = await _one_shard(source, query)
@@ -148,8 +156,13 @@ class Feeds:
     async def _follow(self, request: BaseRequest, _segments: list[str]) -> StreamResponse:
         edge = self._edge
         caller = self._caller(request)
-        edge.require_intake()
-        query = dict(query_pairs(request, {"shard", "from"}))
+        query = dict(query_pairs(request, {"shard", "from", "read"}))
+        read = _READS.get(query.get("read", "leader"))
+        if read is None:
+            raise Malformed("read is leader or follower", pointer="/query/read")
+        edge.require_open()
+        if read == "leader":
+            edge.require_leading()
         from_offset = Offset(_number(query, "from") if "from" in query else 0)
         if edge.metrics.feeds_open >= edge.limits.feeds_max:
             raise EngineError(
@@ -160,14 +173,14 @@ class Feeds:
         # for it; it goes on to the engine's last outcome.
         edge.metrics.requests_in_flight -= 1
         try:
-            async with self._source(caller) as source:
+            async with self._source(caller, read) as source:
                 shard = await _one_shard(source, query)
                 async with contextlib.aclosing(source.pages(shard, from_offset)) as pages:
                     # What is wrong with the request is answered with a problem document.
                     first = await anext(pages, None)
                     if first is None:
                         raise _leaving()
-                    response = StreamResponse(headers=_headers())
+                    response = StreamResponse(headers=_headers(edge.role))
                     await response.prepare(request)
                     await self._send(request, response, caller, shard, first, pages)
         finally:
@@ -223,8 +236,14 @@ async def _write(response: StreamResponse, data: bytes) -> None:
         await response.write(data)
 
 
-def _headers() -> Mapping[str, str]:
-    return {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", "Server": "ultraengine"}
+def _headers(role: str) -> Mapping[str, str]:
+    told = {"Ultra-Role": role} if role else {}
+    return {
+        "Content-Type": MEDIA_TYPE,
+        "Cache-Control": "no-store",
+        "Server": "ultraengine",
+        **told,
+    }
 
 
 def _answer(request: BaseRequest, body: Any) -> Answer:

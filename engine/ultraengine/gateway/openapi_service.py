@@ -172,8 +172,15 @@ def _feed_paths() -> Schema:
     )
     follow["description"] = _FEED_ABOUT
     start = parameter("from", "query", _NUMBER, description="Offset to begin with; 0 by default.")
+    read = parameter(
+        "read",
+        "query",
+        {"type": "string", "enum": ["leader", "follower"], "default": "leader"},
+        description="`follower`: from a copy that follows, where there is one that keeps up; it "
+        "has the same groups, perhaps a moment later.",
+    )
     return {
-        "/v1/feed": {"get": {**follow, "parameters": [shard, start]}},
+        "/v1/feed": {"get": {**follow, "parameters": [shard, start, read]}},
         "/v1/feed/shards": {
             "get": _feed("getFeedShards", "Shards that have a feed", both(_list("shards", _NUMBER)))
         },

@@ -182,6 +182,7 @@ class TargetWorker:
         for old in tuple(self._readings):
             await self._close_reading(old)
             reading = Reading(old.members, old.positions, old.shards, one_by_one=old.one_by_one)
+            reading.follow_on(old)
             self._open_reading(reading)
         self._unsure = True
         self._look_at = NOW
@@ -295,7 +296,10 @@ class TargetWorker:
                 readings.append(old)
             else:
                 at = positions[key_of(group[0].of)]
-                readings.append(Reading(group, at, self._shards, one_by_one=narrow))
+                reading = Reading(group, at, self._shards, one_by_one=narrow)
+                if old is not None:
+                    reading.follow_on(old)
+                readings.append(reading)
         for reading in tuple(self._readings):
             if reading not in readings:
                 await self._close_reading(reading)

@@ -108,6 +108,28 @@ class Reading:
         """Stamped time of the first group of the batch being written, by shard."""
         self._turn = 0
 
+    def follow_on(self, before: "Reading") -> None:
+        """Know what another reading of these sets knew of what is not in their tables yet, so that
+        the lag of a database that is away is not forgotten with each attempt to reach it.
+
+        A build is told nothing: it serves when it has reached where the log ends now.
+        """
+        if self.is_building:
+            return
+        for shard, inbox in self.inboxes.items():
+            known = before.inboxes.get(shard)
+            if known is None or known.end is None:
+                continue
+            inbox.saw(known.end, known.end_time)
+            oldest = before.oldest(shard)
+            if oldest is not None:
+                self.in_flight[shard] = oldest
+
+    def oldest(self, shard: ShardId) -> Instant | None:
+        """Stamped time of the oldest group that was read and is not written."""
+        groups = self.inboxes[shard].groups
+        return self.in_flight.get(shard, groups[0].time if groups else None)
+
     @property
     def keys(self) -> frozenset[SetKey]:
         """Names of its sets."""
@@ -175,9 +197,7 @@ class Reading:
         found: dict[ShardId, Lag] = {}
         for shard, inbox in self.inboxes.items():
             if inbox.end is not None:
-                oldest = self.in_flight.get(shard)
-                if oldest is None and inbox.groups:
-                    oldest = inbox.groups[0].time
+                oldest = self.oldest(shard)
                 position = self.positions.get(shard, START)
                 found[shard] = lag(position, inbox.end, inbox.end_time, oldest, now)
         return found

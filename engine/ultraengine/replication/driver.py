@@ -23,6 +23,7 @@ from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset
 from ultraengine.replication import wire
 from ultraengine.replication.effects import Deposed, Diverged, Effects
+from ultraengine.replication.follower import copies
 from ultraengine.replication.handover.driver import HandingOver
 from ultraengine.replication.installing.offer import (
     Fetch,
@@ -279,7 +280,13 @@ class ReplicaDriver:
     def _received(self, message: Message, now: float) -> Effects:
         if isinstance(message, Confirm | Confirmed):
             return self.confirming.asking.receive(message)
-        return self.machine.receive(message, now)
+        effects = self.machine.receive(message, now)
+        follower = self.machine.follower
+        if isinstance(message, Append) and copies(
+            follower, message.seat, message.epoch, message.leader
+        ):
+            self.watching.fed_at = now
+        return effects
 
     def _hear(self, message: Told) -> None:
         self.watching.told[message.seat.replica] = message

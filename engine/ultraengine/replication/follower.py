@@ -13,7 +13,7 @@ import msgspec
 from ultraengine.model.ids import ConfigVersion, Epoch
 from ultraengine.replication.epochs import EpochTable, LogView, common_end, first_of
 from ultraengine.replication.promise import Promise, promised, takes
-from ultraengine.replication.record import Holder
+from ultraengine.replication.record import Holder, Seat
 
 
 class Verdict(enum.Enum):
@@ -112,6 +112,11 @@ def may_append(
         and follower.promise.holder == leader
         and position == log.end
     )
+
+
+def copies(follower: Follower, seat: Seat, epoch: Epoch, leader: Holder) -> bool:
+    """Whether a message to `seat` is for this disk, from the leadership that it copies."""
+    return (seat, epoch, leader) == (follower.me.seat, follower.joined, follower.promise.holder)
 
 
 def obeys(follower: Follower, epoch: Epoch, leader: Holder) -> bool:

@@ -277,11 +277,7 @@ class Replica:
 
     def _append(self, message: Append, now: float, effects: Effects) -> None:
         follower, log = self.follower, self.log
-        if (message.seat, message.epoch, message.leader) != (
-            self.me.seat,
-            follower.joined,
-            follower.promise.holder,
-        ):
+        if not followers.copies(follower, message.seat, message.epoch, message.leader):
             # Of another disk or life in this place, or of a leader that is not copied yet.
             self._say_hello(message.epoch, message.leader, effects)
             return
@@ -305,8 +301,7 @@ class Replica:
     def _fell_behind(self, message: Behind, effects: Effects) -> None:
         """Not joined any more, so that nothing is said of a log that will never go on."""
         follower = self.follower
-        copied = (message.seat, message.epoch, message.leader)
-        if copied == (self.me.seat, follower.joined, follower.promise.holder):
+        if followers.copies(follower, message.seat, message.epoch, message.leader):
             self.follower = follower.with_(joined=None)
             effects.lacks = message.leader
 

@@ -189,6 +189,13 @@ class Link:
             return self.address
         return Address(host=self._leads[0], port=self._leads[1])
 
+    async def copies(self) -> list[Address]:
+        """All addresses, that of who leads first, as far as is known.  Raises as `_addresses`."""
+        known = [] if self.address.path is not None else await self._addresses()
+        if len(known) < 2:
+            return [self.address]
+        return [Address(host=host, port=port) for host, port in in_turn(known, self._leads)]
+
     def leave(self, place: Place) -> None:
         """This address does not lead, or is away: the next one is tried first."""
         if self._first in {None, place} and place in self._known:
@@ -428,6 +435,10 @@ class Links:
         Raises KeyError for one that has no address.
         """
         return self._links[shard].where
+
+    async def copies_of(self, shard: ShardId) -> list[Address]:
+        """Where all copies of a shard listen, who leads first.  Raises OSError, UnicodeError."""
+        return await self._links[shard].copies()
 
     def adopt(self, shard_map: ShardMap, addresses: Mapping[ShardId, Address]) -> bool:
         """Go by another map from now on, if it is newer; whether it is.

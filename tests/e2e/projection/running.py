@@ -116,9 +116,9 @@ class Story:
         done = self.projection("status", "--engine", self.url, "-o", "json")
         return list(msgspec.json.decode(done.stdout)["sets"]) if done.stdout else []
 
-    def answers(self, path: str) -> bool:
+    def answers(self, path: str, port: int | None = None) -> bool:
         with contextlib.suppress(OSError, HTTPException):
-            self.get(path)
+            self.get(path, port)
             return True
         return False
 

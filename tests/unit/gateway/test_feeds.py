@@ -8,18 +8,21 @@ from typing import Any, cast
 import msgspec
 import pytest
 from tests.unit.gateway.conftest import Served, Serving, StillClock
-from tests.unit.gateway.routed_world import RoutedServed, RoutedServing
+from tests.unit.gateway.routed_world import SECRET, RoutedServed, RoutedServing
 
 from ultraengine.edge.auth import ApiKeys, KeyTable, KnownCaller, issue_key
 from ultraengine.feed.driver import Feed
 from ultraengine.feed.remote.driver import HttpFeed
-from ultraengine.feed.source import FeedPage
+from ultraengine.feed.source import FeedPage, FeedRead
 from ultraengine.feed.wire import MEDIA_TYPE, FeedReader
+from ultraengine.gateway.hop import HopIdentity
 from ultraengine.gateway.routed import RoutedEdge
-from ultraengine.gateway.routed_feeds import RoutedSource
+from ultraengine.gateway.routed_feeds import RoutedSource, _url
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Offset, ShardId
 from ultraengine.model.limits import DEFAULT_LIMITS
+from ultraengine.router.driver import Address, Link
+from ultraengine.starting.replicated.roles.copied import CopiedGroups
 from ultraengine.testing.feed_sources import SHARD, StoredFeed, collect, commands_of
 from ultraengine.testing.sim_clock import SimRandom
 
@@ -304,7 +307,7 @@ async def test_the_document_describes_every_path_of_the_feed(
     }
     follow = paper["paths"]["/v1/feed"]["get"]
     assert list(follow["responses"]["200"]["content"]) == [MEDIA_TYPE]
-    assert {one["name"] for one in follow["parameters"]} == {"shard", "from"}
+    assert {one["name"] for one in follow["parameters"]} == {"shard", "from", "read"}
     assert "Feed" in {tag["name"] for tag in paper["tags"]}
 
 
@@ -403,3 +406,84 @@ async def test_a_shard_that_stays_away_is_unavailable_and_the_others_are_not(
     source = HttpFeed(served.url)
     assert len(await collect(source, 0, feeds[0].end, shard=ShardId(0))) == 4
     await source.close()
+
+
+class Named:
+    """A front whose first shard has a name with two addresses: of a leader and a follower."""
+
+    def __init__(self, served: RoutedServed, serving: Serving, stored: StoredFeed) -> None:
+        self._served, self._serving, self._stored = served, serving, stored
+        self.refusal: EngineError | None = None
+
+    async def start(self) -> None:
+        never = EngineError("replica 0 leads", code="NOT_LEADER")
+        end = int(self._stored.log.reader().durable_end)
+        self.copy = Feed(
+            CopiedGroups(lambda: self._stored.log, lambda: end),
+            ShardId(0),
+            refusal=lambda: self.refusal,
+        )
+        self.copy.publish(self._stored.recorded, 0)
+        told: dict[str, Any] = {"identity": HopIdentity(SECRET)}
+        self.follower = await self._serving(
+            source=self.copy, role="follower", refusal=lambda: never, **told
+        )
+        self.leader = await self._serving(source=self._stored.feed, role="leader", **told)
+
+        async def resolve(_host: str, _port: int) -> list[tuple[str, int]]:
+            return [one.gateway.addresses[0] for one in (self.leader, self.follower)]
+
+        links = self._served.links
+        links._links[ShardId(0)] = Link(Address(host="shard-0", port=1), resolve=resolve)
+
+    @property
+    def feeds(self) -> tuple[int, int]:
+        both = self.leader, self.follower
+        leader, follower = (one.gateway.edge.metrics.feeds_open for one in both)
+        return leader, follower
+
+
+async def test_a_front_gives_the_pages_of_a_follower_to_who_may_read_them_and_slots_to_the_leader(
+    routed: tuple[RoutedServed, dict[int, StoredFeed]], serving: Serving
+) -> None:
+    served, feeds = routed
+    named = Named(served, serving, feeds[0])
+    await named.start()
+    for read, expected in (("leader", (1, 0)), ("follower", (0, 1))):
+        source = HttpFeed(served.url, read=cast("FeedRead", read), first_delay_s=0.01)
+        async with aclosing(source.pages(ShardId(0), Offset(0))) as pages:
+            page = await anext(pages)
+            assert commands_of(list(page.groups)) == feeds[0].written
+            assert named.feeds == expected
+        await source.confirm(ShardId(0), read, Offset(1))
+        await source.close()
+        async with asyncio.timeout(60):
+            while named.feeds != (0, 0):  # noqa: ASYNC110  (the front notices in a moment)
+                await asyncio.sleep(0.01)
+    slots = await feeds[0].feed.consumers(ShardId(0))
+    assert [one.name for one in slots] == ["follower", "leader"]
+    named.refusal = EngineError("it is behind", code="NOT_LEADER")
+    source = HttpFeed(served.url, read="follower", first_delay_s=0.01)
+    async with aclosing(source.pages(ShardId(0), Offset(0))) as pages:
+        await anext(pages)
+        assert named.feeds == (1, 0)
+    await source.close()
+    await named.copy.close()
+
+
+async def test_a_name_without_an_address_is_a_shard_that_is_away(
+    routed: tuple[RoutedServed, dict[int, StoredFeed]],
+) -> None:
+    served, _ = routed
+
+    async def resolve(host: str, _port: int) -> list[tuple[str, int]]:
+        raise OSError(f"no such name: {host}")
+
+    served.links._links[ShardId(0)] = Link(Address(host="shard-0", port=1), resolve=resolve)
+    assert await refusal(served, "/v1/feed?shard=0") == (503, "SHARD_UNAVAILABLE")
+
+
+def test_an_address_of_the_sixth_version_is_put_in_brackets() -> None:
+    assert _url(Address(host="::1", port=80)) == "http://[::1]:80"
+    assert _url(Address(host="a", port=80)) == "http://a:80"
+    assert _url(Address(path="/run/0.sock")) == "http://shard"

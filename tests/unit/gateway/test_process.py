@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from tests.unit.gateway.conftest import (
     CountingRandom,
     Served,
@@ -323,6 +323,17 @@ async def test_the_doors_of_an_edge_are_handed_on_and_nobody_is_let_in_meanwhile
     for one in listeners:
         assert one.fileno() >= 0
         one.close()
+
+
+async def test_an_edge_that_has_handed_on_its_doors_leaves_its_metrics_to_the_next_one(
+    serving: Serving,
+) -> None:
+    before = await serving()
+    text = generate_latest(before.registry).decode()
+    assert text.count("\nultra_edge_feeds_open ") == 1
+    for one in await before.gateway.hand_over():
+        one.close()
+    assert "ultra_edge" not in generate_latest(before.registry).decode()
 
 
 class Recorded:

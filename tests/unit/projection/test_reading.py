@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable
 
-from tests.unit.projection.shop import T0, busy_log, sale
+from tests.unit.projection.shop import T0, ShopTables, busy_log, members, sale
 
 from ultraengine.feed.source import FeedPage
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.projection.reading.driver import Reader
-from ultraengine.projection.readings import Inbox
+from ultraengine.projection.readings import Inbox, Member, Reading
+from ultraengine.projection.target import ProjectionSet, SetState
 from ultraengine.testing.memory_feed import MemoryFeed
 
 WAIT_S = 10.0
@@ -60,3 +61,44 @@ def test_a_page_that_was_sent_before_a_later_look_takes_nothing_back() -> None:
     assert (inbox.end, inbox.end_time) == (10, 5)
     inbox.receive(FeedPage((), Offset(11), Instant(6)))
     assert (inbox.end, inbox.end_time) == (11, 6)
+
+
+SHARD = ShardId(0)
+
+
+def reading_of(state: SetState) -> Reading:
+    (declared,) = members(ShopTables())
+    of = ProjectionSet("shop", 1, 1, state, Instant(T0), Instant(T0))
+    return Reading([Member(of, declared)], {}, [SHARD])
+
+
+def test_the_lag_of_a_database_that_is_away_is_not_forgotten_with_each_attempt() -> None:
+    log, before = busy_log(0, 3), reading_of(SetState.SERVING)
+    before.inboxes[SHARD].receive(FeedPage(tuple(log.groups), log.end, log.groups[-1].time))
+    now = Instant(log.groups[-1].time + 10**7)
+    after = reading_of(SetState.SERVING)
+    assert after.lags(now) == {}
+    after.follow_on(before)
+    assert after.lags(now) == before.lags(now)
+    again = reading_of(SetState.SERVING)
+    again.follow_on(after)
+    assert again.lags(now)[SHARD].commands == log.end
+    assert again.oldest(SHARD) == log.groups[0].time
+    again.follow_on(reading_of(SetState.SERVING))
+    assert again.lags(now) == before.lags(now), "who knows nothing tells nothing"
+
+
+def test_a_reading_that_had_nothing_waiting_says_where_the_log_ends_and_no_age() -> None:
+    before, after = reading_of(SetState.SERVING), reading_of(SetState.SERVING)
+    before.inboxes[SHARD].saw(Offset(0), Instant(T0))
+    after.follow_on(before)
+    assert after.inboxes[SHARD].end == 0
+    assert after.oldest(SHARD) is None
+
+
+def test_a_build_learns_anew_where_the_log_ends_before_it_serves() -> None:
+    before, after = reading_of(SetState.BUILDING), reading_of(SetState.BUILDING)
+    before.inboxes[SHARD].saw(Offset(0), Instant(T0))
+    after.follow_on(before)
+    assert before.is_caught_up
+    assert not after.is_caught_up

@@ -166,3 +166,21 @@ def test_a_follower_has_no_metrics_of_others_and_says_when_it_is_barred() -> Non
     assert 'ultra_replica_barred{shard="3"} 1.0' in text
     assert "ultra_follower_lag_frames{" not in text
     assert "last_failover" not in text
+
+
+def test_a_copy_keeps_up_unless_it_is_barred_out_of_sync_not_fed_or_late() -> None:
+    _, second, _ = led()
+
+    def why(**changes: float) -> str:
+        told = {"heard_s": 0.1, "late_s": 0.0} | changes
+        return reports.lagging(second, FIRST, **told)
+
+    assert why() == ""
+    assert why(heard_s=reports.STALE_S, late_s=reports.STALE_S) == ""
+    assert "silent" in why(heard_s=reports.STALE_S + 0.1)
+    assert "6 s late" in why(late_s=reports.STALE_S + 1.0)
+    assert "in sync" in reports.lagging(second, None, heard_s=0.0, late_s=0.0)
+    dropped = records.shrunk(FIRST, SEATS[1])
+    assert "in sync" in reports.lagging(second, dropped, heard_s=0.0, late_s=0.0)
+    second.barred = True
+    assert "executes nothing" in why()

@@ -246,6 +246,26 @@ async def test_the_copy_that_leads_is_found_and_kept(copies: Copies) -> None:
     assert [len(place.connections) for place in copies.places] == followers
 
 
+async def test_all_copies_are_named_and_the_one_that_leads_first(copies: Copies) -> None:
+    everybody = [Address(host=host, port=port) for host, port in sorted(copies.names.found)]
+    assert await copies.links.copies_of(SHARD) == everybody
+    leader = copies.by_turn()[1]
+    copies.lead(leader)
+    await copies.ask()
+    found = await copies.links.copies_of(SHARD)
+    assert found[0] == Address(host=leader.address[0], port=leader.address[1])
+    assert sorted(found, key=str) == sorted(everybody, key=str)
+    copies.names.found = copies.names.found[:1]
+    assert await copies.links.copies_of(SHARD) == [copies.links._links[SHARD].address]
+
+
+async def test_one_socket_is_all_there_is_of_a_shard_on_this_machine() -> None:
+    address = Address(path="/run/0.sock")
+    links = Links({SHARD: address}, ShardMap.even(1))
+    assert await links.copies_of(SHARD) == [address]
+    await links.close()
+
+
 async def test_a_request_that_no_copy_takes_was_not_sent(copies: Copies) -> None:
     copies.lead(None)
     failure = await copies.failure()

@@ -141,6 +141,26 @@ async def test_it_comes_to_the_state_of_its_leader_group_by_group(rig: Rig) -> N
     assert follows.barred == 0
 
 
+async def test_it_is_late_until_it_has_looked_at_all_that_is_committed(rig: Rig) -> None:
+    follows = Follows(rig)
+    following, end = follows.following, int(rig.shard.log.reader().durable_end)
+    assert following.late_s == 0.0
+    kept, follows.log = follows.log, None  # Its log is being cut: it can read nothing.
+    following.reached(end)
+    async with asyncio.timeout(20):
+        while following.late_s <= 0.0:  # noqa: ASYNC110  (a clock tells nobody)
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    assert following.late_s > 0.0
+    follows.log = kept
+    following.reached(end)
+    await follows.at(rig.shard.executor.applied_end)
+    async with asyncio.timeout(20):
+        while following.late_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await following.stop()
+
+
 async def test_a_look_sees_what_is_executed_between_two_groups(rig: Rig) -> None:
     follows = Follows(rig)
     assert await follows.following.read(versions) == 0

@@ -139,3 +139,26 @@ async def test_a_snapshot_that_fails_is_counted_and_one_that_is_not_listed_cuts_
         assert kept._progress(executor, clock.at).failures == failures
     assert memory.asked == 2
     assert log.first_offset == 0
+
+
+async def test_a_slot_holds_a_copys_log_until_its_leader_has_given_it_up(
+    rig: Rig, tmp_path: Path
+) -> None:
+    follower, log = Follower(rig, tmp_path / "beside", 20), rig.shard.log
+    executor = follower.executor
+    needed = 5
+    for group in log.reader().groups(0):
+        if not group.recorded:
+            break
+        executor.consumers["projection.books"] = needed
+        follower.clock.at += ASK_EVERY_S
+        report = follower.keeping.before(executor, group.header, log)
+        if report is not None:
+            assert report.first_offset <= needed, "beyond the cap too: only a leader drops a slot"
+            assert "projection.books" not in report.dropped
+        assert follow_group(executor, group) is None
+    assert executor.applied_end > 50
+    del executor.consumers["projection.books"]
+    report = follower.keeping._cut(executor, log)
+    assert report is not None
+    assert report.first_offset > needed

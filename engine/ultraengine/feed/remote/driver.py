@@ -1,15 +1,17 @@
 """`HttpFeed`: the feed of an engine elsewhere, resumed whenever it is cut.
 
-    source = HttpFeed("http://127.0.0.1:8080", api_key)
+    source = HttpFeed(["http://127.0.0.1:8080"], api_key, read="follower")
     async for page in source.pages(shard, from_offset): ...
 
 What arrives is checked: each message by its checksums, and that groups follow each other
-without a gap, in the order of one log.  Waiting for the engine is bounded by attempts; who
-wants to wait longer asks again.
+without a gap, in the order of one log.  Whoever goes on with a feed, the same engine or another
+copy, has to give the last group once more: its chain says whether what follows is the same
+history.  Waiting for the engine is bounded by attempts; who wants to wait longer asks again.
 """
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
@@ -18,9 +20,10 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from ultraengine.feed.source import Consumer, FeedPage
+from ultraengine.feed.remote.copies import LEADER, in_turn, is_final
+from ultraengine.feed.source import Consumer, FeedPage, FeedRead
 from ultraengine.feed.wire import MEDIA_TYPE, FeedReader, WireDamaged
-from ultraengine.model.errors import PROBLEMS, EngineError
+from ultraengine.model.errors import PROBLEMS, EngineError, InvariantBroken
 from ultraengine.model.ids import Offset, ShardId
 from ultraengine.model.outcome import CommittedGroup
 
@@ -32,7 +35,18 @@ SILENCE_S: Final = 15.0
 """A feed says something every second: one that is silent for so long is cut."""
 ANSWER_S: Final = 30.0
 """Longest wait for the answer of a single request."""
+ROLE_S: Final = 1.0
+"""Longest wait until a copy has said whether it leads."""
+BACK_S: Final = 60.0
+"""After so long with the leader a copy that follows is looked for again."""
 _LOST: Final = (aiohttp.ClientError, OSError, TimeoutError, WireDamaged)
+
+_ELSEWHERE: Final = frozenset({"NOT_LEADER", "DRAINING", "SHARD_UNAVAILABLE"})
+"""What another copy may not say, of what only a leader does."""
+
+
+class _Health(msgspec.Struct, frozen=True):
+    role: str = ""
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -55,16 +69,28 @@ class HttpFeed:
 
     def __init__(
         self,
-        base_url: str,
+        addresses: str | Sequence[str],
         api_key: str | None = None,
         *,
+        read: FeedRead = "leader",
         headers: Mapping[str, str] | None = None,
         socket: str | None = None,
         attempts_max: int = ATTEMPTS_MAX,
         first_delay_s: float = FIRST_DELAY_S,
+        back_s: float = BACK_S,
     ) -> None:
-        """Connects when it is first used, to `socket` where one is given; `headers` go along."""
-        self._url = base_url.rstrip("/")
+        """Connects when it is first used, to `socket` where one is given; `headers` go along.
+
+        `addresses`: of one engine, or of several copies of it.  With `read` ``follower`` pages come
+        from a copy that follows while one keeps up, and from the leader otherwise.
+        """
+        urls = [addresses] if isinstance(addresses, str) else addresses
+        self._urls = [url.rstrip("/") for url in urls]
+        self._leads = 0
+        """Of these, the one that is asked first for what only a leader does."""
+        self._read: FeedRead = read
+        self._back_s = back_s
+        self._wanted = {"read": read} if read != "leader" else {}
         self._headers = dict(headers or {})
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -100,25 +126,33 @@ class HttpFeed:
     async def pages(self, shard: ShardId, from_offset: Offset) -> AsyncGenerator[FeedPage, None]:
         """See `FeedSource.pages`.
 
-        Asked again after every cut, from where it was.  Raises `EngineError` SHARD_UNAVAILABLE
-        after so many attempts without a page, INTERNAL when what follows is another history.
+        Asked again after every cut, from where it was: of all copies, followers first when these
+        are to be read.  Raises `EngineError` SHARD_UNAVAILABLE after so many attempts without a
+        page, INTERNAL when what follows is another history.
         """
         track = _Track(from_offset)
         attempts = 0
         while not self._closed.is_set():
-            why = "it ended"
-            try:
-                async with contextlib.aclosing(self._pages_once(shard, track.position)) as pages:
-                    async for page in pages:
-                        track.follow(page.groups)
-                        attempts = 0
-                        yield page
-            except EngineError as error:
-                if not error.problem.retryable:
+            roles = await self._roles()
+            for url in in_turn(self._urls, roles, random.random()):  # noqa: S311
+                role, got, why = roles.get(url, ""), False, "it ended"
+                try:
+                    async with contextlib.aclosing(
+                        self._pages_of(url, role, shard, track)
+                    ) as pages:
+                        async for page in pages:
+                            got, attempts = True, 0
+                            yield page
+                except DifferentHistory:
                     raise
-                why = error.detail
-            except _LOST as error:
-                why = f"{type(error).__name__}: {error}"
+                except EngineError as error:
+                    if not error.problem.retryable and is_final(self._urls, role):
+                        raise
+                    why = error.detail
+                except _LOST as error:
+                    why = f"{type(error).__name__}: {error}"
+                if got or self._closed.is_set():
+                    break
             attempts += 1
             if attempts >= self._attempts_max and not self._closed.is_set():
                 raise EngineError(
@@ -128,13 +162,60 @@ class HttpFeed:
                 )
             await self._pause(attempts)
 
-    async def _pages_once(self, shard: ShardId, position: Offset) -> AsyncGenerator[FeedPage, None]:
+    async def _roles(self) -> dict[str, str]:
+        """What the copies say that they are; nothing of who does not answer."""
+        if len(self._urls) == 1:
+            return {}
+        found = await asyncio.gather(*(self._role(url) for url in self._urls))
+        return dict(zip(self._urls, found, strict=True))
+
+    async def _role(self, url: str) -> str:
+        try:
+            async with self._opened().get(
+                f"{url}/healthz", timeout=aiohttp.ClientTimeout(total=ROLE_S)
+            ) as response:
+                return msgspec.json.decode(await response.read(), type=_Health).role
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError):
+            return ""
+
+    async def _pages_of(
+        self, url: str, role: str, shard: ShardId, track: "_Track"
+    ) -> AsyncGenerator[FeedPage, None]:
+        """The pages of one connection behind what is known.
+
+        Ends by itself after a while with a leader, where there are copies.  Raises as `pages`,
+        and what is in `_LOST`.
+        """
+        loop = asyncio.get_running_loop()
+        until = math.inf
+        if role == LEADER and self._read == "follower" and len(self._urls) > 1:
+            until = loop.time() + self._back_s
+        for start in track.starts():
+            proves = start < track.position
+            try:
+                pages = self._pages_once(url, shard, start)
+                async with contextlib.aclosing(pages):
+                    async for page in pages:
+                        yield track.follow(page, proves=proves)
+                        proves = proves and not page.groups
+                        if loop.time() > until:
+                            return
+            except EngineError as error:
+                # Cut off exactly there, a log has what is needed and not what would prove it.
+                if error.code != "TOO_OLD" or start == track.position:
+                    raise
+            else:
+                return
+
+    async def _pages_once(
+        self, url: str, shard: ShardId, position: Offset
+    ) -> AsyncGenerator[FeedPage, None]:
         """The pages of one connection.  Raises `EngineError`, and what is in `_LOST`."""
         reader = FeedReader(shard)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)
         async with self._opened().get(
-            f"{self._url}/v1/feed",
-            params={"shard": str(shard), "from": str(position)},
+            f"{url}/v1/feed",
+            params={"shard": str(shard), "from": str(position), **self._wanted},
             headers={"Accept": f"{MEDIA_TYPE}, application/problem+json"},
             timeout=timeout,
         ) as response:
@@ -161,11 +242,26 @@ class HttpFeed:
     async def _ask(
         self, method: str, path: str, query: Mapping[str, int], kind: Any, body: Any = None
     ) -> Any:
-        """One request and its decoded answer.  Raises `EngineError`."""
+        """One request, to whoever leads, and its decoded answer.  Raises `EngineError`."""
+        for place in range(len(self._urls)):
+            at = (self._leads + place) % len(self._urls)
+            try:
+                found = await self._ask_at(self._urls[at], method, path, query, kind, body)
+            except EngineError as error:
+                if error.code not in _ELSEWHERE or place + 1 == len(self._urls):
+                    raise
+            else:
+                self._leads = at
+                return found
+        raise InvariantBroken("a feed has at least one address")
+
+    async def _ask_at(
+        self, url: str, method: str, path: str, query: Mapping[str, int], kind: Any, body: Any
+    ) -> Any:
         try:
             async with self._opened().request(
                 method,
-                self._url + path,
+                url + path,
                 params={name: str(value) for name, value in query.items()},
                 json=body,
                 timeout=aiohttp.ClientTimeout(total=ANSWER_S),
@@ -173,7 +269,7 @@ class HttpFeed:
                 content = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise EngineError(
-                f"the engine at {self._url} cannot be reached: {type(error).__name__}",
+                f"the engine at {url} cannot be reached: {type(error).__name__}",
                 code="SHARD_UNAVAILABLE",
                 retry_after_s=1.0,
             ) from error
@@ -200,6 +296,10 @@ class HttpFeed:
             await session.close()
 
 
+class DifferentHistory(EngineError):
+    """What came is not what was before, or does not follow it: code INTERNAL."""
+
+
 class _Track:
     """Where a consumer stands, and what may come next."""
 
@@ -207,22 +307,50 @@ class _Track:
         self.position = position
         self._sequence = -1
         self._time = 0
+        self._chain = b""
+        """Of the last group; empty before there is one."""
 
-    def follow(self, groups: Sequence[CommittedGroup]) -> None:
-        """Go on behind these groups.  Raises `EngineError` INTERNAL unless they follow."""
+    def starts(self) -> tuple[Offset, ...]:
+        """From where on to ask anew: from the last group on, which must be the same there; from
+        behind it where it is not kept any more."""
+        return (Offset(self.position - 1), self.position) if self._chain else (self.position,)
+
+    def follow(self, page: FeedPage, *, proves: bool) -> FeedPage:
+        """Go on behind a page; what is new of it.  `proves`: it begins with the last group.
+
+        Raises `DifferentHistory`.
+        """
+        groups = page.groups
+        if proves and groups:
+            self._prove(groups[0])
+            groups = groups[1:]
+        self._go_on(groups)
+        return FeedPage(groups, page.end, page.end_time)
+
+    def _prove(self, group: CommittedGroup) -> None:
+        known = (self.position, self._sequence, self._chain)
+        if (group.offset_end, group.sequence, group.chain) != known:
+            raise DifferentHistory(
+                f"the feed of shard {group.shard} is another history: the group below offset "
+                f"{self.position} was frame {self._sequence} with chain {self._chain.hex()}, and "
+                f"is frame {group.sequence} with chain {group.chain.hex()} now"
+            )
+
+    def _go_on(self, groups: Sequence[CommittedGroup]) -> None:
         for group in groups:
             # The first group may begin before the offset that was asked for; none after it.
             begins = group.base_offset == self.position or (
                 self._sequence < 0 and group.base_offset < self.position < group.offset_end
             )
             if not begins or group.sequence <= self._sequence or group.time < self._time:
-                raise EngineError(
+                raise DifferentHistory(
                     f"the feed of shard {group.shard} is another history: behind offset "
                     f"{self.position} (frame {self._sequence}) came offset {group.base_offset} "
                     f"(frame {group.sequence})"
                 )
             self.position = group.offset_end
             self._sequence, self._time = group.sequence, group.time
+            self._chain = group.chain
 
 
 def _problem(status: int, content: bytes) -> EngineError:

@@ -32,6 +32,8 @@ class Watching:
         self.record: Record | None = None
         """The newest that was read here."""
         self.difference: Difference | None = None
+        self.fed_at = float("-inf")
+        """When the leader that is copied was heard last; monotonic."""
         self._machine = machine
         self._files = files
         self._replicas = replicas
@@ -81,6 +83,11 @@ class Watching:
 
     def _ago(self, seconds: float) -> str:
         return format_instant(Instant(self._clock.now() - round(seconds * 1e6)))
+
+    def lagging(self, late_s: float) -> str:
+        """Why what is shown here may be old, as it is executed so late; empty when it is not."""
+        heard_s = self._clock.monotonic() - self.fed_at
+        return reports.lagging(self._machine, self.record, heard_s=heard_s, late_s=late_s)
 
     @property
     def leader_url(self) -> str | None:

@@ -1,6 +1,7 @@
 """The report of a replica, from what its machine knows.  Nothing reads it to decide."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -8,6 +9,9 @@ from ultraengine.replication.messages import Told
 from ultraengine.replication.record import Record, ReplicaId, Seat
 from ultraengine.replication.replica import Replica
 from ultraengine.replication.watching.marks import Marks
+
+STALE_S: Final = 5.0
+"""A copy whose leader is silent for so long, or that executes so late, may be far behind."""
 
 
 class Positions(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +129,23 @@ def url_of(replica: ReplicaId | None, told: Mapping[ReplicaId, Told]) -> str | N
     """Where clients reach a replica, as it has said; None when it has not."""
     found = None if replica is None else told.get(replica)
     return (found.url or None) if found is not None else None
+
+
+def lagging(machine: Replica, record: Record | None, *, heard_s: float, late_s: float) -> str:
+    """Why a copy may show what is old, or stand still; empty for one that keeps up.
+
+    `heard_s`: since its leader was heard; `late_s`: what it executes has been committed so long.
+    """
+    known = in_force(machine, record)
+    if machine.barred:
+        return "it executes nothing"
+    if known is None or machine.me.seat not in known.isr:
+        return "it is not in sync"
+    if heard_s > STALE_S:
+        return "its leader is silent"
+    if late_s > STALE_S:
+        return f"it executes {late_s:.0f} s late"
+    return ""
 
 
 def in_force(machine: Replica, record: Record | None) -> Record | None:

@@ -17,6 +17,7 @@ from ultraengine.log.frame import FrameHeader
 from ultraengine.model.errors import EngineError
 from ultraengine.shard.following.compare import Difference, follow_group
 from ultraengine.shard.following.keeping import Kept
+from ultraengine.shard.following.lateness import Lateness
 
 COMMANDS_PER_STEP: Final = 4096
 """Executed without a look at whether to stop."""
@@ -73,6 +74,9 @@ class Following:
         self._on_difference = on_difference
         self._keep = keep
         self._committed_end = 0
+        self._lateness = Lateness()
+        self._looked_end = 0
+        """Frames below were looked at; those that are executed are recorded whole."""
         self._moved = asyncio.Event()
         self._stopping, self._void = False, False
         self._reads: deque[tuple[Callable[[Executor], Any], asyncio.Future[Any]]] = deque()
@@ -84,7 +88,13 @@ class Following:
     def reached(self, committed_end: int) -> None:
         """Frames below are committed and durable here."""
         self._committed_end = committed_end
+        self._lateness.committed(committed_end, self._loop.time())
         self._moved.set()
+
+    @property
+    def late_s(self) -> float:
+        """How long something has been committed and is not executed here."""
+        return self._lateness.seconds(self._loop.time())
 
     async def read(self, look: Callable[[Executor], T]) -> T:
         """Look at the state between two groups, on the thread that changes it.
@@ -124,8 +134,8 @@ class Following:
                 await self._moved.wait()
                 self._moved.clear()
                 while await asyncio.to_thread(self._step):
-                    self.on_executed(self.executor.applied_end)
-                self.on_executed(self.executor.applied_end)
+                    self._executed()
+                self._executed()
         except Exception as error:
             # Whatever it was, memory is void now, and the leader has done without it.
             logger.exception("follower.stopped", offset=self.executor.applied_end, error=str(error))
@@ -140,6 +150,10 @@ class Following:
                 decided=str(found.decided),
             )
             self._end()
+
+    def _executed(self) -> None:
+        self._lateness.executed(self._looked_end)
+        self.on_executed(self.executor.applied_end)
 
     def _end(self) -> None:
         self._void = True
@@ -163,7 +177,8 @@ class Following:
         log = self._log()
         if log is None:
             return False
-        groups = log.reader().groups(begun, below=self._committed_end)
+        below = self._committed_end
+        groups = log.reader().groups(begun, below=below)
         while True:
             try:
                 group = next(groups, None)
@@ -176,6 +191,7 @@ class Following:
                 logger.info("follower.reads_anew", offset=executor.applied_end, why=str(error))
                 return now is not None
             if group is None or self._stopping or not group.recorded:
+                self._looked_end = below
                 break
             self._keep(executor, group.header, log)
             self._show()
@@ -183,6 +199,7 @@ class Following:
             if self.difference is not None:
                 return False
             if executor.applied_end - begun >= COMMANDS_PER_STEP:
+                self._looked_end = group.header.sequence + 1
                 return True
         self._memory.upkeep()
         return False

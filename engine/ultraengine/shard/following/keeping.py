@@ -3,7 +3,8 @@
 A follower's log would grow for ever without a snapshot of its own: what its leader has removed it
 may need itself, at its next start.  One is taken between two groups, by the policy of a shard that
 leads, on the thread that executes; copying goes on meanwhile.  What consumers and remembered ids
-need stays, as the replicated state says it; what other copies need is their leader's concern.
+need stays, as the replicated state says it (it is for a leader to give a slot up); what other
+copies need is their leader's concern.
 """
 
 import contextlib
@@ -117,9 +118,11 @@ class Keeping:
         floor = self._snapshots.log_floor()
         if floor is None:
             return None
+        # A slot that is too slow is dropped by whoever leads, who logs it.  Until that is executed
+        # here too, what it needs stays, beyond the cap as well: this copy may lead in a moment.
+        end = min([floor.offset_end, *executor.consumers.values()])
         # Retries are answered from recorded outcomes, so ids hold the log like a consumer.
-        consumers = {**executor.consumers, IDS: int(executor.dedupe.floor_offset)}
-        return log.retain(floor.offset_end, floor.sequence_end, consumers)
+        return log.retain(end, floor.sequence_end, {IDS: int(executor.dedupe.floor_offset)})
 
     def _progress(self, executor: Executor, now: float) -> Progress:
         newest = self._snapshots.newest

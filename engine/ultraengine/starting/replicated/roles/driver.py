@@ -1,16 +1,18 @@
 """The two engines behind the edge of a process that keeps a copy: one that leads, one that follows.
 
 A leader answers no read before it has proved that it still leads, unless the read says
-``read=follower``.  A follower answers these alone, with its position.
+``read=follower``.  A follower answers these alone, with its position, and gives the feed to whoever
+says so (`copied.py`).
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from ultraengine.execution.registry import Admitted, Registry
+from ultraengine.feed.driver import Feed
 from ultraengine.model.domain import QuerySpec
 from ultraengine.model.errors import EngineError
-from ultraengine.model.ids import Epoch
+from ultraengine.model.ids import Epoch, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.reply import compose
@@ -20,6 +22,7 @@ from ultraengine.shard.driver import Shard
 from ultraengine.shard.following.driver import Following
 from ultraengine.shard.following.looking import look
 from ultraengine.shard.status import OutcomeAnswer, ReadAnswer
+from ultraengine.starting.replicated.roles.copied import CopiedGroups
 from ultraengine.starting.replicated.roles.status import (
     FollowerStatus,
     LeaderStatus,
@@ -87,7 +90,33 @@ class FollowingEngine:
         self._replica = replica
         self._behind = behind
         self._offsets = OffsetWaiters(limits.min_offset_wait_s)
-        behind.on_executed = self._offsets.reached
+        self.feed = Feed(
+            CopiedGroups(lambda: replica.files.readable, lambda: replica.committed_end),
+            ShardId(shard),
+            limits=limits,
+            refusal=self._behind_leader,
+            looks_again=True,
+        )
+        behind.on_executed = self._executed
+        self._executed(behind.executor.applied_end)
+
+    def _executed(self, end: int) -> None:
+        """What is executed here is committed and has its outcomes in this log."""
+        self._offsets.reached(end)
+        self.feed.publish(end, self._behind.executor.time)
+
+    def _behind_leader(self) -> EngineError | None:
+        """Why this copy gives no feed: its consumers would not see how far behind they are."""
+        watching = self._replica.watching
+        why = watching.lagging(self._behind.late_s)
+        if not why:
+            return None
+        return EngineError(
+            f"this copy is behind: {why}; {watching.refusal()}",
+            code="NOT_LEADER",
+            retry_after_s=NOT_LEADER_RETRY_S,
+            leader_url=watching.leader_url,
+        )
 
     def refusal(self) -> EngineError:
         """Who leads instead."""

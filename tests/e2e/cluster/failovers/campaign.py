@@ -100,7 +100,12 @@ def histogram(values: Sequence[float], step_s: float = 0.25) -> str:
 
 def report(files: Sequence[Path]) -> str:
     """The table and the histogram of what files hold."""
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return report_rows([json.loads(line) for line in lines])
+
+
+def report_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of all faults, and the histogram of the main one."""
     main = [one["pause_s"] for one in rows if one["fault"] == MAIN]
     return f"{table(rows)}\n\n{MAIN}:\n\n{histogram(main)}"
 

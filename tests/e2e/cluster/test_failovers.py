@@ -1,7 +1,7 @@
-"""As an operator, I lose pods, containers, nodes and networks in any order, and no acknowledged command.
+"""As an operator, I lose pods, containers, nodes and networks, and no acknowledged command.
 
-The campaign (`make failovers`) in a size for every run: FAILOVERS says how often the leader's pod is
-deleted, FAULTS which others are done.
+The campaign (`make failovers`) in a size for every run: FAILOVERS says how often the leader's pod
+is deleted, FAULTS which others are done.
 """
 
 import os

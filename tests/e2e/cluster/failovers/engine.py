@@ -26,6 +26,9 @@ CLIENTS: Final = 8
 RECORD: Final = "ultraengine.io/record"
 LOOK_S: Final = 0.5
 """Between two looks at the cluster: kubectl takes a tenth of a second of a processor."""
+WHOLE_S: Final = 600.0
+"""A copy that led and leads no more ends; Kubernetes starts what ends often ever later, after five
+minutes at last."""
 PAYER: Final = "payer"
 HERE: Final = Path(__file__).parent
 TOLERATION: Final = {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}
@@ -130,7 +133,7 @@ class Trio(Engine):
             found[:] = [self.look()]
             return holds(found[0])
 
-        until(what, so, lambda: str(found[0]), every_s=LOOK_S)
+        until(what, so, lambda: str(found[0]), every_s=LOOK_S, wait_s=WHOLE_S)
         return found[0]
 
     def wait_whole(self, epoch_min: int = 0) -> Seen:
@@ -154,6 +157,7 @@ class Trio(Engine):
             "clients are answered",
             lambda: self.namespace.kubectl(*at, *answer).strip() == "True",
             every_s=LOOK_S,
+            wait_s=WHOLE_S,
         )
         journal = read_journal(self.namespace.kubectl(*at, "cat", "/journal/journal").splitlines())
         return journal, json.loads(self.namespace.kubectl(*at, "cat", "/journal/done"))

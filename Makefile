@@ -75,6 +75,14 @@ e2e-cluster: lab ## Stories on the lab's cluster
 	@hack/venv.sh dev
 	@$(BIN)/pytest tests/e2e/cluster --quiet --timeout 1200 $(ARGS)
 
+# How often the leader's pod is deleted, and which faults are done (all of them), of `make failovers`.
+N ?= 100
+FAULTS ?=
+.PHONY: failovers
+failovers: lab ## Faults on the lab's cluster under load, judged (N=100 FAULTS=node-killed,api-away ARGS="--minutes 20")
+	@hack/venv.sh dev
+	@PYTHONPATH=. $(BIN)/python -m tests.e2e.cluster.failovers.campaign --count $(N) $(if $(FAULTS),--faults $(FAULTS)) $(ARGS)
+
 .PHONY: bench
 bench: ## Compare with PostgreSQL and Redis on this machine (ARGS="--quick"); writes bench-results/
 	@hack/venv.sh bench

@@ -2,7 +2,7 @@
 
     closed ──failed──▶ open ──its wait is over──▶ half-open ──succeeded──▶ closed
                         ▲                             │
-                        └───────────failed────────────┘
+                        └─────failed, undecided───────┘
     forced: a person has opened it; only a person closes it
 
 The first failure opens it: a writer that knows its database is away does not hammer it.  Waits
@@ -78,6 +78,12 @@ class Breaker:
         wait = min(longest, self._wait_max_s)
         self.retry_at = now + wait * (0.5 + chance / 2)
         self.state = BreakerState.OPEN
+
+    def undecided(self) -> None:
+        """An attempt ended and told nothing of the database (it was cancelled, perhaps): the next
+        one may be made at once.  Every attempt that was let through ends in one of the three."""
+        if self.state is BreakerState.HALF_OPEN:
+            self.state = BreakerState.OPEN
 
     def force(self, *, is_open: bool) -> None:
         """A person opens it for good, or closes it again."""

@@ -167,6 +167,14 @@ class SqlReads:
         if not breaker.allows(now()):
             raise self._unavailable()
         try:
+            return await self._run(tenant, talk)
+        finally:
+            # Nothing was decided by who found no free connection, was cancelled, or has a fault.
+            breaker.undecided()
+
+    async def _run(self, tenant: str, talk: "Talk[T]") -> T:
+        breaker, now = self.breaker, self._clock.monotonic
+        try:
             async with asyncio.timeout(QUEUE_S):
                 await self._connections.acquire()
         except TimeoutError as error:

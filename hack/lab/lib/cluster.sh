@@ -3,6 +3,8 @@
 
 readonly READY_S=120
 readonly KUBECONFIG_FILE=$CACHE/kubeconfig
+# As cluster.yaml says it.
+readonly POD_SUBNET=10.244.0.0/16 SERVICE_SUBNET=10.96.0.0/16
 
 kube() { KUBECONFIG=$KUBECONFIG_FILE kubectl --context "$CONTEXT" --request-timeout 10s "$@"; }
 
@@ -66,7 +68,20 @@ up() {
   tell_up
 }
 
+# What is sent to a pod that is gone, or to a Service while a node's proxy changes its rules, would leave
+# by the default route, and on some networks a stranger answers it. It is refused where it leaves the nodes.
+fence() {
+  local bridge subnet
+  [ "$(id -u)" -eq 0 ] && iptables -S DOCKER-USER >/dev/null 2>&1 || return 0
+  bridge=br-$(docker network inspect kind --format '{{slice .Id 0 12}}')
+  for subnet in "$POD_SUBNET" "$SERVICE_SUBNET"; do
+    set -- DOCKER-USER -i "$bridge" ! -o "$bridge" -d "$subnet" -j REJECT
+    iptables -w -C "$@" 2>/dev/null || iptables -w -I "$@"
+  done
+}
+
 tell_up() {
+  fence
   say "up: export KUBECONFIG=$KUBECONFIG_FILE (context $CONTEXT); kubectl is $CACHE/bin/kubectl"
 }
 

@@ -48,7 +48,14 @@ start_daemon() {
   # A daemon that was killed leaves its pid files, and a new one refuses to start over them.
   running_as dockerd /var/run/docker.pid || rm -f /var/run/docker.pid
   running_as containerd /var/run/docker/containerd/containerd.pid || rm -f /var/run/docker/containerd/containerd.pid
-  setsid nohup dockerd "${arguments[@]}" >"$DAEMON_LOG" 2>&1 </dev/null &
+  (
+    # What the caller has open, a lock on a file perhaps, is not the daemon's to keep.
+    for fd in /proc/self/fd/*; do
+      fd=${fd##*/}
+      [ "$fd" -le 2 ] || exec {fd}>&-
+    done
+    exec setsid nohup dockerd "${arguments[@]}" >"$DAEMON_LOG" 2>&1 </dev/null
+  ) &
   echo $! >"$DAEMON_PID"
   for _ in $(seq 120); do
     daemon_answers && return

@@ -42,12 +42,19 @@ def run(*command: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
-def until(what: str, holds: Callable[[], bool], seen: Callable[[], Any] = lambda: "") -> None:
+def until(
+    what: str,
+    holds: Callable[[], bool],
+    seen: Callable[[], Any] = lambda: "",
+    *,
+    every_s: float = 0.2,
+    wait_s: float = WAIT_S,
+) -> None:
     """Poll; what is awaited is a state, and only its absence for very long is a failure."""
-    end = time.monotonic() + WAIT_S
+    end = time.monotonic() + wait_s
     while not holds():
-        assert time.monotonic() < end, f"not within {WAIT_S:.0f} s: {what} {seen()}"
-        time.sleep(0.2)
+        assert time.monotonic() < end, f"not within {wait_s:.0f} s: {what} {seen()}"
+        time.sleep(every_s)
 
 
 class Namespace:

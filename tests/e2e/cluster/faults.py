@@ -16,9 +16,14 @@ _AWAY: Final = "/etc/kubernetes/kube-apiserver.yaml"
 
 def kill_container(pod: dict[str, Any]) -> None:
     """SIGKILL to the first container's process."""
-    node = pod["spec"]["nodeName"]
-    name = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+    node, name = pod["spec"]["nodeName"], container_id(pod)
     run("docker", "exec", node, "ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", name)
+
+
+def container_id(pod: dict[str, Any]) -> str:
+    """The first container, as its node names it."""
+    named: str = pod["status"]["containerStatuses"][0]["containerID"]
+    return named.removeprefix("containerd://")
 
 
 def restart_node(node: str) -> None:

@@ -42,6 +42,20 @@ def test_an_attempt_that_goes_well_closes_it() -> None:
     assert breaker.opened == 2
 
 
+def test_an_attempt_that_tells_nothing_leaves_the_way_to_the_next_one() -> None:
+    breaker = Breaker(30.0)
+    breaker.undecided()
+    assert breaker.state is BreakerState.CLOSED
+    breaker.failed(0.0, 0.0)
+    assert breaker.allows(1.0)
+    breaker.undecided()
+    assert breaker.state == "open"
+    assert breaker.allows(1.0)
+    breaker.force(is_open=True)
+    breaker.undecided()
+    assert not breaker.allows(1.0)
+
+
 def test_an_attempt_that_fails_opens_it_for_longer_up_to_the_cap() -> None:
     breaker = Breaker(1.0)
     waits = []

@@ -26,6 +26,17 @@ SHOWN_CHARS_MAX = 2_000
 """Of each outcome in a report of a difference."""
 
 
+class DoesNotFit(EngineError):
+    """The data of a recorded command cannot be read by this build's schema."""
+
+    code = "MALFORMED"
+
+    def __init__(self, detail: str, *, offset: int, command_type: str) -> None:
+        super().__init__(detail)
+        self.offset = offset
+        self.command_type = command_type
+
+
 class Reader(Protocol):
     """The part of the log's reader that is needed."""
 
@@ -149,7 +160,7 @@ def _restored(registry: Registry, command: Command, offset: Offset) -> Admitted:
         return registry.restore(command)
     except ValueError as error:
         detail = f"the data of the command at offset {offset} does not fit here: {error}"
-        raise EngineError(detail, code="MALFORMED") from error
+        raise DoesNotFit(detail, offset=int(offset), command_type=command.type) from error
 
 
 def _report(

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.model.candidate import Verdict
 from ultraengine_operator import names
 from ultraengine_operator.actions import Action, Create, Delete
 from ultraengine_operator.copies import lacking, serving
@@ -45,7 +46,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     may_return: bool
     """Whether both images write the same formats."""
     accepted: bool = False
-    """Whether it decides differently and a person has accepted that."""
+    """Whether it was not let through by its candidate, and a person has accepted that."""
 
 
 class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +217,11 @@ class _Shards:
                 room -= 1
                 self._judge(one, there)
         for one in bound:
-            if one.shard in seen or not begin or room <= 0:
+            if one.shard in seen:
+                # One that is on its way out is still this shard's turn.
+                room -= one.shard not in fitting
+                continue
+            if not begin or room <= 0:
                 continue
             if serving(self._observed, one.shard) is None:
                 self.waiting = self.waiting or f"shard {one.shard} is not ready"
@@ -228,8 +233,9 @@ class _Shards:
         return one.verdict is not None and one.verdict.verdict == "refused" and not self.accepted
 
     def _judge(self, one: SeenSet, there: SeenCandidate) -> None:
-        verdict = there.verdict
-        if verdict is not None and verdict.verdict != "unproved":
+        ended = there.phase in ("Succeeded", "Failed") or there.verdict is not None
+        verdict = there.verdict or Verdict(verdict="unproved", shard=one.shard, detail=there.why)
+        if ended and (verdict.verdict == "ok" or self.accepted):
             proof = Proof(
                 image=self._view.image,
                 came_from=one.image,
@@ -237,18 +243,20 @@ class _Shards:
                 compared=str(verdict.compared),
                 state_hash=verdict.state_hash,
                 may_return=verdict.may_return,
-                accepted=verdict.verdict == "refused",
+                accepted=verdict.verdict != "ok",
             )
             self.released[one.shard] = msgspec.json.encode(proof).decode()
             return
         self.current = self.current or there
-        if there.phase not in ("Succeeded", "Failed"):
-            return
-        why = there.why if verdict is None else verdict.detail
+        if ended:
+            self._again(there, verdict.detail)
+
+    def _again(self, there: SeenCandidate, why: str) -> None:
+        """A candidate has come to no verdict."""
         self.problems.append(
             Problem(
                 Reason.CANDIDATE_FAILED,
-                f"shard {one.shard}: the candidate of {there.image} has come to no verdict "
+                f"shard {there.shard}: the candidate of {there.image} has come to no verdict "
                 f"({why}); another one is made after {RETRY_S:.0f} s",
                 holds=False,
             )

@@ -119,7 +119,7 @@ async def test_a_build_that_decides_alike_is_let_through_and_another_is_refused_
     code, refused = await asyncio.to_thread(stand.candidate, other, shard)
     assert code == DIFFERS
     assert refused is not None
-    assert (refused.verdict, refused.command_type) == ("refused", "counter.add")
+    assert (refused.verdict, refused.command_type) == ("refused", "counter.add@1")
     assert "too_much" in refused.decided
     recorded = as_operator(stand.shards[shard], "GET", "/admin/v1/status")["applied_end"]
     assert 0 < refused.offset < recorded

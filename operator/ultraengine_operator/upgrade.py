@@ -145,9 +145,11 @@ def _before_shards(view: EngineView, observed: Observed) -> str:
 
 
 def _under_way(view: EngineView, observed: Observed, sets: list[SeenSet]) -> tuple[int, ...]:
-    """Shards that have the image and are not whole with it."""
+    """Shards that have the image and are not whole with it, or of which nobody knows yet which pods
+    are old."""
     new = tuple(one.shard for one in sets if one.image == view.image)
-    found = {pod.shard for pod in outdated(observed, new)}
+    unknown = {one.shard for one in sets if one.image == view.image and not one.settled}
+    found = {pod.shard for pod in outdated(observed, new)} | unknown
     return tuple(sorted({*found, *unready(observed, new), *lacking(observed, new, view.copies)}))
 
 

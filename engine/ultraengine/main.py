@@ -59,6 +59,7 @@ from ultraengine.snapshot.migrate import Migrations
 from ultraengine.snapshot.store import SnapshotOptions
 from ultraengine.starting.driver import has_record, identity_of, listen_for, own_slots
 from ultraengine.starting.ends import ExitCode, code_of_reason, exit_code_of, reason_of
+from ultraengine.starting.lending.driver import Lending
 from ultraengine.starting.loading import load_domains, load_extensions, telemetry
 from ultraengine.starting.log_lines import configure_logging
 from ultraengine.starting.replicated.driver import execute_behind, follow, lead_with, leading_log
@@ -197,7 +198,9 @@ class Process:
     async def _serve(self, engine: Engine, memory: ShardMemory) -> None:
         """Open the doors of a shard that runs."""
         backup = None if self.backups is None else self.backups.take
-        operations = operations_of(self.shard, self.snapshots, memory, backup)
+        world, pace = self.world, self.config.catch_up_bytes_per_s
+        self.lending = Lending(world.disk, world.secrets, world.clock, pace)
+        operations = operations_of(self.shard, self.snapshots, memory, backup, self.lending.ask)
         if self.switchover is not None:
             operations = msgspec.structs.replace(operations, promote=self.switchover.promote)
         self.gateway = self._gateway(
@@ -387,6 +390,7 @@ class Process:
         await self.gateway.drain()
         self.slots.close()
         self.handing.close()
+        self.lending.close()
         if self.backups is not None:
             await self.backups.stop()
         await self.snapshots.stop()

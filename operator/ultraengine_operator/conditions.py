@@ -109,6 +109,8 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
     away = unready(observed, plan.shards)
     if plan.waiting is not None:
         return Finding("Ready", "False", Reason.WAITING_FOR_BUDGET, plan.waiting)
+    if plan.upgrade.message:
+        return Finding("Ready", "False", Reason.UPGRADING, plan.upgrade.message)
     if plan.rolling:
         return Finding("Ready", "False", Reason.ROLLING_RESTART, _away(away) or "one by one")
     if away:

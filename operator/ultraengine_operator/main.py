@@ -4,7 +4,9 @@ ULTRA_ENGINE_IMAGE   image of engines that name none
 WATCH_NAMESPACES     comma-separated; empty means all
 SELECTOR             labels of the UltraEngines that are ours; empty means all
 LEASE_NAME, POD_NAMESPACE, POD_NAME   the election; two operators by label have two Leases
-ENGINES_CHANGING_MAX, LIVENESS_PORT
+ENGINES_CHANGING_MAX, SHARDS_CHANGING_MAX   engines, and shards of one, that are disturbed at once
+CANDIDATE_S          how long a candidate may take (docs/kubernetes/upgrades.md)
+LIVENESS_PORT
 """
 
 import asyncio
@@ -77,7 +79,11 @@ class Operator:
             engines = Loop(
                 cluster,
                 PodShards(cluster, session),
-                Settings(default_image=environ.get("ULTRA_ENGINE_IMAGE") or None),
+                Settings(
+                    default_image=environ.get("ULTRA_ENGINE_IMAGE") or None,
+                    shards_changing_max=int(environ.get("SHARDS_CHANGING_MAX", "1")),
+                    candidate_s=float(environ.get("CANDIDATE_S", "3600")),
+                ),
                 selector=environ.get("SELECTOR", ""),
                 changing_max=int(environ.get("ENGINES_CHANGING_MAX", "1")),
                 leading=elector.leading,

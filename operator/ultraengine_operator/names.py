@@ -37,6 +37,13 @@ ROTATE: Final = f"{GROUP}/rotate-authority"
 """On an UltraEngine: any new text asks for another certificate authority. On the authority's
 Secret: the text that was answered last."""
 
+PROOF: Final = f"{GROUP}/proof"
+"""On a shard's StatefulSet: which candidate its image was let through by, and from which image."""
+ACCEPT: Final = f"{GROUP}/accept-candidate"
+"""On an UltraEngine: the image that may decide differently, because a person has read how."""
+QUESTION: Final = f"{GROUP}/question"
+"""On a candidate: a short name of all that it was told."""
+
 HTTP_PORT: Final = 8080
 ADMIN_PORT: Final = 8081
 REPLICA_PORT: Final = 8082
@@ -59,6 +66,11 @@ def shard_name(engine: str, shard: int) -> str:
 def peers_name(engine: str, shard: int) -> str:
     """Name of the headless Service of a shard, below which its pods have stable names."""
     return f"{shard_name(engine, shard)}-peers"
+
+
+def candidate_name(engine: str, shard: int) -> str:
+    """Name of the pod that decides a shard's log again with the next image."""
+    return f"{engine}-candidate-{shard}"
 
 
 def replica_hosts(namespace: str, engine: str, shard: int, copies: int) -> tuple[str, ...]:

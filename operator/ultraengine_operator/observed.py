@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ultraengine.model.candidate import Verdict, decode_verdict
 from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine_operator import names
 from ultraengine_operator.authority import SeenAuthority, SeenLeaf, read_authority, read_leaf
@@ -51,6 +52,25 @@ class SeenObject(msgspec.Struct, frozen=True):
     version: str = ""
 
 
+class SeenCandidate(msgspec.Struct, frozen=True):
+    """The pod that decides a shard's log again with another image."""
+
+    name: str
+    uid: str
+    shard: int
+    image: str
+    question: str
+    phase: str
+    """Pending, Running, Succeeded, Failed or Unknown, as Kubernetes says."""
+    verdict: Verdict | None = None
+    """What it has said at its end."""
+    ended: str = ""
+    """When."""
+    why: str = ""
+    """What Kubernetes says of an end without a verdict."""
+    deleting: bool = False
+
+
 class SeenSet(msgspec.Struct, frozen=True):
     """A shard's StatefulSet."""
 
@@ -63,6 +83,9 @@ class SeenSet(msgspec.Struct, frozen=True):
     deleting: bool = False
     copies: int = 1
     """With how many copies it was made."""
+    image: str = ""
+    proof: str = ""
+    """The annotation `names.PROOF`."""
 
 
 class SeenPod(msgspec.Struct, frozen=True):
@@ -106,6 +129,7 @@ class SeenDeployment(msgspec.Struct, frozen=True):
     desired: int
     updated: int
     available: int
+    image: str = ""
 
     @property
     def behind(self) -> str | None:
@@ -140,6 +164,7 @@ class Observed(msgspec.Struct, frozen=True):
     objects: tuple[SeenObject, ...] = ()
     sets: tuple[SeenSet, ...] = ()
     pods: tuple[SeenPod, ...] = ()
+    candidates: tuple[SeenCandidate, ...] = ()
     claims: tuple[SeenClaim, ...] = ()
     deployments: tuple[SeenDeployment, ...] = ()
     map: SeenMap | None = None
@@ -197,11 +222,13 @@ def observed_of(objects: Mapping[Ref, Mapping[str, Any]]) -> Observed:
     }
     shards = {kind: [one for one in found if _shard(one) is not None]
               for kind, found in of_kind.items()}  # fmt: skip
+    candidates = [one for one in shards["Pod"] if _label(one, names.COMPONENT) == "candidate"]
     maps = [_map(one) for one in of_kind["ConfigMap"] if _name(one).endswith("-shardmap")]
     return Observed(
         objects=tuple(_object(one) for one in ordered),
         sets=tuple(_set(one) for one in shards["StatefulSet"]),
-        pods=tuple(_pod(one) for one in shards["Pod"]),
+        pods=tuple(_pod(one) for one in shards["Pod"] if one not in candidates),
+        candidates=tuple(_candidate(one) for one in candidates),
         claims=tuple(_claim(one) for one in shards["PersistentVolumeClaim"]),
         deployments=tuple(_deployment(one) for one in of_kind["Deployment"]),
         map=maps[0] if maps else None,
@@ -286,6 +313,37 @@ def _set(content: Mapping[str, Any]) -> SeenSet:
         templates[0]["spec"]["resources"]["requests"]["storage"],
         _deleting(content),
         _copies(content["metadata"].get("annotations", {}).get(names.COPIES, "")),
+        _image(content["spec"]["template"]),
+        content["metadata"].get("annotations", {}).get(names.PROOF, ""),
+    )
+
+
+def _image(pod: Mapping[str, Any]) -> str:
+    containers = pod.get("spec", {}).get("containers", [])
+    return str(containers[0].get("image", "")) if containers else ""
+
+
+def _candidate(content: Mapping[str, Any]) -> SeenCandidate:
+    metadata, status = content["metadata"], content.get("status", {})
+    ends = [
+        one["state"]["terminated"]
+        for one in status.get("containerStatuses", [])
+        if "terminated" in one.get("state", {})
+    ]
+    end = ends[0] if ends else {}
+    code = f"exit code {end['exitCode']}" if "exitCode" in end else ""
+    said = (status.get("reason", ""), status.get("message", ""), code, end.get("reason", ""))
+    return SeenCandidate(
+        _name(content),
+        metadata["uid"],
+        _shard(content) or 0,
+        _image(content),
+        (metadata.get("annotations") or {}).get(names.QUESTION, ""),
+        status.get("phase", "Pending"),
+        decode_verdict(end.get("message", "")),
+        end.get("finishedAt") or metadata.get("creationTimestamp", ""),
+        ", ".join(one for one in said if one),
+        _deleting(content),
     )
 
 
@@ -323,6 +381,7 @@ def _deployment(content: Mapping[str, Any]) -> SeenDeployment:
         content["spec"].get("replicas", 1),
         status.get("updatedReplicas", 0),
         status.get("availableReplicas", 0),
+        _image(content["spec"].get("template", {})),
     )
 
 

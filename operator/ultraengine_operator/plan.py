@@ -7,7 +7,7 @@ Problems that hold (`Problem.holds`) leave everything as it is. Others stop only
 about, and the rest of the engine goes on. A shard that may still hold slots is kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -41,7 +41,8 @@ from ultraengine_operator.rebalance import QUIET, Rebalancing, Wish
 from ultraengine_operator.rollout import Rollout, rollout, unready
 from ultraengine_operator.specs import reads, replicas, shared
 from ultraengine_operator.specs.render import NEWEST, RULES, render
-from ultraengine_operator.specs.view import EngineView
+from ultraengine_operator.specs.view import EngineView, Manifest
+from ultraengine_operator.upgrade import NOTHING, Upgrade, upgrade
 
 RENDERED: Final = (
     "StatefulSet", "Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler",
@@ -64,6 +65,10 @@ class Settings(msgspec.Struct, frozen=True):
     default_image: str | None = None
     rollout_deadline_s: float = 900.0
     """A restarted pod that is not ready by then halts the restart, and all others."""
+    shards_changing_max: int = 1
+    """Shards of one engine that are upgraded, or whose pods are restarted, at once."""
+    candidate_s: float = 3_600.0
+    """How long a candidate may take to decide a shard's log again."""
     deletion_deadline_s: float = 600.0
     """After this an object being deleted is let go, whatever is left."""
 
@@ -86,6 +91,8 @@ class Plan(msgspec.Struct, frozen=True):
     reads: tuple[tuple[str, Reason], ...] = ()
     """Deployments of the read side, and what is said of one that is not as wished."""
     look_again_s: float | None = None
+    upgrade: Upgrade = NOTHING
+    """How far the engine is on its way to another image."""
     wish: Wish | None = None
     """How the slots are to be shared; None when none may be moved now."""
     rebalancing: Rebalancing = QUIET
@@ -116,26 +123,40 @@ def plan(
         view, problems = view_of(engine, observed, settings)
     except Problem as problem:
         return Plan(problems=(problem,))
+    step = upgrade(
+        view,
+        observed,
+        at_once=settings.shards_changing_max,
+        within_s=settings.candidate_s,
+        now_s=now_s,
+    )
+    view = msgspec.structs.replace(view, proofs=step.proofs)
     actions = (
         *_hold(engine),
         *_foundations(view, observed),
         *_trust(view, observed, now_s),
-        *_children(view, observed, settled),
+        *_children(view, observed, settled, step),
         *_scaled(view, observed),
         *_sealed(view, observed),
         *_roles(view, observed),
         *_surplus(view, observed),
         *_larger_claims(view, observed),
+        *step.actions,
     )
     rolled = Rollout()
     if not any(isinstance(action, Apply) for action in actions):
         # A pod is only restarted for a template that its set's controller has seen.
         rolled = rollout(
-            view, observed, fleet=fleet, deadline_s=settings.rollout_deadline_s, now_s=now_s
+            view,
+            observed,
+            fleet=fleet,
+            deadline_s=settings.rollout_deadline_s,
+            now_s=now_s,
+            at_once=settings.shards_changing_max,
         )
     return Plan(
-        actions=(*actions, *rolled.actions),
-        problems=(*problems, *rolled.problems),
+        actions=(*actions, *(() if step.frozen else rolled.actions)),
+        problems=(*problems, *step.problems, *rolled.problems),
         waiting=rolled.waiting,
         rolling=rolled.rolling,
         standing=rolled.standing,
@@ -147,7 +168,8 @@ def plan(
         reads=tuple(
             (name, _REASONS[component]) for name, component in reads.wished(engine.spec, view.name)
         ),
-        look_again_s=rolled.look_again_s,
+        look_again_s=_sooner(step.look_again_s, rolled.look_again_s),
+        upgrade=step,
         wish=None
         if any(one.reason is Reason.PROJECTIONS_NEED_SHARDS for one in problems)
         else rebalance.wish(engine.spec, observed, view.shards, view.shard_map),
@@ -353,17 +375,35 @@ def _roles(view: EngineView, observed: Observed) -> tuple[Action, ...]:
     return tuple(sorted(actions, key=lambda one: (one.role == "leader", one.name)))
 
 
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((at for at in (one, other) if at is not None), default=None)
+
+
 def _children(
-    view: EngineView, observed: Observed, settled: Mapping[Ref, Settled]
+    view: EngineView, observed: Observed, settled: Mapping[Ref, Settled], step: Upgrade
 ) -> tuple[Action, ...]:
     live = {one.ref: one.digest for one in observed.objects}
     actions: list[Action] = []
-    for manifest in render(view):
+    for manifest in _in_turn(view, step):
         ref, rendered = ref_of(manifest), digest(manifest)
         known = settled.get(ref)
         if known is None or known.rendered != rendered or known.live != live.get(ref):
             actions.append(Apply(manifest, rendered))
     return tuple(actions)
+
+
+def _in_turn(view: EngineView, step: Upgrade) -> Iterator[Manifest]:
+    """Every child whose turn it is."""
+    older = {
+        image: {ref_of(one): one for one in render(msgspec.structs.replace(view, image=image))}
+        for image in sorted(set(step.instead.values()))
+    }
+    for manifest in render(view):
+        ref = ref_of(manifest)
+        if ref in step.instead:
+            yield older[step.instead[ref]][ref]
+        elif ref not in step.held:
+            yield manifest
 
 
 def _sealed(view: EngineView, observed: Observed) -> tuple[Action, ...]:

@@ -49,6 +49,8 @@ def engine_status(
         status["gatewayAddress"] = f"{engine.metadata.name}-gateway.{engine.metadata.namespace}.svc"
     if plan.rebalancing.progress is not None:
         status["rebalance"] = plan.rebalancing.progress
+    if plan.upgrade.progress is not None:
+        status["upgrade"] = plan.upgrade.progress
     if mode == "Plan":
         lines = [*map(describe, plan.actions), *plan.rebalancing.lines]
         if len(lines) > PLAN_LINES_MAX:

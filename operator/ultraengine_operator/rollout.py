@@ -7,6 +7,7 @@ copy counts stays while another one is missing. A replaced pod that is not ready
 engine and the fleet.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -77,10 +78,28 @@ def _standing(prior: Standing | None, *, unready: bool, old: bool, overdue: bool
     return Standing.FAILED if overdue else Standing.CHANGING
 
 
+def _next(
+    observed: Observed, replaceable: Sequence[SeenPod], whole: Sequence[SeenPod], room: int
+) -> tuple[RestartPod, ...]:
+    """Those that serve nobody first, one at a time; else the first of each shard that has room."""
+    first: dict[int, SeenPod] = {}
+    for pod in in_turn(observed, replaceable or whole):
+        first.setdefault(pod.shard, pod)
+    chosen = list(first.values())[: 1 if replaceable else room]
+    return tuple(RestartPod(pod.name, pod.uid) for pod in chosen)
+
+
 def rollout(
-    view: EngineView, observed: Observed, *, fleet: Fleet, deadline_s: float, now_s: float
+    view: EngineView,
+    observed: Observed,
+    *,
+    fleet: Fleet,
+    deadline_s: float,
+    now_s: float,
+    at_once: int = 1,
 ) -> Rollout:
-    """The next pod to restart for an engine whose children are all applied."""
+    """The next pods to restart for an engine whose children are all applied, each of another shard;
+    at most `at_once` shards are away for it."""
     old = outdated(observed, view.shards)
     lacks = lacking(observed, view.shards, view.copies)
     away = tuple(sorted({*unready(observed, view.shards), *lacks}))
@@ -105,14 +124,14 @@ def rollout(
     look_again_s = max(deadline_s - age_s, 0.0) + 1.0 if away and begun else None
     if not old:
         return Rollout(standing=standing, look_again_s=look_again_s)
-    if away and not replaceable:
+    room = at_once - len(away)
+    if room <= 0 and not replaceable:
         return Rollout(rolling=True, standing=standing, look_again_s=look_again_s)
     waiting = refusal(fleet, key)
     if waiting is not None:
         return Rollout(rolling=True, waiting=waiting, standing=standing)
-    chosen = in_turn(observed, replaceable or old)[0]
     return Rollout(
-        actions=(RestartPod(chosen.name, chosen.uid),),
+        actions=_next(observed, replaceable, [one for one in old if one.shard not in away], room),
         rolling=True,
         standing=Standing.CHANGING,
         look_again_s=deadline_s,

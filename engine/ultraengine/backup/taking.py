@@ -35,9 +35,8 @@ from ultraengine.backup.manifest import (
 from ultraengine.execution.history import SEGMENT_BYTES
 from ultraengine.execution.history_files.driver import DIRECTORY as HISTORY
 from ultraengine.log.archive import segment_object
-from ultraengine.log.frame import FrameDamaged
 from ultraengine.log.identity import IDENTITY_PATH, LogIdentity, decode_identity
-from ultraengine.log.recovery import read_frame
+from ultraengine.log.recovery import good_part
 from ultraengine.log.retention import SegmentSpan
 from ultraengine.log.segment import HEADER_BYTES, KeyRing, Point, SegmentHeader
 from ultraengine.log.survey import read_all, segment_paths
@@ -303,13 +302,7 @@ class _Copier:
 
     def _tail(self, ring: KeyRing, data: bytes, header: SegmentHeader) -> tuple[Piece, Point]:
         """As much of the segment being written as is good."""
-        keys, point, end = ring.open(header), header.point, HEADER_BYTES
-        while True:
-            try:
-                frame, point = read_frame(data, end, header, keys, point)
-            except FrameDamaged:
-                break  # Zeros, or a write that is under way.
-            end += frame.header.frame_bytes
+        end, point = good_part(data, header, ring.open(header))
         piece = Piece(
             name="",
             first_sequence=header.point.sequence,

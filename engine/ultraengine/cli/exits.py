@@ -20,6 +20,8 @@ class Exit(enum.IntEnum):
     UNKNOWN = 6
     DAMAGED = 71
     IN_USE = 72
+    DIFFERS = 81
+    UNPROVED = 82
     INTERRUPTED = 130
 
 
@@ -33,6 +35,8 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.UNKNOWN: "sent, but no answer: ask for the outcome or send the same id again",
     Exit.DAMAGED: "stored data is damaged; the output says where",
     Exit.IN_USE: "a running process owns the directory",
+    Exit.DIFFERS: "a candidate decides differently, or cannot read the log: it must not take over",
+    Exit.UNPROVED: "a candidate did not have the log whole in time: nothing is known, try again",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
 }
 

@@ -44,6 +44,9 @@ VERBS: Final[dict[str, Verb]] = {
     "shards": Verb("ultraengine.cli.shards", "move slots between running shards"),
     "status": Verb("ultraengine.cli.status", "what an engine says of itself"),
     "promote": Verb("ultraengine.cli.promote", "let another copy of a shard lead"),
+    "candidate": Verb(
+        "ultraengine.cli.candidate", "decide a running shard's log again with this build"
+    ),
     "doctor": Verb("ultraengine.cli.doctor", "check this machine, its data and its settings"),
     "log": Verb("ultraengine.cli.log_verbs", "verify, read and repair a command log"),
     "snapshot": Verb("ultraengine.cli.snapshot_verbs", "list, verify and convert snapshots"),

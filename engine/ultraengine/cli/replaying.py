@@ -228,12 +228,15 @@ def _check_chain(log: Standing, position: ImagePosition) -> None:
 class _Reader:
     """The log's groups with their payloads decoded.  Raises `_Undecodable` with the offset."""
 
-    def __init__(self, log: Standing) -> None:
+    def __init__(self, log: Standing, between: Callable[[], None] = lambda: None) -> None:
+        """`between`: called before each group; what it raises ends the reading."""
         self._log = log
+        self._between = between
 
     def groups(self, from_offset: int, to_offset: int | None = None) -> Iterator[RecordedGroup]:
         """Groups that hold offsets from one on and below another, in order."""
         for group in self._log.reader.groups(from_offset, to_offset):
+            self._between()
             try:
                 # Both are kept by the group.
                 _ = group.commands, group.outcomes
@@ -408,7 +411,7 @@ def _validate(shard: Opened, options: argparse.Namespace) -> int:
     if options.end is not None and options.end <= start:
         raise CommandFailed(f"nothing lies from offset {start} on and below {options.end}")
     reader = _Reader(log)
-    report = overriding(
+    report, _ = overriding(
         reader.groups, lambda skipped: _decided(shard, reader, start, options, skipped)
     )
     if report.equal and options.end is not None and report.to_offset < options.end:
@@ -430,7 +433,10 @@ def _decided(
     start: int,
     options: argparse.Namespace,
     skipped: frozenset[int],
-) -> ReplayReport:
+    *,
+    hashed: bool = False,
+) -> tuple[ReplayReport, str]:
+    """What deciding came to, and where `hashed` the hash of the state there."""
     nothing = NothingRemembered()
     with (
         tempfile.TemporaryDirectory(prefix="ultra-replay-") as directory,
@@ -443,10 +449,25 @@ def _decided(
             )
             return ExecutorImage(executor, nothing)
 
-        _, executor, position = _loaded(shard, new_image, 0 if options.from_start else start)
+        image, executor, position = _loaded(shard, new_image, 0 if options.from_start else start)
         executor.skipped |= skipped
         history.begin(position)
-        return validate(executor, reader, from_offset=start, to_offset=options.end)
+        report = validate(executor, reader, from_offset=start, to_offset=options.end)
+        wanted = hashed and report.equal
+        return report, state_hash(image.sections(full=True)).hex() if wanted else ""
+
+
+def decided_state(shard: Opened, between: Callable[[], None]) -> tuple[ReplayReport, str]:
+    """Decide everything again that can be, from the oldest state on; the hash of the last one.
+
+    `between` is called before each group.  Raises what it raises, and as a start would.
+    """
+    reader, start = _Reader(shard.log, between), _lowest(shard)
+    everything = argparse.Namespace(end=None, from_start=False)
+    return overriding(
+        reader.groups,
+        lambda skipped: _decided(shard, reader, start, everything, skipped, hashed=True),
+    )
 
 
 def _lowest(shard: Opened) -> int:

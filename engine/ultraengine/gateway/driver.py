@@ -35,6 +35,7 @@ from ultraengine.gateway.feeds import Feeds
 from ultraengine.gateway.handing import HandedSlots
 from ultraengine.gateway.http import Http
 from ultraengine.gateway.known_map import KnownMap
+from ultraengine.gateway.lent import Lent
 from ultraengine.gateway.openapi import document
 from ultraengine.gateway.quick import QuickServer
 from ultraengine.gateway.stream import Stream
@@ -120,6 +121,8 @@ class Gateway:
         data = self._http.data_surface()
         self._streams.add_to(data)
         self._feeds.add_to(data)
+        if self.edge.operations.lend is not None:
+            Lent(self.edge, self.edge.operations.lend).add_to(data)
         together = options.admin_port is None
         with_data = together or options.admin_with_data
         self._documents(data=True, admin=with_data).add_to(data)

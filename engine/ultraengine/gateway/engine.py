@@ -16,8 +16,10 @@ from ultraengine.model.outcome import CommittedOutcome
 from ultraengine.model.reply import Reply
 from ultraengine.moving.record import Attempt, Message
 from ultraengine.moving.wire import Batch, Records, Told
+from ultraengine.replication.installing.offer import Transfer
 from ultraengine.reply.waiters import Ticket
 
+Lend = Callable[[int, int, int], Awaitable[Transfer]]
 ReadMode = Literal["leader", "confirm", "follower"]
 
 
@@ -163,6 +165,8 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True):
     """(replica, reason): let a copy lead, the best one without a number."""
     skip: Callable[[int, str], Awaitable[Any]] | None = None
     """(offset, reason): log an override for the command where execution halts."""
+    lend: Lend | None = None
+    """(attempt, part, position): some of the files of this shard, for a candidate."""
 
 
 NOT_READY: Final[Mapping[str, str]] = {

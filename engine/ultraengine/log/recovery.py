@@ -112,6 +112,18 @@ def read_frame(
     return found, advance(point, found.header, found.chain, state)
 
 
+def good_part(data: bytes, segment: SegmentHeader, keys: Keys) -> tuple[int, Point]:
+    """Where the good frames of a segment end, also of one that is being written: byte position and
+    point."""
+    point, position = segment.point, HEADER_BYTES
+    while True:
+        try:
+            frame, after = read_frame(data, position, segment, keys, point)
+        except FrameDamaged:
+            return position, point  # Zeros, or a write that is under way.
+        point, position = after, position + frame.header.frame_bytes
+
+
 def scan(
     data: bytes,
     segment: SegmentHeader,

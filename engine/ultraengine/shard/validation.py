@@ -26,6 +26,15 @@ SHOWN_CHARS_MAX = 2_000
 """Of each outcome in a report of a difference."""
 
 
+class DoesNotFit(EngineError):
+    """This build has no handler for a recorded command, or one that cannot read its data."""
+
+    def __init__(self, detail: str, *, offset: int, command_type: str, code: str) -> None:
+        super().__init__(detail, code=code)
+        self.offset = offset
+        self.command_type = command_type
+
+
 class Reader(Protocol):
     """The part of the log's reader that is needed."""
 
@@ -147,9 +156,15 @@ def validate(
 def _restored(registry: Registry, command: Command, offset: Offset) -> Admitted:
     try:
         return registry.restore(command)
+    except EngineError as error:
+        raise DoesNotFit(
+            error.detail, offset=int(offset), command_type=command.type, code=error.code
+        ) from error
     except ValueError as error:
         detail = f"the data of the command at offset {offset} does not fit here: {error}"
-        raise EngineError(detail, code="MALFORMED") from error
+        raise DoesNotFit(
+            detail, offset=int(offset), command_type=command.type, code="MALFORMED"
+        ) from error
 
 
 def _report(

@@ -30,10 +30,10 @@ def selector(view: EngineView, shard: int) -> dict[str, str]:
     return names.labels(view.name, "engine", shard)
 
 
-def environment(view: EngineView, shard: int) -> list[Manifest]:
-    """What an engine pod is told."""
+def told(view: EngineView, shard: int) -> dict[str, str]:
+    """What a process with the shard's state is told, with however many copies."""
     spec = view.engine.spec
-    told = {
+    known = {
         "ULTRA_SHARD": str(shard),
         "ULTRA_HOST": "0.0.0.0",  # noqa: S104 - the pod's own network.
         "ULTRA_DATA": "/data",
@@ -45,20 +45,26 @@ def environment(view: EngineView, shard: int) -> list[Manifest]:
     }
     shots = spec.snapshots
     if shots.commands is not None:
-        told["ULTRA_SNAPSHOT_COMMANDS"] = str(shots.commands)
+        known["ULTRA_SNAPSHOT_COMMANDS"] = str(shots.commands)
     if shots.interval is not None:
-        told["ULTRA_SNAPSHOT_INTERVAL_S"] = seconds(shots.interval)
+        known["ULTRA_SNAPSHOT_INTERVAL_S"] = seconds(shots.interval)
     if shots.replay_time is not None:
-        told["ULTRA_SNAPSHOT_REPLAY_S"] = seconds(shots.replay_time)
+        known["ULTRA_SNAPSHOT_REPLAY_S"] = seconds(shots.replay_time)
     if shots.kept is not None:
-        told["ULTRA_SNAPSHOTS_KEPT"] = str(shots.kept)
+        known["ULTRA_SNAPSHOTS_KEPT"] = str(shots.kept)
     if shots.mode is not None:
-        told["ULTRA_SNAPSHOT_MODE"] = shots.mode.lower()
-    told.update({setting.name: setting.value for setting in spec.settings})
+        known["ULTRA_SNAPSHOT_MODE"] = shots.mode.lower()
+    known.update({setting.name: setting.value for setting in spec.settings})
+    return known
+
+
+def environment(view: EngineView, shard: int) -> list[Manifest]:
+    """What an engine pod is told."""
+    known = told(view, shard)
     if view.copies == 1:
-        return [variable(name, told[name]) for name in sorted(told)]
-    told.update(replicas.settings(view, shard))
-    return [variable(name, told[name]) for name in sorted(told)] + [replicas.number()]
+        return [variable(name, known[name]) for name in sorted(known)]
+    known.update(replicas.settings(view, shard))
+    return [variable(name, known[name]) for name in sorted(known)] + [replicas.number()]
 
 
 def stateful_set(view: EngineView, shard: int) -> Manifest:
@@ -134,6 +140,8 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
         },
     )  # fmt: skip
     made["metadata"]["annotations"].update(copies)
+    if shard in view.proofs:
+        made["metadata"]["annotations"][names.PROOF] = view.proofs[shard]
     return made
 
 

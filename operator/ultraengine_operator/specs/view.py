@@ -27,6 +27,8 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     shard_map: ShardMap
     copies: int = 1
     """Of each shard, its leader's included."""
+    proofs: Mapping[int, str] = {}
+    """By shard, what is kept of why its pods have their image (`upgrade.Proof`)."""
 
     @property
     def name(self) -> str:

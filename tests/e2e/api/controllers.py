@@ -6,9 +6,13 @@ are made where they are missing, and Deployments say that all of their pods are 
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from tests.servers.kubernetes import ApiServer
+
+from ultraengine.model.candidate import Verdict
+from ultraengine_operator import names
 
 STATUS = "application/merge-patch+json"
 NAMESPACE = "default"
@@ -16,16 +20,28 @@ APPS = f"/apis/apps/v1/namespaces/{NAMESPACE}"
 CORE = f"/api/v1/namespaces/{NAMESPACE}"
 
 
+def let_through(shard: int) -> Verdict:
+    """A build that decides alike and writes the same formats."""
+    return Verdict(verdict="ok", shard=shard, offset=7, compared=7, may_return=True)
+
+
 class Controllers:
     """Stands for the controllers of StatefulSets and Deployments."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(
+        self, server: ApiServer, judge: Callable[[int], Verdict | None] = let_through
+    ) -> None:
+        """`judge`: what the candidate of a shard says; None while it runs."""
         self._server = server
+        self._judge = judge
 
     def step(self) -> None:
         """One round over everything there is."""
         for one in self._items(f"{APPS}/statefulsets"):
             self._set(one)
+        for one in self._items(f"{CORE}/pods"):
+            if one["metadata"]["labels"][names.COMPONENT] == "candidate":
+                self._candidate(one)
         for one in self._items(f"{APPS}/deployments"):
             count = one["spec"]["replicas"]
             self._status(
@@ -76,6 +92,27 @@ class Controllers:
                 "PATCH", f"{CORE}/pods/{name}-0/status", {"status": ready}, content_type=STATUS
             )
             assert answer.status == 200, answer.message
+
+    def _candidate(self, one: dict[str, Any]) -> None:
+        verdict = self._judge(int(one["metadata"]["labels"][names.SHARD]))
+        if verdict is None or one["status"]["phase"] in ("Succeeded", "Failed"):
+            return
+        end = {
+            "exitCode": verdict.exit_code, "message": verdict.encode().decode(),
+            "startedAt": one["metadata"]["creationTimestamp"],
+            "finishedAt": one["metadata"]["creationTimestamp"],
+        }  # fmt: skip
+        container = {
+            "name": "candidate", "image": "x", "imageID": "x", "ready": False, "restartCount": 0,
+            "state": {"terminated": end},
+        }  # fmt: skip
+        status = {
+            "phase": "Failed" if verdict.exit_code else "Succeeded",
+            "containerStatuses": [container],
+        }
+        path = f"{CORE}/pods/{one['metadata']['name']}/status"
+        answer = self._server.request("PATCH", path, {"status": status}, content_type=STATUS)
+        assert answer.status in (200, 404), answer.message
 
     def _make(self, path: str, content: dict[str, Any]) -> bool:
         answer = self._server.request("POST", path, content)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.api.controllers import APPS, CORE, Controllers
+from tests.e2e.api.controllers import APPS, CORE, Controllers, let_through
 from tests.servers.kubernetes import APPLY, ApiServer
+
+from ultraengine.model.candidate import Verdict
 
 ENGINES = "/apis/ultraengine.io/v1alpha1/namespaces/default/ultraengines"
 WAIT_S = 90
@@ -66,8 +68,12 @@ def seen(server: ApiServer, name: str) -> dict[str, Any]:
     return {"generation": status.get("observedGeneration"), **found}
 
 
-def until(server: ApiServer, holds: Callable[[], bool]) -> None:
-    controllers = Controllers(server)
+def until(
+    server: ApiServer,
+    holds: Callable[[], bool],
+    judge: Callable[[int], Verdict | None] = let_through,
+) -> None:
+    controllers = Controllers(server, judge)
     end = time.monotonic() + WAIT_S
     while not holds():
         assert time.monotonic() < end, "it did not come to pass"
@@ -123,3 +129,44 @@ def test_an_engine_becomes_ready_survives_a_killed_operator_and_is_let_go(
     assert [one["metadata"]["name"] for one in claims] == [
         "data-shop-shard-0-0", "data-shop-shard-1-0",
     ]  # fmt: skip
+
+
+def test_an_image_that_decides_differently_is_refused_and_the_old_one_comes_back(
+    api_server: ApiServer, operators: Operators
+) -> None:
+    operators("upgrader")
+    apply(api_server, "till")
+    until(api_server, ready(api_server, "till", 1))
+
+    def judge(shard: int) -> Verdict | None:
+        if shard == 0:
+            return let_through(0)
+        return Verdict(
+            verdict="refused", shard=1, offset=41, command_type="counter.add@1", may_return=True
+        )
+
+    apply(api_server, "till", image="ultraengine:2")
+    refused = ("True", "CandidateDiffers")
+    until(api_server, lambda: seen(api_server, "till").get("Stalled") == refused, judge)
+    status = api_server.request("GET", f"{ENGINES}/till").body["status"]
+    stalled = next(one for one in status["conditions"] if one["type"] == "Stalled")
+    assert "offset 41" in stalled["message"]
+    assert status["upgrade"]["firstDifference"] == "41"
+    sets = api_server.request("GET", f"{APPS}/statefulsets").body["items"]
+    assert [
+        one["spec"]["template"]["spec"]["containers"][0]["image"]
+        for one in sets if one["metadata"]["name"].startswith("till-")
+    ] == ["ultraengine:2", "ultraengine:1"]  # fmt: skip
+
+    apply(api_server, "till")
+    until(api_server, ready(api_server, "till", 3))
+    pods = api_server.request("GET", f"{CORE}/pods").body["items"]
+    assert {
+        (one["metadata"]["name"], one["spec"]["containers"][0]["image"])
+        for one in pods if one["metadata"]["name"].startswith("till-")
+    } == {("till-shard-0-0", "ultraengine:1"), ("till-shard-1-0", "ultraengine:1")}  # fmt: skip
+    assert api_server.request("DELETE", f"{ENGINES}/till").status == 200
+    until(api_server, lambda: api_server.request("GET", f"{ENGINES}/till").status == 404)
+    for number in (0, 1):
+        claim = f"{CORE}/persistentvolumeclaims/data-till-shard-{number}-0"
+        assert api_server.request("DELETE", claim).status == 200

@@ -87,6 +87,16 @@ ENGINE_STATUS: Final[Content] = {
         "etaSeconds": "205",
         "progress": "1/2048",
     },
+    "upgrade": {
+        "image": "ultraengine:0.2.0",
+        "stage": "Shards",
+        "shardsDone": 1,
+        "shardsTotal": 2,
+        "progress": "1/2",
+        "shard": 1,
+        "candidate": "Failed",
+        "firstDifference": "9007199254740993",
+    },
     "gatewayAddress": "whole-gateway.default.svc",
     "phase": "Ready",
 }

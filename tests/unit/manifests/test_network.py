@@ -26,7 +26,7 @@ def ours(component: str, namespace: str = ENGINES, **marks: str) -> Pod:
 
 
 PODS: Final = {
-    **{one: ours(one) for one in ("engine", "gateway", "query", "projection")},
+    **{one: ours(one) for one in ("engine", "gateway", "query", "projection", "candidate")},
     "replica": ours("engine", replicated="true"),
     "operator": ours("operator", SYSTEM),
     # Calls itself an operator, and is not in the operator's namespace.
@@ -39,7 +39,9 @@ PODS: Final = {
     "dns": pod("kube-system", {"k8s-app": "kube-dns"}),
     "any": Pod(),
 }
-CLOSED: Final = {"engine", "replica", "gateway", "query", "projection", "operator"}
+CLOSED: Final = {
+    "engine", "replica", "gateway", "query", "projection", "candidate", "operator",
+}  # fmt: skip
 """Pods that policies select; what the others do among themselves is not ours."""
 
 

@@ -9,7 +9,7 @@ from ultraengine_operator.plan import Settings
 from ultraengine_operator.rollout import timestamp_s
 
 KEY = ("default", "shop")
-ROUNDS_MAX = 12
+ROUNDS_MAX = 24
 
 
 def operator(cluster: MemoryCluster, **options: Any) -> Loop:

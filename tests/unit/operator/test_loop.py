@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.unit.operator.memory import MemoryCluster, SilentShards, engine
-from tests.unit.operator.rounds import KEY, ROUNDS_MAX, conditions, operator, settle
+from tests.unit.operator.rounds import KEY, conditions, operator, settle
 
 from ultraengine_operator import names
 from ultraengine_operator.cluster import KINDS, Content, Refused
@@ -146,14 +146,14 @@ async def test_a_write_that_is_refused_once_is_made_later(status: int) -> None:
         assert conditions(cluster)["Ready"] == ("True", "AsWished")
 
 
-async def test_a_new_image_restarts_shard_after_shard_and_keeps_their_volumes() -> None:
+async def test_a_new_setting_restarts_shard_after_shard_and_keeps_their_volumes() -> None:
     cluster = MemoryCluster()
     await engine(cluster, shards=3)
     loop = operator(cluster)
     await settle(cluster, loop)
-    await engine(cluster, shards=3, image="ultraengine:2")
+    await engine(cluster, shards=3, settings=[{"name": "ULTRA_COMPRESS", "value": "true"}])
     seen = []
-    for _ in range(ROUNDS_MAX):
+    for _ in range(12):
         await loop.relist()
         await loop.reconcile(KEY)
         seen.append(sum(key[0] == "Pod" for key in cluster.objects))
@@ -172,12 +172,12 @@ async def test_a_restart_that_does_not_come_back_halts_and_touches_no_other_shar
     await settle(cluster, loop)
     await engine(cluster, shards=3, image="bad")
     await engine(cluster, name="other", shards=1, image="ultraengine:2")
-    for _ in range(4):
+    for _ in range(6):
         await loop.relist()
         await loop.reconcile(("default", "shop"))
         cluster.controllers(broken=lambda image: image == "bad")
     cluster.now = "2026-01-01T01:00:00Z"
-    for _ in range(4):
+    for _ in range(6):
         await loop.relist()
         await loop.reconcile(("default", "shop"))
         await loop.reconcile(("default", "other"))

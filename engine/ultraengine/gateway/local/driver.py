@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ultraengine.gateway.engine import Operations
+from ultraengine.gateway.engine import Lend, Operations
 from ultraengine.log.damage import BelowRetention
 from ultraengine.model.errors import EngineError
 from ultraengine.shard.driver import Shard
@@ -19,6 +19,7 @@ def operations_of(
     snapshots: Snapshots,
     memory: ShardMemory,
     backup: Callable[[], Awaitable[Any]] | None = None,
+    lend: Lend | None = None,
 ) -> Operations:
     """What an administrator may ask of this process; without a store nothing is backed up."""
 
@@ -45,4 +46,5 @@ def operations_of(
         backup=backup,
         replay_validate=replay_validate,
         skip=shard.skip,
+        lend=lend,
     )

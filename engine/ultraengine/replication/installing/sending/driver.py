@@ -85,22 +85,27 @@ class Sending:
             while True:
                 source, fetch = await self._questions.get()
                 try:
-                    answer = await self._answer(source, fetch)
+                    answer = await self.answer(source, fetch)
                 except OSError as error:
-                    self._end(source)
+                    self.end(source)
                     answer = Withdrawn(fetch.number, str(error))
                 if answer is not None:
                     self._send(source, answer)
         finally:
             for source in list(self._sessions):
-                self._end(source)
+                self.end(source)
 
-    def _end(self, source: ReplicaId) -> None:
+    def end(self, source: ReplicaId) -> None:
+        """Keep open nothing for it any more."""
         session = self._sessions.pop(source, None)
         if session is not None:
             session.taken.close()
 
-    async def _answer(self, source: ReplicaId, fetch: Fetch) -> Transfer | None:
+    async def answer(self, source: ReplicaId, fetch: Fetch) -> Transfer | None:
+        """The answer to one question, None to one that comes late; one at a time.
+
+        Raises OSError.
+        """
         if fetch.part == OFFER:
             return await self._offer(source, fetch)
         session = self._sessions.get(source)
@@ -123,7 +128,7 @@ class Sending:
         return piece
 
     async def _offer(self, source: ReplicaId, fetch: Fetch) -> Transfer:
-        self._end(source)
+        self.end(source)
         base = self._first()
         self.filling[source] = int(base.sequence), self._clock.monotonic()
         taken = await asyncio.to_thread(self._stock.take)

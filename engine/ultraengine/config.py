@@ -70,7 +70,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Address to listen at for the other copies, where their name for this one is none of this
     machine's own, or is not known yet when it starts; its port counts all the same."""
     min_isr: int = 0
-    """Copies, this one included, without which nothing is acknowledged; 0 = more than half."""
+    """Copies, this one included, without which nothing is acknowledged; 0 = more than half.  When
+    the number of copies changes, the number that is needed follows."""
+    copies: int = 0
+    """How many of the addresses' copies there are to be, the first ones; 0 = all.  Whoever leads
+    takes copies in, or lets them go, one at a time."""
+    adopt: bool = False
+    """Let the directory of replica 0, if its log was not replicated, become the first copy.  There
+    is no way back."""
     cluster: str | None = None
     """Name of the engine that the copies belong to; the place of the record must be of it too."""
     record: Path | None = None
@@ -205,8 +212,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def _mistakes_of_a_replica(self) -> list[str]:
         copies, mistakes = len(self.replicas), []
-        if copies == 1 or len(set(self.replicas)) != copies:
-            mistakes.append("ULTRA_REPLICAS: two or more addresses, all different")
+        if len(set(self.replicas)) != copies:
+            mistakes.append("ULTRA_REPLICAS: addresses that are all different")
+        if not 0 <= self.copies <= copies:
+            mistakes.append(f"ULTRA_COPIES: {self.copies} is not in 0..{copies}")
         if not 0 <= self.replica < copies:
             mistakes.append(f"ULTRA_REPLICA: {self.replica} is not in 0..{copies - 1}")
         if not 0 <= self.min_isr <= copies:

@@ -212,8 +212,9 @@ class Process:
             slots=self.handing if self.config.hop_key is not None else None,
         )
         await self.gateway.start(await self._early.hand_over())
-        if self.replica is not None:
+        if self.replica is not None and self.switchover is not None:
             self.replica.watching.serves()
+            self._tasks.append(asyncio.create_task(self.switchover.keep_aside()))
 
     def _doors(
         self, listeners: list[socket.socket], code: str, retry_after_s: float = RETRY_AFTER_S

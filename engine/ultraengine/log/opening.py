@@ -72,6 +72,8 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
     cluster_uid: bytes | None = None
     """16 bytes; None accepts what IDENTITY says, or mints one."""
     replica: str = ""
+    adopts: bool = False
+    """Whether a directory that is of no replica yet becomes the one of `replica`."""
     verify_from: Callable[[], int] = lambda: 0
     """Asked once this process owns the directory.  Frames from this sequence on are verified at the
     start; what lies before, when it is read.  A shard that replays from a snapshot may give the
@@ -203,6 +205,9 @@ def _identity(disk: Disk, clock: Clock, random: Random, options: LogOptions) -> 
         raise _identity_damage(str(error)) from None
     if identity.format != FORMAT:
         raise LogRefused(f"{IDENTITY_PATH}: format {identity.format}; this release reads {FORMAT}")
+    if options.adopts and not identity.replica:
+        identity = msgspec.structs.replace(identity, replica=options.replica)
+        write_file(disk, IDENTITY_PATH, IDENTITY_TEMPORARY, encode_identity(identity))
     for name, there, wanted in (
         ("shard", identity.shard, options.shard),
         ("replica", identity.replica, options.replica),

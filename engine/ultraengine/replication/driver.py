@@ -101,7 +101,7 @@ class ReplicaDriver:
             on_failure=self._end,
             on_synced=lambda: self._post(lambda: self._step(self.machine.flushed)),
         )
-        self._records = Records(world.records)
+        self._records = Records(world.records, len(options.addresses))
         self._links: dict[ReplicaId, Link] = {}
         self._rooms: dict[ReplicaId, asyncio.Semaphore] = {}
         self._certificates: Certificates | None = None
@@ -137,9 +137,9 @@ class ReplicaDriver:
         me = self.me = self.files.me
         everybody = [ReplicaId(number) for number in range(len(options.addresses))]
         others = [one for one in everybody if one != options.replica]
-        self.machine = Replica(
-            me, self.files.promise, self.files.view, others, options.limits, self._now()
-        )
+        now, wish = self._now(), options.wish
+        promise, view = self.files.promise, self.files.view
+        self.machine = Replica(me, promise, view, others, options.limits, now, wish)
         self.watching = Watching(self.machine, self.files, len(everybody), world.clock)
         self.confirming = Confirming(Asking(self.machine), self._soon)
         self._planning = Planning(
@@ -147,7 +147,7 @@ class ReplicaDriver:
             options.shard,
             me,
             everybody,
-            options.min_isr,
+            options.wish.fewest(len(everybody)),
             options.planner,
             clock=world.clock,
             records=self._records,

@@ -42,6 +42,7 @@ def fed(
             seat in leader.record.isr,
             peer.sent_end,
             leader.committed_end,
+            size=leader.record.size,
         )
         sends.append(Sending(seat.replica, append, until))
         peer.sent_end = until

@@ -6,14 +6,14 @@ is known committed cannot happen while the protocol holds, so it stops the repli
 """
 
 import enum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from ultraengine.model.ids import ConfigVersion, Epoch
 from ultraengine.replication.epochs import EpochTable, LogView, common_end, first_of
 from ultraengine.replication.promise import Promise, promised, takes
-from ultraengine.replication.record import Holder, Seat
+from ultraengine.replication.record import Holder, Seat, Size
 
 
 class Verdict(enum.Enum):
@@ -43,6 +43,8 @@ class Join(msgspec.Struct, frozen=True):
     chain: object
     """The leader's chain hash there.  The logs may turn out to differ at the leader's first
     position, and the copy may not reach it: then it lacks what is not sent frame by frame."""
+    size: Size | None = None
+    """Of the same record as `version`."""
 
 
 class Follower(msgspec.Struct, frozen=True):
@@ -73,9 +75,7 @@ def join(follower: Follower, message: Join, log: LogView) -> Joined:
     """Begin to copy a leader."""
     if not takes(follower.promise, message.epoch, message.leader):
         return Joined(Verdict.STALE, follower, log.end)
-    sworn = promised(
-        follower.promise, message.epoch, message.leader, message.version, seated=message.seated
-    )
+    sworn = _sworn(follower, message)
     verdict, agreed = _compared(follower, message, log)
     match verdict:
         case Verdict.TAKEN:
@@ -124,13 +124,32 @@ def obeys(follower: Follower, epoch: Epoch, leader: Holder) -> bool:
     return (follower.promise.epoch, follower.promise.holder) == (epoch, leader)
 
 
-def told(
-    follower: Follower, epoch: Epoch, leader: Holder, version: ConfigVersion, *, seated: bool
-) -> Follower:
+class Telling(Protocol):
+    """A leader's word of the record in force."""
+
+    @property
+    def epoch(self) -> Epoch: ...
+    @property
+    def leader(self) -> Holder: ...
+    @property
+    def version(self) -> ConfigVersion: ...
+    @property
+    def seated(self) -> bool: ...
+    @property
+    def size(self) -> Size | None: ...
+
+
+def told(follower: Follower, word: Telling) -> Follower:
     """The leader names a newer record: to be sworn to, and synced, before the next answer."""
-    if follower.joined != epoch or follower.promise.holder != leader:
+    if follower.joined != word.epoch or follower.promise.holder != word.leader:
         return follower
-    return follower.with_(promise=promised(follower.promise, epoch, leader, version, seated=seated))
+    return follower.with_(promise=_sworn(follower, word))
+
+
+def _sworn(follower: Follower, word: Telling) -> Promise:
+    return promised(
+        follower.promise, word.epoch, word.leader, word.version, seated=word.seated, size=word.size
+    )
 
 
 def committed(follower: Follower, epoch: Epoch, end: int, log: LogView) -> Follower:

@@ -16,10 +16,15 @@ from ultraengine.replication.record import (
     NotAllowed,
     Record,
     Seat,
+    agreed,
+    counted,
+    elders,
     grown,
+    narrowed,
     settled,
     shrunk,
     touched,
+    widened,
 )
 
 
@@ -71,8 +76,8 @@ def wait_set(leader: Leader) -> tuple[Seat, ...]:
 
 def is_enough(leader: Leader) -> bool:
     """Whether enough are in sync to commit anything, in every record that may be in force."""
-    fewest = min(len(record.isr) for record in (leader.record, *leader.unresolved))
-    return fewest >= leader.record.min_isr
+    records = (leader.record, *leader.unresolved)
+    return all(counted(record, record.isr) >= record.min_isr for record in records)
 
 
 def copy_of(leader: Leader, seat: Seat) -> Copy | None:
@@ -118,12 +123,14 @@ def may_begin(leader: Leader) -> bool:
 
     So many disks have sworn its epoch that every set of disks that a later planner must hear has
     one of them: a record that goes back cannot give the same epoch to somebody else unnoticed.
+    Disks of other places than the record's are not among those that must be heard.
     """
+    sworn = [seat for seat, _ in leader.copies if seat.replica < leader.record.replicas]
     return (
         leader.begin is None
         and not leader.over
-        and len(leader.copies) >= leader.record.min_isr
-        and copy_of(leader, leader.me.seat) is not None
+        and len(sworn) >= leader.record.min_isr
+        and leader.me.seat in sworn
     )
 
 
@@ -178,6 +185,39 @@ def adding(leader: Leader, seat: Seat) -> Leader:
     if leader.begin is None or held(leader, seat) < max(leader.begin, leader.committed_end):
         raise NotAllowed(f"{seat} holds less than what may be acknowledged")
     return sending(leader, grown(leader.record, seat))
+
+
+def widening(leader: Leader, min_isr: int) -> Leader:
+    """Send the swap that makes one place more, whose copy is in sync (clause 14).
+
+    Raises `NotAllowed`; also before that copy knows of it: it could not testify otherwise, and as
+    many would have to.
+    """
+    if not all(knows(leader, seat) for seat in leader.record.isr):
+        raise NotAllowed("not all copies in sync know that they are")
+    return sending(leader, widened(leader.record, min_isr))
+
+
+def narrowing(leader: Leader, min_isr: int) -> Leader:
+    """Send the swap that makes one place less; its copy stays in sync for now (clause 14).
+
+    Raises `NotAllowed`.
+    """
+    return sending(leader, narrowed(leader.record, min_isr))
+
+
+def agreeing(leader: Leader) -> Leader:
+    """Send the swap that says that the copies of before have sworn to their new number: from then
+    on they may leave (clause 14).
+
+    Raises `NotAllowed` while one of them has not, and when it is said already.
+    """
+    record = leader.record
+    for seat in elders(record):
+        copy = copy_of(leader, seat)
+        if copy is None or copy.version < record.resized[1]:
+            raise NotAllowed(f"{seat} has not sworn to {record.replicas} copies")
+    return sending(leader, agreed(record))
 
 
 def settling(leader: Leader) -> Leader:

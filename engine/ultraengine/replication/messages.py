@@ -11,7 +11,7 @@ from ultraengine.model.ids import ConfigVersion, Epoch
 from ultraengine.replication.epochs import EpochTable
 from ultraengine.replication.follower import Join
 from ultraengine.replication.promotion import Answer
-from ultraengine.replication.record import Holder, Record, Seat
+from ultraengine.replication.record import Holder, Record, Seat, Size
 
 
 class Beacon(msgspec.Struct, frozen=True, tag=True):
@@ -55,6 +55,8 @@ class Append(msgspec.Struct, frozen=True, tag=True):
     position: int
     committed_end: int
     frames: tuple[Frame, ...] = ()
+    size: Size | None = None
+    """Of the same record as `version`."""
 
 
 class Held(msgspec.Struct, frozen=True, tag=True):

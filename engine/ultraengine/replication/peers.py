@@ -14,6 +14,7 @@ from ultraengine.replication import leader as leaders
 from ultraengine.replication.effects import ReplicaLimits
 from ultraengine.replication.leader import Leader
 from ultraengine.replication.record import ReplicaId, Seat
+from ultraengine.replication.sizing import Wish, places, steps, surplus
 
 
 class Peer(msgspec.Struct):
@@ -44,17 +45,26 @@ Peers = Mapping[Seat, Peer]
 
 
 def changes(
-    leader: Leader, peers: Peers, entered_at: float, end: int, limits: ReplicaLimits, now: float
+    leader: Leader,
+    peers: Peers,
+    entered_at: float,
+    end: int,
+    limits: ReplicaLimits,
+    now: float,
+    wish: Wish | None = None,
 ) -> list[Callable[[Leader], Leader]]:
     """What a leader may do about its ISR, first things first; each may turn out as not allowed."""
     since, lag_max = now - limits.silence_s, limits.lag_frames_max
     isr = leader.record.isr
     gone = silent(isr, peers, leader.me.seat, entered_at=entered_at, since=since)
     there = caught_up(isr, peers, end=end, lag_max=lag_max, since=since)
+    there = [seat for seat in there if seat.replica < places(leader.record, wish)]
     return [
         leaders.settling,
-        *(partial(leaders.dropping, seat=one) for one in gone),
+        leaders.agreeing,
+        *(partial(leaders.dropping, seat=one) for one in (*surplus(leader.record, wish), *gone)),
         *(partial(leaders.adding, seat=one) for one in there),
+        *steps(leader.record, wish),
     ]
 
 

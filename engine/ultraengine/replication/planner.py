@@ -66,7 +66,7 @@ class Planner:
         only: Seat | None = None,
         numbers_from: int = 0,
     ) -> None:
-        """`numbers_from`: above the questions of an earlier planner at the same place, whose late
+        """`replicas`: how many are asked.  `numbers_from`: above the questions of an earlier planner at the same place, whose late
         answers would say what was true before this one's read."""
         self._cluster_uid = cluster_uid
         self._replicas = replicas
@@ -152,7 +152,6 @@ class Planner:
         plan = promotion.plan_failover(
             record,
             self._answers,
-            replicas=self._replicas,
             cluster_uid=self._cluster_uid,
             only=self._only,
         )
@@ -183,6 +182,6 @@ class Planner:
             for seat, answer in self._answers.items()
             if answer.promise.epoch == self._epoch and answer.promise.holder is None
         }
-        plan = promotion.plan_recovery(record, self._epoch, sworn, replicas=self._replicas)
+        plan = promotion.plan_recovery(record, self._epoch, sworn)
         if isinstance(plan, Record):
             effects.swap = Swap(record, plan)

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from ultraengine.model.ids import ConfigVersion, Epoch
-from ultraengine.replication.record import Holder, Record
+from ultraengine.replication.record import Holder, Record, Size
 
 
 class Promise(msgspec.Struct, frozen=True):
@@ -23,6 +23,8 @@ class Promise(msgspec.Struct, frozen=True):
     seated: bool = False
     """Whether this disk has been in an ISR since it was found empty: it then knows, or its place
     in the log shows, what was acknowledged while it was (clauses 5, 11)."""
+    size: Size | None = None
+    """How many copies there are, by the newest record that it has acted on (clause 14)."""
 
 
 NO_PROMISE: Final = Promise(Epoch(0), None, ConfigVersion(0))
@@ -36,19 +38,35 @@ def takes(promise: Promise, epoch: Epoch, leader: Holder) -> bool:
 
 
 def promised(
-    promise: Promise, epoch: Epoch, leader: Holder, version: ConfigVersion, *, seated: bool = False
+    promise: Promise,
+    epoch: Epoch,
+    leader: Holder,
+    version: ConfigVersion,
+    *,
+    seated: bool = False,
+    size: Size | None = None,
 ) -> Promise:
     """What to sync before the answer; the same object when it is sworn already."""
-    newest = version if epoch > promise.epoch else max(promise.version, version)
-    made = Promise(epoch, leader, ConfigVersion(newest), promise.seated or seated)
+    later = epoch > promise.epoch
+    newest = version if later else max(promise.version, version)
+    if size is None or not (later or version >= promise.version):
+        size = promise.size
+    made = Promise(epoch, leader, ConfigVersion(newest), promise.seated or seated, size)
     return promise if made == promise else made
+
+
+def sworn_to(promise: Promise, record: Record, me: Holder) -> Promise:
+    """Likewise, of who leads the record's epoch."""
+    return promised(
+        promise, record.epoch, me, record.version, seated=True, size=record.size
+    )
 
 
 def reserved(promise: Promise, epoch: Epoch) -> Promise | None:
     """Swear an epoch to whoever will be chosen for it (clause 11); None when it is too late."""
     if epoch <= promise.epoch:
         return None
-    return Promise(epoch, None, promise.version, promise.seated)
+    return Promise(epoch, None, promise.version, promise.seated, promise.size)
 
 
 def founding(promise: Promise) -> Promise | None:
@@ -59,7 +77,12 @@ def founding(promise: Promise) -> Promise | None:
     """
     if promise.epoch:
         return None
-    return Promise(promise.epoch, promise.holder, promise.version, seated=True)
+    return Promise(promise.epoch, promise.holder, promise.version, seated=True, size=promise.size)
+
+
+def adopted(last_epoch: Epoch) -> Promise:
+    """Of a disk whose log was not replicated: its epochs are over, and it holds everything."""
+    return Promise(last_epoch, None, ConfigVersion(0), seated=True)
 
 
 def may_lead(promise: Promise, record: Record, me: Holder) -> bool:

@@ -14,7 +14,16 @@ import msgspec
 
 from ultraengine.model.ids import ConfigVersion, Epoch
 from ultraengine.replication.promise import Promise, is_behind
-from ultraengine.replication.record import Holder, Record, Seat, elected, recovered
+from ultraengine.replication.record import (
+    Holder,
+    Record,
+    Seat,
+    Size,
+    counted,
+    elders,
+    elected,
+    recovered,
+)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -52,15 +61,20 @@ def needed(replicas: int, min_isr: int) -> int:
 
 
 def counts(record: Record, seat: Seat, answer: Answer) -> bool:
-    """Whether a disk can testify: it has been in an ISR, as the record or its own promise says."""
-    return seat in record.isr or answer.promise.seated
+    """Whether a disk can testify: it has been in an ISR, as the record or its own promise says, and
+    its place is one of the shard's."""
+    return seat.replica < record.replicas and (seat in record.isr or answer.promise.seated)
+
+
+def newest_size(record: Record, answers: Mapping[Seat, Answer]) -> Size:
+    """How many copies there are, as the record or any disk heard knows it (clause 14)."""
+    return max([record.size, *(one.promise.size or record.size for one in answers.values())])
 
 
 def plan_failover(
     record: Record,
     answers: Mapping[Seat, Answer],
     *,
-    replicas: int,
     cluster_uid: bytes,
     only: Seat | None = None,
 ) -> Record | Refused:
@@ -74,12 +88,12 @@ def plan_failover(
     if not record.settled:
         return Refused.UNSETTLED
     heard = [seat for seat, answer in answers.items() if counts(record, seat, answer)]
-    if len(heard) < needed(replicas, record.min_isr):
+    if len(heard) < needed(record.replicas, record.min_isr):
         return Refused.TOO_FEW
     candidates = [
         seat
         for seat in record.isr
-        if seat in answers and not answers[seat].barred and only in {None, seat}
+        if seat in heard and not answers[seat].barred and only in {None, seat}
     ]
     if not candidates:
         return Refused.NO_CANDIDATE
@@ -99,11 +113,12 @@ def newest_of(answers: Mapping[Seat, Answer]) -> list[Seat]:
 
 
 def _members(record: Record, answers: Mapping[Seat, Answer], best: Seat) -> list[Seat]:
-    """The candidate, who answered, and of the others as many as ``min_isr`` asks for."""
-    present = [seat for seat in record.isr if seat in answers]
-    absent = [seat for seat in record.isr if seat not in answers]
-    missing = max(0, record.min_isr - len(present))
-    return [*present, *absent[:missing]] if best in present else [best]
+    """The candidate, who answered, and of the others those that may not leave yet and as many as
+    ``min_isr`` asks for."""
+    stay = [seat for seat in record.isr if seat in answers or seat in elders(record)]
+    absent = [seat for seat in record.isr if seat not in stay]
+    missing = max(0, record.min_isr - counted(record, stay))
+    return [*stay, *absent[:missing]] if best in stay else [best]
 
 
 def recovery_epoch(record: Record | None, answers: Mapping[Seat, Answer]) -> Epoch:
@@ -118,16 +133,20 @@ def plan_recovery(
     record: Record,
     epoch: Epoch,
     sworn: Mapping[Seat, Answer],
-    *,
-    replicas: int,
 ) -> Record | Refused:
     """The swap after a roll-back, or while the record is not settled: of the disks that have sworn
     `epoch` to nobody yet, the one with the newest history leads, and they are the ISR.
 
-    `record` is what the manager holds now, or what it is to be made from when it is missing.
+    `record` is what the manager holds now.  It may have gone back behind a change of the number of
+    copies: the newest that a disk has sworn to counts (clause 14).
     """
-    heard = {seat: answer for seat, answer in sworn.items() if answer.promise.seated}
-    if len(heard) < max(needed(replicas, record.min_isr), record.min_isr):
+    size = newest_size(record, sworn)
+    heard = {
+        seat: answer
+        for seat, answer in sworn.items()
+        if answer.promise.seated and seat.replica < size.replicas
+    }
+    if len(heard) < max(needed(size.replicas, size.min_isr), size.min_isr):
         return Refused.TOO_FEW
     candidates = [seat for seat in newest_of(heard) if not heard[seat].barred]
     if not candidates:
@@ -140,4 +159,5 @@ def plan_recovery(
         ConfigVersion(max(version, record.version) + 1),
         Holder(best, heard[best].start),
         heard,
+        size,
     )

@@ -37,6 +37,17 @@ class Holder(msgspec.Struct, frozen=True, order=True):
     """Start counter, on disk, synced + 1 at every start: it tells lives apart."""
 
 
+class Size(msgspec.Struct, frozen=True, order=True):
+    """How many copies there are, as a disk swears to it; the newest is the greatest (clause 14)."""
+
+    epoch: Epoch
+    version: ConfigVersion
+    """Of the record that brought it."""
+    replicas: int
+    """Places 0 to this are those of the shard."""
+    min_isr: int
+
+
 class Record(msgspec.Struct, frozen=True):
     """What the configuration manager keeps.  Only functions of this module make the next one."""
 
@@ -54,6 +65,19 @@ class Record(msgspec.Struct, frozen=True):
     """Whether all of the ISR hold every acknowledged frame.  Not so after a roll-back: those who
     were heard are the ISR, and of them the holder alone is known to, until its epoch-start frame
     is on all of them (clause 11)."""
+    replicas: int = 0
+    """Places 0 to this are those of the shard.  0 only on the way in, of a record of a release
+    that did not say it (`store.decode_record`)."""
+    resized: tuple[Epoch, ConfigVersion] = (Epoch(0), ConfigVersion(0))
+    """Epoch and version of the record that brought this number; it orders numbers."""
+    before: int = 0
+    """The number before, while not all copies of those places have sworn to this one (clause 14);
+    0: they have."""
+
+    @property
+    def size(self) -> Size:
+        """How many copies there are."""
+        return Size(*self.resized, self.replicas, self.min_isr)
 
     @property
     def order(self) -> tuple[Epoch, ConfigVersion]:
@@ -72,19 +96,43 @@ def check(record: Record) -> None:
         raise InvariantBroken("seats are ascending, one for each replica", isr=isr)
     if record.holder.seat not in isr:
         raise InvariantBroken("the holder is in sync", holder=record.holder, isr=isr)
-    if not 1 <= record.min_isr <= len(isr):
+    if not 1 <= record.min_isr <= counted(record, isr):
         raise InvariantBroken("an ISR has at least min_isr seats", isr=isr, min_isr=record.min_isr)
+    if record.holder.seat.replica >= record.replicas:
+        raise InvariantBroken("the holder is of the shard", holder=record.holder)
+
+
+def counted(record: Record, seats: Iterable[Seat]) -> int:
+    """How many of these are in places of the shard: the others are waited for, and no more."""
+    return sum(1 for seat in seats if seat.replica < record.replicas)
 
 
 def bootstrap(
-    cluster_uid: bytes, shard: ShardId, holder: Holder, seats: Iterable[Seat], min_isr: int
+    cluster_uid: bytes,
+    shard: ShardId,
+    holder: Holder,
+    seats: Iterable[Seat],
+    min_isr: int,
+    *,
+    replicas: int | None = None,
+    epoch: Epoch = Epoch(1),  # noqa: B008  (a number)
 ) -> Record:
-    """The first record, made once, when all replicas have reported empty disks.
+    """The first record, made once, when all replicas have reported empty disks; or, in an epoch
+    above those of its log, when a log that was not replicated becomes the first copy.
 
     A record that is missing later has been lost: it is never made again (clause 11).
     """
+    isr, version = tuple(sorted(seats)), ConfigVersion(1)
     record = Record(
-        cluster_uid, shard, Epoch(1), holder, tuple(sorted(seats)), min_isr, ConfigVersion(1)
+        cluster_uid,
+        shard,
+        epoch,
+        holder,
+        isr,
+        min_isr,
+        version,
+        replicas=len(isr) if replicas is None else replicas,
+        resized=(epoch, version),
     )
     check(record)
     return record
@@ -98,19 +146,72 @@ def shrunk(record: Record, seat: Seat) -> Record:
     """
     if seat not in record.isr or seat == record.holder.seat:
         raise NotAllowed(f"{seat} cannot leave {record.isr}")
-    if len(record.isr) - 1 < record.min_isr:
+    rest = tuple(one for one in record.isr if one != seat)
+    if counted(record, rest) < record.min_isr:
         raise NotAllowed(f"{len(record.isr)} in sync, {record.min_isr} are needed")
-    return _next(record, isr=tuple(one for one in record.isr if one != seat))
+    if seat in elders(record):
+        raise NotAllowed(f"{seat} has perhaps not sworn to {record.replicas} copies")
+    return _next(record, isr=rest)
 
 
 def grown(record: Record, seat: Seat) -> Record:
     """With one more seat.  By the leader alone, of a copy that has caught up with it (clause 4).
 
-    The same replica with another disk must have left before.  Raises `NotAllowed`.
+    The same replica with another disk must have left before.  The copy of the next place may come
+    in too, before that is one of the shard's (clause 14).  Raises `NotAllowed`.
     """
     if any(one.replica == seat.replica for one in record.isr):
         raise NotAllowed(f"replica {seat.replica} has a seat in {record.isr}")
+    if seat.replica > record.replicas:
+        raise NotAllowed(f"replica {seat.replica} is none of {record.replicas}, and not the next")
     return _next(record, isr=tuple(sorted((*record.isr, seat))))
+
+
+def elders(record: Record) -> tuple[Seat, ...]:
+    """Whose copies may not leave yet: those of before a change of their number, until all of them
+    have sworn to it.  A record from before that change could count on them (clause 14)."""
+    return tuple(seat for seat in record.isr if seat.replica < record.before)
+
+
+def widened(record: Record, min_isr: int) -> Record:
+    """One place more.  By the leader alone (clause 14).
+
+    Raises `NotAllowed` unless all copies are in sync, and the one of the next place with them.
+    """
+    return _resized(record, record.replicas + 1, min_isr, kept=record.replicas + 1)
+
+
+def narrowed(record: Record, min_isr: int) -> Record:
+    """One place less, the last; its copy leaves later, as one that is silent does (clause 14).
+
+    Raises `NotAllowed` unless all other copies are in sync and one of them leads.
+    """
+    replicas = record.replicas - 1
+    if record.holder.seat.replica >= replicas:
+        raise NotAllowed("the copy that leads does not go")
+    return _resized(record, replicas, min_isr, kept=replicas)
+
+
+def _resized(record: Record, replicas: int, min_isr: int, *, kept: int) -> Record:
+    places = {int(seat.replica) for seat in record.isr}
+    if record.before or not record.settled:
+        raise NotAllowed("one change at a time")
+    if not set(range(kept)) <= places or max(places) > max(kept, record.replicas - 1):
+        raise NotAllowed(f"the copies of {kept} places are not in sync, or others still are")
+    if not 1 <= min_isr <= replicas:
+        raise NotAllowed(f"{min_isr} in sync of {replicas}")
+    at = (record.epoch, ConfigVersion(record.version + 1))
+    return _next(record, replicas=replicas, min_isr=min_isr, resized=at, before=record.replicas)
+
+
+def agreed(record: Record) -> Record:
+    """All copies of before have sworn to their new number.  By the leader alone (clause 14).
+
+    Raises `NotAllowed` when it is said already.
+    """
+    if not record.before:
+        raise NotAllowed("no change of the number of copies is under way")
+    return _next(record, before=0)
 
 
 def touched(record: Record) -> Record:
@@ -139,22 +240,40 @@ def elected(record: Record, holder: Holder, isr: Iterable[Seat]) -> Record:
     members = tuple(sorted(set(isr)))
     if holder.seat not in members or not set(members) <= set(record.isr):
         raise NotAllowed(f"{members} led by {holder} is not drawn from {record.isr}")
-    if len(members) < record.min_isr:
+    if counted(record, members) < record.min_isr:
         raise NotAllowed(f"{len(members)} in sync, {record.min_isr} are needed")
+    if holder.seat.replica >= record.replicas or not set(elders(record)) <= set(members):
+        raise NotAllowed(f"{members} led by {holder} while the number of copies changes")
     return _next(record, epoch=Epoch(record.epoch + 1), holder=holder, isr=members)
 
 
 def recovered(
-    record: Record, epoch: Epoch, version: ConfigVersion, holder: Holder, isr: Iterable[Seat]
+    record: Record,
+    epoch: Epoch,
+    version: ConfigVersion,
+    holder: Holder,
+    isr: Iterable[Seat],
+    size: Size | None = None,
 ) -> Record:
     """What follows a record that went back: above everything on any disk heard (clause 11).
 
-    `epoch` is the one that the members have promised, `version` is above all that they have seen.
-    Raises `NotAllowed` when it would not go forward.
+    `epoch` is the one that the members have promised, `version` is above all that they have seen,
+    and `size` the newest that they have sworn to.  Raises `NotAllowed` when it would not go
+    forward.
     """
     members = tuple(sorted(set(isr)))
+    size = record.size if size is None else size
     made = msgspec.structs.replace(
-        record, epoch=epoch, version=version, holder=holder, isr=members, settled=False
+        record,
+        epoch=epoch,
+        version=version,
+        holder=holder,
+        isr=members,
+        settled=False,
+        replicas=size.replicas,
+        min_isr=size.min_isr,
+        resized=(epoch, version),
+        before=0,
     )
     if made.order <= record.order or epoch <= record.epoch:
         raise NotAllowed(f"{made.order} does not follow {record.order}")

@@ -45,6 +45,7 @@ from ultraengine.replication.peers import Peer
 from ultraengine.replication.promise import Promise
 from ultraengine.replication.promotion import Answer
 from ultraengine.replication.record import Holder, NotAllowed, Record, ReplicaId, Seat
+from ultraengine.replication.sizing import Wish
 
 
 class Replica:
@@ -58,8 +59,10 @@ class Replica:
         peers: Iterable[ReplicaId],
         limits: ReplicaLimits,
         now: float,
+        wish: Wish | None = None,
     ) -> None:
-        """`peers` are the places of the others, whatever disks are in them."""
+        """`peers` are the places of the others, whatever disks are in them; `wish` is how many
+        copies there are to be, where this replica leads (None: as many as there are)."""
         self.me = me
         self.log = log
         # What was cut from a log was committed before.
@@ -75,6 +78,7 @@ class Replica:
         self.handover: Handover | None = None
         """The newest attempt of this leadership to be replaced."""
         self._others = tuple(peers)
+        self.wish = wish
         self._limits = limits
         self.peers: dict[Seat, Peer] = {}
         self._hello = 0
@@ -282,10 +286,7 @@ class Replica:
             self._say_hello(message.epoch, message.leader, effects)
             return
         self.heard_at = now
-        sworn = followers.told(
-            follower, message.epoch, message.leader, message.version, seated=message.seated
-        )
-        self._swear(sworn, effects)
+        self._swear(followers.told(follower, message), effects)
         known = max(0, log.end - message.position)
         """Of its frames, those that are here: this leader's log up to here is this one."""
         fresh = message.frames[known:]
@@ -360,9 +361,7 @@ class Replica:
             return
         self.joins += 1
         self._retain_committed()
-        sworn = promises.promised(
-            self.follower.promise, record.epoch, self.me, record.version, seated=True
-        )
+        sworn = promises.sworn_to(self.follower.promise, record, self.me)
         self._swear(self.follower.with_(promise=sworn, joined=None), effects)
         self.peers = {}
         self._asked = self.handover = None
@@ -376,9 +375,7 @@ class Replica:
         self._hand_on(leader, now, effects)
         if leader.over:
             return
-        sworn = promises.promised(
-            self.follower.promise, leader.epoch, self.me, leader.record.version, seated=True
-        )
+        sworn = promises.sworn_to(self.follower.promise, leader.record, self.me)
         self._swear(self.follower.with_(promise=sworn), effects)
         leader = leaders.answered(
             leader,
@@ -406,23 +403,16 @@ class Replica:
         leader = self._leading()
         if leader is None or message.epoch != leader.epoch:
             return
-        seat, log, peer = message.me.seat, self.log, self.peers.get(message.me.seat)
+        seat, log, record = message.me.seat, self.log, leader.record
+        peer = self.peers.get(seat)
         if peer is not None and peer.knows(message.me.start, message.number):
             return
         agreed = min(log.end, tables.common_end(log.epochs, log.end, message.table, message.end))
         chain = log.chain(agreed)
         if chain is None:
             return  # Cut between the two: it will ask again.
-        join = Join(
-            leader.epoch,
-            self.me,
-            leader.record.version,
-            seat in leader.record.isr,
-            log.epochs,
-            log.end,
-            agreed,
-            chain,
-        )
+        where = (log.epochs, log.end, agreed, chain)
+        join = Join(leader.epoch, self.me, record.version, seat in record.isr, *where, record.size)
         start, hello = message.me.start, message.number
         self.peers[seat] = Peer(start, agreed, heard_at=now, moved_at=now, hello=hello)
         effects.sends.append(Sending(seat.replica, Joining(hello, join)))
@@ -476,11 +466,11 @@ class Replica:
             attempts.append(leaders.forcing)  # Once: it is sent again as it is.
         else:
             attempts += copies.changes(
-                leader, self.peers, self.entered_at, self.log.end, self._limits, now
+                leader, self.peers, self.entered_at, self.log.end, self._limits, now, self.wish
             )
             handover = self.handover
-            if handover is not None and handover.phase is Phase.WAITING:  # Settled is first.
-                attempts.insert(1, partial(handovers.handing, to=handover.to, log_end=self.log.end))
+            if handover is not None and handover.phase is Phase.WAITING:  # Settled and agreed first.
+                attempts.insert(2, partial(handovers.handing, to=handover.to, log_end=self.log.end))
         for attempt in attempts:
             try:
                 changed = attempt(leader)

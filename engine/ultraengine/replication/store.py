@@ -16,11 +16,14 @@ def encode_record(record: Record) -> bytes:
     return msgspec.json.encode(record)
 
 
-def decode_record(raw: bytes) -> Record:
-    """Inverse of `encode_record`.  Raises `InvariantBroken` for what no replica has written."""
+def decode_record(raw: bytes, *, replicas: int = 0) -> Record:
+    """Inverse of `encode_record`.  `replicas`: what is meant by a record that does not say how many
+    copies there are.  Raises `InvariantBroken` for what no replica has written."""
     try:
         record = _DECODER.decode(raw)
     except (msgspec.DecodeError, ValueError) as error:
         raise InvariantBroken("the record is not one", why=str(error)) from None
+    if record.replicas == 0:
+        record = msgspec.structs.replace(record, replicas=replicas)
     check(record)
     return record

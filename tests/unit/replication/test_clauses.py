@@ -9,9 +9,18 @@ from ultraengine.replication import epochs, follower, leader, promise, promotion
 from ultraengine.replication.epochs import EpochStart
 from ultraengine.replication.follower import Follower, Join, Verdict
 from ultraengine.replication.leader import Leader
+from ultraengine.replication.messages import Append
 from ultraengine.replication.promise import NO_PROMISE, Promise
 from ultraengine.replication.promotion import Answer, Refused
-from ultraengine.replication.record import DiskId, Holder, NotAllowed, Record, ReplicaId, Seat
+from ultraengine.replication.record import (
+    DiskId,
+    Holder,
+    NotAllowed,
+    Record,
+    ReplicaId,
+    Seat,
+    Size,
+)
 
 SEATS = tuple(Seat(ReplicaId(n), DiskId(bytes([n]))) for n in range(3))
 ME = Holder(SEATS[0], 1)
@@ -351,10 +360,12 @@ def test_frames_are_appended_only_in_order_from_the_leader_that_was_joined() -> 
 
 def test_a_newer_record_and_a_commit_index_count_only_from_the_leader_that_was_joined() -> None:
     one = follower.join(Follower(Holder(SEATS[1], 1), NO_PROMISE), joining(), Log(3, 3)).follower
-    newer = follower.told(one, Epoch(1), ME, ConfigVersion(4), seated=False)
-    assert newer.promise == Promise(Epoch(1), ME, ConfigVersion(4), seated=True)
-    assert follower.told(one, Epoch(2), ME, ConfigVersion(4), seated=True) == one
-    assert follower.told(one, Epoch(1), Holder(SEATS[2], 1), ConfigVersion(4), seated=True) == one
+    size = Size(Epoch(1), ConfigVersion(4), 4, 2)
+    word = Append(Epoch(1), ME, SEATS[1], ConfigVersion(4), False, 0, 0, size=size)
+    newer = follower.told(one, word)
+    assert newer.promise == Promise(Epoch(1), ME, ConfigVersion(4), seated=True, size=size)
+    assert follower.told(one, msgspec.structs.replace(word, epoch=Epoch(2))) == one
+    assert follower.told(one, msgspec.structs.replace(word, leader=Holder(SEATS[2], 1))) == one
     assert follower.committed(one, Epoch(1), 9, Log(6, 5)).committed_end == 5
     assert follower.committed(one.with_(committed_end=4), Epoch(1), 2, Log(6, 5)).committed_end == 4
     assert follower.committed(one, Epoch(2), 9, Log(6, 5)) == one
@@ -372,7 +383,7 @@ def answer(
 
 def planned(answers: dict[Seat, Answer], **changes: object) -> Record | Refused:
     """A failover of `FIRST`."""
-    arguments: dict[str, object] = {"replicas": 3, "cluster_uid": b"c", **changes}
+    arguments: dict[str, object] = {"cluster_uid": b"c", **changes}
     return promotion.plan_failover(FIRST, answers, **arguments)  # type: ignore[arg-type]
 
 
@@ -402,7 +413,7 @@ def test_a_replica_whose_execution_differs_testifies_stays_in_sync_and_is_not_ch
 def test_after_a_roll_back_the_newest_history_leads_or_nobody() -> None:
     def recovered(*answers: Answer) -> Record | Refused:
         sworn = dict(zip(SEATS, answers, strict=False))
-        return promotion.plan_recovery(FIRST, Epoch(7), sworn, replicas=3)
+        return promotion.plan_recovery(FIRST, Epoch(7), sworn)
 
     made = recovered(barred(5), answer(5))
     assert isinstance(made, Record)
@@ -419,7 +430,7 @@ def test_a_restarted_holder_plans_for_itself_alone() -> None:
 def test_the_silent_stay_where_min_isr_would_not_be_reached() -> None:
     both = record.shrunk(FIRST, SEATS[2])
     made = promotion.plan_failover(
-        both, {SEATS[1]: answer(4, version=2), SEATS[2]: answer(4)}, replicas=3, cluster_uid=b"c"
+        both, {SEATS[1]: answer(4, version=2), SEATS[2]: answer(4)}, cluster_uid=b"c"
     )
     assert isinstance(made, Record)
     assert (made.holder.seat, made.isr) == (SEATS[1], SEATS[:2])
@@ -445,9 +456,9 @@ def test_there_is_no_plan_without_enough_disks_a_candidate_and_a_record_in_front
 def test_of_a_record_that_is_not_settled_only_the_newest_history_is_planned() -> None:
     unsettled = msgspec.structs.replace(FIRST, settled=False)
     answers = {SEATS[1]: answer(4), SEATS[2]: answer(5)}
-    plan = promotion.plan_failover(unsettled, answers, replicas=3, cluster_uid=b"c")
+    plan = promotion.plan_failover(unsettled, answers, cluster_uid=b"c")
     assert plan is Refused.UNSETTLED
-    made = promotion.plan_recovery(unsettled, Epoch(2), answers, replicas=3)
+    made = promotion.plan_recovery(unsettled, Epoch(2), answers)
     assert isinstance(made, Record)
     assert (made.holder.seat, made.settled) == (SEATS[2], False)
 
@@ -456,11 +467,11 @@ def test_after_a_roll_back_the_newest_history_that_swore_leads_above_all_that_wa
     known = {SEATS[1]: answer(6, epoch=4, version=7), SEATS[2]: answer(5, epoch=2)}
     epoch = promotion.recovery_epoch(FIRST, known)
     assert (epoch, promotion.recovery_epoch(None, {})) == (5, 1)
-    made = promotion.plan_recovery(FIRST, epoch, known, replicas=3)
+    made = promotion.plan_recovery(FIRST, epoch, known)
     assert isinstance(made, Record)
     assert (made.order, made.holder.seat, made.isr) == ((5, 8), SEATS[1], SEATS[1:])
     unseated = {**known, SEATS[2]: answer(5, seated=False)}
-    assert promotion.plan_recovery(FIRST, epoch, unseated, replicas=3) is Refused.TOO_FEW
+    assert promotion.plan_recovery(FIRST, epoch, unseated) is Refused.TOO_FEW
 
 
 def test_a_disk_that_has_sworn_an_epoch_is_not_new() -> None:

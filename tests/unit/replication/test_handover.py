@@ -181,12 +181,12 @@ def everybody(**changes: Told) -> dict[ReplicaId, Told]:
 
 
 def test_without_a_wish_the_one_that_has_executed_most_is_chosen_then_the_lowest() -> None:
-    assert chosen(FIRST, SEATS[0], everybody(), None) == SEATS[1]
-    assert chosen(FIRST, SEATS[0], everybody(r2=told(2, 9)), None) == SEATS[2]
+    assert chosen(FIRST, SEATS[0], everybody(), None, 3) == SEATS[1]
+    assert chosen(FIRST, SEATS[0], everybody(r2=told(2, 9)), None, 3) == SEATS[2]
 
 
 def test_a_wish_is_granted_to_a_copy_in_sync() -> None:
-    assert chosen(FIRST, SEATS[0], everybody(), ReplicaId(2)) == SEATS[2]
+    assert chosen(FIRST, SEATS[0], everybody(), ReplicaId(2), 3) == SEATS[2]
 
 
 @pytest.mark.parametrize(
@@ -201,19 +201,19 @@ def test_a_wish_is_granted_to_a_copy_in_sync() -> None:
 def test_others_are_refused_with_the_reason(
     wanted: int, said: dict[ReplicaId, Told], why: str
 ) -> None:
-    found = chosen(FIRST, SEATS[0], said, ReplicaId(wanted))
+    found = chosen(FIRST, SEATS[0], said, ReplicaId(wanted), 3)
     assert isinstance(found, str)
     assert why in found
 
 
 def test_another_disk_in_the_place_of_one_in_sync_is_not_it() -> None:
     stranger = msgspec.structs.replace(told(1), seat=Seat(ReplicaId(1), HOLDERS[2].seat.disk))
-    assert isinstance(chosen(FIRST, SEATS[0], {ReplicaId(1): stranger}, ReplicaId(1)), str)
+    assert isinstance(chosen(FIRST, SEATS[0], {ReplicaId(1): stranger}, ReplicaId(1), 3), str)
 
 
 def test_alone_nobody_is_chosen() -> None:
     alone = msgspec.structs.replace(FIRST, isr=SEATS[:1], min_isr=1)
-    assert chosen(alone, SEATS[0], everybody(), None) == "no other copy is in sync"
+    assert chosen(alone, SEATS[0], everybody(), None, 3) == "no other copy is in sync"
 
 
 def test_only_an_attempt_that_was_given_up_lets_commands_in() -> None:

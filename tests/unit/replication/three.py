@@ -17,6 +17,7 @@ from ultraengine.replication.effects import ReplicaLimits
 from ultraengine.replication.installing.stock import NO_STOCK
 from ultraengine.replication.planner import PlannerLimits
 from ultraengine.replication.record import Record, ReplicaId
+from ultraengine.replication.sizing import Wish
 from ultraengine.replication.store import decode_record
 from ultraengine.replication.writing.driver import ReplicaOptions, ReplicaWorld
 from ultraengine_adapters.local.clock import SystemClock
@@ -93,7 +94,7 @@ class Three:
             "replica": ReplicaId(number),
             "addresses": self.addresses,
             "cluster_uid": CLUSTER,
-            "min_isr": 2,
+            "wish": Wish(3, 2),
             "log": LogOptions(
                 shard=ShardId(3), epoch=Epoch(0), handlers=b"handlers", limits=LIMITS, **self.log
             ),

@@ -22,13 +22,14 @@ from ultraengine.replication import epochs as epoch_tables
 from ultraengine.replication import follower as followers
 from ultraengine.replication import leader as leaders
 from ultraengine.replication import promise as promises
-from ultraengine.replication import promotion, record
+from ultraengine.replication import promotion, record, sizing
 from ultraengine.replication.epochs import EpochStart, EpochTable
 from ultraengine.replication.follower import Follower, Join, Verdict
 from ultraengine.replication.leader import Leader
 from ultraengine.replication.promise import NO_PROMISE, Promise
 from ultraengine.replication.promotion import Answer, Refused
 from ultraengine.replication.record import DiskId, Holder, NotAllowed, Record, ReplicaId, Seat
+from ultraengine.replication.sizing import Wish
 
 CLUSTER = b"c"
 Frame = tuple[int, int]
@@ -108,6 +109,8 @@ class Budget(msgspec.Struct, frozen=True):
     changes: int = 1
     """Of the ISR."""
     forces: int = 0
+    sizes: int = 0
+    """Places that come or go."""
     unsynced: bool = False
     """Whether a leader's newest frames may be lost in a crash: else it syncs in the same step."""
     commit_index: bool = False
@@ -155,14 +158,20 @@ def me(number: int, replica: Replica) -> Holder:
     return Holder(seat(number, replica.disk), replica.start)
 
 
-def bootstrapped(budget: Budget, replicas: int = 3, min_isr: int = 2, spare: int = 0) -> World:
-    """Empty disks and the first record; `spare` replicas have no seat yet."""
+def bootstrapped(
+    budget: Budget, replicas: int = 3, min_isr: int = 2, spare: int = 0, places: int | None = None
+) -> World:
+    """Empty disks and the first record; `spare` replicas have no seat yet, and those above
+    `places` are none of the shard's."""
     everyone = tuple(
         Replica(0, 1, NO_PROMISE, (), 0, Follower(Holder(seat(n, 0), 1), NO_PROMISE))
         for n in range(replicas)
     )
-    seats = [seat(n, 0) for n in range(replicas - spare)]
-    first = record.bootstrap(CLUSTER, ShardId(0), Holder(seats[0], 1), seats, min_isr)
+    places = replicas if places is None else places
+    seats = [seat(n, 0) for n in range(places - spare)]
+    first = record.bootstrap(
+        CLUSTER, ShardId(0), Holder(seats[0], 1), seats, min_isr, replicas=places
+    )
     return World(everyone, first, (first,), budget=budget)
 
 
@@ -235,9 +244,7 @@ def _entering(world: World, number: int, replica: Replica) -> Iterator[Move]:
     for known in pushed(world):
         if not promises.may_lead(replica.promise, known, me(number, replica)):
             continue
-        sworn = promises.promised(
-            replica.promise, known.epoch, known.holder, known.version, seated=True
-        )
+        sworn = promises.sworn_to(replica.promise, known, known.holder)
         log = adopts(replica.log, replica.follower.committed_end)
         leader = Leader(me(number, replica), known)
         made = msgspec.structs.replace(
@@ -297,9 +304,7 @@ def _is_held(world: World, leader: Leader, prefix: Log) -> None:
 
 def _synced(replica: Replica, leader: Leader) -> tuple[Replica, Leader]:
     """The leader's own disk has everything, and has sworn to the record in force."""
-    sworn = promises.promised(
-        replica.promise, leader.epoch, leader.me, leader.record.version, seated=True
-    )
+    sworn = promises.sworn_to(replica.promise, leader.record, leader.me)
     replica = msgspec.structs.replace(replica, durable_end=len(replica.log), promise=sworn)
     after = leaders.answered(
         leader,
@@ -358,6 +363,14 @@ def _changing(world: World, number: int, replica: Replica, leader: Leader) -> It
                     (f"drops {other}", partial(leaders.dropping, seat=its), less),
                     (f"adds {other}", partial(leaders.adding, seat=its), less),
                 ]
+    if budget.sizes:
+        less = msgspec.structs.replace(budget, sizes=budget.sizes - 1)
+        for wished in (1, len(world.replicas)):
+            attempts += [
+                (f"makes {'more' if wished > 1 else 'less'}", step, less)
+                for step in sizing.steps(leader.record, Wish(wished))
+            ]
+    attempts.append(("says that all agree", leaders.agreeing, budget))
     if budget.forces:
         less = msgspec.structs.replace(budget, forces=budget.forces - 1)
         attempts.append(("forces", leaders.forcing, less))
@@ -391,6 +404,7 @@ def _copying(world: World, number: int, replica: Replica) -> Iterator[Move]:
                 theirs.end,
                 agreed,
                 theirs.chain(agreed),
+                known.size,
             )
             joined = followers.join(replica.follower, message, view)
             if joined.verdict is Verdict.DIVERGED:
@@ -499,9 +513,9 @@ def _planning(world: World) -> Iterator[Move]:
         if world.away in heard:
             continue
         answers = {seat(n, world.replicas[n].disk): answer_of(world.replicas[n]) for n in heard}
-        plan = promotion.plan_failover(world.api, answers, replicas=count, cluster_uid=CLUSTER)
+        plan = promotion.plan_failover(world.api, answers, cluster_uid=CLUSTER)
         if plan in {Refused.ROLLED_BACK, Refused.UNSETTLED}:
-            yield from _recovering(world, heard, count)
+            yield from _recovering(world, heard)
         elif isinstance(plan, Record) and plan.epoch <= world.budget.epochs:
             swap = (world.api, plan, None)
             yield (
@@ -510,7 +524,7 @@ def _planning(world: World) -> Iterator[Move]:
             )
 
 
-def _recovering(world: World, heard: tuple[int, ...], count: int) -> Iterator[Move]:
+def _recovering(world: World, heard: tuple[int, ...]) -> Iterator[Move]:
     """After a roll-back: promises of a new epoch are collected, then one of them is chosen."""
     answers = {seat(n, world.replicas[n].disk): answer_of(world.replicas[n]) for n in heard}
     epoch = promotion.recovery_epoch(world.api, answers)
@@ -528,7 +542,7 @@ def _recovering(world: World, heard: tuple[int, ...], count: int) -> Iterator[Mo
             leader=None,
         )
     sworn = {seat(n, replicas[n].disk): answer_of(replicas[n]) for n in heard}
-    plan = promotion.plan_recovery(world.api, epoch, sworn, replicas=count)
+    plan = promotion.plan_recovery(world.api, epoch, sworn)
     swaps = world.swaps
     if isinstance(plan, Record):
         swaps = _sorted(*swaps, (world.api, plan, None))

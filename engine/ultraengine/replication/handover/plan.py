@@ -17,7 +17,16 @@ import msgspec
 from ultraengine.replication import leader as leaders
 from ultraengine.replication.leader import Leader
 from ultraengine.replication.messages import Told
-from ultraengine.replication.record import Holder, NotAllowed, Record, ReplicaId, Seat, elected
+from ultraengine.replication.record import (
+    Holder,
+    NotAllowed,
+    Record,
+    ReplicaId,
+    Seat,
+    counted,
+    elders,
+    elected,
+)
 
 
 class Phase(enum.Enum):
@@ -49,13 +58,18 @@ class Handover(msgspec.Struct, frozen=True):
 
 
 def chosen(
-    record: Record, me: Seat, told: Mapping[ReplicaId, Told], wanted: ReplicaId | None
+    record: Record,
+    me: Seat,
+    told: Mapping[ReplicaId, Told],
+    wanted: ReplicaId | None,
+    places: int,
 ) -> Seat | str:
-    """Who is to lead next, or why nobody can: a member of the ISR that has said how it is.
+    """Who is to lead next, or why nobody can: a member of the ISR that has said how it is, in one
+    of the first `places`.
 
     Without a wish, the one that has executed most, and of those the lowest.
     """
-    others = [seat for seat in record.isr if seat != me]
+    others = [seat for seat in record.isr if seat != me and seat.replica < places]
     if wanted is not None:
         if wanted == me.replica:
             return f"replica {wanted} leads already"
@@ -89,7 +103,8 @@ def handing(leader: Leader, to: Seat, log_end: int) -> Leader:
         raise NotAllowed(f"{to} does not hold everything")
     record = leader.record
     rest = [seat for seat in record.isr if seat != leader.me.seat]
-    members = rest if len(rest) >= record.min_isr else list(record.isr)
+    leaves = counted(record, rest) >= record.min_isr and leader.me.seat not in elders(record)
+    members = rest if leaves else list(record.isr)
     return leaders.sending(leader, elected(record, Holder(to, copy.start), members))
 
 

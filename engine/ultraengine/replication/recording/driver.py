@@ -28,8 +28,12 @@ Answer = Callable[[Record | None], None]
 class Records:
     """The record of one shard, as one process reaches it."""
 
-    def __init__(self, store: RecordStore) -> None:
+    def __init__(self, store: RecordStore, replicas: int) -> None:
+        """`replicas`: what is meant by a record that does not say how many copies there are."""
         self._store = store
+        self._replicas = replicas
+        self._read: tuple[Record, bytes] | None = None
+        """The newest that was read, and how it lies there: a release before wrote less."""
         self._queue: asyncio.Queue[tuple[Callable[[], Record | None], Answer]] = asyncio.Queue()
 
     def read(self, answer: Answer) -> None:
@@ -38,7 +42,7 @@ class Records:
 
     def swap(self, swap: Swap, answer: Answer) -> None:
         """A compare-and-swap; `answer` is told ``swap.new``, or what is there instead."""
-        self._ask(lambda: self._swapped(encode_record(swap.expected), swap.new), answer)
+        self._ask(lambda: self._swapped(self._bytes_of(swap.expected), swap.new), answer)
 
     def create(self, record: Record, answer: Answer) -> None:
         """Put the first record where there is none."""
@@ -50,7 +54,15 @@ class Records:
 
     def _current(self) -> Record | None:
         raw = self._store.read()
-        return None if raw is None else decode_record(raw)
+        if raw is None:
+            return None
+        record = decode_record(raw, replicas=self._replicas)
+        self._read = record, raw
+        return record
+
+    def _bytes_of(self, record: Record) -> bytes:
+        known = self._read
+        return known[1] if known is not None and known[0] == record else encode_record(record)
 
     def _swapped(self, expected: bytes | None, new: Record) -> Record | None:
         if self._store.swap(expected, encode_record(new)):

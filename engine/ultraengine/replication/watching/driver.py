@@ -111,7 +111,7 @@ class Watching:
         told: Mapping[ReplicaId, Told] = self.told
         return ReplicaReport(
             replica=int(machine.me.seat.replica),
-            replicas=self._replicas,
+            replicas=self._replicas if record is None else record.replicas,
             role=reports.role_of(machine),
             epoch=int(machine.promise.epoch),
             leader=None if leader is None else int(leader),

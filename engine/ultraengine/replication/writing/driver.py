@@ -27,8 +27,9 @@ from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.installing.stock import NO_STOCK, Stock
 from ultraengine.replication.log_view import OpenLog
 from ultraengine.replication.planner import PlannerLimits
-from ultraengine.replication.promise import Promise
+from ultraengine.replication.promise import Promise, adopted
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
+from ultraengine.replication.sizing import Wish
 from ultraengine.replication.stored import (
     STORED_PATH,
     STORED_TEMPORARY,
@@ -59,8 +60,10 @@ class ReplicaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """To listen at; None = as the others are told."""
     cluster_uid: bytes
     """16 bytes; of the engine that all of them belong to."""
-    min_isr: int
-    """Of the first record; later, the record says it."""
+    wish: Wish
+    """How many copies there are to be; the record says how many there are."""
+    adopts: bool = False
+    """Whether a log that was not replicated may become the first copy."""
     log: LogOptions
     codecs: tuple[LogSerializer, ...] = ()
     certificates: Path | None = None
@@ -125,7 +128,8 @@ class ReplicaFiles:
 
         A new copy that lies beside the old one is put in its place first.  The directory is locked
         before anything in it is changed.  Raises what ``Log.open``
-        raises, and `LogRefused` for a log that was not replicated.
+        raises, and `LogRefused` for a log that was not replicated, unless it may be adopted: then
+        it is as if its epochs had been sworn to nobody in particular.
         """
         disk = self._world.disk
         put_in_place(disk)
@@ -134,7 +138,15 @@ class ReplicaFiles:
         try:
             stored = read_stored(disk)
             if opened.recovered.end_sequence and not known:
-                raise LogRefused("the directory holds a log that was not replicated")
+                if not self._options.adopts:
+                    raise LogRefused(
+                        "the directory holds a log that was not replicated; with ULTRA_ADOPT "
+                        "replica 0 makes it the first copy"
+                    )
+                log.info("log.adopted", end=opened.recovered.end_sequence)
+                stored = msgspec.structs.replace(
+                    stored, promise=adopted(opened.recovered.last_epoch)
+                )
             self._stored = msgspec.structs.replace(stored, start=stored.start + 1)
             self._store()
             self.view = OpenLog(opened)
@@ -152,6 +164,7 @@ class ReplicaFiles:
             epoch=epoch,
             cluster_uid=options.cluster_uid,
             replica=str(options.replica),
+            adopts=options.adopts and not world.disk.exists(STORED_PATH),
         )
         return Log.open(
             world.disk, world.clock, world.random, world.secrets, told, codecs=options.codecs

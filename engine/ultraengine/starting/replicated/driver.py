@@ -32,6 +32,8 @@ from ultraengine.replication.leading_log import LeadingLog
 from ultraengine.replication.link import Certificates
 from ultraengine.replication.planner import PlannerLimits
 from ultraengine.replication.record import ReplicaId
+from ultraengine.replication.sizing import Wish
+from ultraengine.replication.stored import STORED_PATH
 from ultraengine.replication.watching.report import Difference
 from ultraengine.replication.writing.driver import ReplicaOptions, ReplicaWorld
 from ultraengine.shard.driver import Shard
@@ -47,26 +49,44 @@ from ultraengine.shard.opening import (
     log_options,
     serializer_of,
 )
-from ultraengine.starting.driver import answered
+from ultraengine.starting.driver import RECORD_RETRY_S, answered
 from ultraengine.starting.replicated.roles.driver import LeadingEngine
 
 log = structlog.get_logger("replication")
 
 
-async def cluster_uid(disk: Disk, random: Random, records: RecordStore, name: str) -> bytes:
-    """Whose copy this is, as the record's place says it; a new disk may be the first to say it.
+async def cluster_uid(
+    disk: Disk,
+    random: Random,
+    records: RecordStore,
+    name: str,
+    *,
+    replica: int = 0,
+    adopts: bool = False,
+) -> bytes:
+    """Whose copy this is, as the record's place says it.
 
-    Waits until the place answers.  Raises `LogRefused`, and `InvariantBroken` for a place that
-    holds something else.
+    The disk of replica 0 is the first to say it, if it is new, or if it holds a log that was not
+    replicated and is to be adopted: that one has a uid already.  Waits until the place answers, and
+    others until it is said.  Raises `LogRefused`, and `InvariantBroken` for a place that holds
+    something else.
     """
 
-    def ask() -> bytes:
+    def ask() -> bytes | None:
         identity = _identity(disk)
-        mint = None if identity else encode_cluster(Cluster(name, random.bytes(UID_BYTES)))
+        adopted = adopts and identity is not None and not disk.exists(STORED_PATH)
+        mint = None
+        if replica == 0 and (identity is None or adopted):
+            uid = random.bytes(UID_BYTES) if identity is None else identity.cluster_uid
+            mint = encode_cluster(Cluster(name, uid))
         raw = records.mark(mint)
+        if raw is None and identity is None:
+            return None
         return belonging(identity, None if raw is None else decode_cluster(raw), name)
 
-    return await answered(ask)
+    while (found := await answered(ask)) is None:
+        await asyncio.sleep(RECORD_RETRY_S)
+    return found
 
 
 def _identity(disk: Disk) -> LogIdentity | None:
@@ -89,7 +109,8 @@ def replica_options(
         addresses=config.replicas,
         host=config.replica_host,
         cluster_uid=uid,
-        min_isr=config.min_isr or copies // 2 + 1,
+        wish=Wish(config.copies or copies, config.min_isr),
+        adopts=config.adopt and config.replica == 0,
         log=log_options(options, Epoch(0), registry.handlers_digest),
         codecs=options.serializers,
         certificates=config.replica_tls,
@@ -127,7 +148,14 @@ async def follow(
     def draft(epoch: Epoch, offset: Offset, time: Instant) -> FrameDraft:
         return epoch_start_draft(registry, serializer, epoch, offset, time)
 
-    uid = await cluster_uid(world.disk, world.random, records, config.cluster or "")
+    uid = await cluster_uid(
+        world.disk,
+        world.random,
+        records,
+        config.cluster or "",
+        replica=config.replica,
+        adopts=config.adopt,
+    )
     replica = ReplicaDriver(
         ReplicaWorld(world.disk, world.clock, world.random, world.secrets, records, stock),
         replica_options(config, options, registry, uid),

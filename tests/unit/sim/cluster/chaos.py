@@ -54,6 +54,8 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     own: the seeds of all others stay what they were."""
     reads: bool = False
     """Whether whoever leads is read from all the time; likewise."""
+    resizes: float = 0.0
+    """How often in a second another number of copies is wished, of 1 to `replicas`; likewise."""
     skew: bool = False
     """Clocks run at different rates, and wall clocks jump."""
 
@@ -146,6 +148,27 @@ def with_cuts(seed: int) -> Chaos:
         faults=tuple(sorted({*chaos.faults, *(("wiped",) if loses else ())})),
         handovers=rng.choice((0.0, 1.0)),
         reads=rng.random() < 0.5,
+    )
+
+
+def with_resizes(seed: int) -> Chaos:
+    """The same faults, of up to three copies whose number changes all the time; logs are cut in
+    half of the runs, and leaders hand over."""
+    rng, chaos = random.Random(f"sizes {seed}"), drawn(seed)
+    faults = {one for one in FAULTS if rng.random() < 0.35}
+    return msgspec.structs.replace(
+        chaos,
+        replicas=3,
+        min_isr=2,
+        until_s=6.0,
+        delay_s=min(chaos.delay_s, 0.005),
+        flush_s=min(chaos.flush_s, 0.01),
+        every_s=max(chaos.every_s, 0.4),
+        faults=tuple(one for one in FAULTS if one in faults),
+        snapshot_frames=rng.choice((0, 6)),
+        greedy=rng.choice((0.0, 0.3)),
+        handovers=rng.choice((0.0, 0.5)),
+        resizes=rng.choice((0.5, 1.0, 2.0)),
     )
 
 

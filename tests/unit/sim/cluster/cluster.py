@@ -13,6 +13,7 @@ from tests.unit.sim.cluster.actors import Client, SkewedClock
 from tests.unit.sim.cluster.chaos import Chaos, drawn
 from tests.unit.sim.cluster.checker import NOT_HEALED, Checker, Violated
 from tests.unit.sim.cluster.node import CLUSTER, HANDOVER_S, Crashed, Node, Reply, Request
+from tests.unit.sim.cluster.sizes import LATE_S, Sizes
 from tests.unit.sim.cluster.state import Add, Done, State
 
 from ultraengine.log.frame import Frame
@@ -65,14 +66,17 @@ class Cluster:
         self.rolled_back = 0
         self.operator_away = False
         n = self.chaos.replicas
+        self.resizes = self.chaos.resizes > 0
+        self.sizes = Sizes(random.Random(f"sizes {seed}"), n, changes=self.resizes)
         self.clocks = [self._clock() for _ in range(n)]
         self.disks = [SimDisk(seed * 31 + number) for number in range(n)]
         self.nodes: list[Node | None] = [None] * n
-        for number in range(n):
+        for number in range(self.sizes.first):
             self.nodes[number] = self._started(number)
         seats = [node.seat for node in self.running()]
+        fewest = self.sizes.first // 2 + 1 if self.resizes else self.chaos.min_isr
         self.api = bootstrap(
-            CLUSTER, ShardId(0), self.running()[0].machine.me, seats, self.chaos.min_isr
+            CLUSTER, ShardId(0), self.running()[0].machine.me, seats, fewest
         )
         for node in self.running():
             node.receive(OPERATOR, Found(0, self.api))
@@ -101,6 +105,8 @@ class Cluster:
             self.at(rng.expovariate(1 / self.chaos.every_s), self._fault)
         if self.chaos.stale_watch:
             self.at(0.1, self._watch)
+        if self.resizes:
+            self.at(rng.expovariate(self.chaos.resizes), self._wish)
         self.at(self.chaos.until_s, self._heal)
         end = self.chaos.until_s + HEALING_S
         while self.events:
@@ -137,6 +143,7 @@ class Cluster:
         self.count += 1
         disk, seed = self.disks[number], self.seed * 1009 + self.count
         node = Node(number, self.chaos.replicas, disk, self.clocks[number], self, seed)
+        node.machine.wish = self.sizes.wish(number, changes=self.resizes)
         if node.state.position:
             self.checker.restored(node)
         return node
@@ -152,7 +159,7 @@ class Cluster:
         self.at(self.rng.choice((0.01, 0.1, 0.5)), lambda: self._start(number))
 
     def _start(self, number: int) -> None:
-        if self.nodes[number] is None:
+        if self.nodes[number] is None and self.sizes.is_wanted(number, self.api):
             self.note(f"start of {number}")
             self.nodes[number] = self._started(number)
 
@@ -290,6 +297,7 @@ class Cluster:
     def _swap(self, source: int, swap: Swap, era: int) -> None:
         if era == self.era and swap_lands(self.api, swap.expected):
             self.note(f"{source} swaps in {_short(swap.new)}")
+            self.sizes.changed += swap.new.replicas != self.api.replicas
             self.api = swap.new
             self.landed.append(swap.new)
         current = self.api
@@ -335,7 +343,7 @@ class Cluster:
         record = self.api
         seat = self.rng.choice(record.isr)
         node = next((one for one in self.running() if one.seat == seat), None)
-        if node is not None and record.settled:
+        if node is not None and record.settled and seat.replica < record.replicas:
             self.note(f"the operator wants {seat.replica}")
             new = elected(record, node.machine.me, record.isr)
             self.ask_api(OPERATOR, PlannerEffects(swap=Swap(record, new)))
@@ -374,6 +382,48 @@ class Cluster:
         if effects.lead is not None:
             self.send(OPERATOR, int(effects.lead.record.holder.seat.replica), effects.lead)
         self.ask_api(OPERATOR, Effects(read=effects.read, swap=effects.swap))
+
+    # --- the number of copies ------------------------------------------------------------
+
+    def _wish(self) -> None:
+        """Somebody wants more copies, or fewer; processes hear of it one after the other."""
+        if self.healed:
+            return
+        wished = self.sizes.another(self.rng)
+        self.note(f"{wished} copies are wished")
+        for number in range(self.chaos.replicas):
+            self.at(self.rng.uniform(0, LATE_S), lambda number=number: self._hear(number, wished))  # type: ignore[misc]
+        self.at(self.rng.expovariate(self.chaos.resizes), self._wish)
+
+    def _hear(self, number: int, wished: int) -> None:
+        """A process knows of a wish; one that is not there yet starts, one too many ends."""
+        if wished != self.sizes.wished:
+            return
+        self.sizes.known[number] = wished
+        node = self.nodes[number]
+        if node is not None:
+            node.machine.wish = self.sizes.wish(number, changes=True)
+        elif self.rng.random() < 0.5 and self._may_be_empty(number):
+            self.count += 1
+            self.disks[number] = SimDisk(self.seed * 41 + self.count)
+            self.note(f"an empty disk for {number}")
+        self._start(number)
+        self.at(LATE_S, lambda: self._end_surplus(number))
+
+    def _may_be_empty(self, number: int) -> bool:
+        """Whether nothing that was acknowledged can be on a disk alone: its place was left, so all
+        that any record says is somewhere else."""
+        newest = max(self.landed, key=lambda one: one.order)
+        return number >= newest.replicas and all(one.replica != number for one in newest.isr)
+
+    def _end_surplus(self, number: int) -> None:
+        """The operator removes the process of a place that is none any more, and keeps its disk."""
+        if self.nodes[number] is None or number < self.sizes.wished:
+            return
+        if self.sizes.is_wanted(number, self.api):
+            self.at(LATE_S, lambda: self._end_surplus(number))
+            return
+        self.stop(number, "end")
 
     # --- clients -------------------------------------------------------------------------
 
@@ -470,6 +520,8 @@ class Cluster:
         """A disk is lost.  No more than `min_isr` - 1 of them: that is what is promised."""
         if self.wiped >= self.chaos.min_isr - 1:
             return
+        if self.resizes and (self.api.replicas < 3 or self.api.before):
+            return  # Two copies are both needed; what is lost blocks the shard.
         self.wiped += 1
         self.stop(number, "kill")
         self.count += 1
@@ -494,6 +546,8 @@ class Cluster:
         self.paused.clear()
         self._operator_is_back()
         for number in range(self.chaos.replicas):
+            if self.resizes:
+                self._hear(number, self.sizes.wished)
             self._start(number)
 
     def _unhealed(self) -> str:
@@ -502,17 +556,18 @@ class Cluster:
             self.chaos.until_s + SETTLED_S
         ):
             return "a client waits"
-        nodes = self.running()
-        if len({node.state.position for node in nodes}) > 1 or len(nodes) < self.chaos.replicas:
-            return f"copies at {[node.state.position for node in nodes]}"
-        if len(self.api.isr) < self.chaos.replicas:
+        nodes, wished = self.running(), self.sizes.wished
+        if len({node.state.position for node in nodes}) > 1 or len(nodes) != wished:
+            return f"{len(nodes)} copies at {[node.state.position for node in nodes]}"
+        if len(self.api.isr) != wished or self.api.replicas != wished or self.api.before:
             return f"in sync: {_short(self.api)}"
         return ""
 
 
 def _short(record: Record) -> str:
     isr = [int(one.replica) for one in record.isr]
-    return f"({record.epoch}, {record.version}) {record.holder.seat.replica} of {isr}"
+    places = f"{record.replicas}{f' from {record.before}' if record.before else ''}"
+    return f"({record.epoch}, {record.version}) {record.holder.seat.replica} of {isr}, {places}"
 
 
 def run(seed: int, chaos: Chaos | None = None) -> Cluster:

@@ -27,6 +27,7 @@ from ultraengine.replication.messages import Append, Confirm, Confirmed
 from ultraengine.replication.reading.asking import Asking
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
 from ultraengine.replication.replica import Replica
+from ultraengine.replication.sizing import goes
 from ultraengine.replication.stored import (
     STORED_PATH,
     STORED_TEMPORARY,
@@ -201,8 +202,18 @@ class Node:
             self.do(self.machine.receive(message, self.clock.monotonic()), source)  # type: ignore[arg-type]
 
     def tick(self) -> None:
+        self._step_aside()
         self.do(self.machine.tick(self.clock.monotonic()))
         self.do(self.asking.tick())
+
+    def _step_aside(self) -> None:
+        """A leader in a place that is not to be any more hands over, as often as it takes."""
+        wish, leader = self.machine.wish, self.machine.leader
+        if wish is None or leader is None or not goes(wish, self.number):
+            return
+        others = [seat for seat in leader.record.isr if not goes(wish, int(seat.replica))]
+        if others and self.machine.serves:
+            self.hand_over(others[0])
 
     def read(self, show: Callable[[State], None]) -> None:
         """Show the state, once it is proved that this replica leads; never, if it does not."""

@@ -19,11 +19,14 @@ from ultraengine.replication.driver import ReplicaDriver
 from ultraengine.replication.effects import Deposed
 from ultraengine.replication.handover.plan import chosen
 from ultraengine.replication.record import Record, ReplicaId, Seat
+from ultraengine.replication.sizing import goes
 from ultraengine.shard.driver import Shard
 from ultraengine.shard.status import ShardState
 
 REQUESTED_S: Final = 2.0
 """How long a copy is waited for where ``ULTRA_HANDOVER_S`` is 0, by request."""
+ASIDE_S: Final = 1.0
+"""How often a leader that is not to be a copy any more tries to hand over."""
 ANSWER_S: Final = 0.1
 """Until the process ends: whoever has asked for the switchover gets an answer before."""
 
@@ -81,6 +84,17 @@ class Switchover:
         except EngineError as error:
             log.warning("switchover.none", why=error.detail)
 
+    async def keep_aside(self) -> None:
+        """Hand over while this copy leads and is not to be any more; until it is cancelled."""
+        wish = self._replica.machine.wish
+        while wish is not None and goes(wish, int(self._replica.me.seat.replica)):
+            await asyncio.sleep(ASIDE_S)
+            if self._shard.state is ShardState.SERVING and not self.handed:
+                try:
+                    await self.promote(None, "fewer copies")
+                except EngineError as error:
+                    log.warning("switchover.none", why=error.detail)
+
     async def _end(self, record: Record) -> None:
         await self._replica.handing.tell_successor(record)
         await asyncio.sleep(ANSWER_S)
@@ -112,7 +126,11 @@ class Switchover:
                 code="CANNOT_PROMOTE",
             )
         wanted = None if number is None else ReplicaId(number)
-        found = chosen(leader.record, self._replica.me.seat, self._replica.watching.told, wanted)
+        told, wish = self._replica.watching.told, self._replica.machine.wish
+        places = leader.record.replicas
+        if wish is not None:
+            places = min(places, wish.replicas)
+        found = chosen(leader.record, self._replica.me.seat, told, wanted, places)
         if isinstance(found, str):
             raise EngineError(found, code="CANNOT_PROMOTE")
         return found

@@ -2,7 +2,7 @@
 
     Ready        all is as the spec of `observedGeneration` wishes
     Available    commands are taken: every shard with slots and a gateway serve
-    Degraded     commands are taken, and a shard has fewer copies in sync than it was made with
+    Degraded     commands are taken, and a shard has fewer copies in sync than it has
     Reconciling, Stalled, Paused, Degraded, Rebalancing   present only when True (kstatus)
 
 `lastTransitionTime` changes with the status alone, never with reason or message.
@@ -15,7 +15,7 @@ import msgspec
 
 from ultraengine_operator.actions import Apply, Create, MakeKey, Scale
 from ultraengine_operator.api.types import Reconciliation
-from ultraengine_operator.copies import lacking, whole
+from ultraengine_operator.copies import changing, expected, lacking, whole
 from ultraengine_operator.observed import Observed
 from ultraengine_operator.plan import Plan
 from ultraengine_operator.reasons import Problem, Reason
@@ -85,11 +85,13 @@ def _reads_behind(plan: Plan, observed: Observed) -> Finding | None:
 
 
 def _degraded(plan: Plan, observed: Observed) -> Finding | None:
-    """Which shards have fewer copies than they were made with."""
-    lacks = lacking(observed, plan.shards, plan.copies)
+    """Which shards have fewer copies in sync than they have copies."""
+    lacks = lacking(observed, plan.shards)
     if not lacks:
         return None
-    told = ", ".join(f"{one}: {len(whole(observed, one))} of {plan.copies}" for one in lacks)
+    told = ", ".join(
+        f"{one}: {len(whole(observed, one))} of {expected(observed, one)}" for one in lacks
+    )
     return Finding(
         "Degraded", "True", Reason.COPIES_OUT_OF_SYNC, f"copies in sync by shard: {told}"
     )
@@ -118,6 +120,10 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
     degraded = _degraded(plan, observed)
     if degraded is not None:
         return Finding("Ready", "False", degraded.reason, degraded.message)
+    copies = changing(observed, plan.shards, plan.copies)
+    if copies:
+        told = ", ".join(f"{shard}: {count} of {plan.copies}" for shard, count in copies.items())
+        return Finding("Ready", "False", Reason.COPIES_CHANGING, f"copies by shard: {told}")
     behind = _gateway_behind(observed)
     if behind is not None:
         return Finding("Ready", "False", Reason.GATEWAY_NOT_READY, behind)

@@ -13,39 +13,70 @@ def serving(observed: Observed, shard: int) -> SeenPod | None:
     """The pod that orders the commands of a shard, if it is ready and stays."""
     record = observed.record_of(shard)
     for pod in observed.pods_of(shard):
-        leads = record is None or pod.replica == record.leader
+        if record is None or not record.epoch:
+            leads = pod.replica == 0 and (record is None or not pod.replicated)
+        else:
+            leads = pod.replica == record.leader
         if leads and pod.ready and not pod.deleting:
             return pod
     return None
 
 
-def lacking(observed: Observed, shards: Iterable[int], copies: int) -> tuple[int, ...]:
-    """Shards of which not every copy is in sync, on a pod that is ready and stays."""
-    if copies == 1:
-        return ()
-    return tuple(shard for shard in shards if len(whole(observed, shard)) < copies)
+def expected(observed: Observed, shard: int) -> int:
+    """How many copies a shard has, by its record."""
+    record, owner = observed.record_of(shard), observed.set_of(shard)
+    if record is not None and record.replicas:
+        return record.replicas
+    return 1 if owner is None else max(1, owner.copies)
+
+
+def lacking(observed: Observed, shards: Iterable[int]) -> tuple[int, ...]:
+    """Shards of which not every copy is in sync, on a pod that is ready and stays.
+
+    Copies that are only to come are none yet, and one that serves alone until its pod is restarted
+    as the first of several lacks nothing.
+    """
+
+    def lacks(shard: int) -> bool:
+        record = observed.record_of(shard)
+        if record is None or not record.epoch:
+            return record is not None and serving(observed, shard) is None
+        return len(whole(observed, shard)) < expected(observed, shard)
+
+    return tuple(shard for shard in shards if lacks(shard))
+
+
+def changing(observed: Observed, shards: Iterable[int], wished: int) -> dict[int, int]:
+    """How many copies the shards have that are to have another number."""
+    found = {
+        shard: record.replicas
+        for shard in shards
+        if (record := observed.record_of(shard)) is not None and record.replicas
+    }
+    return {shard: copies for shard, copies in found.items() if copies != wished}
 
 
 def whole(observed: Observed, shard: int) -> tuple[SeenPod, ...]:
     """Pods whose copies are in sync, and which are ready and stay."""
     record = observed.record_of(shard)
     in_sync = () if record is None else record.in_sync
+    places = expected(observed, shard)
     return tuple(
         pod
         for pod in observed.pods_of(shard)
-        if pod.replica in in_sync and pod.ready and not pod.deleting
+        if pod.replica in in_sync and pod.replica < places and pod.ready and not pod.deleting
     )
 
 
-def may_go(observed: Observed, pod: SeenPod, copies: int) -> bool:
+def may_go(observed: Observed, pod: SeenPod) -> bool:
     """Whether a pod that is not ready may be replaced: its copy does not count, or all others do.
 
     Anything else could take away one of just enough copies.
     """
     record = observed.record_of(pod.shard)
-    if copies == 1 or record is None or pod.replica not in record.in_sync:
+    if record is None or pod.replica not in record.in_sync:
         return True
-    return len(record.in_sync) == copies
+    return len(record.in_sync) >= expected(observed, pod.shard)
 
 
 def in_turn(observed: Observed, pods: Iterable[SeenPod]) -> list[SeenPod]:

@@ -81,11 +81,19 @@ class SeenSet(msgspec.Struct, frozen=True):
     render_version: int
     claim_size: str
     deleting: bool = False
-    copies: int = 1
-    """With how many copies it was made."""
+    copies: int = 0
+    """For how many copies it was rendered; 0: for one that keeps no record."""
+    claim_copies: str = ""
+    """The number in its template of claims."""
     image: str = ""
     proof: str = ""
     """The annotation `names.PROOF`."""
+
+
+def number_of(name: str) -> int:
+    """The number at the end of a name that a StatefulSet gives."""
+    number = name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 class SeenPod(msgspec.Struct, frozen=True):
@@ -100,12 +108,13 @@ class SeenPod(msgspec.Struct, frozen=True):
     deleting: bool = False
     role: str = ""
     """Its label; empty before anybody has looked, and with one copy."""
+    replicated: bool = False
+    """Whether its template is that of one of several copies."""
 
     @property
     def replica(self) -> int:
         """The number of its copy."""
-        number = self.name.rpartition("-")[2]
-        return int(number) if number.isdecimal() else 0
+        return number_of(self.name)
 
 
 class SeenClaim(msgspec.Struct, frozen=True):
@@ -118,6 +127,11 @@ class SeenClaim(msgspec.Struct, frozen=True):
     deleting: bool = False
     copies: int = 1
     """With how many copies its shard was made."""
+
+    @property
+    def replica(self) -> int:
+        """The number of its copy."""
+        return number_of(self.name)
 
 
 class SeenDeployment(msgspec.Struct, frozen=True):
@@ -262,8 +276,8 @@ def _leaf(content: Mapping[str, Any]) -> SeenLeaf | None:
     return read_leaf(_name(content), _certificates(content), version)
 
 
-def _copies(text: str) -> int:
-    return int(text) if text.isdecimal() else 1
+def _copies(text: str, otherwise: int = 1) -> int:
+    return int(text) if text.isdecimal() else otherwise
 
 
 def _name(content: Mapping[str, Any]) -> str:
@@ -312,7 +326,8 @@ def _set(content: Mapping[str, Any]) -> SeenSet:
         int(version) if version.isdecimal() else 0,
         templates[0]["spec"]["resources"]["requests"]["storage"],
         _deleting(content),
-        _copies(content["metadata"].get("annotations", {}).get(names.COPIES, "")),
+        _copies(content["metadata"].get("annotations", {}).get(names.COPIES, ""), 0),
+        templates[0]["metadata"].get("labels", {}).get(names.COPIES, ""),
         _image(content["spec"]["template"]),
         content["metadata"].get("annotations", {}).get(names.PROOF, ""),
     )
@@ -358,6 +373,7 @@ def _pod(content: Mapping[str, Any]) -> SeenPod:
         content["metadata"].get("creationTimestamp", ""),
         _deleting(content),
         _label(content, names.ROLE),
+        bool(_label(content, names.REPLICATED)),
     )
 
 

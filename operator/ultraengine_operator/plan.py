@@ -164,7 +164,7 @@ def plan(
         shard_map=view.shard_map,
         render_version=view.render_version,
         image=view.image,
-        copies=view.copies,
+        copies=view.wished,
         reads=tuple(
             (name, _REASONS[component]) for name, component in reads.wished(engine.spec, view.name)
         ),
@@ -188,8 +188,8 @@ def view_of(
     shard_map = _shard_map(engine, observed)
     wished = range(spec.shards)
     kept = _kept(spec, observed, shard_map)
-    copies = _copies(spec, observed)
-    problems = list(_passing(spec, observed, copies, engine.metadata.name))
+    replicated = _is_replicated(spec, observed)
+    problems = list(_passing(spec, observed, engine.metadata.name, replicated=replicated))
     refused = rebalance.refusal(spec, kept)
     if refused is not None:
         problems.append(refused)
@@ -201,7 +201,10 @@ def view_of(
         shards=(*wished, *kept),
         claim_sizes={one.shard: one.claim_size for one in observed.sets},
         shard_map=shard_map,
-        copies=copies,
+        copies=_pods(spec, observed),
+        wished=spec.replicas_per_shard,
+        replicated=replicated,
+        claim_copies={one.shard: one.claim_copies for one in observed.sets},
     )
     problems += [
         Problem(
@@ -216,18 +219,35 @@ def view_of(
     return view, tuple(problems)
 
 
-def _copies(spec: EngineSpec, observed: Observed) -> int:
-    """How many copies each shard has: as many as it was made with."""
-    made = [one.copies for one in observed.sets] + [one.copies for one in observed.claims]
-    return max(made, default=spec.replicas_per_shard)
+def _is_replicated(spec: EngineSpec, observed: Observed) -> bool:
+    """Whether shards keep a record: nobody goes back from several copies to one without it."""
+    made = [one.copies > 0 for one in observed.sets]
+    made += [one.copies > 1 or one.replica > 0 for one in observed.claims]
+    return spec.replicas_per_shard > 1 or bool(observed.records) or any(made)
+
+
+def _pods(spec: EngineSpec, observed: Observed) -> int:
+    """How many pods each shard has: one for each copy that is wished, or still counts.
+
+    A pod goes when no shard's record needs it any more; its volume stays.
+    """
+    needed = [spec.replicas_per_shard]
+    for one in observed.records:
+        owner = observed.set_of(one.shard)
+        made = 0 if owner is None else owner.copies
+        needed.append(one.places or made)
+    return max(needed)
 
 
 def _has_lost_record(view: EngineView, observed: Observed, shard: int) -> bool:
     """Whether a record would have to be made anew beside volumes: that is going back behind what
     the copies have sworn, and nobody may do it."""
-    if view.copies == 1 or observed.record_of(shard) is not None:
+    if not view.replicated or observed.record_of(shard) is not None:
         return False
-    return any(claim.shard == shard for claim in observed.claims)
+    owner = observed.set_of(shard)
+    claims = [claim for claim in observed.claims if claim.shard == shard]
+    several = any(claim.copies > 1 or claim.replica > 0 for claim in claims)
+    return several or (owner is not None and owner.copies > 0 and bool(claims))
 
 
 def _kept(spec: EngineSpec, observed: Observed, shard_map: ShardMap) -> tuple[int, ...]:
@@ -279,19 +299,10 @@ def _render_version(engine: UltraEngine, observed: Observed) -> int:
     return int(version)
 
 
-def _passing(spec: EngineSpec, observed: Observed, copies: int, name: str) -> list[Problem]:
+def _passing(spec: EngineSpec, observed: Observed, name: str, *, replicated: bool) -> list[Problem]:
     problems = []
-    if copies != spec.replicas_per_shard:
-        problems.append(
-            Problem(
-                Reason.REPLICAS_CHANGE_NOT_AVAILABLE,
-                f"spec.replicasPerShard is {spec.replicas_per_shard} and the shards were made with "
-                f"{copies}; a log is not made a copy of another one later",
-                holds=False,
-            )
-        )
     ca = names.authority_name(name)
-    if copies > 1 and observed.authority is None and observed.has(Ref("Secret", ca)):
+    if replicated and observed.authority is None and observed.has(Ref("Secret", ca)):
         problems.append(
             Problem(
                 Reason.AUTHORITY_UNREADABLE,
@@ -326,7 +337,7 @@ def _foundations(view: EngineView, observed: Observed) -> tuple[Action, ...]:
             actions.append(MakeKey(shared.key_secret(view, name, component)))
     if observed.map is None:
         actions.append(Create(shared.shard_map(view)))
-    for shard in view.shards if view.copies > 1 else ():
+    for shard in view.shards if view.replicated else ():
         missing = observed.record_of(shard) is None
         if missing and not _has_lost_record(view, observed, shard):
             actions.append(Create(replicas.record(view, shard)))
@@ -335,7 +346,7 @@ def _foundations(view: EngineView, observed: Observed) -> tuple[Action, ...]:
 
 def _trust(view: EngineView, observed: Observed, now_s: float) -> tuple[Action, ...]:
     """The authority of the copies' certificates, and those that are missing or due."""
-    if view.copies == 1:
+    if not view.replicated:
         return ()
     name, authority = names.authority_name(view.name), observed.authority
     actions: list[Action] = []
@@ -367,7 +378,7 @@ def _trust(view: EngineView, observed: Observed, now_s: float) -> tuple[Action, 
 def _roles(view: EngineView, observed: Observed) -> tuple[Action, ...]:
     """Who leads, by the record; who does so no more is told first."""
     actions = []
-    for record in observed.records if view.copies > 1 else ():
+    for record in observed.records if view.replicated else ():
         for pod in observed.pods_of(record.shard):
             role = "leader" if pod.replica == record.leader else "follower"
             if record.epoch and pod.role != role and not pod.deleting:

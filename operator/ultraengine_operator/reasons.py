@@ -31,7 +31,7 @@ class Reason(enum.StrEnum):
     PLAN_ONLY = "PlanOnly"
     SPEC_INVALID = "SpecInvalid"
     IMAGE_MISSING = "ImageMissing"
-    REPLICAS_CHANGE_NOT_AVAILABLE = "ReplicasChangeNotAvailable"
+    COPIES_CHANGING = "CopiesChanging"
     RECORD_MISSING = "RecordMissing"
     AUTHORITY_UNREADABLE = "AuthorityUnreadable"
     RENDER_VERSION_UNKNOWN = "RenderVersionUnknown"

@@ -26,6 +26,7 @@ class _Record(msgspec.Struct):
     epoch: int
     holder: _Holder
     isr: list[_Seat]
+    replicas: int = 0
 
 
 class SeenRecord(msgspec.Struct, frozen=True):
@@ -40,6 +41,13 @@ class SeenRecord(msgspec.Struct, frozen=True):
     """Number of the copy that leads."""
     in_sync: tuple[int, ...] = ()
     """Numbers of the copies that hold all that is acknowledged, the leader's among them."""
+    replicas: int = 0
+    """How many copies the shard has; 0: the record does not say it."""
+
+    @property
+    def places(self) -> int:
+        """Pods that the record needs: those of the shard's copies, and of one that leaves."""
+        return max(self.replicas, *(one + 1 for one in self.in_sync), 0)
 
 
 def read_record(content: Mapping[str, Any], shard: int) -> SeenRecord:
@@ -52,4 +60,5 @@ def read_record(content: Mapping[str, Any], shard: int) -> SeenRecord:
     except msgspec.DecodeError:
         return SeenRecord(shard, metadata["name"], uid)
     in_sync = tuple(sorted(seat.replica for seat in found.isr))
-    return SeenRecord(shard, metadata["name"], uid, found.epoch, found.holder.seat.replica, in_sync)
+    leader = found.holder.seat.replica
+    return SeenRecord(shard, metadata["name"], uid, found.epoch, leader, in_sync, found.replicas)

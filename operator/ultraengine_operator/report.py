@@ -99,8 +99,8 @@ def shard_status(
         if away
         else Finding("Ready", "True", Reason.SERVING, "the shard serves")
     ]
-    if not away and lacking(observed, (shard,), plan.copies):
-        few = "fewer copies are in sync than it was made with"
+    if not away and lacking(observed, (shard,)):
+        few = "fewer copies are in sync than it has"
         found.append(Finding("Degraded", "True", Reason.COPIES_OUT_OF_SYNC, few))
     slots = plan.shard_map.slots_of(ShardId(shard)) if plan.shard_map is not None else ()
     status: Status = {

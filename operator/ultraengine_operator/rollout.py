@@ -101,7 +101,7 @@ def rollout(
     """The next pods to restart for an engine whose children are all applied, each of another shard;
     at most `at_once` shards are away for it."""
     old = outdated(observed, view.shards)
-    lacks = lacking(observed, view.shards, view.copies)
+    lacks = lacking(observed, view.shards)
     away = tuple(sorted({*unready(observed, view.shards), *lacks}))
     begun = bool(observed.pods)
     age_s = _overdue_s(observed, old, now_s)
@@ -112,7 +112,7 @@ def rollout(
         old=bool(old),
         overdue=age_s > deadline_s,
     )
-    replaceable = [pod for pod in old if not pod.ready and may_go(observed, pod, view.copies)]
+    replaceable = [pod for pod in old if not pod.ready and may_go(observed, pod)]
     if standing is Standing.FAILED and not replaceable:
         problem = Problem(
             Reason.ROLLOUT_HALTED,

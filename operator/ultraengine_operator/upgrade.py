@@ -150,7 +150,7 @@ def _under_way(view: EngineView, observed: Observed, sets: list[SeenSet]) -> tup
     new = tuple(one.shard for one in sets if one.image == view.image)
     unknown = {one.shard for one in sets if one.image == view.image and not one.settled}
     found = {pod.shard for pod in outdated(observed, new)} | unknown
-    return tuple(sorted({*found, *unready(observed, new), *lacking(observed, new, view.copies)}))
+    return tuple(sorted({*found, *unready(observed, new), *lacking(observed, new)}))
 
 
 def _missing(view: EngineView, observed: Observed, bound: list[SeenSet]) -> dict[Ref, str]:

@@ -4,8 +4,10 @@
             -> the founder's log was never replicated -> create, of it alone
 
 A log that was not replicated has been adopted by its disk (`promise.adopted`), which has acted on
-no record yet and holds all there is; copies are taken in later (`sizing.py`).  A record that is missing while any disk holds something has been lost, and is never made again here
-(clause 11).
+no record yet and holds all there is; copies are taken in later (`sizing.py`).
+
+A record that is missing while any disk holds something else has been lost, and is never made again
+here (clause 11).
 """
 
 from ultraengine.model.ids import Epoch, ShardId

@@ -66,8 +66,9 @@ class Planner:
         only: Seat | None = None,
         numbers_from: int = 0,
     ) -> None:
-        """`replicas`: how many are asked.  `numbers_from`: above the questions of an earlier planner at the same place, whose late
-        answers would say what was true before this one's read."""
+        """`replicas`: how many are asked.  `numbers_from`: above the questions of an earlier
+        planner at the same place, whose late answers would say what was true before this one's
+        read."""
         self._cluster_uid = cluster_uid
         self._replicas = replicas
         self._limits = limits

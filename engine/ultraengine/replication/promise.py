@@ -57,9 +57,7 @@ def promised(
 
 def sworn_to(promise: Promise, record: Record, me: Holder) -> Promise:
     """Likewise, of who leads the record's epoch."""
-    return promised(
-        promise, record.epoch, me, record.version, seated=True, size=record.size
-    )
+    return promised(promise, record.epoch, me, record.version, seated=True, size=record.size)
 
 
 def reserved(promise: Promise, epoch: Epoch) -> Promise | None:

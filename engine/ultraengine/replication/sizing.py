@@ -1,7 +1,8 @@
 """How many copies there are to be, and the next step of a leader towards it (clause 14).
 
     more:  the copy of the next place comes in sync, and knows it -> there is one place more
-    less:  all others are in sync -> there is one place less -> the copy of the last one leaves
+    less:  the copy of the last place leaves, if it may -> all others are in sync -> there is one
+           place less -> that copy leaves, if it could not before
     both:  the copies of before have sworn to the new number -> said in the record -> the next step
 
 One place at a time.  Every step is a swap of the leader's, so it lands on what it was computed
@@ -36,16 +37,18 @@ def goes(wish: Wish, place: int) -> bool:
 
 
 def places(record: Record, wish: Wish | None) -> int:
-    """Copies of places below may be in sync: those of the shard, and the next one that is wished.
+    """Copies of places below are to be in sync: one place ahead of the number, while it changes.
 
-    That of a last place that goes is in sync until all have sworn that it goes (`record.elders`).
+    A copy that is needed stays all the same, and so does one that has perhaps not sworn to the
+    number that is in force (`record.elders`).
     """
-    more = wish is not None and wish.replicas > record.replicas and not record.before
-    return record.replicas + more
+    if wish is None or record.before or wish.replicas == record.replicas:
+        return record.replicas
+    return record.replicas + (1 if wish.replicas > record.replicas else -1)
 
 
 def surplus(record: Record, wish: Wish | None) -> list[Seat]:
-    """Copies in sync of places that the shard has no more."""
+    """Copies in sync that are not to be."""
     return [seat for seat in record.isr if seat.replica >= places(record, wish)]
 
 

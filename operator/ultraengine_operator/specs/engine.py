@@ -61,7 +61,7 @@ def told(view: EngineView, shard: int) -> dict[str, str]:
 def environment(view: EngineView, shard: int) -> list[Manifest]:
     """What an engine pod is told."""
     known = told(view, shard)
-    if view.copies == 1:
+    if not view.replicated:
         return [variable(name, known[name]) for name in sorted(known)]
     known.update(replicas.settings(view, shard))
     return [variable(name, known[name]) for name in sorted(known)] + [replicas.number()]
@@ -72,7 +72,7 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
     spec = view.engine.spec
     name = names.shard_name(view.name, shard)
     chosen = selector(view, shard)
-    several = view.copies > 1
+    several = view.replicated
     mounts = [temporary(), *hop_and_map(view)]
     if several:
         mounts.append(replicas.certificates(view, shard))
@@ -105,6 +105,8 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
     )  # fmt: skip
     marks = {names.REPLICATED: "true"} if several else {}
     copies = {names.COPIES: str(view.copies)} if several else {}
+    made_with = view.claim_copies.get(shard, str(view.copies) if several else "")
+    claimed = {names.COPIES: made_with} if made_with else {}
     if several:
         pod.update(
             serviceAccountName=name,
@@ -132,7 +134,7 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
                     "kind": "PersistentVolumeClaim",
                     "metadata": {
                         "name": "data",
-                        "labels": {**chosen, names.ENGINE_UID: view.engine_uid, **copies},
+                        "labels": {**chosen, names.ENGINE_UID: view.engine_uid, **claimed},
                     },
                     "spec": claim,
                 }
@@ -163,7 +165,7 @@ def peers_service(view: EngineView, shard: int) -> Manifest:
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": selector(view, shard),
-            "ports": [*_service_ports(), between] if view.copies > 1 else _service_ports(),
+            "ports": [*_service_ports(), between] if view.replicated else _service_ports(),
         },
     )  # fmt: skip
 
@@ -173,7 +175,7 @@ def leader_service(view: EngineView, shard: int) -> Manifest:
 
     Gateways ask the copies themselves: a failover needs no operator.
     """
-    leads = {names.ROLE: "leader"} if view.copies > 1 else {}
+    leads = {names.ROLE: "leader"} if view.replicated else {}
     return child(
         view, "Service", "v1", names.shard_name(view.name, shard), "engine", shard=shard,
         spec={"selector": {**selector(view, shard), **leads}, "ports": _service_ports()},
@@ -203,6 +205,6 @@ def shard_object(view: EngineView, shard: int) -> Manifest:
             "engine": view.name,
             "shard": shard,
             "slots": [f"{start}-{end - 1}" for start, end in ranges],
-            "replicas": view.copies,
+            "replicas": view.wished,
         },
     )  # fmt: skip

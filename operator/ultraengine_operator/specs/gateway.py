@@ -18,7 +18,7 @@ def _name(view: EngineView) -> str:
 def _shard_address(view: EngineView) -> str:
     """Where shards are: of several copies the addresses of all, for the gateway to find who leads
     among them."""
-    peers = "-peers" if view.copies > 1 else ""
+    peers = "-peers" if view.replicated else ""
     return f"http://{view.name}-shard-{{shard}}{peers}.{view.namespace}.svc:{names.HTTP_PORT}"
 
 

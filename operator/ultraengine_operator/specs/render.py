@@ -16,7 +16,7 @@ NEWEST: Final = 1
 def _first(view: EngineView) -> tuple[Manifest, ...]:
     children = [pods.service_account(view, one) for one in ("engine", "gateway")]
     for shard in view.shards:
-        if view.copies > 1:
+        if view.replicated:
             children += replicas.account(view, shard)
         children += [
             engine.shard_object(view, shard),

@@ -23,7 +23,7 @@ RBAC: Final = "rbac.authorization.k8s.io"
 def settings(view: EngineView, shard: int) -> dict[str, str]:
     """What every copy of a shard is told alike."""
     hosts = names.replica_hosts(view.namespace, view.name, shard, view.copies)
-    return {
+    told = {
         "ULTRA_REPLICAS": ",".join(f"{host}:{names.REPLICA_PORT}" for host in hosts),
         # A pod's own name may not be known yet when it starts.
         "ULTRA_REPLICA_HOST": "0.0.0.0",  # noqa: S104 - the pod's own network.
@@ -31,6 +31,12 @@ def settings(view: EngineView, shard: int) -> dict[str, str]:
         "ULTRA_RECORD_LEASE": names.shard_name(view.name, shard),
         "ULTRA_REPLICA_TLS": TLS,
     }
+    if view.wished < view.copies:
+        told["ULTRA_COPIES"] = str(view.wished)
+    if view.claim_copies.get(shard) == "":
+        # The set was made for one copy, whose log is the first of several now.
+        told["ULTRA_ADOPT"] = "true"
+    return told
 
 
 def number() -> Manifest:

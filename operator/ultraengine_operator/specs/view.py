@@ -26,7 +26,14 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     """The size in each existing StatefulSet's template, which cannot be changed."""
     shard_map: ShardMap
     copies: int = 1
-    """Of each shard, its leader's included."""
+    """Pods of each shard, its leader's included: as many as are wished, or as are still needed."""
+    wished: int = 1
+    """How many copies each shard is to have."""
+    replicated: bool = False
+    """Whether shards keep a record, as they do for ever once they have had several copies."""
+    claim_copies: Mapping[int, str] = {}
+    """The number of copies in each existing StatefulSet's template of claims, which cannot be
+    changed; empty where the shard was made with one."""
     proofs: Mapping[int, str] = {}
     """By shard, what is kept of why its pods have their image (`upgrade.Proof`)."""
 

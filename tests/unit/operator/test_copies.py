@@ -119,13 +119,15 @@ class Copies:
         await self.answered.wait()
         await self.settle()
 
-    def record(self, leader: int, in_sync: list[int], *, epoch: int = 1, shard: int = 0) -> None:
+    def record(
+        self, leader: int, in_sync: list[int], *, epoch: int = 1, shard: int = 0, replicas: int = 3
+    ) -> None:
         """What the copies write into their Lease."""
         lease = self.cluster.objects["Lease", "default", f"shop-shard-{shard}"]
         changed = msgspec.json.decode(msgspec.json.encode(lease))
         seats = [{"replica": one, "disk": "x"} for one in in_sync]
         holder = {"seat": {"replica": leader, "disk": "x"}, "start": 1}
-        record = {"epoch": epoch, "holder": holder, "isr": seats, "version": 9}
+        record = {"epoch": epoch, "holder": holder, "isr": seats, "replicas": replicas}
         changed["metadata"].setdefault("annotations", {})[ANNOTATION] = msgspec.json.encode(
             record
         ).decode()
@@ -270,23 +272,98 @@ async def test_a_pod_that_is_not_ready_stays_while_its_copy_is_needed(copies: Co
     assert now != uid
 
 
-async def test_shards_keep_the_number_of_copies_that_they_were_made_with(copies: Copies) -> None:
+def told(cluster: MemoryCluster) -> dict[str, str]:
+    """The settings of the first shard's pods."""
+    pod = cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]["template"]
+    return {one["name"]: one.get("value", "") for one in pod["spec"]["containers"][0]["env"]}
+
+
+def pods_of(cluster: MemoryCluster) -> int:
+    number = cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]["replicas"]
+    return int(number)
+
+
+def claims_of(cluster: MemoryCluster) -> list[str]:
+    return sorted(key[2] for key in cluster.objects if key[0] == "PersistentVolumeClaim")
+
+
+async def alone() -> Copies:
+    """A shard of one copy that serves, and keeps no record."""
+    made = Copies()
+    await made.apply(replicasPerShard=1)
+    await made.settle()
+    assert conditions(made.cluster)["Ready"] == ("True", "AsWished")
+    assert not any(key[0] == "Lease" for key in made.cluster.objects)
+    return made
+
+
+async def test_one_copy_becomes_the_first_of_three() -> None:
+    made = await alone()
+    cluster = made.cluster
+    before = cluster.objects["Pod", "default", "shop-shard-0-0"]["metadata"]["uid"]
+    template = cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"][
+        "volumeClaimTemplates"
+    ]
+    await made.apply(replicasPerShard=3)
+    await made.settle()
+    assert cluster.objects["Pod", "default", "shop-shard-0-0"]["metadata"]["uid"] != before
+    assert pods_of(cluster) == 3
+    assert told(cluster)["ULTRA_ADOPT"] == "true"
+    assert len(told(cluster)["ULTRA_REPLICAS"].split(",")) == 3
+    made_of = cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]
+    assert made_of["volumeClaimTemplates"] == template, "a set's claims cannot be changed"
+    made.record(0, [0], replicas=1)
+    await made.settle()
+    assert conditions(cluster)["Ready"] == ("False", "CopiesChanging")
+    assert conditions(cluster)["Available"] == ("True", "Serving")
+    made.record(0, [0, 1, 2])
+    await made.settle()
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+
+
+async def test_the_record_of_a_shard_that_was_made_with_one_copy_is_made_once() -> None:
+    made = await alone()
+    await made.apply(replicasPerShard=2)
+    await made.settle()
+    made.record(0, [0, 1], replicas=2)
+    await made.settle()
+    del made.cluster.objects["Lease", "default", "shop-shard-0"]
+    await made.settle()
+    assert ("Lease", "default", "shop-shard-0") not in made.cluster.objects
+    assert conditions(made.cluster)["Stalled"] == ("True", "RecordMissing")
+
+
+async def test_a_copy_goes_when_the_record_has_let_it_go_and_its_volume_stays(
+    copies: Copies,
+) -> None:
+    cluster = copies.cluster
     await copies.apply(replicasPerShard=2)
     await copies.settle()
-    assert conditions(copies.cluster)["Stalled"] == ("True", "ReplicasChangeNotAvailable")
-    assert copies.cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]["replicas"] == 3
-    assert copies.cluster.objects["Shard", "default", "shop-shard-0"]["spec"]["replicas"] == 3
+    assert (pods_of(cluster), told(cluster)["ULTRA_COPIES"]) == (3, "2")
+    copies.record(1, [0, 1, 2], replicas=2)  # All of them have to know it first.
+    await copies.settle()
+    assert pods_of(cluster) == 3
+    assert conditions(cluster)["Available"] == ("True", "Serving")
+    copies.record(1, [0, 1], replicas=2)
+    await copies.settle()
+    assert pods_of(cluster) == 2
+    assert "ULTRA_COPIES" not in told(cluster)
+    assert len(told(cluster)["ULTRA_REPLICAS"].split(",")) == 2
+    assert claims_of(cluster) == [f"data-shop-shard-0-{number}" for number in range(3)]
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+    assert cluster.objects["Shard", "default", "shop-shard-0"]["spec"]["replicas"] == 2
 
 
-async def test_one_copy_is_not_made_three_of(copies: Copies) -> None:
-    alone = Copies()
-    await alone.apply(replicasPerShard=1)
-    await alone.settle()
-    await alone.apply(replicasPerShard=3)
-    await alone.settle()
-    assert conditions(alone.cluster)["Stalled"] == ("True", "ReplicasChangeNotAvailable")
-    assert alone.cluster.objects["StatefulSet", "default", "shop-shard-0"]["spec"]["replicas"] == 1
-    assert not any(key[0] == "Lease" for key in alone.cluster.objects)
+async def test_the_last_of_several_copies_keeps_its_record(copies: Copies) -> None:
+    await copies.apply(replicasPerShard=1)
+    await copies.settle()
+    copies.record(0, [0], replicas=1, epoch=4)
+    await copies.settle()
+    cluster = copies.cluster
+    assert (pods_of(cluster), "ULTRA_ADOPT" in told(cluster)) == (1, False)
+    assert told(cluster)["ULTRA_REPLICAS"].count(":") == 1
+    assert ("Lease", "default", "shop-shard-0") in cluster.objects
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
 
 
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])

@@ -96,6 +96,8 @@ class Acknowledged(msgspec.Struct, frozen=True):
 
     epoch: int
     prefix: Log
+    min_isr: int
+    """Of the record in force then."""
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -276,7 +278,7 @@ def _led(world: World, number: int, replica: Replica, after: Leader) -> World:
         replica, after = _synced(replica, after)
     start, end = (0, 0) if before is None else acknowledgement(before, after)
     told = tuple(
-        Acknowledged(int(after.epoch), replica.log[: position + 1])
+        Acknowledged(int(after.epoch), replica.log[: position + 1], after.record.min_isr)
         for position in range(start, end)
         if position < len(replica.log) and replica.log[position][1]
     )
@@ -581,7 +583,7 @@ def check(world: World) -> None:
             if sent.begin < end or sent.log[:end] != told.prefix:
                 raise Violated(f"epoch {sent.epoch} began without a frame acknowledged before")
         holding = sum(1 for replica in world.replicas if replica.log[:end] == told.prefix)
-        if holding < world.api.min_isr - wiped:
+        if holding < told.min_isr - wiped:
             raise Violated(f"{holding} disks hold a frame that was acknowledged")
     seen: dict[tuple[int, int], Log] = {}
     for log in [*(one.log for one in world.replicas), *(one.log for one in world.sent)]:

@@ -84,7 +84,7 @@ async def cluster_uid(
             return None
         return belonging(identity, None if raw is None else decode_cluster(raw), name)
 
-    while (found := await answered(ask)) is None:
+    while (found := await answered(ask)) is None:  # noqa: ASYNC110  (nobody tells)
         await asyncio.sleep(RECORD_RETRY_S)
     return found
 

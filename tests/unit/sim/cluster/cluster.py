@@ -13,7 +13,7 @@ from tests.unit.sim.cluster.actors import Client, SkewedClock
 from tests.unit.sim.cluster.chaos import Chaos, drawn
 from tests.unit.sim.cluster.checker import NOT_HEALED, Checker, Violated
 from tests.unit.sim.cluster.node import CLUSTER, HANDOVER_S, Crashed, Node, Reply, Request
-from tests.unit.sim.cluster.sizes import LATE_S, Sizes
+from tests.unit.sim.cluster.sizes import LATE_S, WIPED_S, Sizes
 from tests.unit.sim.cluster.state import Add, Done, State
 
 from ultraengine.log.frame import Frame
@@ -59,6 +59,7 @@ class Cluster:
         self.paused: dict[int, float] = {}
         self.slow_disk: dict[int, float] = {}
         self.wiped = 0
+        self.wiped_at = -HEALING_S
         self.shown = 0
         """Reads that were answered."""
         self.handed: list[str] = []
@@ -75,9 +76,7 @@ class Cluster:
             self.nodes[number] = self._started(number)
         seats = [node.seat for node in self.running()]
         fewest = self.sizes.first // 2 + 1 if self.resizes else self.chaos.min_isr
-        self.api = bootstrap(
-            CLUSTER, ShardId(0), self.running()[0].machine.me, seats, fewest
-        )
+        self.api = bootstrap(CLUSTER, ShardId(0), self.running()[0].machine.me, seats, fewest)
         for node in self.running():
             node.receive(OPERATOR, Found(0, self.api))
         self.landed = [self.api]
@@ -389,11 +388,13 @@ class Cluster:
         """Somebody wants more copies, or fewer; processes hear of it one after the other."""
         if self.healed:
             return
+        self.at(self.rng.expovariate(self.chaos.resizes), self._wish)
+        if self.now - self.wiped_at < WIPED_S:
+            return
         wished = self.sizes.another(self.rng)
         self.note(f"{wished} copies are wished")
         for number in range(self.chaos.replicas):
             self.at(self.rng.uniform(0, LATE_S), lambda number=number: self._hear(number, wished))  # type: ignore[misc]
-        self.at(self.rng.expovariate(self.chaos.resizes), self._wish)
 
     def _hear(self, number: int, wished: int) -> None:
         """A process knows of a wish; one that is not there yet starts, one too many ends."""
@@ -520,9 +521,11 @@ class Cluster:
         """A disk is lost.  No more than `min_isr` - 1 of them: that is what is promised."""
         if self.wiped >= self.chaos.min_isr - 1:
             return
-        if self.resizes and (self.api.replicas < 3 or self.api.before):
+        steady = self.api.replicas == min(self.sizes.known) == 3 and not self.api.before
+        if self.resizes and not steady:
             return  # Two copies are both needed; what is lost blocks the shard.
         self.wiped += 1
+        self.wiped_at = self.now
         self.stop(number, "kill")
         self.count += 1
         self.disks[number] = SimDisk(self.seed * 37 + self.count)

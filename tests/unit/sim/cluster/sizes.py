@@ -14,6 +14,10 @@ from ultraengine.replication.sizing import Wish
 LATE_S: Final = 1.5
 """Until the last process knows of a wish; and how long one may outlive its place."""
 
+WIPED_S: Final = 2.0
+"""No wish follows the loss of a disk sooner: one that is in sync, as far as its leader knows, could
+be counted as one of two, and what is lost of two blocks the shard."""
+
 
 class Sizes:
     """The wish of a run."""

@@ -1,13 +1,22 @@
 """A replicated shard under faults keeps its promises; without one of its clauses it does not."""
 
 import pytest
-from tests.unit.sim.cluster.chaos import SHAPES, Chaos, drawn, with_cuts, with_handovers, with_reads
+from tests.unit.sim.cluster.chaos import (
+    SHAPES,
+    Chaos,
+    drawn,
+    with_cuts,
+    with_handovers,
+    with_reads,
+    with_resizes,
+)
 from tests.unit.sim.cluster.cluster import PLAIN, run
 from tests.unit.sim.cluster.mutants import MUTANTS, Mutant, found
 
 SEEDS = 200
 BATCH = 25
 HANDOVER_SEEDS = 50
+RESIZE_SEEDS = 25
 
 KEPT = {
     49: "members dropped before they had copied anything did not count in a failover",
@@ -45,6 +54,16 @@ def test_copies_that_lack_what_was_cut_are_filled_and_nothing_is_lost() -> None:
     for seed in range(BATCH):
         filled += sum("is filled" in one for one in run(seed, with_cuts(seed)).trace)
     assert filled > 5
+
+
+def test_the_number_of_copies_changes_under_faults_and_nothing_is_lost() -> None:
+    changed, empty = 0, 0
+    for seed in range(RESIZE_SEEDS):
+        cluster = run(seed, with_resizes(seed))
+        changed += cluster.sizes.changed
+        empty += sum("an empty disk" in one for one in cluster.trace)
+    assert changed > RESIZE_SEEDS
+    assert empty > 3, "copies that come back find the disk that they had, or an empty one"
 
 
 def test_a_handover_without_faults_is_won_and_nobody_waits_for_long() -> None:

@@ -63,7 +63,12 @@ def needed(replicas: int, min_isr: int) -> int:
 def counts(record: Record, seat: Seat, answer: Answer) -> bool:
     """Whether a disk can testify: it has been in an ISR, as the record or its own promise says, and
     its place is one of the shard's."""
-    return seat.replica < record.replicas and (seat in record.isr or answer.promise.seated)
+    return is_of(record.replicas, seat) and (seat in record.isr or answer.promise.seated)
+
+
+def is_of(replicas: int, seat: Seat) -> bool:
+    """Whether this is a place of so many (clause 14)."""
+    return seat.replica < replicas
 
 
 def newest_size(record: Record, answers: Mapping[Seat, Answer]) -> Size:
@@ -144,7 +149,7 @@ def plan_recovery(
     heard = {
         seat: answer
         for seat, answer in sworn.items()
-        if answer.promise.seated and seat.replica < size.replicas
+        if answer.promise.seated and is_of(size.replicas, seat)
     }
     if len(heard) < max(needed(size.replicas, size.min_isr), size.min_isr):
         return Refused.TOO_FEW

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from tests.unit.exploring import Explored, campaign
 from tests.unit.replication.explorer import explore
 from tests.unit.replication.mutants import MUTANTS, find
 from tests.unit.replication.world import Budget, bootstrapped
 
-WALKS = {
+WALKS: dict[str, tuple[Any, ...]] = {
     "plain": (Budget(commands=1, epochs=2, changes=0), 3, 2, 0),
     "three epochs": (Budget(commands=1, epochs=3, changes=0), 3, 2, 0),
     "two commands": (Budget(commands=2, epochs=2, changes=0), 3, 2, 0),
@@ -21,14 +22,20 @@ WALKS = {
     "a roll-back": (Budget(commands=1, epochs=2, changes=0, rollbacks=1), 3, 2, 0),
     "an unknown outcome, forced": (
         Budget(commands=1, epochs=2, changes=1, forces=1), 2, 1, 0),
+    "one copy more": (Budget(commands=1, epochs=2, changes=1, sizes=1), 2, 1, 0, 1),
+    "one copy more, a roll-back": (
+        Budget(commands=1, epochs=2, changes=1, sizes=1, rollbacks=1), 2, 1, 0, 1),
+    "one copy less": (Budget(commands=1, epochs=2, changes=1, sizes=1), 2, 2),
+    "one copy less, a roll-back": (
+        Budget(commands=1, epochs=2, changes=1, sizes=1, rollbacks=1), 2, 2),
     "two replicas, both needed": (
         Budget(commands=1, epochs=2, changes=0, crashes=1, wipes=1), 2, 2, 0),
 }  # fmt: skip
 
 
-def walk(budget: Budget, replicas: int, min_isr: int, spare: int, states_max: int) -> Explored:
+def walk(*start: Any, states_max: int) -> Explored:
     """One of `WALKS`."""
-    return explore(bootstrapped(budget, replicas, min_isr, spare), states_max=states_max)
+    return explore(bootstrapped(*start), states_max=states_max)
 
 
 def mutants() -> Iterator[str]:

@@ -29,6 +29,9 @@ class Mutant(NamedTuple):
     spare: int = 0
     after: tuple[str, ...] = ()
     """Moves before the walk begins, where a shortest trace would be long."""
+    replicas: int = 3
+    places: int | None = None
+    """How many of them are the shard's at first."""
 
 
 def anything_lands(_api: Record, _expected: Record) -> bool:
@@ -150,6 +153,14 @@ def begins_alone(one: Leader) -> bool:
     return one.begin is None and not one.over
 
 
+def nobody_waits(_record: Record) -> tuple[Any, ...]:
+    return ()
+
+
+def as_the_record_says(last: Record, _answers: Any) -> Any:
+    return last.size
+
+
 ROLLED = Budget(commands=1, epochs=3, changes=3, rollbacks=1)
 LED = ("0 enters epoch 1", "1 copies 0 of epoch 1 as of 1", "0 hears 1", "0 begins epoch 1")
 """Replica 0 leads epoch 1."""
@@ -199,7 +210,7 @@ MUTANTS = [
     Mutant("4 unknown is not won", ((leader, "sending", taken_as_won),), CHANGE, 0,
            (*LED, "0 appends", "0 drops 1")),
     Mutant("4 the same version settles nothing", ((leader, "read", settled_by_any_read),),
-           CHANGE, 1, (*LED, "0 appends", "0 adds 2")),
+           CHANGE, 1, after=(*LED, "0 appends", "0 adds 2")),
     Mutant("5 a seat is a disk", ((worlds, "seat", seat_by_name),),
            Budget(commands=1, epochs=2, changes=0, wipes=1)),
     Mutant("6 drawn from the ISR", ((promotion, "plan_failover", anybody),), CHANGE, 1),
@@ -224,6 +235,23 @@ MUTANTS = [
             "the record goes back to (1, 2)")),
     Mutant("11 the newest history leads", ((promotion, "newest_of", oldest_of),), ROLLED, 0,
            DROPPED),
+    Mutant("14 who was there before swears first",
+           tuple((one, "elders", nobody_waits) for one in (record, leader, promotion)),
+           Budget(commands=1, epochs=2, changes=1, sizes=1, rollbacks=1), replicas=2,
+           after=(*LED, "0 makes less", *GONE, "0 drops 1", *GONE, "0 appends",
+                  "the record goes back to (1, 1)")),
+    Mutant("14 the newest number counts", ((promotion, "newest_size", as_the_record_says),),
+           Budget(commands=1, epochs=3, changes=3, sizes=2, rollbacks=1), places=1,
+           after=("0 enters epoch 1", "0 begins epoch 1", "1 copies 1 of epoch 1 as of 1",
+                  "0 hears 1", "0 adds 1", *GONE, "1 copies 1 of epoch 1 as of 2", "0 hears 1",
+                  "0 makes more", *GONE, "1 copies 1 of epoch 1 as of 3", "0 hears 1",
+                  "0 says that all agree", *GONE, "2 copies 1 of epoch 1 as of 4", "0 hears 2",
+                  "0 adds 2", *GONE, "1 copies 1 of epoch 1 as of 5", "0 hears 1",
+                  "2 copies 1 of epoch 1 as of 5", "0 hears 2", "0 makes more", *GONE,
+                  "1 copies 1 of epoch 1 as of 6", "0 hears 1", "0 says that all agree", *GONE,
+                  "a failover to 1 is planned", "a swap lands", "1 enters epoch 2",
+                  "2 copies 1 of epoch 2 as of 8", "1 hears 2", "1 begins epoch 2",
+                  "the record goes back to (1, 1)")),
     Mutant("11 settled by its leader", ((promotion, "recovered", settled_at_once),),
            Budget(commands=1, epochs=4, changes=1, rollbacks=1), 0,
            DROPPED),
@@ -236,7 +264,11 @@ def find(mutant: Mutant) -> tuple[tuple[str, ...], Explored]:
     try:
         for place, name, broken in mutant.patches:
             setattr(place, name, broken)
-        start = walk(bootstrapped(mutant.budget, spare=mutant.spare), *mutant.after)
+        places = mutant.replicas if mutant.places is None else mutant.places
+        first = bootstrapped(
+            mutant.budget, mutant.replicas, places // 2 + 1, mutant.spare, mutant.places
+        )
+        start = walk(first, *mutant.after)
         return mutant.after, explore(start, states_max=STATES_MAX)
     finally:
         for place, name, whole in saved:

@@ -1,11 +1,13 @@
 """Every state that the protocol can reach, within a budget of faults, keeps what it promises."""
 
+from typing import Any
+
 import pytest
 from tests.unit.replication.explorer import can_commit, explore, walk
 from tests.unit.replication.world import Budget, World, bootstrapped, moves
 
 LED = ("0 enters epoch 1", "1 copies 0 of epoch 1 as of 1", "0 hears 1", "0 begins epoch 1")
-WALKS = {
+WALKS: dict[str, tuple[Any, ...]] = {
     "a failover": (Budget(commands=1, epochs=2, changes=0), 3, 2, 0),
     "changes of the ISR": (Budget(commands=1, epochs=1, changes=2), 3, 2, 1),
     "two replicas, one needed": (Budget(commands=1, epochs=2, changes=1, crashes=1), 2, 1, 0),
@@ -13,6 +15,7 @@ WALKS = {
     "two replicas, a roll-back": (Budget(commands=1, epochs=2, changes=0, rollbacks=1), 2, 2, 0),
     "an unsynced tail lost": (
         Budget(commands=1, epochs=2, changes=0, crashes=1, unsynced=True), 2, 2, 0),
+    "one copy more": (Budget(commands=1, epochs=2, changes=1, sizes=1), 2, 1, 0, 1),
     "what is exposed": (
         Budget(commands=1, epochs=2, changes=0, crashes=1, commit_index=True), 2, 1, 0),
 }  # fmt: skip
@@ -20,8 +23,7 @@ WALKS = {
 
 @pytest.mark.parametrize("name", WALKS)
 def test_no_reachable_state_breaks_a_promise(name: str) -> None:
-    budget, replicas, min_isr, spare = WALKS[name]
-    found = explore(bootstrapped(budget, replicas, min_isr, spare))
+    found = explore(bootstrapped(*WALKS[name]))
     assert found.trace is None, (found.violation, found.trace)
     assert found.complete
     assert found.states > 500

@@ -57,3 +57,20 @@ def test_answers_to_others_and_refusals_do_not_count() -> None:
     answers = [made.told(told(11, 0, SWORN)), made.told(told(11, 1, SWORN)), made.told(other)]
     answers.append(made.told(told(11, 2)))
     assert not any(isinstance(one, Record) for one in answers)
+
+
+def test_a_log_that_was_never_replicated_is_the_first_copy_alone() -> None:
+    adopted = Promise(Epoch(4), None, ConfigVersion(0), seated=True)
+    made = attempt()
+    record = made.told(told(10, 0, adopted, end=9))
+    assert record == bootstrap(b"c", ShardId(1), ME, SEATS[:1], 1, epoch=Epoch(5))
+    assert isinstance(record, Record)
+    assert (record.replicas, record.min_isr) == (1, 1)
+
+
+def test_nobody_adopts_the_log_of_another_place_or_beside_a_history() -> None:
+    adopted = Promise(Epoch(4), None, ConfigVersion(0), seated=True)
+    made = attempt()
+    assert made.told(told(10, 1, adopted, end=9)) is None
+    assert made.lost
+    assert made.told(told(10, 0, adopted, end=9)) is None

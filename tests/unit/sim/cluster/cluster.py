@@ -521,7 +521,8 @@ class Cluster:
         """A disk is lost.  No more than `min_isr` - 1 of them: that is what is promised."""
         if self.wiped >= self.chaos.min_isr - 1:
             return
-        steady = self.api.replicas == min(self.sizes.known) == 3 and not self.api.before
+        lowest = min(self.sizes.wished, *self.sizes.known)
+        steady = self.api.replicas == lowest == 3 and not self.api.before
         if self.resizes and not steady:
             return  # Two copies are both needed; what is lost blocks the shard.
         self.wiped += 1

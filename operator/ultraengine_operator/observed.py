@@ -163,6 +163,21 @@ class SeenMap(msgspec.Struct, frozen=True):
     """The ConfigMap's resourceVersion, for a compare-and-swap."""
 
 
+class SeenFailover(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How the present leadership of a shard began, as its leader says it; `status.lastFailover`."""
+
+    old_epoch: str
+    new_epoch: str
+    acknowledged_offset: str
+    promoted_offset: str
+    chain: str
+    lossless: bool
+    silent_since: str
+    elected_at: str
+    serving_at: str | None = None
+    downtime: str | None = None
+
+
 class SeenShard(msgspec.Struct, frozen=True):
     """What a shard answered last about itself."""
 
@@ -170,6 +185,7 @@ class SeenShard(msgspec.Struct, frozen=True):
     state: str
     epoch: str
     offset: str
+    last_failover: SeenFailover | None = None
 
 
 class Observed(msgspec.Struct, frozen=True):

@@ -116,8 +116,10 @@ def shard_status(
     status["replicas"] = len(observed.pods_of(shard))
     if answered is not None:
         status.update(epoch=answered.epoch, offset=answered.offset)
-    else:
-        status.update({key: before[key] for key in ("epoch", "offset") if key in before})
+    kept = {key: before[key] for key in ("epoch", "offset", "lastFailover") if key in before}
+    status = {**kept, **status}
+    if answered is not None and answered.last_failover is not None:
+        status["lastFailover"] = msgspec.to_builtins(answered.last_failover)
     if leader is not None:
         status["leader"] = leader.name
     record = observed.record_of(shard)

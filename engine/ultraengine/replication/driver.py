@@ -382,7 +382,7 @@ class ReplicaDriver:
         point = self.files.view.log.point
         time = Instant(max(self._world.clock.now(), point.time))
         draft = self._epoch_start(leader.epoch, point.offset, time)
-        self.watching.begins()
+        self.watching.begins(self.executed_end())
         log.info("epoch.begins", epoch=leader.epoch, at=point.sequence)
         written = await self.files.append([draft], leader.epoch, leader.record.version)
         if written.error is not None:

@@ -34,6 +34,7 @@ from ultraengine_operator.actions import (
     describe,
     ref_of,
 )
+from ultraengine_operator.answers import seen_shard
 from ultraengine_operator.api.decode import engine_of, metadata_of
 from ultraengine_operator.api.types import Metadata, UltraEngine
 from ultraengine_operator.budget import Fleet, Standing
@@ -393,12 +394,7 @@ class Loop:
 
     async def _ask(self, key: Key, shard: int, pod: str | None) -> SeenShard | None:
         found = await self._shards.ask(key[0], key[1], shard, pod)
-        if found is None:
-            return None
-        offset = found.get("applied_end", found.get("log_end", 0))
-        return SeenShard(
-            shard, str(found.get("state", "")), str(found.get("epoch", 0)), str(offset)
-        )
+        return None if found is None else seen_shard(shard, found)
 
     async def _write_status(self, kind: str, content: Content, status: dict[str, Any]) -> None:
         if content.get("status") == status:

@@ -156,6 +156,7 @@ async def test_copies_can_be_watched(tmp_path: Path) -> None:
             assert failover["new_epoch"] > before
             assert failover["promoted_offset"] > offset
             assert failover["promoted_end"] >= failover["acknowledged_end"] > 0
+            assert failover["promoted_offset"] >= failover["acknowledged_offset"] > 0
             assert len(failover["chain"]) == 32
             assert failover["silent_since"] <= failover["elected_at"] <= failover["serving_at"]
             async with (

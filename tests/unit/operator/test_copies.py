@@ -19,12 +19,13 @@ from ultraengine.model.ids import ShardId
 from ultraengine.rebalancing.driver import Mover
 from ultraengine.router.shard_map import ShardMap
 from ultraengine_operator import names
+from ultraengine_operator.answers import seen_shard
 from ultraengine_operator.api.decode import engine_of
 from ultraengine_operator.cluster import KINDS, Content
 from ultraengine_operator.drivers.loop import Loop
 from ultraengine_operator.drivers.maps import ConfigMapMaps
 from ultraengine_operator.drivers.rebalancer import Rebalancer
-from ultraengine_operator.observed import Observed
+from ultraengine_operator.observed import Observed, SeenFailover, SeenShard
 from ultraengine_operator.plan import Settings, view_of
 from ultraengine_operator.records import ANNOTATION
 from ultraengine_operator.rollout import timestamp_s
@@ -460,6 +461,59 @@ async def test_the_copy_that_leads_is_asked_how_it_is() -> None:
     await copies.settle()
     assert set(shards.asked) == {"shop-shard-0-2"}
     assert copies.status()["offset"] == "42"
+
+
+FAILOVER = {
+    "old_epoch": 3, "new_epoch": 4, "acknowledged_end": 70, "acknowledged_offset": 40,
+    "promoted_end": 72, "promoted_offset": 41, "chain": "ab" * 32, "lossless": True,
+    "silent_since": "2026-01-01T00:00:00Z", "elected_at": "2026-01-01T00:00:01Z",
+    "serving_at": "2026-01-01T00:00:01.25Z", "took_s": 1.25,
+}  # fmt: skip
+TOLD = {
+    "oldEpoch": "3", "newEpoch": "4", "acknowledgedOffset": "40", "promotedOffset": "41",
+    "chain": "ab" * 32, "lossless": True, "silentSince": "2026-01-01T00:00:00Z",
+    "electedAt": "2026-01-01T00:00:01Z", "servingAt": "2026-01-01T00:00:01.25Z",
+    "downtime": "1.250s",
+}  # fmt: skip
+
+
+async def test_the_last_failover_is_told_with_its_proof_and_stays_while_the_shard_is_silent() -> (
+    None
+):
+    class Saying(SilentShards):
+        failover: Content | None = None
+        silent = False
+
+        async def ask(
+            self, namespace: str, engine: str, shard: int, pod: str | None = None
+        ) -> Content | None:
+            found = await super().ask(namespace, engine, shard, pod)
+            return None if self.silent else {**(found or {}), "last_failover": self.failover}
+
+    copies, shards = Copies(), Saying()
+    copies.loop = Loop(
+        copies.cluster, shards, Settings(), clock=lambda: timestamp_s(copies.cluster.now)
+    )
+    await copies.apply()
+    await copies.settle()
+    shards.failover = {**FAILOVER, "old_epoch": 0}
+    copies.record(2, [0, 1, 2])
+    await copies.settle()
+    assert "lastFailover" not in copies.status(), "the first leader has replaced nobody"
+    shards.failover = FAILOVER
+    copies.record(1, [0, 1, 2], epoch=4)
+    await copies.settle()
+    assert copies.status()["lastFailover"] == TOLD
+    shards.silent = True
+    await copies.settle()
+    assert copies.status()["lastFailover"] == TOLD
+    assert seen_shard(0, {"last_failover": {**FAILOVER, "took_s": None, "serving_at": None}}) == (
+        SeenShard(0, "", "0", "0", SeenFailover(
+            old_epoch="3", new_epoch="4", acknowledged_offset="40", promoted_offset="41",
+            chain="ab" * 32, lossless=True, silent_since="2026-01-01T00:00:00Z",
+            elected_at="2026-01-01T00:00:01Z",
+        ))
+    )  # fmt: skip
 
 
 async def test_an_authority_is_changed_by_wish_and_no_shard_that_is_gone_holds_it_up(

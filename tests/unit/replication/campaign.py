@@ -33,7 +33,7 @@ WALKS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-def walk(*start: Any, states_max: int) -> Explored:
+def walk(start: tuple[Any, ...], states_max: int) -> Explored:
     """One of `WALKS`."""
     return explore(bootstrapped(*start), states_max=states_max)
 
@@ -47,5 +47,5 @@ def mutants() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    named = {name: partial(walk, *one) for name, one in WALKS.items()}
+    named = {name: partial(walk, one) for name, one in WALKS.items()}
     campaign(__doc__, named, mutants, states_max=3_000_000)

@@ -107,7 +107,8 @@ def test_a_follower_knows_nothing_of_the_others() -> None:
 def report_of(leads: bool) -> ReplicaReport:
     leader, _, _ = led()
     failover = Failover(
-        old_epoch=1, new_epoch=2, acknowledged_end=4, promoted_end=5, promoted_offset=9,
+        old_epoch=1, new_epoch=2, acknowledged_end=4, acknowledged_offset=8,
+        promoted_end=5, promoted_offset=9,
         chain="ab", lossless=True, silent_since="a", elected_at="b", serving_at="c", took_s=1.25,
     )  # fmt: skip
     return ReplicaReport(

@@ -51,7 +51,7 @@ class Watching:
         """This leader's log has grown."""
         self._marks.add(int(written.end_sequence), written.bytes, self._clock.monotonic())
 
-    def begins(self) -> None:
+    def begins(self, executed_end: int) -> None:
         """The epoch-start frame is about to be written: what is adopted is known."""
         machine, leader, point = self._machine, self._machine.leader, self._files.view.log.point
         if leader is None:
@@ -62,6 +62,7 @@ class Watching:
             old_epoch=int(tables.last_epoch(self._files.view.epochs)),
             new_epoch=int(leader.epoch),
             acknowledged_end=machine.follower.committed_end,
+            acknowledged_offset=executed_end,
             promoted_end=int(point.sequence),
             promoted_offset=int(point.offset),
             chain=point.chain.hex(),

@@ -57,6 +57,8 @@ class Failover(msgspec.Struct, frozen=True, kw_only=True):
     new_epoch: int
     acknowledged_end: int
     """First frame that was not known here to be committed: at least so much was acknowledged."""
+    acknowledged_offset: int
+    """First offset that was not executed here: likewise, of commands."""
     promoted_end: int
     """First frame of the new epoch; everything below was adopted."""
     promoted_offset: int

@@ -423,6 +423,17 @@ def test_identity_is_minted_once_and_its_loss_is_damage() -> None:
         world.disk = disk
 
 
+def test_a_directory_of_no_replica_becomes_the_one_of_a_replica_by_wish_alone() -> None:
+    world = World()
+    world.groups(2)
+    before = world.log.identity
+    adopted = World(disk=world.disk.kill(), replica="0", adopts=True)
+    after = msgspec.structs.replace(before, replica="0")
+    assert adopted.log.identity == decode_identity(adopted.read("IDENTITY")) == after
+    with pytest.raises(LogRefused, match="belongs to replica '0', not to '1'"):
+        World(disk=adopted.disk.kill(), replica="1", adopts=True)
+
+
 def test_a_newer_identity_is_refused() -> None:
     world = World()
     newer = msgspec.structs.replace(world.log.identity, format=2)

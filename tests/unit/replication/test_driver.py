@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from structlog.testing import capture_logs
-from tests.unit.replication.three import Three, three, until
+from tests.unit.replication.three import Three, three, until, write_alone
 from tests.unit.replication.troubled import TroubledDisk
 
 from ultraengine.log.damage import LogRefused
@@ -15,6 +15,7 @@ from ultraengine.model.ids import Epoch
 from ultraengine.replication.effects import Deposed
 from ultraengine.replication.messages import Reserve
 from ultraengine.replication.record import ReplicaId
+from ultraengine.replication.sizing import Wish
 from ultraengine.replication.writing import driver as writing
 from ultraengine.replication.writing.driver import read_stored
 
@@ -270,6 +271,34 @@ def test_a_log_that_was_not_replicated_is_not_taken_for_a_copy(tmp_path: Path) -
             (tmp_path / "2" / "REPLICA").unlink()
             with pytest.raises(LogRefused, match="not replicated"):
                 await made.start(2)
+
+    run(story())
+
+
+def test_a_log_that_was_not_replicated_becomes_the_first_copy_and_others_are_taken_in(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        made = Three(tmp_path)
+        write_alone(made.disk(tmp_path, 0), epochs=3)
+        try:
+            await made.start(0, adopts=True, wish=Wish(2))
+            assert await made.leader() == 0
+            record = await made.in_sync(1)
+            assert (record.epoch, record.replicas, record.min_isr) == (4, 1, 1)
+            await made.start(1, wish=Wish(2))
+            await until(lambda: made.drivers[0].report().replicas == 2)
+            await made.commit(0, b"both")
+            await made.equal()
+            assert [one.payload for one in made.frames(1)][:3] == [b"1", b"2", b"3"]
+            assert made.drivers[0].report().replicas == 2
+            await made.kill(0)
+            await made.start(0, adopts=True, wish=Wish(2))  # Not once more.
+            assert await made.leader() in {0, 1}
+            assert (await made.in_sync(2)).epoch > 4
+        finally:
+            for number in list(made.drivers):
+                await made.kill(number)
 
     run(story())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.servers.ports import free_ports
 
-from ultraengine.log.driver import LogOptions, Written
+from ultraengine.log.driver import Log, LogOptions, Written
 from ultraengine.log.frame import Frame, FrameDraft, FrameKind
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
@@ -176,3 +176,23 @@ async def three(
     finally:
         for number in list(made.drivers):
             await made.kill(number)
+
+
+def write_alone(disk: LocalDisk, epochs: int) -> None:
+    """The log of a shard of one copy: a frame in each epoch."""
+    for epoch in range(1, epochs + 1):
+        options = LogOptions(
+            shard=ShardId(3), epoch=Epoch(epoch), handlers=b"handlers", limits=LIMITS,
+            cluster_uid=CLUSTER,
+        )  # fmt: skip
+        log = Log.open(disk, SystemClock(), SystemRandom(), FileSecrets(None, {}), options)
+        log.start(_raised, threads=False)
+        draft = FrameDraft(
+            FrameKind.COMMANDS, Offset(epoch - 1), 1, Instant(epoch), str(epoch).encode()
+        )
+        log.write([draft], lambda _written: None, sync=True)
+        log.close(clean=True)
+
+
+def _raised(error: BaseException) -> None:
+    raise error

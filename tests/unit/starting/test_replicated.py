@@ -10,10 +10,18 @@ from ultraengine.domains.counter import DOMAIN
 from ultraengine.execution.registry import Registry
 from ultraengine.log.damage import LogRefused
 from ultraengine.log.driver import Log, LogOptions
+from ultraengine.log.space import write_file
 from ultraengine.model.ids import Epoch, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.model.policy import FlushRule
 from ultraengine.replication.belonging import Cluster, encode_cluster
+from ultraengine.replication.sizing import Wish
+from ultraengine.replication.stored import (
+    STORED_PATH,
+    STORED_TEMPORARY,
+    Stored,
+    encode_stored,
+)
 from ultraengine.shard.opening import ShardOptions, World
 from ultraengine.starting.ends import ExitCode, exit_code_of
 from ultraengine.starting.replicated.driver import cluster_uid, follow, replica_options
@@ -34,8 +42,8 @@ OPTIONS = ShardOptions(
 )
 
 
-def config(copies: int, **more: object) -> Config:
-    addresses = tuple(("127.0.0.1", 9000 + number) for number in range(copies))
+def config(count: int, **more: object) -> Config:
+    addresses = tuple(("127.0.0.1", 9000 + number) for number in range(count))
     told = {"shard": 3, "replicas": addresses, "replica": 1, "cluster": "shop", **more}
     return Config(**told)  # type: ignore[arg-type]
 
@@ -115,6 +123,46 @@ async def test_a_place_of_another_name_is_refused_before_the_disk_is_written(
             on_end=lambda _error: None,
         )
     assert not (tmp_path / "1" / "IDENTITY").exists()
+
+
+async def test_the_place_of_a_log_that_is_adopted_gets_its_uid_and_others_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    records, disk = SimRecordStore(), disk_of(tmp_path / "0", UID)
+    other = asyncio.create_task(
+        cluster_uid(
+            LocalDisk(tmp_path / "1"), SystemRandom(), records, "shop", replica=1, adopts=True
+        )
+    )
+    await asyncio.sleep(0)
+    assert await cluster_uid(disk, SystemRandom(), records, "shop", adopts=True) == UID
+    async with asyncio.timeout(20):
+        assert await other == UID
+    assert records.mark(None) == encode_cluster(Cluster("shop", UID))
+    assert await cluster_uid(disk, SystemRandom(), records, "shop", adopts=True) == UID
+
+
+async def test_a_disk_that_has_been_a_copy_is_not_adopted(tmp_path: Path) -> None:
+    disk, lost = disk_of(tmp_path / "0", UID), SimRecordStore()
+    write_file(disk, STORED_PATH, STORED_TEMPORARY, encode_stored(Stored()))
+    with pytest.raises(LogRefused, match="was lost"):
+        await cluster_uid(disk, SystemRandom(), lost, "shop", adopts=True)
+    with pytest.raises(LogRefused, match="was lost"):
+        await cluster_uid(
+            disk_of(tmp_path / "1", UID), SystemRandom(), lost, "shop", replica=1, adopts=True
+        )
+
+
+def test_how_many_copies_there_are_to_be_is_what_is_told_or_all() -> None:
+    def wish(**told: object) -> Wish:
+        return replica_options(config(3, **told), OPTIONS, Registry((DOMAIN,)), UID).wish
+
+    assert (wish(), wish(copies=2)) == (Wish(3), Wish(2))
+    assert wish(copies=2, min_isr=3).fewest(2) == 2
+    adopting = replica_options(config(3, adopt=True), OPTIONS, Registry((DOMAIN,)), UID)
+    assert not adopting.adopts, "replica 1 adopts nothing"
+    with pytest.raises(ConfigErrors, match="ULTRA_COPIES"):
+        config(3, copies=4, record=Path("there")).check()
 
 
 async def test_a_damaged_identity_is_refused(tmp_path: Path) -> None:

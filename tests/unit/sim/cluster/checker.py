@@ -43,6 +43,14 @@ class Checker:
         self.answered_end = 0
         """First offset above everything that a client was told."""
 
+    def told_before(self, done: dict[str, Done], chain: bytes) -> None:
+        """Clients of a shard of one copy were told of these; the chain is the one after the last
+        frame."""
+        epoch = max(one.epoch for one in done.values())
+        self.answered.update(done)
+        self.answered_end = 1 + max(one.offset for one in done.values())
+        self.acknowledged.append(Acknowledged(epoch, epoch - 1, chain))
+
     def began(self, node: Node, epoch: int, position: int) -> None:
         """A leader writes its epoch-start frame."""
         me = node.machine.me

@@ -13,13 +13,14 @@ from tests.unit.sim.cluster.actors import Client, SkewedClock
 from tests.unit.sim.cluster.chaos import Chaos, drawn
 from tests.unit.sim.cluster.checker import NOT_HEALED, Checker, Violated
 from tests.unit.sim.cluster.node import CLUSTER, HANDOVER_S, Crashed, Node, Reply, Request
-from tests.unit.sim.cluster.sizes import LATE_S, WIPED_S, Sizes
+from tests.unit.sim.cluster.sizes import LATE_S, WIPED_S, Sizes, write_alone
 from tests.unit.sim.cluster.state import Add, Done, State
 
 from ultraengine.log.frame import Frame
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ShardId
 from ultraengine.replication.effects import Effects, Swap
+from ultraengine.replication.founding import Founding
 from ultraengine.replication.messages import Found, Lead, Told
 from ultraengine.replication.planner import Planner, PlannerEffects, PlannerLimits
 from ultraengine.replication.record import Record, bootstrap, elected
@@ -72,11 +73,11 @@ class Cluster:
         self.clocks = [self._clock() for _ in range(n)]
         self.disks = [SimDisk(seed * 31 + number) for number in range(n)]
         self.nodes: list[Node | None] = [None] * n
+        if self.sizes.alone:
+            self.checker.told_before(*write_alone(self.disks[0], self.sizes.alone))
         for number in range(self.sizes.first):
             self.nodes[number] = self._started(number)
-        seats = [node.seat for node in self.running()]
-        fewest = self.sizes.first // 2 + 1 if self.resizes else self.chaos.min_isr
-        self.api = bootstrap(CLUSTER, ShardId(0), self.running()[0].machine.me, seats, fewest)
+        self.api = self._founded()
         for node in self.running():
             node.receive(OPERATOR, Found(0, self.api))
         self.landed = [self.api]
@@ -84,6 +85,20 @@ class Cluster:
         """Of the API server's content; a request of an earlier one does not land any more."""
         self.planner = self._planner()
         self.clients = [Client(number) for number in range(self.chaos.clients)]
+
+    def _founded(self) -> Record:
+        """The first record: of all disks, or of one whose log was never replicated."""
+        nodes = self.running()
+        me, seats = nodes[0].machine.me, [node.seat for node in nodes]
+        fewest = self.sizes.first // 2 + 1 if self.resizes else self.chaos.min_isr
+        if self.sizes.alone:
+            founding = Founding(CLUSTER, ShardId(0), me, replicas=3, min_isr=2, number=1)
+            told = nodes[0].machine.receive(founding.ask, 0.0).sends[0].message
+            assert isinstance(told, Told)
+            made = founding.told(told)
+            assert isinstance(made, Record)
+            return made
+        return bootstrap(CLUSTER, ShardId(0), me, seats, fewest)
 
     # --- the queue -----------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from ultraengine.replication.installing.offer import OFFER, Fetch, Offered
 from ultraengine.replication.installing.place import put_in_place
 from ultraengine.replication.log_view import OpenLog
 from ultraengine.replication.messages import Append, Confirm, Confirmed
+from ultraengine.replication.promise import adopted
 from ultraengine.replication.reading.asking import Asking
 from ultraengine.replication.record import DiskId, Holder, ReplicaId, Seat
 from ultraengine.replication.replica import Replica
@@ -129,11 +130,15 @@ class Node:
         self.seed = seed
         self.alive = True
         put_in_place(disk)
-        stored = read_stored(disk)
-        stored = next_life(stored)
+        known = disk.exists(STORED_PATH)
+        stored = next_life(read_stored(disk))
         self.start = stored.start
+        # To open a log of which nobody knows whether it is empty; nothing is stamped with it.
+        self.view = OpenLog(self._open(stored.promise.epoch if known else 2**32))
+        if self.view.end and not known:
+            last_epoch = self.view.log.recovered.last_epoch
+            stored = msgspec.structs.replace(stored, promise=adopted(last_epoch))
         self._store(stored)
-        self.view = OpenLog(self._open(stored.promise.epoch))
         self._recorded_end = int(self.view.log.recovered.recorded_end)
         self._offset = int(self.view.log.recovered.end_offset)
         self._time = int(self.view.log.recovered.last_time)

@@ -68,28 +68,38 @@ class Controllers:
         name, spec = one["metadata"]["name"], one["spec"]
         text = json.dumps(spec["template"], sort_keys=True).encode()
         revision = f"{name}-{hashlib.blake2b(text, digest_size=5).hexdigest()}"
-        self._status(f"{APPS}/statefulsets/{name}", one, replicas=1, updateRevision=revision)
+        count = spec["replicas"]
+        self._status(f"{APPS}/statefulsets/{name}", one, replicas=count, updateRevision=revision)
+        for number in range(count):
+            self._pod(one, f"{name}-{number}", revision)
+        for pod in self._items(f"{CORE}/pods"):
+            owner, _, number = pod["metadata"]["name"].rpartition("-")
+            if owner == name and int(number) >= count:
+                self._server.request("DELETE", f"{CORE}/pods/{owner}-{number}")
+
+    def _pod(self, owner: dict[str, Any], name: str, revision: str) -> None:
+        spec = owner["spec"]
         (claim,) = spec["volumeClaimTemplates"]
         self._make(
             f"{CORE}/persistentvolumeclaims",
-            {"metadata": {"name": f"data-{name}-0", "labels": claim["metadata"]["labels"]},
+            {"metadata": {"name": f"data-{name}", "labels": claim["metadata"]["labels"]},
              "spec": claim["spec"]},
         )  # fmt: skip
         pod = {
             "metadata": {
-                "name": f"{name}-0",
+                "name": name,
                 "labels": {
                     **spec["template"]["metadata"]["labels"],
                     "controller-revision-hash": revision,
                 },
             },
-            "spec": spec["template"]["spec"],
+            "spec": json.loads(json.dumps(spec["template"]["spec"])),
         }
         pod["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
         if self._make(f"{CORE}/pods", pod):
             ready = {"conditions": [{"type": "Ready", "status": "True"}]}
             answer = self._server.request(
-                "PATCH", f"{CORE}/pods/{name}-0/status", {"status": ready}, content_type=STATUS
+                "PATCH", f"{CORE}/pods/{name}/status", {"status": ready}, content_type=STATUS
             )
             assert answer.status == 200, answer.message
 

@@ -1,5 +1,6 @@
 """`ultra-operator` as a process against a real API server: watches, election, apply, status."""
 
+import json
 import os
 import signal
 import socket
@@ -87,6 +88,61 @@ def ready(server: ApiServer, name: str, generation: int) -> Callable[[], bool]:
     return lambda: seen(server, name) == wanted
 
 
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/few-shard-0"
+
+
+def agree(server: ApiServer, leader: int, in_sync: list[int], replicas: int) -> None:
+    """What the copies of a shard write into their Lease."""
+    lease = server.request("GET", LEASE).body
+    seats = [{"replica": one, "disk": "x"} for one in in_sync]
+    holder = {"seat": {"replica": leader, "disk": "x"}, "start": 1}
+    record = {"epoch": 2, "holder": holder, "isr": seats, "replicas": replicas}
+    lease["metadata"].setdefault("annotations", {})["ultraengine.io/record"] = json.dumps(record)
+    answer = server.request("PUT", LEASE, lease)
+    assert answer.status == 200, answer.message
+
+
+def test_a_shard_of_one_copy_gets_two_more_and_loses_one(
+    api_server: ApiServer, operators: Operators
+) -> None:
+    operators("third")
+    apply(api_server, "few", shards=1)
+    until(api_server, ready(api_server, "few", 1))
+    stateful = f"{APPS}/statefulsets/few-shard-0"
+
+    def shows(pods: int, **told: str) -> Callable[[], bool]:
+        """The API server has taken the set, and its pods are of its newest template."""
+
+        def look() -> bool:
+            found = api_server.request("GET", stateful).body
+            env = found["spec"]["template"]["spec"]["containers"][0]["env"]
+            values = {one["name"]: one.get("value") for one in env}
+            return bool(found["spec"]["replicas"] == pods) and told.items() <= values.items()
+
+        return look
+
+    apply(api_server, "few", shards=1, replicasPerShard=3)
+    until(api_server, shows(3, ULTRA_ADOPT="true"))
+    until(api_server, lambda: api_server.request("GET", LEASE).status == 200)
+    agree(api_server, 0, [0], 1)
+    until(api_server, lambda: seen(api_server, "few").get("Ready") == ("False", "CopiesChanging"))
+    agree(api_server, 0, [0, 1, 2], 3)
+    until(api_server, ready(api_server, "few", 2))
+
+    apply(api_server, "few", shards=1, replicasPerShard=2)
+    until(api_server, shows(3, ULTRA_COPIES="2"))
+    agree(api_server, 0, [0, 1], 2)
+    until(api_server, shows(2))
+    until(api_server, ready(api_server, "few", 3))
+    claims = api_server.request("GET", f"{CORE}/persistentvolumeclaims").body["items"]
+    names = [one["metadata"]["name"] for one in claims]
+    assert [one for one in names if "few" in one] == [
+        f"data-few-shard-0-{number}" for number in range(3)
+    ]
+    api_server.request("DELETE", f"{ENGINES}/few")
+    until(api_server, lambda: api_server.request("GET", f"{ENGINES}/few").status == 404)
+
+
 def test_an_engine_becomes_ready_survives_a_killed_operator_and_is_let_go(
     api_server: ApiServer, operators: Operators
 ) -> None:
@@ -126,7 +182,8 @@ def test_an_engine_becomes_ready_survives_a_killed_operator_and_is_let_go(
     assert api_server.request("DELETE", f"{ENGINES}/shop").status == 200
     until(api_server, lambda: api_server.request("GET", f"{ENGINES}/shop").status == 404)
     claims = api_server.request("GET", f"{CORE}/persistentvolumeclaims").body["items"]
-    assert [one["metadata"]["name"] for one in claims] == [
+    names = [one["metadata"]["name"] for one in claims]
+    assert [one for one in names if "shop" in one] == [
         "data-shop-shard-0-0", "data-shop-shard-1-0",
     ]  # fmt: skip
 

@@ -141,6 +141,8 @@ def test_a_shard_of_one_copy_gets_two_more_and_loses_one(
     ]
     api_server.request("DELETE", f"{ENGINES}/few")
     until(api_server, lambda: api_server.request("GET", f"{ENGINES}/few").status == 404)
+    for number in range(2):  # Nobody collects garbage here.
+        assert api_server.request("DELETE", f"{CORE}/pods/few-shard-0-{number}").status == 200
 
 
 def test_an_engine_becomes_ready_survives_a_killed_operator_and_is_let_go(

@@ -8,6 +8,7 @@ from tests.unit.replication.test_replica import FIRST, HOLDERS, SEATS, led, repl
 from ultraengine.replication import record as records
 from ultraengine.replication.messages import Lead
 from ultraengine.replication.record import ReplicaId
+from ultraengine.replication.sizing import Wish
 from ultraengine.replication.watching import report as reports
 from ultraengine.replication.watching.marks import MARKS_MAX, Lag, Marks
 from ultraengine.replication.watching.metrics import ReplicaMetrics
@@ -97,6 +98,19 @@ def test_a_copy_that_has_not_joined_has_no_lag_yet() -> None:
         (2, None, None, None),
     ]
     assert found[1].executed_end == 4
+
+
+def test_a_leader_tells_of_a_copy_that_counts_or_is_wished_and_of_no_other() -> None:
+    leader = replica(0)
+    leader.receive(Lead(records.bootstrap(b"c", FIRST.shard, HOLDERS[0], SEATS[:2], 2)), 0.0)
+    said = {ReplicaId(2): told(2, 4)}
+
+    def told_of(wish: Wish | None) -> list[int]:
+        leader.wish = wish
+        return [one.replica for one in reports.followers(leader, said, Marks(), 1.0)]
+
+    assert told_of(None) == told_of(Wish(2)) == told_of(Wish(1)) == [1]
+    assert told_of(Wish(3)) == [1, 2]
 
 
 def test_a_follower_knows_nothing_of_the_others() -> None:

@@ -13,6 +13,7 @@ _OWN: Final[tuple[tuple[str, str, Callable[[ReplicaReport], float]], ...]] = (
     ("leads", "1 on the replica that leads", lambda one: one.role == "leader"),
     ("epoch", "Newest epoch that this disk has sworn to", lambda one: one.epoch),
     ("in_sync", "Copies that count, this one included", lambda one: len(one.in_sync)),
+    ("copies", "Copies that there are to be counted", lambda one: one.replicas),
     ("min_isr", "Copies without which nothing commits", lambda one: one.min_isr or 0),
     ("end_frames", "First frame not written here", lambda one: one.positions.end),
     ("durable_end_frames", "First frame not synced here", lambda one: one.positions.durable_end),

@@ -161,10 +161,13 @@ def in_force(machine: Replica, record: Record | None) -> Record | None:
 def followers(
     machine: Replica, told: Mapping[ReplicaId, Told], marks: Marks, now: float
 ) -> list[FollowerReport]:
-    """What a leader knows of the others; nothing of a replica that follows."""
+    """What a leader knows of the others; nothing of a replica that follows, and nothing of a copy
+    that neither counts nor is wished."""
     leader = machine.leader
     if leader is None or not machine.leads:
         return []
+    record, wish = leader.record, machine.wish
+    places = max(record.replicas, 0 if wish is None else wish.replicas)
     seats: dict[ReplicaId, Seat] = {}
     for seat in (*leader.record.isr, *machine.peers):
         if seat.replica != machine.me.seat.replica:
@@ -175,6 +178,7 @@ def followers(
     return [
         _follower(machine, seat, told.get(replica), marks, now)
         for replica, seat in sorted(seats.items())
+        if replica < places or seat in record.isr
     ]
 
 

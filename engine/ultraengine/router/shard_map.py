@@ -12,7 +12,7 @@ Each range is (first slot, end, shard) and excludes its end; together they cover
 
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise, repeat
 
 import msgspec
 
@@ -97,7 +97,8 @@ class ShardMap(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     @cached_property
     def owners(self) -> tuple[ShardId, ...]:
         """The shard of each slot."""
-        return tuple(one.shard for one in self.ranges for _ in range(one.start, one.end))
+        runs = (repeat(one.shard, one.end - one.start) for one in self.ranges)
+        return tuple(chain.from_iterable(runs))
 
     @cached_property
     def shards(self) -> tuple[ShardId, ...]:

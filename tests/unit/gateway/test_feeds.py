@@ -129,7 +129,7 @@ async def test_who_does_not_read_is_cut_off_and_holds_no_more_than_a_page(
     serving: Serving, stored: StoredFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ultraengine.gateway.feeds.STALL_S", 0.2)
-    stored.write(4_000, count=1, size=2_000)
+    stored.write(400, count=1, size=20_000)
     reads: list[int] = []
 
     class Counted(Feed):

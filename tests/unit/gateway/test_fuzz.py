@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from tests.unit.gateway.conftest import Serving
+from tests.unit.thorough import examples
 
 from ultraengine.domains.counter import DOMAIN as COUNTER
 from ultraengine.domains.ledger import DOMAIN as LEDGER
@@ -113,7 +114,7 @@ def test_no_request_makes_the_engine_fail_or_break_its_document(
             continue  # There is nothing to get wrong in such a request.
 
         @settings(
-            max_examples=8,
+            max_examples=examples(5, 8),
             deadline=None,
             database=None,
             derandomize=True,
@@ -145,7 +146,7 @@ def test_following_the_links_of_the_document_breaks_nothing(
 
     Linked.run(
         settings=settings(
-            max_examples=15,
+            max_examples=examples(8, 15),
             stateful_step_count=4,
             deadline=None,
             database=None,

@@ -4,6 +4,9 @@ import pytest
 from tests.unit.exploring import explore
 from tests.unit.moving.world import Budget, Violated, World, check, first, moves, unsettled
 
+pytestmark = pytest.mark.no_cover
+"""It would double their time, and tests of the parts reach every branch."""
+
 WALKS = {
     "one move, three commands": (Budget(commands=3), 2),
     "a second attempt": (Budget(commands=1, attempts=2), 2),

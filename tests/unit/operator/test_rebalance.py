@@ -73,7 +73,10 @@ class World:
         await self.loop.relist()
         await self.loop.reconcile(KEY)
         self.cluster.controllers(**world)
-        await asyncio.sleep(0.02 if self.moves.is_moving(KEY) else 0.0)
+        await asyncio.sleep(0.0)
+        for _ in range(10):  # A round costs more than many steps of a move.
+            if self.moves.is_moving(KEY):
+                await asyncio.sleep(0.02)
 
     async def until(self, holds: Callable[[], bool], **world: Any) -> None:
         idle = 0

@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.unit.query.serving import serve
 from tests.unit.query.test_same_as_memory import live
 from tests.unit.query.world import FileTables, small
+from tests.unit.thorough import examples
 
 from ultraengine.domains.ledger.domain import DOMAIN
 from ultraengine.edge.codec import MSGPACK_TYPE
@@ -106,7 +107,7 @@ def test_no_request_makes_it_fail_or_break_its_document(
             continue  # There is nothing to get wrong in such a request.
 
         @settings(
-            max_examples=12,
+            max_examples=examples(6, 12),
             deadline=None,
             database=None,
             derandomize=True,

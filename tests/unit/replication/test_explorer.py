@@ -6,6 +6,9 @@ import pytest
 from tests.unit.replication.explorer import can_commit, explore, walk
 from tests.unit.replication.world import Budget, World, bootstrapped, moves
 
+pytestmark = pytest.mark.no_cover
+"""It would double their time, and tests of the parts reach every branch."""
+
 LED = ("0 enters epoch 1", "1 copies 0 of epoch 1 as of 1", "0 hears 1", "0 begins epoch 1")
 WALKS: dict[str, tuple[Any, ...]] = {
     "a failover": (Budget(commands=1, epochs=2, changes=0), 3, 2, 0),

@@ -3,6 +3,9 @@
 import pytest
 from tests.unit.replication.mutants import MUTANTS, Mutant, find
 
+pytestmark = pytest.mark.no_cover
+"""It would double their time, and tests of the parts reach every branch."""
+
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[one.clause for one in MUTANTS])
 def test_a_clause_that_is_switched_off_is_missed(mutant: Mutant) -> None:

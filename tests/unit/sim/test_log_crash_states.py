@@ -17,6 +17,9 @@ from ultraengine.model.limits import Limits
 from ultraengine.testing.crash_states import crash_states
 from ultraengine.testing.log_runs import Form, Judge, Run
 
+pytestmark = pytest.mark.no_cover
+"""It would double their time, and tests of the parts reach every branch."""
+
 TORTURE = os.environ.get("ULTRA_TORTURE") == "1"
 
 

@@ -23,6 +23,9 @@ from ultraengine.testing.sim_faults import Effect, LostWrite, MisdirectedWrite, 
 from ultraengine.testing.sim_image import Image
 from ultraengine.testing.sim_trace import Note
 
+pytestmark = pytest.mark.no_cover
+"""It would double their time, and tests of the parts reach every branch."""
+
 TORTURE = os.environ.get("ULTRA_TORTURE") == "1"
 PLAIN = Form("plain")
 SEALED = Form("lz4-aes", compress=True, encrypt=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,6 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.unit.thorough import examples
 
 from ultraengine.domains.ledger.codes import BY_CODE
 from ultraengine.model.ids import Instant
@@ -402,6 +404,7 @@ class Life(RuleBasedStateMachine):
         assert domain.due(state) == domain.due(slot)
 
 
+@pytest.mark.no_cover
 def test_a_book_lives_by_its_rules(make_bench: Callable[[], Any]) -> None:
     class Machine(Life):
         make = staticmethod(make_bench)
@@ -413,7 +416,7 @@ def test_a_book_lives_by_its_rules(make_bench: Callable[[], Any]) -> None:
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=250,
+                max_examples=examples(100, 250),
                 stateful_step_count=40,
                 deadline=None,
                 derandomize=attempt == 0,

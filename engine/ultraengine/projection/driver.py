@@ -339,8 +339,8 @@ class TargetWorker:
                 wait_s_max=self._limits.feed_wait_s_max,
                 chance=self._chance,
             )  # fmt: skip
-            start = reading.positions.get(shard, START).offset
-            readers[shard] = reader, asyncio.create_task(reader.run(start))
+            known = reading.positions.get(shard, START)
+            readers[shard] = reader, asyncio.create_task(reader.run(known))
 
     async def _close_reading(self, reading: Reading) -> None:
         self._readings.remove(reading)

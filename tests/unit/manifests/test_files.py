@@ -14,6 +14,8 @@ from tests.unit.replication.test_watching import report_of
 
 from ultraengine.gateway.metrics import EdgeMetrics
 from ultraengine.model.ids import ShardId
+from ultraengine.projection import view
+from ultraengine.projection.breaker import BreakerState
 from ultraengine.replication.watching.metrics import ReplicaMetrics
 from ultraengine.shard.metrics import ShardMetrics
 from ultraengine_operator.cluster import KINDS, WATCHED
@@ -28,10 +30,11 @@ SAMPLES = {
 
 
 def samples() -> set[str]:
-    """Names that a scrape of an engine or a gateway can hold."""
+    """Names that a scrape of an engine, a gateway or a worker can hold."""
     registry = CollectorRegistry()
     families = [*EdgeMetrics().collect(), *ShardMetrics(registry, ShardId(0)).collect()]
     families += ReplicaMetrics(registry, 0, lambda: report_of(leads=True)).collect()
+    families += view.metrics([])
     return {f"{one.name}{ending}" for one in families for ending in SAMPLES[one.type]}
 
 
@@ -66,6 +69,18 @@ def test_every_alert_says_what_is_wrong_and_where_to_look() -> None:
             assert re.match(r"[A-Z]", one["annotations"][word]), one
             assert one["annotations"][word].endswith("."), one
     assert len({one["alert"] for one in alerts()}) == len(alerts())
+
+
+@pytest.mark.parametrize(
+    "metric", ["ultra_projection_parked", "ultra_projection_breaker", "ultra_projection_lag_alert"]
+)
+def test_what_a_projection_lacks_is_alerted(metric: str) -> None:
+    assert [one["alert"] for one in alerts() if metric in NAME.findall(one["expr"])]
+
+
+def test_an_alert_of_a_breaker_is_about_states_that_there_are() -> None:
+    (query,) = (one["expr"] for one in alerts() if "ultra_projection_breaker" in one["expr"])
+    assert re.findall(r'state!?="(\w+)"', query) == [str(BreakerState.CLOSED)]
 
 
 def test_panels_do_not_lie_on_each_other() -> None:

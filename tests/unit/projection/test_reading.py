@@ -1,16 +1,19 @@
 """What is read ahead of the tables, and what is known of a log that is not read meanwhile."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
+import msgspec
 from tests.unit.projection.shop import T0, ShopTables, busy_log, members, sale
 
 from ultraengine.feed.source import FeedPage
 from ultraengine.model.ids import Instant, Offset, ShardId
+from ultraengine.model.outcome import CommittedGroup
 from ultraengine.projection.reading.driver import Reader
 from ultraengine.projection.readings import Inbox, Member, Reading
-from ultraengine.projection.target import ProjectionSet, SetState
-from ultraengine.testing.memory_feed import MemoryFeed
+from ultraengine.projection.target import START, Checkpoint, ProjectionSet, SetState
+from ultraengine.testing.memory_feed import GroupLog, MemoryFeed
 
 WAIT_S = 10.0
 
@@ -28,7 +31,7 @@ async def test_a_full_inbox_still_learns_where_the_log_ends() -> None:
         feed, ShardId(0), inbox, asyncio.Event(),
         ahead_bytes_max=1, wait_s_max=0.01, chance=lambda: 0.5, head_every_s=0.005,
     )  # fmt: skip
-    task = asyncio.create_task(reader.run(Offset(0)))
+    task = asyncio.create_task(reader.run(START))
     try:
         await until(lambda: inbox.end == log.end)
         held = len(inbox.groups)
@@ -102,3 +105,52 @@ def test_a_build_learns_anew_where_the_log_ends_before_it_serves() -> None:
     after.follow_on(before)
     assert before.is_caught_up
     assert not after.is_caught_up
+
+
+@contextlib.asynccontextmanager
+async def read_behind(log: GroupLog, known: Checkpoint) -> AsyncIterator[Inbox]:
+    """What a reader finds that goes on behind what is known."""
+    inbox = Inbox()
+    reader = Reader(
+        MemoryFeed([log]), SHARD, inbox, asyncio.Event(),
+        ahead_bytes_max=1 << 20, wait_s_max=0.01, chance=lambda: 0.5,
+    )  # fmt: skip
+    task = asyncio.create_task(reader.run(known))
+    try:
+        yield inbox
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def checkpoint(group: CommittedGroup) -> Checkpoint:
+    return Checkpoint(group.offset_end, group.epoch, group.time, group.chain)
+
+
+async def test_who_goes_on_reads_what_follows_and_not_the_group_that_proves_it() -> None:
+    log = busy_log(0, 10)
+    async with read_behind(log, checkpoint(log.groups[3])) as inbox:
+        await until(lambda: len(inbox.groups) == len(log.groups) - 4)
+        assert list(inbox.groups) == log.groups[4:]
+        assert inbox.problem is None
+
+
+async def test_an_engine_with_another_history_at_the_position_is_not_followed() -> None:
+    log = busy_log(0, 10)
+    known = checkpoint(log.groups[3])
+    other = msgspec.structs.replace(known, chain=bytes(reversed(known.chain)))
+    async with read_behind(log, other) as inbox:
+        await until(lambda: inbox.problem is not None)
+        assert "another history" in str(inbox.problem)
+        assert not inbox.groups
+    inside = msgspec.structs.replace(known, offset=Offset(known.offset - 1))
+    async with read_behind(log, inside) as inbox:
+        await until(lambda: inbox.problem is not None)
+
+
+async def test_a_log_that_was_cut_right_at_the_position_is_gone_on_with() -> None:
+    log = busy_log(0, 10)
+    known = checkpoint(log.groups[3])
+    log.first_offset = known.offset
+    async with read_behind(log, known) as inbox:
+        await until(lambda: len(inbox.groups) == len(log.groups) - 4)

@@ -167,6 +167,10 @@ def test_a_copy_reports_its_role_who_leads_and_the_failover_that_made_it_lead(
             follows = other.report(0)
             assert (follows.role, follows.last_failover) == ("follower", None)
             assert f"replica {leader} leads" in other.refusal()
+            # Fed by its leader all the time, it keeps up; who leads is fed by nobody.
+            await until(lambda: other.lagging(0.0) == "")
+            assert "9 s late" in other.lagging(9.0)
+            assert "silent" in watching.lagging(0.0)
 
     run(story())
 

@@ -23,7 +23,7 @@ import msgspec
 from ultraengine.feed.remote.copies import LEADER, in_turn, is_final
 from ultraengine.feed.source import Consumer, FeedPage, FeedRead
 from ultraengine.feed.wire import MEDIA_TYPE, FeedReader, WireDamaged
-from ultraengine.model.errors import PROBLEMS, EngineError, InvariantBroken
+from ultraengine.model.errors import PROBLEMS, EngineError
 from ultraengine.model.ids import Offset, ShardId
 from ultraengine.model.outcome import CommittedGroup
 
@@ -86,8 +86,8 @@ class HttpFeed:
         """
         urls = [addresses] if isinstance(addresses, str) else addresses
         self._urls = [url.rstrip("/") for url in urls]
-        self._leads = 0
-        """Of these, the one that is asked first for what only a leader does."""
+        self._leads = self._urls[0]
+        """The one that is asked first for what only a leader does."""
         self._read: FeedRead = read
         self._back_s = back_s
         self._wanted = {"read": read} if read != "leader" else {}
@@ -243,17 +243,14 @@ class HttpFeed:
         self, method: str, path: str, query: Mapping[str, int], kind: Any, body: Any = None
     ) -> Any:
         """One request, to whoever leads, and its decoded answer.  Raises `EngineError`."""
-        for place in range(len(self._urls)):
-            at = (self._leads + place) % len(self._urls)
+        for _ in self._urls[1:]:
             try:
-                found = await self._ask_at(self._urls[at], method, path, query, kind, body)
+                return await self._ask_at(self._leads, method, path, query, kind, body)
             except EngineError as error:
-                if error.code not in _ELSEWHERE or place + 1 == len(self._urls):
+                if error.code not in _ELSEWHERE:
                     raise
-            else:
-                self._leads = at
-                return found
-        raise InvariantBroken("a feed has at least one address")
+            self._leads = self._urls[(self._urls.index(self._leads) + 1) % len(self._urls)]
+        return await self._ask_at(self._leads, method, path, query, kind, body)
 
     async def _ask_at(
         self, url: str, method: str, path: str, query: Mapping[str, int], kind: Any, body: Any

@@ -9,6 +9,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.pods.running import PORT, ULTRA, Place, Pod, as_operator
 from tests.unit.operator.memory import MemoryCluster, engine
@@ -61,9 +62,9 @@ async def count(pod: Pod, deltas: list[int], name: str) -> None:
 class Stand:
     """A shard of one version of the package, a gateway before it, and candidates of others."""
 
-    def __init__(self, place: Place, code: Path, **more: object) -> None:
+    def __init__(self, place: Place, code: Path, **more: Any) -> None:
         self.place = place
-        told = {"ULTRA_DOMAINS": "till:DOMAIN", "PYTHONPATH": code}
+        told: dict[str, Any] = {"ULTRA_DOMAINS": "till:DOMAIN", "PYTHONPATH": code}
         self.shards = [place.shard(number, **told, **more) for number in (0, 1)]
         self.gateway = place.gateway(0, ULTRA_KEYLESS="true", **told)
         self._made = 0
@@ -214,7 +215,7 @@ async def test_the_operator_lets_an_image_through_by_what_its_candidates_say_and
 
     cluster.judge = judge
     loop = operator(cluster)
-    wish = {"shards": 2, "domains": ["till:DOMAIN"]}
+    wish: dict[str, Any] = {"shards": 2, "domains": ["till:DOMAIN"]}
     await engine(cluster, **wish, image="till:one")
     await settle(cluster, loop)
     await engine(cluster, **wish, image="till:same")

@@ -53,19 +53,20 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
 
     def encode(self) -> bytes:
         """JSON within `VERDICT_BYTES_MAX`."""
-        for chars in (SHOWN_CHARS_MAX, SHOWN_CHARS_MAX // 4, 0):
-            content = msgspec.json.encode(
-                msgspec.structs.replace(
-                    self,
-                    recorded=self.recorded[:chars],
-                    decided=self.decided[:chars],
-                    detail=self.detail[:SHOWN_CHARS_MAX],
-                    handlers=self.handlers if chars else {},
-                )
-            )
-            if len(content) <= VERDICT_BYTES_MAX:
-                break
-        return content
+        content = msgspec.json.encode(self._cut(SHOWN_CHARS_MAX))
+        if len(content) <= VERDICT_BYTES_MAX:
+            return content
+        # A character is at most six bytes of JSON.
+        short = self._cut(SHOWN_CHARS_MAX // 8)
+        return msgspec.json.encode(msgspec.structs.replace(short, handlers={}))
+
+    def _cut(self, chars: int) -> "Verdict":
+        return msgspec.structs.replace(
+            self,
+            recorded=self.recorded[:chars],
+            decided=self.decided[:chars],
+            detail=self.detail[:chars],
+        )
 
 
 def decode_verdict(content: str | bytes) -> Verdict | None:

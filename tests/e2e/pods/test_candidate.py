@@ -9,11 +9,16 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.pods.running import PORT, ULTRA, Place, Pod, as_operator
+from tests.unit.operator.memory import MemoryCluster, engine
+from tests.unit.operator.rounds import conditions, operator, settle
 
 from ultraengine.client import Client
 from ultraengine.model.candidate import DIFFERS, OK, UNPROVED, Verdict, decode_verdict
+from ultraengine_operator import names
+from ultraengine_operator.cluster import Content
 
 TILL = '''
 """A till: a counter that takes at most LIMIT at once."""
@@ -57,9 +62,9 @@ async def count(pod: Pod, deltas: list[int], name: str) -> None:
 class Stand:
     """A shard of one version of the package, a gateway before it, and candidates of others."""
 
-    def __init__(self, place: Place, code: Path, **more: object) -> None:
+    def __init__(self, place: Place, code: Path, **more: Any) -> None:
         self.place = place
-        told = {"ULTRA_DOMAINS": "till:DOMAIN", "PYTHONPATH": code}
+        told: dict[str, Any] = {"ULTRA_DOMAINS": "till:DOMAIN", "PYTHONPATH": code}
         self.shards = [place.shard(number, **told, **more) for number in (0, 1)]
         self.gateway = place.gateway(0, ULTRA_KEYLESS="true", **told)
         self._made = 0
@@ -180,3 +185,53 @@ async def test_a_build_without_the_domain_is_refused_before_it_decides_anything(
     assert code == DIFFERS
     assert verdict is not None
     assert "counter" in verdict.detail
+
+
+async def test_the_operator_lets_an_image_through_by_what_its_candidates_say_and_no_other(
+    place: Place,
+) -> None:
+    """Objects are in memory; shards and candidates are processes, asked as the pods would be."""
+    code = {
+        f"till:{name}": version(place.path, name, limit=limit)
+        for name, limit in (("one", 100), ("same", 100), ("other", 50))
+    }
+    stand = Stand(place, code["till:one"])
+    await asyncio.to_thread(stand.start)
+    await count(stand.gateway, [1, 60, 2], "a")
+    shard = busy_shard(stand)
+    cluster = MemoryCluster()
+    said: list[tuple[str, int, str]] = []
+
+    def judge(pod: Content) -> Verdict | None:
+        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            return None
+        image = pod["spec"]["containers"][0]["image"]
+        number = int(pod["metadata"]["labels"][names.SHARD])
+        exit_code, verdict = stand.candidate(code[image], number)
+        assert verdict is not None
+        assert verdict.exit_code == exit_code
+        said.append((image, number, verdict.verdict))
+        return verdict
+
+    cluster.judge = judge
+    loop = operator(cluster)
+    wish: dict[str, Any] = {"shards": 2, "domains": ["till:DOMAIN"]}
+    await engine(cluster, **wish, image="till:one")
+    await settle(cluster, loop)
+    await engine(cluster, **wish, image="till:same")
+    await settle(cluster, loop)
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+    assert said == [("till:same", 0, "ok"), ("till:same", 1, "ok")]
+    await engine(cluster, **wish, image="till:other")
+    await settle(cluster, loop)
+    assert conditions(cluster)["Stalled"] == ("True", "CandidateDiffers")
+    assert said[-1] == ("till:other", shard, "refused")
+    status = cluster.objects["UltraEngine", "default", "shop"]["status"]
+    assert status["upgrade"]["shard"] == shard
+    stalled = next(one for one in status["conditions"] if one["type"] == "Stalled")
+    offset = status["upgrade"]["firstDifference"]
+    assert f"offset {offset} (counter.add@1)" in stalled["message"]
+    await engine(cluster, **wish, image="till:same")
+    await settle(cluster, loop)
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+    assert said[-1] == ("till:other", shard, "refused"), "going back asked a candidate"

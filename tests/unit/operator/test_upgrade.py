@@ -328,7 +328,7 @@ async def test_as_many_shards_as_are_allowed_are_under_way_at_once() -> None:
 async def test_an_operator_that_ends_at_any_write_is_followed_by_one_that_gets_there(
     refused: int | None,
 ) -> None:
-    few = {"shards": 2}
+    few: dict[str, Any] = {"shards": 2}
 
     async def upgraded(stop_at: int) -> tuple[dict[str, str], dict[str, tuple[str, str]], int]:
         cluster, loop = await made(few)

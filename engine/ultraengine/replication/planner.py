@@ -7,6 +7,10 @@ have been given before a change which the record has lost since, and would not s
 The other way round costs at most a round: a change between the two looks like a roll-back, so a
 roll-back is believed when a second round has seen it too.
 
+Only time in which it has looked is silence of the leader's.  A planner that stood still itself (its
+process was stopped, its machine is busy) has not read what came meanwhile: it waits once more for
+the answers of its round, and does not count what it has slept.
+
 One runs beside each replica, and plans for all (ADR 18); with `only`, for its own seat alone.
 """
 
@@ -76,7 +80,10 @@ class Planner:
         self._phase = _Phase.IDLE
         self._since = now
         self._led_at = now
-        """When the leader was last known to lead."""
+        """When the leader was last known to lead; later by all that was slept since."""
+        self._ticked_at = now
+        self._waits_again = False
+        """Whether this phase began anew because it was slept through."""
         self._number = numbers_from
         """Of the question that is asked; answers to others do not count."""
         self._record: Record | None = None
@@ -95,10 +102,16 @@ class Planner:
     def tick(self, now: float) -> PlannerEffects:
         """Time has passed."""
         effects = PlannerEffects()
+        slept, self._ticked_at = now - self._ticked_at - self._limits.answers_s, now
+        if slept > 0:
+            self._led_at += slept
+            if not self._waits_again:
+                self._waits_again, self._since = True, now
         waited = now - self._since
         if self._phase is _Phase.IDLE:
             if waited >= self._limits.round_s:
                 self._phase, self._since = _Phase.READING, now
+                self._waits_again = False
                 effects.read = True
         elif waited >= self._limits.answers_s or (
             self._phase is not _Phase.READING and len(self._answers) == self._replicas
@@ -133,6 +146,7 @@ class Planner:
 
     def _ask(self, phase: _Phase, now: float) -> None:
         self._phase, self._since = phase, now
+        self._waits_again = False
         self._number += 1
         self._answers, self._leads = {}, {}
 

@@ -12,14 +12,15 @@ addresses of all its copies, and NOT_LEADER sends a request on to the next of th
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, cast
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 import structlog
 
 from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import ShardId
+from ultraengine.router.connection.driver import Connection, Ended
 from ultraengine.router.retry import (
     STRANGER,
     UNAVAILABLE_RETRY_AFTER_S,
@@ -28,14 +29,12 @@ from ultraengine.router.retry import (
     Place,
     TurnedAway,
     after,
-    does_not_lead,
     goes_round,
     in_turn,
     is_final,
 )
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.router.wire import Answered, AnswerReader, BadAnswer
-from ultraengine.silence.driver import notice_silence
+from ultraengine.router.wire import Answered
 
 CONNECTIONS_MAX: Final = 64
 """Connections to one shard; more requests wait for one."""
@@ -47,6 +46,9 @@ RESOLVE_S: Final = 1.0
 """Longest wait for the addresses of a name; after it the last known ones are tried."""
 IDLE_S: Final = 60.0
 """A connection that was not used for so long is closed: before the shard does it."""
+SILENT_S: Final = 2.0
+"""A copy that leaves a request without an answer for so long may be stopped or cut off: another one
+is asked whether it leads by now."""
 LATE_S: Final = 5.0
 """An answer that comes so much later than its deadline is given up with its connection."""
 
@@ -55,7 +57,6 @@ _log = structlog.get_logger("ultraengine.router")
 Result = Answered | EngineError
 """The shard's answer, or why there is none: SHARD_UNAVAILABLE (nothing was sent), OVERLOADED
 (likewise), OUTCOME_UNKNOWN (it may have been carried out)."""
-Ended = Answered | Failure | TurnedAway
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -75,71 +76,6 @@ async def resolve(host: str, port: int) -> Sequence[tuple[str, int]]:
     """Ask the system, which asks DNS.  Raises OSError, and UnicodeError for what is no name."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(str(one[4][0]), port) for one in found]
-
-
-class Connection(asyncio.Protocol):
-    """One connection to a shard."""
-
-    __slots__ = ("_link", "_reader", "_task", "_transport", "place", "until")
-
-    def __init__(self, link: "Link", place: Place) -> None:
-        self._link = link
-        self.place = place
-        self._reader = AnswerReader()
-        self._transport: asyncio.Transport | None = None
-        self._task: Callable[[Ended], None] | None = None
-        self.until = 0.0
-        """When it is closed, unused or without an answer; loop time."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ready."""
-        self._transport = cast("asyncio.Transport", transport)
-        notice_silence(transport.get_extra_info("socket"))
-
-    def send(self, request: bytes, done: Callable[[Ended], None], until: float) -> None:
-        """Send a request, and wait `until` then; `done` is called once."""
-        if self._transport is None or self._task is not None:
-            raise InvariantBroken("a connection carries one request at a time")
-        self._task, self.until = done, until
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes of an answer."""
-        try:
-            answer = self._reader.feed(data)
-            if answer is None:
-                return
-            if self._task is None:
-                raise BadAnswer("an answer that nobody asked for")
-        except BadAnswer as error:
-            _log.error("hop.bad_answer", error=str(error))
-            self.abort()
-            return
-        done, self._task = self._task, None
-        if answer.keep_alive:
-            self._link.release(self)
-        else:
-            self.abort()
-        if does_not_lead(answer.status, answer.body):
-            self._link.leave(self.place)
-            done(TurnedAway(self.place))
-        else:
-            self._link.go_by(self.place)
-            done(answer)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The shard is gone, or we closed."""
-        del exc
-        self._transport = None
-        self._link.forget(self)
-        done, self._task = self._task, None
-        if done is not None:
-            done(Failure.LOST)
-
-    def abort(self) -> None:
-        """Cut the connection; a request under way is lost."""
-        if self._transport is not None:
-            self._transport.abort()
 
 
 class Link:
@@ -170,6 +106,9 @@ class Link:
         self._opening = 0
         self._waiting: deque[tuple[bytes, Callable[[Ended], None], float]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asked = 0
+        """How often another copy was asked because one was silent."""
+        self._asking: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -227,9 +166,13 @@ class Link:
 
     def _open(self) -> None:
         self._opening += 1
-        task = self._loop.create_task(self._connect())
+        self._begin(self._connect())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _connect(self) -> None:
         try:
@@ -315,6 +258,36 @@ class Link:
         now = self._loop.time()
         for connection in [one for one in self._all if one.until < now]:
             connection.abort()
+        if len(self._known) < 2 or (self._asking is not None and not self._asking.done()):
+            return
+        asked = [one for one in self._all if one.is_asked and one.since + SILENT_S < now]
+        if asked:
+            silent = min(asked, key=lambda one: one.since)
+            self._asking = self._begin(self._ask_another(silent.place, silent.request))
+
+    async def _ask_another(self, silent: Place, request: bytes) -> None:
+        """Ask one of the other copies what a silent one was asked: a copy that follows takes
+        nothing, and an answer of one that leads cuts what waits for the silent one (`go_by`)."""
+        answered = self._loop.create_future()
+
+        def done(ended: Ended) -> None:
+            if not answered.done():
+                answered.set_result(ended)
+
+        try:
+            others = [one for one in in_turn(await self._addresses(), silent) if one != silent]
+            if not others:
+                return
+            self._asked += 1
+            made = Connection(self, others[self._asked % len(others)])
+            async with asyncio.timeout(CONNECT_S):
+                await self._loop.create_connection(lambda: made, *made.place)
+        except (OSError, UnicodeError) as error:
+            _log.debug("hop.no_other", address=str(self.address), error=str(error))
+            return
+        self._all[made] = None
+        made.send(request, done, self._loop.time() + SILENT_S)
+        await answered
 
     async def close(self) -> None:
         """Cut all connections; what is under way is lost."""

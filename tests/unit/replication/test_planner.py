@@ -229,3 +229,32 @@ def test_a_planner_that_follows_another_asks_questions_of_its_own() -> None:
     planner.tick(1.0)
     assert planner.record_read(FIRST, 1.0).ask == Ask(42)
     assert planner.number == 42
+
+
+def test_a_planner_that_stood_still_takes_its_sleep_for_nobodys_silence() -> None:
+    planning = Planning()
+    assert planning.round(everybody(), leads=1) == PlannerEffects()
+    assert planning.wait() == PlannerEffects(read=True)
+    ask = planning.planner.record_read(FIRST, planning.now).ask
+    assert isinstance(ask, Ask)
+    planning.now += 60.0
+    assert planning.wait() == PlannerEffects(), "what came meanwhile was not read yet"
+    planning.answer(ask.number, everybody(), leads=1)
+    assert planning.wait() == PlannerEffects()
+    for _ in range(2):
+        assert planning.round({1: LED, 2: LED}).swap is None
+
+
+def test_a_planner_that_always_wakes_late_finds_out_about_a_lost_leader_all_the_same() -> None:
+    planning = Planning()
+    for _ in range(100):
+        planning.now += 9.0
+        effects = planning.wait()
+        if effects.read:
+            ask = planning.planner.record_read(FIRST, planning.now).ask
+            assert isinstance(ask, Ask)
+            planning.answer(ask.number, {1: LED, 2: LED}, None)
+        if effects.swap is not None:
+            break
+    assert effects.swap is not None
+    assert effects.swap.new.holder.seat in SEATS[1:]

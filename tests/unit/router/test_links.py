@@ -43,6 +43,11 @@ class Place:
         for writer in self.connections:
             writer.close()
 
+    def answer_late(self) -> None:
+        """Answer what was asked while it was silent."""
+        head = f"HTTP/1.1 200 x\r\nContent-Length: {len(self.name)}\r\n\r\n"
+        self.connections[-1].write((head + self.name).encode())
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.append(writer)
         try:
@@ -303,3 +308,78 @@ async def test_what_is_under_way_to_a_leader_that_is_silent_is_cut_once_another_
     copies.lead(second)
     assert await copies.ask() == second.name
     assert await waiting == second.name
+
+
+async def _unanswered(place: Place) -> None:
+    async with asyncio.timeout(5):
+        while not place.unanswered:  # noqa: ASYNC110  (it has no event)
+            await asyncio.sleep(0.01)
+
+
+async def _swept(copies: Copies, task: "asyncio.Task[str]") -> None:
+    """Sweep, as a front does it, until something is answered."""
+    async with asyncio.timeout(5):
+        while not task.done():
+            copies.links.sweep()
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("new", [1, 2])
+async def test_when_a_leader_is_silent_others_are_asked_until_one_leads(
+    copies: Copies, new: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "SILENT_S", 0.05)
+    places = copies.by_turn()
+    copies.lead(places[0])
+    assert await copies.ask() == places[0].name
+    places[0].is_silent = True
+    waiting = asyncio.create_task(copies.ask())
+    await _unanswered(places[0])
+    copies.lead(places[new])
+    places[0].follows = False
+    await _swept(copies, waiting)
+    assert waiting.result() == places[new].name
+    assert copies.links.address_of(SHARD).port == places[new].address[1]
+
+
+async def test_a_leader_that_is_slow_is_waited_for_while_the_others_follow(
+    copies: Copies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "SILENT_S", 0.0)
+    first, second, third = copies.by_turn()
+    copies.lead(first)
+    assert await copies.ask() == first.name
+    first.is_silent = True
+    waiting = asyncio.create_task(copies.ask())
+    await _unanswered(first)
+    async with asyncio.timeout(5):
+        while not (second.connections and third.connections):
+            copies.links.sweep()
+            await asyncio.sleep(0.01)
+    assert not waiting.done()
+    first.answer_late()
+    assert await waiting == first.name
+
+
+async def test_others_that_are_away_while_a_leader_is_silent_change_nothing(
+    copies: Copies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "SILENT_S", 0.0)
+    first, second, third = copies.by_turn()
+    copies.lead(first)
+    assert await copies.ask() == first.name
+    await second.stop()
+    await third.stop()
+    first.is_silent = True
+    waiting = asyncio.create_task(copies.ask())
+    await _unanswered(first)
+    link = copies.links._links[SHARD]
+    async with asyncio.timeout(5):
+        while link._asked < 2:
+            copies.links.sweep()
+            await asyncio.sleep(0.01)
+    copies.names.found = [first.address]
+    copies.links.sweep()
+    assert not waiting.done()
+    first.answer_late()
+    assert await waiting == first.name

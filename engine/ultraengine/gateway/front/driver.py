@@ -26,7 +26,7 @@ from ultraengine.gateway.routed_stream import RoutedStream
 from ultraengine.gateway.watch import Watch
 from ultraengine.router.driver import Links
 
-SWEEP_S: Final = 5.0
+SWEEP_S: Final = 0.5
 """Seconds between two looks for idle and for late connections."""
 
 

@@ -162,10 +162,14 @@ async def test_only_who_leads_begins_an_epoch_or_appends(tmp_path: Path) -> None
         draft = FrameDraft(FrameKind.COMMANDS, point.offset, 1, point.time, b"not mine")
         driver.append([draft], told.append)
         passed = asyncio.Event()
-        driver._post(lambda: asyncio.sleep(0, passed.set()))
+
+        async def passes() -> None:
+            passed.set()
+
+        driver._post(passes)
         await passed.wait()
         assert (driver.files.view.end, told) == (end, [])
-        driver.watching.begins()
+        driver.watching.begins(driver.executed_end())
         driver.watching.serves()
         assert driver.report().last_failover is None, "it has led nothing"
         record = await made.in_sync(3)

@@ -38,7 +38,7 @@ class Hanging(SimRecordStore):
 @contextlib.asynccontextmanager
 async def running(store: RecordStore) -> AsyncIterator[Records]:
     """Requests are done as long as this lasts."""
-    made = Records(store)
+    made = Records(store, 3)
     task = asyncio.ensure_future(made.run())
     try:
         yield made

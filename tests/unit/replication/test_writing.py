@@ -14,6 +14,7 @@ from ultraengine.log.frame import FrameDraft, FrameKind
 from ultraengine.model.ids import ConfigVersion, Epoch, Offset, ShardId
 from ultraengine.replication.promise import Promise
 from ultraengine.replication.record import ReplicaId
+from ultraengine.replication.sizing import Wish
 from ultraengine.replication.writing.driver import ReplicaFiles, ReplicaOptions, ReplicaWorld
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
@@ -39,7 +40,7 @@ class Kept:
             replica=ReplicaId(0),
             addresses=(("127.0.0.1", 1),),
             cluster_uid=CLUSTER,
-            min_isr=1,
+            wish=Wish(replicas=1),
             log=LogOptions(shard=ShardId(3), epoch=Epoch(0), handlers=b"handlers", limits=LIMITS),
         )
         self.files = ReplicaFiles(

@@ -111,7 +111,9 @@ def test_a_leader_serves_when_its_epoch_start_frame_is_committed() -> None:
 def test_a_candidate_begins_when_enough_disks_have_sworn() -> None:
     leader, second = replica(0), replica(1)
     entered = leader.receive(Lead(FIRST), 0.0)
-    assert entered.promise == Promise(Epoch(1), HOLDERS[0], ConfigVersion(1), seated=True)
+    assert entered.promise == Promise(
+        Epoch(1), HOLDERS[0], ConfigVersion(1), seated=True, size=FIRST.size
+    )
     assert not entered.begin
     assert [one.to for one in entered.sends] == [1, 2]
     (hello,) = sent(second.receive(sent(entered, Beacon)[0], 0.0), Hello)
@@ -282,7 +284,9 @@ def test_what_is_asked_of_a_disk_is_answered_from_what_is_durable() -> None:
 def test_an_epoch_is_reserved_once_and_ends_a_leadership() -> None:
     leader, _, _ = led()
     effects = leader.receive(Reserve(1, Epoch(3)), 0.0)
-    assert effects.promise == Promise(Epoch(3), None, ConfigVersion(1), seated=True)
+    assert effects.promise == Promise(
+        Epoch(3), None, ConfigVersion(1), seated=True, size=FIRST.size
+    )
     assert not leader.leads
     again = leader.receive(Reserve(2, Epoch(3)), 0.0)
     assert again.promise is None

@@ -17,7 +17,6 @@ from ultraengine.backup.errors import BackupDamaged, BackupError, BackupRefused
 from ultraengine.backup.manifest import Backup, Position, Stored, encode_backup, piece_of
 from ultraengine.backup.restoring import _serializer
 from ultraengine.backup.taking import Source, _Copier, archive_sealed
-from ultraengine.log.frame import FrameHeader
 from ultraengine.log.segment import HEADER_BYTES, KeyRing
 from ultraengine.log.survey import segment_paths
 from ultraengine.testing.sim_disk import SimDisk
@@ -144,8 +143,9 @@ def test_a_disk_that_fails_at_any_call_ends_a_restore(lived: World, call: str, n
     assert 5 < failed < 999
 
 
-def test_frames_of_an_unknown_serializer_are_not_split() -> None:
-    header = FrameHeader(**dict.fromkeys(FrameHeader.__struct_fields__, 0) | {"codec": 99})
+def test_frames_of_an_unknown_serializer_are_not_split(lived: World) -> None:
+    frame = next(lived.shard.log.reader().frames(0))
+    header = msgspec.structs.replace(frame.header, codec=99)
     with pytest.raises(BackupRefused, match="no serializer for codec 99"):
         _serializer({}, header)
 

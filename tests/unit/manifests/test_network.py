@@ -94,9 +94,9 @@ def test_without_any_one_of_the_policies_it_is_something_else(removed: int) -> N
 
 
 def test_a_component_without_a_policy_of_its_own_is_closed() -> None:
-    newcomer = ours("newcomer")
+    newcomer, given = ours("newcomer"), policies()
     assert not any(
-        reachable(policies(), one, newcomer, port) or reachable(policies(), newcomer, one, port)
+        reachable(given, one, newcomer, port) or reachable(given, newcomer, one, port)
         for one in PODS.values() for port in PORTS
     )  # fmt: skip
 

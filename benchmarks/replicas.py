@@ -148,13 +148,15 @@ def wait(holds: Callable[[], bool], what: str) -> float:
     return time.monotonic() - began
 
 
-def sized(copy: Copy, shape: str, items: int, clients: int, seconds: float, run: str) -> Result:
-    """A load of about `seconds`, in a closed loop."""
-    first = max(clients * 4, 20)
+def sized(
+    copy: Copy, shape: str, items: int, clients: int, seconds: float, run: str, *, floor: int = 20
+) -> Result:
+    """A load of about `seconds`, in a closed loop; at least `floor` requests."""
+    first = max(clients * 4, floor // 4)
     probe = servers.load(
         copy.port, shape, items, clients, first, f"{run}p", accounts=ACCOUNTS, core=None
     )
-    count = max(first, int(float(str(probe["transfers_per_s"])) / items * seconds))
+    count = max(floor, int(float(str(probe["transfers_per_s"])) / items * seconds))
     return dict(
         servers.load(copy.port, shape, items, clients, count, run, accounts=ACCOUNTS, core=None)
     )
@@ -165,11 +167,15 @@ def steady(copies: Copies, seconds: float, run: str) -> Result:
     leader = copies.leader()
     prepare(leader.port, ACCOUNTS)
     single = sized(leader, "stream", 1, 1, seconds, f"{run}s")
-    sized(leader, "batch", ITEMS, CLIENTS, min(seconds, 1.0), f"{run}w")
+    warm = sized(leader, "batch", ITEMS, CLIENTS, seconds / 2, f"{run}w")
+    # Enough commands for the kernel's hundredths of a second.
+    requests = max(200, int(float(str(warm["transfers_per_s"])) / ITEMS * seconds))
     stamp = copies.record.stat().st_mtime_ns if copies.record.exists() else 0
     before = {copy.pid: copy.cpu_s for copy in copies.all}
-    many = sized(leader, "batch", ITEMS, CLIENTS, seconds, f"{run}b")
-    commands = int(many["requests"]) * ITEMS
+    many = servers.load(
+        leader.port, "batch", ITEMS, CLIENTS, requests, f"{run}b", accounts=ACCOUNTS, core=None
+    )
+    commands = requests * ITEMS
     spent = {copy.pid: (copy.cpu_s - before[copy.pid]) * 1e6 / commands for copy in copies.all}
     if many["failed"] or single["failed"]:
         raise SystemExit(f"commands were not accepted: {many} {single}")

@@ -29,6 +29,9 @@ from typing import Any, Final, Self
 import servers
 from load import prepare
 
+from ultraengine.cli.directories import open_disk, open_secrets
+from ultraengine.log import tools
+
 TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 WAIT_S: Final = 60.0
 ACCOUNTS: Final = 1_000
@@ -67,8 +70,9 @@ class Copy:
 
     @property
     def log_bytes(self) -> int:
-        """Bytes of its log that are on the disk: a prepared segment counts with what is written."""
-        return sum(one.stat().st_blocks * 512 for one in self.data.glob("shard-*/log/seg-*"))
+        """Bytes of its log that hold something."""
+        report = tools.verify(open_disk(self.data), open_secrets(None))
+        return sum(segment.used_bytes for segment in report.segments)
 
 
 class Copies:
@@ -194,7 +198,7 @@ def catch_up(copies: Copies, seconds: float) -> float:
     lost = next(copy for copy in copies.all if copy is not leader)
     before = leader.log_bytes
     copies.stop(lost.number)
-    sized(leader, "batch", ITEMS, CLIENTS, seconds, "away")
+    sized(leader, "batch", ITEMS, CLIENTS, 2 * seconds, "away", floor=100)
     missed = leader.log_bytes - before
     copies.all[lost.number] = copies.start(lost.number)
 
@@ -297,7 +301,7 @@ def _fault_lines(waits: Sequence[tuple[str, Result]], speed: float) -> list[str]
         f"| {name} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | {one['max_ms']:.0f} |"
         for name, one in waits
     ]
-    return [*lines, "", f"A follower that was away comes back with {speed:.0f} MB/s of log."]
+    return [*lines, "", f"A follower that was away comes back with {speed:.1f} MB/s of log."]
 
 
 def main() -> None:

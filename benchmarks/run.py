@@ -27,6 +27,7 @@ import aggregates
 import micro
 import mysql_rows
 import projection
+import replicas
 import rivals
 import servers
 from load import prepare
@@ -321,6 +322,9 @@ def main() -> None:
                 results |= turn(work, number, options.seconds)
             report.measured.append(results)
         report.add([], micro.measure(work, quick=options.quick))
+        copied, aims = replicas.section(work, rounds=options.rounds, seconds=options.seconds)
+        intro = "Copies of one shard on loopback (`benchmarks/replicas.py`):"
+        report.add(["", intro, "", *copied], aims)
         if not options.engine_only:
             databases(work, report, quick=options.quick)
     finally:

@@ -15,8 +15,7 @@ from tests.e2e.cluster.failovers.engine import Trio
 FAILOVERS = int(os.environ.get("FAILOVERS", "4"))
 FAULTS = os.environ.get(
     "FAULTS",
-    "leader-deleted,leader-killed,leader-stopped,follower-slow,follower-corrupted,all-deleted,"
-    "node-frozen,node-cut-off,node-mute,both-away",
+    "leader-deleted,leader-stopped,follower-corrupted,node-cut-off",
 ).split(",")
 SEED = 20_261_130
 

@@ -45,8 +45,10 @@ def log() -> list[Frame]:
     ]
 
 
-def judged(told: Journal | None = None, *, paid: int = 2, **logs: list[Frame]) -> list[str]:
-    copies = {"0": log(), "1": log(), "2": log(), **logs}
+def judged(
+    told: Journal | None = None, *, paid: int = 2, logs: dict[str, list[Frame]] | None = None
+) -> list[str]:
+    copies = {"0": log(), "1": log(), "2": log()} | (logs or {})
     return wrong(told or journal(), copies, {"b": paid})
 
 
@@ -55,17 +57,17 @@ def test_a_history_without_fault_passes() -> None:
 
 
 def test_a_copy_that_was_filled_later_need_not_hold_what_came_before() -> None:
-    assert judged(two=log()[2:]) == []
+    assert judged(logs={"2": log()[2:]}) == []
 
 
 def test_a_copy_whose_log_is_empty_holds_nothing_and_one_alone_is_not_enough() -> None:
-    assert judged(**{"1": [], "2": []}) == [f"b-{number} is in 1 logs" for number in range(3)]
+    assert judged(logs={"1": [], "2": []}) == [f"b-{number} is in 1 logs" for number in range(3)]
 
 
 def test_an_acknowledged_command_that_a_log_lacks_is_lost() -> None:
     replaced = [*log()[:3], Frame(5, 2, 4, "cc", ["other"])]
-    assert "2: b-2 was told 4, and other stands there" in judged(**{"2": replaced})
-    assert "2: b-2 was told 4, and None stands there" in judged(**{"2": log()[:3]})
+    assert "2: b-2 was told 4, and other stands there" in judged(logs={"2": replaced})
+    assert "2: b-2 was told 4, and None stands there" in judged(logs={"2": log()[:3]})
 
 
 def test_a_command_done_twice_shows_in_the_balance() -> None:
@@ -75,17 +77,17 @@ def test_a_command_done_twice_shows_in_the_balance() -> None:
 def test_a_later_epoch_may_not_stand_at_an_acknowledged_place() -> None:
     late = [*log()[:2], Frame(4, 2, 3, "bb", ["start"]), Frame(5, 3, 4, "cc", ["b-2"])]
     copies = {"0": late, "1": late, "2": late}
-    assert judged(**copies)[0] == "0: b-2 was told epoch 2, and 4 is of 3"
+    assert judged(logs=copies)[0] == "0: b-2 was told epoch 2, and 4 is of 3"
 
 
 def test_epochs_do_not_go_back() -> None:
     back = [*log()[:3], Frame(5, 1, 4, "cc", ["b-2"])]
-    assert "0: epoch 1 at 4 stands behind epoch 2" in judged(**{"0": back, "1": back, "2": back})
+    assert "0: epoch 1 at 4 stands behind epoch 2" in judged(logs={"0": back, "1": back, "2": back})
 
 
 def test_copies_have_one_past() -> None:
     other = [*log()[:3], Frame(5, 2, 4, "dd", ["b-2"])]
-    assert judged(**{"1": other}) == ["0 and 1 differ at frame 5"]
+    assert judged(logs={"1": other}) == ["0 and 1 differ at frame 5"]
 
 
 def test_one_offset_is_given_once() -> None:

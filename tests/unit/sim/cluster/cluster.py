@@ -217,6 +217,9 @@ class Cluster:
     def is_greedy(self, node: Node) -> bool:
         return self.rng.random() < self.chaos.greedy
 
+    def adopts(self, node: Node) -> bool:
+        return self.sizes.alone > 0 and node.number == 0
+
     def filled(self, node: Node, base: int) -> None:
         self.note(f"{node.number} is filled from {base} on")
 

@@ -96,6 +96,7 @@ class Outside(Protocol):
     def is_due(self, node: "Node", frames: int) -> bool: ...
     def is_greedy(self, node: "Node") -> bool: ...
     def filled(self, node: "Node", base: int) -> None: ...
+    def adopts(self, node: "Node") -> bool: ...
 
 
 def read_stored(disk: SimDisk) -> Stored:
@@ -135,7 +136,7 @@ class Node:
         self.start = stored.start
         # To open a log of which nobody knows whether it is empty; nothing is stamped with it.
         self.view = OpenLog(self._open(stored.promise.epoch if known else 2**32))
-        if self.view.end and not known:
+        if self.view.end and not known and outside.adopts(self):
             last_epoch = self.view.log.recovered.last_epoch
             stored = msgspec.structs.replace(stored, promise=adopted(last_epoch))
         self._store(stored)

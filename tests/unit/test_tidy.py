@@ -19,7 +19,7 @@ EDGE = {
     f"gateway/{name}.py"
     for name in ("http", "stream", "streams", "admin", "reads", "edge",
                  "admission", "waits", "engine", "frames", "events", "quick", "feeds",
-                 "handing", "known_map", "relay", "routed", "routed_feeds",
+                 "handing", "known_map", "lent", "relay", "routed", "routed_feeds",
                  "routed_http", "routed_stream", "watch")
 } | {
     # Sockets between replicas, besides their driver.

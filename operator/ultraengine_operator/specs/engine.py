@@ -67,6 +67,19 @@ def environment(view: EngineView, shard: int) -> list[Manifest]:
     return [variable(name, known[name]) for name in sorted(known)] + [replicas.number()]
 
 
+def _claim(view: EngineView, shard: int) -> Manifest:
+    """What a copy asks for as its volume."""
+    storage = view.engine.spec.storage
+    size = view.claim_sizes.get(shard, storage.size)
+    claim: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": size}},
+    }
+    if storage.storage_class_name is not None:
+        claim["storageClassName"] = storage.storage_class_name
+    return claim
+
+
 def stateful_set(view: EngineView, shard: int) -> Manifest:
     """The set of one shard's replicas. Pods are replaced by the operator alone (OnDelete)."""
     spec = view.engine.spec
@@ -91,14 +104,7 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
     }
     if spec.resources:
         container["resources"] = spec.resources
-    claim: Manifest = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {
-            "requests": {"storage": view.claim_sizes.get(shard, spec.storage.size)},
-        },
-    }
-    if spec.storage.storage_class_name is not None:
-        claim["storageClassName"] = spec.storage.storage_class_name
+    claim = _claim(view, shard)
     pod = pod_spec(
         view, "engine", container, mounts,
         grace_s=GRACE_S, labels=names.labels(view.name, "engine"),
@@ -141,9 +147,8 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
             ],
         },
     )  # fmt: skip
-    made["metadata"]["annotations"].update(copies)
-    if shard in view.proofs:
-        made["metadata"]["annotations"][names.PROOF] = view.proofs[shard]
+    proof = {names.PROOF: view.proofs[shard]} if shard in view.proofs else {}
+    made["metadata"]["annotations"].update({**copies, **proof})
     return made
 
 

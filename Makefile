@@ -13,9 +13,9 @@ BIN := .venv/bin
 ARGS ?=
 # Suites of what has a compiled and a plain form.
 COMPILED_TESTS := tests/unit/execution tests/unit/domains tests/unit/shard tests/unit/projection/postgres/test_rows.py
-# Packages of pyproject.toml's tool.coverage.run, all of them. The rest of the room, nine lines, is for chance: examples are drawn,
-# and Python 3.11 loses trace events of exceptions in nested coroutines. Whatever the report lists is to be covered.
-CORE_COVERED_MIN := 99.95
+# Packages of pyproject.toml's tool.coverage.run, all of them. The rest of the room, some twenty lines, is for chance: examples are
+# drawn, and Python 3.11 loses trace events of exceptions in nested coroutines. Whatever the report lists is to be covered.
+CORE_COVERED_MIN := 99.90
 # Tests that draw fewer examples in each run than here (tests/unit/thorough.py).
 THOROUGH := tests/unit/sim tests/unit/domains/ledger/test_rules_hold.py tests/unit/gateway/test_fuzz.py tests/unit/gateway/test_front_fuzz.py tests/unit/query/test_fuzz.py
 # One more than there are cores: there is always a test that waits, for a database or a disk.

@@ -335,7 +335,7 @@ class Mover:
         """Carry batches until the copy is where the source was when it was seen."""
         source, staged = view[copy.source], view[copy.destination]
         position, wanted = staged.position, source.position
-        if source.record.state is State.SEALED and position >= wanted:
+        if source.record.state is State.SEALED and position >= wanted and staged.digest:
             raise MoveFailed(f"slot {slot}: the copy is complete and is another image")
         while position < wanted:
             batch = await self._shards.read(copy.source, slot, position)

@@ -1,6 +1,9 @@
-"""Shards of a coordinator, as the records that their logs would hold; no slot has any content."""
+"""Shards of a coordinator, as the records that their logs would hold; no slot has any content but
+how far the log of its owner goes."""
 
 from collections.abc import Callable, Sequence
+
+import msgspec
 
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import ShardId
@@ -18,7 +21,10 @@ from ultraengine.moving.record import (
 from ultraengine.moving.wire import Batch, Fed, Records, Told
 from ultraengine.router.shard_map import ShardMap
 
-IMAGE = b"nothing"
+
+def image(end: int) -> bytes:
+    """Of a slot of a log that goes so far."""
+    return b"%d" % end
 
 
 class Logs:
@@ -27,6 +33,10 @@ class Logs:
     def __init__(self, first: ShardMap) -> None:
         self.first = first
         self.records: dict[ShardId, Records] = {}
+        self.ends: dict[ShardId, int] = {}
+        """How far each shard's log goes; steps of moves count."""
+        self.copied: dict[tuple[ShardId, int], int] = {}
+        """How far the copy of a slot goes that a shard has."""
         self.away: set[ShardId] = set()
         self.told: list[ShardMap] = []
         self.before_send: Callable[[int, Message], None] = lambda _slot, _message: None
@@ -57,24 +67,48 @@ class AskedLogs:
 
     async def look(self, shard: ShardId, slot: int) -> Seen:
         self._require(shard)
+        seen = self._seen(shard, slot)
+        if seen.record.state is State.STAGED:
+            return msgspec.structs.replace(seen, digest=image(seen.position))
+        return seen
+
+    def _seen(self, shard: ShardId, slot: int) -> Seen:
+        """Without the digest of a copy, which costs a look at all of it."""
         record = self._logs.record(shard, slot)
-        return Seen(record, IMAGE if record.state is State.STAGED else b"", 0)
+        if record.state is State.STAGED:
+            return Seen(record, b"", self._logs.copied[shard, slot])
+        if record.state is State.SEALED:
+            return Seen(record, b"", int(record.digest))
+        return Seen(record, b"", self._logs.ends.get(shard, 0))
 
     async def send(self, shard: ShardId, slot: int, message: Message) -> Told:
         self._require(shard)
         self._logs.before_send(slot, message)
+        before, logs = self._logs.record(shard, slot), self._logs
+        end = logs.ends.get(shard, 0)
+        staged = before.state is State.STAGED
         try:
-            after = step(self._logs.record(shard, slot), message, IMAGE)
+            after = step(before, message, image(logs.copied[shard, slot] if staged else end))
         except Refused as refused:
-            return Told(shard, await self.look(shard, slot), refused.reason.value)
-        self._logs.records.setdefault(shard, {})[slot] = after
-        return Told(shard, await self.look(shard, slot))
+            return Told(shard, self._seen(shard, slot), refused.reason.value)
+        if after is not before:
+            logs.ends[shard] = end + 1
+            logs.records.setdefault(shard, {})[slot] = after
+            if after.state is State.STAGED:
+                logs.copied[shard, slot] = 0
+        return Told(shard, self._seen(shard, slot))
 
     async def read(self, shard: ShardId, slot: int, position: int) -> Batch:
-        return Batch(position, position, 0, b"")
+        record = self._logs.record(shard, slot)
+        sealed = record.state is State.SEALED
+        end = int(record.digest) if sealed else self._logs.ends[shard]
+        return Batch(position, end, 0, b"")
 
     async def feed(self, shard: ShardId, slot: int, fed: Fed) -> Seen:
-        return await self.look(shard, slot)
+        record, position = self._logs.record(shard, slot), self._logs.copied.get((shard, slot))
+        if record.attempt == fed.attempt and position == fed.batch.start:
+            self._logs.copied[shard, slot] = fed.batch.end
+        return self._seen(shard, slot)
 
     async def records(self, shard: ShardId) -> Records:
         self._require(shard)

@@ -10,7 +10,7 @@ from ultraengine.model.ids import ShardId
 from ultraengine.moving.record import Activate, Message, Seal
 from ultraengine.ports import OutcomeUnknown
 from ultraengine.rebalancing.balance import Move, Progress
-from ultraengine.rebalancing.driver import MoveFailed, Mover
+from ultraengine.rebalancing.driver import LAG_MAX, MoveFailed, Mover
 from ultraengine.router.shard_map import ShardMap
 
 ZERO, ONE, TWO = ShardId(0), ShardId(1), ShardId(2)
@@ -58,6 +58,28 @@ async def test_slots_that_arrive_together_are_published_together_and_told() -> N
     assert world.maps.shard_map.version == 1 + world.maps.swaps
     assert world.logs.told[-1] == world.maps.shard_map
     assert all(world.logs.serving(slot, 3) == [2] for slot in slots)
+
+
+async def test_a_slot_of_a_long_log_to_which_nobody_writes_arrives() -> None:
+    world = World()
+    world.logs.ends[ZERO] = 5 * LAG_MAX
+    # Nothing is logged between the copy and the seal, so there is nothing left to copy after it.
+    await world.move(range(4), TWO)
+    assert all(world.logs.serving(slot, 3) == [2] for slot in range(4))
+
+
+async def test_a_copy_that_is_complete_and_another_image_ends_the_work() -> None:
+    world = World()
+    world.logs.ends[ZERO] = 5 * LAG_MAX
+
+    def spoil(slot: int, message: Message) -> None:
+        if isinstance(message, Seal):
+            world.logs.copied[TWO, slot] += 1
+
+    world.logs.before_send = spoil
+    with pytest.raises(MoveFailed, match="the copy is complete and is another image"):
+        await world.mover.settle(Move(0, TWO))
+    assert world.logs.serving(0, 3) == []
 
 
 @pytest.mark.parametrize("lands", [False, True])

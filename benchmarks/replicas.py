@@ -233,15 +233,30 @@ def slow(pid: int) -> Iterator[None]:
 
 
 def tails(copies: Copies, seconds: float) -> list[tuple[str, Result]]:
-    """Latency of four clients, while all is well, with a slow follower, and with a stopped one."""
+    """Latency of four clients, while all is well, with a slow follower, and with a stopped one:
+    until it is left out, and then."""
     leader = copies.leader()
     lagging = next(copy for copy in copies.all if copy is not leader)
-    found = [("all well", sized(leader, "commands", 1, CLIENTS, seconds, "well"))]
+
+    def look(name: str, requests: int = 0) -> tuple[str, Result]:
+        run = name.replace(" ", "-")
+        found: Result = (
+            servers.load(
+                leader.port, "commands", 1, CLIENTS, requests, run, accounts=ACCOUNTS, core=None
+            )
+            if requests
+            else sized(leader, "commands", 1, CLIENTS, seconds, run)
+        )
+        status = leader.get("/admin/v1/status") or {}
+        return name, {**found, "in_sync": len(status.get("in_sync", ()))}
+
+    found = [look("all well")]
     with slow(lagging.pid):
-        found.append(("one slow", sized(leader, "commands", 1, CLIENTS, seconds, "slow")))
+        found.append(look("one slow"))
+    copies.leader()  # Counts all of them again.
     os.kill(lagging.pid, signal.SIGSTOP)
     try:
-        found.append(("one stopped", sized(leader, "commands", 1, CLIENTS, seconds, "stopped")))
+        found += [look("one stopped", requests=40), look("without it")]
     finally:
         os.kill(lagging.pid, signal.SIGCONT)
     return found
@@ -296,9 +311,11 @@ def _steady_lines(results: dict[int, list[Result]]) -> list[str]:
 
 
 def _fault_lines(waits: Sequence[tuple[str, Result]], speed: float) -> list[str]:
-    lines = ["| three copies | p50 ms | p99 ms | max ms |", "|---|--:|--:|--:|"]
+    lines = ["| three copies | p50 ms | p99 ms | max ms | in sync at the end |"]
+    lines.append("|---|--:|--:|--:|--:|")
     lines += [
-        f"| {name} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | {one['max_ms']:.0f} |"
+        f"| {name} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | {one['max_ms']:.0f}"
+        f" | {one['in_sync']} |"
         for name, one in waits
     ]
     return [*lines, "", f"A follower that was away comes back with {speed:.1f} MB/s of log."]

@@ -266,18 +266,22 @@ async def test_new_shards_that_never_came_up_are_let_go_again() -> None:
 async def test_a_pause_leaves_no_slot_between_two_shards_and_begins_no_other() -> None:
     world = await served(8)
     begun: list[int] = []
+    goes_on = asyncio.Event()
 
     def count(slot: int, message: Message) -> None:
         if isinstance(message, Begin):
+            if len(begun) == 100 and not goes_on.is_set():
+                raise EngineError("busy until the pause is seen", code="SHARD_UNAVAILABLE")
             begun.append(slot)
 
     world.logs.before_send = count
     await engine(world.cluster, shards=9)
-    await world.until(lambda: bool(begun))
+    await world.until(lambda: len(begun) == 100)
     await engine(world.cluster, shards=9, reconciliation="Paused")
     await world.round()
+    goes_on.set()
     await world.until(lambda: not world.moves.is_moving(KEY))
-    assert 0 < len(begun) < 455
+    assert 100 <= len(begun) < 455
     owners = world.map.owners
     assert all(world.logs.serving(slot, 9) == [owners[slot]] for slot in begun)
     await world.round()

@@ -59,7 +59,7 @@ e2e-full: ## The same with the stories that take many minutes
 .PHONY: e2e-processes
 e2e-processes: ## Stories with real processes on this machine (kills, full disks, the import)
 	@hack/venv.sh dev
-	@$(BIN)/pytest tests/e2e --ignore=tests/e2e/api --ignore=tests/e2e/cluster --quiet $(ARGS)
+	@$(BIN)/pytest tests/e2e --ignore=tests/e2e/api --ignore=tests/e2e/cluster --quiet --numprocesses 2 --dist loadfile $(ARGS)
 
 # After the lab, which builds the API server; without it these are skipped, and say so.
 .PHONY: e2e-api

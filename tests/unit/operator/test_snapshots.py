@@ -274,10 +274,11 @@ async def test_what_is_missing_is_named_and_the_request_is_carried_out_when_it_c
     reason: str, of: str, shard: int | None
 ) -> None:
     world = World()
-    given = None if reason == "BackupNotConfigured" else BACKUP
-    await engine(world.cluster, shards=1, **({} if given is None else {"backup": given}))
+    wish: dict[str, Any] = {} if reason == "BackupNotConfigured" else {"backup": BACKUP}
+    await engine(world.cluster, **{"shards": 1, **wish})
     await world.until(world.is_ready)
-    await world.ask(of=of, **({} if shard is None else {"shard": shard}))
+    asked: dict[str, Any] = {} if shard is None else {"shard": shard}
+    await world.ask(**{"of": of, **asked})
     await world.until_reason(reason)
     before = world.cluster.writes
     await world.round()
@@ -431,19 +432,6 @@ async def test_a_shard_that_is_away_is_waited_for_until_the_deadline() -> None:
     world.cluster.now = "2026-01-01T00:10:01Z"
     await world.until(lambda: world.is_gone)
     assert ("PersistentVolumeClaim", "default", "data-shop-shard-1-0") in world.cluster.objects
-
-
-async def test_an_engine_that_has_no_place_for_a_last_backup_says_so_and_goes_when_told() -> None:
-    world = World()
-    await engine(world.cluster, shards=1, deletionPolicy="Snapshot")
-    await world.until(lambda: "status" in world.cluster.objects["UltraEngine", *KEY])
-    await world.until(world.is_ready)
-    await world.delete()
-    await world.round()
-    assert conditions(world.cluster)["Stalled"] == ("True", "BackupNotConfigured")
-    told = {"metadata": {"annotations": {names.FORCE_FINALIZE: "true"}}}
-    await world.cluster.merge(KINDS["UltraEngine"], *KEY, told)
-    await world.until(lambda: world.is_gone)
 
 
 async def test_an_engine_without_shards_has_nothing_to_back_up() -> None:

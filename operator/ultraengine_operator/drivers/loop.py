@@ -428,14 +428,16 @@ class Loop:
             return
         self._may_write()
         metadata = content["metadata"]
-        applied = {
+        applied: Content = {
             "apiVersion": names.API_VERSION,
             "kind": kind,
-            # The uid refuses an object that was made anew under the same name meanwhile: it is
-            # another request, and this is not its answer.
-            "metadata": {one: metadata[one] for one in ("name", "namespace", "uid")},
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
             "status": status,
         }
+        if kind == "Snapshot":
+            # One of the same name that was made meanwhile is another request, and this is not its
+            # answer. Of a status the API server compares no uid.
+            applied["metadata"]["resourceVersion"] = metadata["resourceVersion"]
         try:
             self.cache.put(
                 await self._cluster.apply(

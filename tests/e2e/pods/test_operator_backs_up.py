@@ -15,7 +15,6 @@ import aiohttp
 import pytest
 from tests.e2e.pods.running import PORT, ULTRA, Place, Pod, as_operator, ask
 from tests.e2e.pods.test_operator_moves_slots import first_cluster
-from tests.e2e.pods.test_two_shards_and_two_gateways import BOOKS
 from tests.servers.s3 import KEY as ACCESS_KEY
 from tests.servers.s3 import SECRET as SECRET_KEY
 from tests.servers.s3 import S3Server
@@ -33,6 +32,7 @@ from ultraengine_operator.drivers.loop import Loop
 from ultraengine_operator.drivers.pods import PodShards
 from ultraengine_operator.plan import Settings
 
+BOOKS = tuple(f"book-{number}" for number in range(4))
 NEW_UID = "6d0f1bd2-8d2c-4b5e-9a55-ba9876543210"
 STORE_KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 WAIT_S = 120.0
@@ -73,9 +73,10 @@ def gateway_of(place: Place, number: int, **more: object) -> Pod:
     return gateway
 
 
-async def book(gateway: Pod, start: int, end: int) -> None:
-    """Transfers in a book of each shard, all of them acknowledged."""
-    async with Client(f"http://{gateway.host}:{PORT}", deadline_s=60.0) as client:
+async def book(gateway: Pod, start: int, end: int) -> dict[str, int]:
+    """Transfers in some books, all of them acknowledged; where each book is."""
+    found: dict[str, int] = {}
+    async with Client(f"http://{gateway.host}:{PORT}", deadline_s=None) as client:
         for name in BOOKS:
             accounts = [{"id": "alice", "asset": "USD/2", "min_balance": None},
                         {"id": "shop", "asset": "USD/2"}]  # fmt: skip
@@ -88,6 +89,9 @@ async def book(gateway: Pod, start: int, end: int) -> None:
                     "ledger.create_transfers", key=name, id=one["id"], data={"transfers": [one]}
                 )
                 assert reply.outcome == "accepted"
+                found[name] = int(reply.shard or 0)
+    assert set(found.values()) == {0, 1}
+    return found
 
 
 def ultra(*arguments: object) -> str:
@@ -145,7 +149,7 @@ async def test_a_snapshot_is_what_it_says_and_the_last_one_has_everything(
         await operator.until(
             lambda: stands(cluster, "UltraEngine", "shop").get("Ready") == ("True", "AsWished")
         )
-        await book(gateway, 0, 20)
+        homes = await book(gateway, 0, 20)
         asked = {"apiVersion": names.API_VERSION, "kind": "Snapshot", "spec": {"engine": "shop"},
                  "metadata": {"name": "now", "namespace": "default"}}  # fmt: skip
         await cluster.create(KINDS["Snapshot"], asked)
@@ -166,6 +170,6 @@ async def test_a_snapshot_is_what_it_says_and_the_last_one_has_everything(
     assert all(one["manifest"] in listed for one in images), listed
     # One shard as the Snapshot says, the other one with everything.
     again = await asyncio.to_thread(restored, place, location, [images[0]["offsetEnd"], None])
-    for name, shard in BOOKS.items():
+    for name, shard in homes.items():
         count = (20, 40)[shard]
         assert transfers(again, name) == sorted(f"t-{number}" for number in range(count))

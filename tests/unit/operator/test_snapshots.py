@@ -13,7 +13,7 @@ from tests.unit.operator.rounds import KEY, conditions
 
 from ultraengine_operator import names
 from ultraengine_operator.backups import Ask, Image, Said
-from ultraengine_operator.cluster import KINDS, Content
+from ultraengine_operator.cluster import KINDS, Content, Refused
 from ultraengine_operator.drivers.backups import PARALLEL, PAUSES_S, Backups
 from ultraengine_operator.drivers.loop import Loop, NotLeading
 from ultraengine_operator.events import Told
@@ -41,7 +41,9 @@ class World:
 
     def start(self, **options: Any) -> None:
         """Another operator; the one before it is dead."""
-        self.backups = Backups(self.shards, lambda _key: None, sleep=self._sleep)
+        self.heard = asyncio.Event()
+        """Set when there is news of a backup."""
+        self.backups = Backups(self.shards, lambda _key: self.heard.set(), sleep=self._sleep)
         self.loop = Loop(
             self.cluster, SilentShards(), Settings(), backups=self.backups, told=self._tell,
             clock=lambda: timestamp_s(self.cluster.now), **options,
@@ -342,9 +344,13 @@ async def test_an_answer_is_not_given_to_another_request_of_the_same_name() -> N
     await world.ask()
     world.shards.open.clear()
     await world.until(lambda: world.shards.running == 1)
+    world.shards.open.set()
+    await world.heard.wait()
     await world.cluster.delete(KINDS["Snapshot"], "default", "now", uid=None)
     await world.ask()
-    world.shards.open.set()
+    with pytest.raises(Refused, match="has been modified"):
+        await world.loop.reconcile(KEY)
+    assert world.status() == {}
     await world.until_ready()
     assert world.status()["shards"][0]["offset"] == "2"
 

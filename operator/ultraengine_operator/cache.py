@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ultraengine_operator import names
-from ultraengine_operator.cluster import Content
+from ultraengine_operator.cluster import MADE_BY_PEOPLE, Content
 from ultraengine_operator.observed import Ref
 
 CERTIFICATES = ".crt"
@@ -24,6 +24,8 @@ def key_of(content: Mapping[str, Any]) -> Key | None:
     metadata = content["metadata"]
     if content["kind"] == "UltraEngine":
         return (metadata["namespace"], metadata["name"])
+    if content["kind"] == "Snapshot":
+        return (metadata["namespace"], content["spec"]["engine"])
     engine = (metadata.get("labels") or {}).get(names.ENGINE)
     return (metadata["namespace"], engine) if engine else None
 
@@ -52,10 +54,15 @@ class Cache:
         found = self._objects.get(key, {})
         return {ref.name: one for ref, one in found.items() if ref.kind == "Shard"}
 
-    def children(self, key: Key) -> dict[Ref, Content]:
-        """Everything of an engine but itself."""
+    def snapshots(self, key: Key) -> tuple[Content, ...]:
+        """The Snapshots that name an engine, by name, whether it is there or not."""
         found = self._objects.get(key, {})
-        return {ref: one for ref, one in found.items() if ref.kind != "UltraEngine"}
+        return tuple(found[ref] for ref in sorted(found) if ref.kind == "Snapshot")
+
+    def children(self, key: Key) -> dict[Ref, Content]:
+        """Everything of an engine but itself and what people have asked of it."""
+        found = self._objects.get(key, {})
+        return {ref: one for ref, one in found.items() if ref.kind not in MADE_BY_PEOPLE}
 
     def put(self, content: Mapping[str, Any]) -> Key | None:
         """Take in an object; the engine whose world it changed, None when it changed none."""

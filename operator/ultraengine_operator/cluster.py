@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ultraengine_operator import names
+from ultraengine_operator.backups import Image
 
 Content = dict[str, Any]
 
@@ -34,6 +35,7 @@ KINDS: Final[dict[str, Kind]] = {
     for one in (
         Kind(names.API_VERSION, "UltraEngine", "ultraengines"),
         Kind(names.API_VERSION, "Shard", "shards"),
+        Kind(names.API_VERSION, "Snapshot", "snapshots"),
         Kind("apps/v1", "StatefulSet", "statefulsets"),
         Kind("apps/v1", "Deployment", "deployments"),
         Kind("v1", "Pod", "pods"),
@@ -54,9 +56,13 @@ WATCHED: Final = tuple(
     KINDS[name]
     for name in ("UltraEngine", "Shard", "StatefulSet", "Deployment", "Pod",
                  "PersistentVolumeClaim", "ConfigMap", "Service", "ServiceAccount",
-                 "PodDisruptionBudget", "HorizontalPodAutoscaler", "Lease", "Role", "RoleBinding")
+                 "PodDisruptionBudget", "HorizontalPodAutoscaler", "Lease", "Role", "RoleBinding",
+                 "Snapshot")
 )  # fmt: skip
 """Secrets are not among them: who may list them holds every secret of a cluster."""
+
+MADE_BY_PEOPLE: Final = ("UltraEngine", "Snapshot")
+"""Kinds whose objects need not carry the label of their engine."""
 
 
 class Refused(Exception):
@@ -109,3 +115,13 @@ class Shards(Protocol):
         self, namespace: str, engine: str, shard: int, pod: str | None = None
     ) -> Content | None:
         """A shard's own status, from this pod of several; None when it does not answer."""
+
+
+class BackedUp(Protocol):
+    """The engine's shards, told to back themselves up."""
+
+    async def back_up(self, namespace: str, engine: str, shard: int, *, last: bool) -> Image:
+        """Have it done and wait for its end; `last`: no command is taken any more.
+
+        Raises `NotTaken`.
+        """

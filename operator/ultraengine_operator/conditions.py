@@ -101,7 +101,8 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
     if plan.problems:
         return Finding("Ready", "False", plan.problems[0].reason, plan.problems[0].message)
     if plan.deleting:
-        return Finding("Ready", "False", Reason.DELETING, "the engine is being deleted")
+        told = plan.waiting or "the engine is being deleted"
+        return Finding("Ready", "False", Reason.DELETING, told)
     if mode == "Plan" and (plan.actions or plan.rebalancing.lines):
         count = len(plan.actions) + len(plan.rebalancing.lines)
         message = f"{count} actions wait; see status.plan"

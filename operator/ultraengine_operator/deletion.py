@@ -1,32 +1,49 @@
 """Deleting an engine: what goes, what stays, and when the object is let go.
 
-    Retain, Snapshot   the object is let go; its children go with it, volumes and map stay
-    Delete             pods first, then volumes, records and map, then the object is let go
+    Retain     the object is let go; its children go with it, volumes and map stay
+    Snapshot   likewise, once every shard takes no command any more and has backed itself up
+    Delete     pods first, then volumes, records and map, then the object is let go
 
 Delete needs `spec.confirmDeletion` equal to the name, else it is as Retain once the deadline is
 over. The deadline and the annotation force-finalize let go of any object: volumes then stay,
 because what is not deleted by consent is kept. Nothing here waits for a namespace to survive.
 """
 
+from collections.abc import Iterable
+
+import msgspec
+
 from ultraengine_operator import names
 from ultraengine_operator.actions import Action, Delete, SetFinalizer
 from ultraengine_operator.api.types import UltraEngine
+from ultraengine_operator.backups import Ask
 from ultraengine_operator.observed import Observed, Ref
 from ultraengine_operator.reasons import Problem, Reason
-from ultraengine_operator.rollout import timestamp_s
+from ultraengine_operator.rollout import timestamp_s, unready
 
 LOOK_AGAIN_S = 5.0
-Deletion = tuple[tuple[Action, ...], Problem | None, float | None]
-_LET_GO: Deletion = ((SetFinalizer(present=False),), None, None)
+
+
+class Deletion(msgspec.Struct, frozen=True):
+    """The next actions for an engine that is being deleted, and what it waits for."""
+
+    actions: tuple[Action, ...] = ()
+    problem: Problem | None = None
+    look_again_s: float | None = None
+    last_backups: tuple[Ask, ...] = ()
+    waiting: str | None = None
+
+
+_LET_GO = Deletion((SetFinalizer(present=False),))
 
 
 def deletion(
     engine: UltraEngine, observed: Observed, *, deadline_s: float, now_s: float
 ) -> Deletion:
-    """The next actions for an engine that is being deleted, a problem, and when to look again."""
+    """What is next for an engine that is being deleted."""
     metadata, spec = engine.metadata, engine.spec
     if names.FINALIZER not in metadata.finalizers:
-        return (), None, None
+        return Deletion()
     age_s = now_s - timestamp_s(metadata.deletion_timestamp or "")
     if age_s > deadline_s or metadata.annotations.get(names.FORCE_FINALIZE) == "true":
         return _LET_GO
@@ -34,18 +51,50 @@ def deletion(
     if spec.deletion_policy == "Retain":
         return _LET_GO
     if spec.deletion_policy == "Snapshot":
-        return (), Problem(
-            Reason.SNAPSHOT_NOT_AVAILABLE,
-            f"no last snapshot can be taken; after {int(deadline_s)} s it is let go and "
-            "its volumes stay",
-        ), left_s  # fmt: skip
+        return _back_up(engine, observed, f"after {int(deadline_s)} s it is let go", left_s)
     if spec.confirm_deletion != metadata.name:
-        return (), Problem(
-            Reason.DELETION_NOT_CONFIRMED,
+        told = (
             f"spec.confirmDeletion is not {metadata.name!r}; after {int(deadline_s)} s it is let "
-            "go and its volumes stay",
-        ), left_s  # fmt: skip
+            "go and its volumes stay"
+        )
+        return Deletion((), Problem(Reason.DELETION_NOT_CONFIRMED, told), left_s)
     return _delete(engine, observed)
+
+
+def _back_up(engine: UltraEngine, observed: Observed, otherwise: str, left_s: float) -> Deletion:
+    """Every shard backs itself up for the last time, or the deadline lets go; volumes stay."""
+    shards = tuple(one.shard for one in observed.sets)
+    if not shards:
+        return _LET_GO
+    if engine.spec.backup is None:
+        told = f"spec.backup names no place for a last backup; {otherwise} and its volumes stay"
+        return Deletion((), Problem(Reason.BACKUP_NOT_CONFIGURED, told), left_s)
+    said = {one.ask: one for one in observed.backups}
+    away = unready(observed, shards)
+    # A shard that has answered stays asked for, or its answer would be forgotten.
+    asks = tuple(
+        ask
+        for ask in (Ask(engine.metadata.uid, shard, last=True) for shard in shards)
+        if ask in said or ask.shard not in away
+    )
+    missing = [ask for ask in asks if ask not in said or said[ask].image is None]
+    silent = [shard for shard in shards if all(ask.shard != shard for ask in asks)]
+    if not missing and not silent:
+        return Deletion(_LET_GO.actions, last_backups=asks)
+    for ask in missing:
+        word = said.get(ask)
+        if word is not None and word.reason is not None:
+            told = f"last backup of shard {ask.shard}: {word.message}; {otherwise}"
+            return Deletion((), Problem(word.reason, told), left_s, asks)
+    if silent:
+        told = f"shards without a last backup do not serve: {_list(silent)}; {otherwise}"
+        return Deletion((), Problem(Reason.SHARD_UNREACHABLE, told), left_s, asks)
+    waiting = f"shards that back up for the last time: {_list(ask.shard for ask in missing)}"
+    return Deletion((), None, left_s, asks, waiting)
+
+
+def _list(shards: Iterable[int]) -> str:
+    return ", ".join(map(str, shards))
 
 
 def _delete(engine: UltraEngine, observed: Observed) -> Deletion:
@@ -55,9 +104,9 @@ def _delete(engine: UltraEngine, observed: Observed) -> Deletion:
     ]  # fmt: skip
     if owned:
         actions = tuple(Delete(one.ref, one.uid) for one in owned if not one.deleting)
-        return actions, None, LOOK_AGAIN_S
+        return Deletion(actions, None, LOOK_AGAIN_S)
     if observed.pods:
-        return (), None, LOOK_AGAIN_S
+        return Deletion((), None, LOOK_AGAIN_S)
     uid = engine.metadata.annotations.get(names.ADOPT, engine.metadata.uid)
     claims = [claim for claim in observed.claims if claim.engine_uid == uid]
     ours = {Ref("PersistentVolumeClaim", claim.name) for claim in claims}
@@ -69,5 +118,5 @@ def _delete(engine: UltraEngine, observed: Observed) -> Deletion:
         # Volumes first: a map or a record without its volumes is no riddle, volumes without their
         # map or record are one.
         gone.sort(key=lambda one: (one.ref.kind != "PersistentVolumeClaim", one.ref))
-        return tuple(Delete(one.ref, one.uid) for one in gone), None, LOOK_AGAIN_S
+        return Deletion(tuple(Delete(one.ref, one.uid) for one in gone), None, LOOK_AGAIN_S)
     return _LET_GO

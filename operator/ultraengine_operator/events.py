@@ -90,14 +90,11 @@ class Book:
         return Posting(self._manifest(name, about, told, now), first=True)
 
     def _manifest(self, name: str, about: Mapping[str, Any], told: Told, now: str) -> Manifest:
+        labels = {names.ENGINE: about["name"]} if about["kind"] == "UltraEngine" else {}
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {
-                "name": name,
-                "namespace": about["namespace"],
-                "labels": {names.ENGINE: about["name"]},
-            },
+            "metadata": {"name": name, "namespace": about["namespace"], "labels": labels},
             "eventTime": now,
             "reportingController": f"{names.GROUP}/operator",
             "reportingInstance": self._instance,

@@ -26,14 +26,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from ultraengine_operator.cache import Key
 from ultraengine_operator.cluster import Refused
+from ultraengine_operator.drivers.backups import Backups
 from ultraengine_operator.drivers.elector import Elector
 from ultraengine_operator.drivers.events import Teller
 from ultraengine_operator.drivers.kubernetes import KubernetesCluster, connect
-from ultraengine_operator.drivers.loop import Loop, Worker
+from ultraengine_operator.drivers.loop import Loop
 from ultraengine_operator.drivers.pods import PodShards
 from ultraengine_operator.drivers.reaching import ShardServices
 from ultraengine_operator.drivers.rebalancer import Rebalancer
 from ultraengine_operator.drivers.watches import Event, watch
+from ultraengine_operator.drivers.worker import Worker
 from ultraengine_operator.election import RETRY_S
 from ultraengine_operator.plan import Settings
 
@@ -76,9 +78,11 @@ class Operator:
                 identity=identity,
             )
             moves = Rebalancer(ShardServices(cluster), self._changed)
+            shards = PodShards(cluster, session)
+            backups = Backups(shards, self._changed)
             engines = Loop(
                 cluster,
-                PodShards(cluster, session),
+                shards,
                 Settings(
                     default_image=environ.get("ULTRA_ENGINE_IMAGE") or None,
                     shards_changing_max=int(environ.get("SHARDS_CHANGING_MAX", "1")),
@@ -89,12 +93,13 @@ class Operator:
                 leading=elector.leading,
                 told=teller.tell,
                 moves=moves,
+                backups=backups,
             )
             self._worker = Worker(engines)
-            await self._serve(engines, self._worker, elector, teller, moves)
+            await self._serve(engines, self._worker, elector, teller, moves, backups)
 
     def _changed(self, key: Key) -> None:
-        """An engine is to be reported anew: who moves its slots says so."""
+        """An engine is to be reported anew: who moves its slots or backs it up says so."""
         if self._worker is not None:
             self._worker.enqueue(key)
 
@@ -105,6 +110,7 @@ class Operator:
         elector: Elector,
         teller: Teller,
         moves: Rebalancer,
+        backups: Backups,
     ) -> None:
         def told(event: Event) -> None:
             self._events.inc()
@@ -118,7 +124,8 @@ class Operator:
             self._leads.set(leads)
             if not leads:
                 moves.stop()
-            for key in engines.engines():
+                backups.stop()
+            for key in engines.concerned():
                 worker.enqueue(key)
 
         site = await self._liveness(worker, elector)
@@ -134,6 +141,7 @@ class Operator:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         self._stop.set()
         await moves.close()
+        await backups.close()
         for task in tasks[1:]:
             task.cancel()
         await asyncio.wait(tasks, timeout=5.0)
@@ -147,7 +155,7 @@ class Operator:
     async def _resync(self, engines: Loop, worker: Worker) -> None:
         await engines.relist()
         self._resynced_s = time.monotonic()
-        for key in engines.engines():
+        for key in engines.concerned():
             worker.enqueue(key)
 
     async def _first_look(self, engines: Loop, worker: Worker) -> None:

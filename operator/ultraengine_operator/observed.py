@@ -15,6 +15,7 @@ from ultraengine.model.candidate import Verdict, decode_verdict
 from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine_operator import names
 from ultraengine_operator.authority import SeenAuthority, SeenLeaf, read_authority, read_leaf
+from ultraengine_operator.backups import Said
 from ultraengine_operator.records import SeenRecord, read_record
 
 _VOLATILE: Final = ("resourceVersion", "generation", "managedFields", "creationTimestamp", "uid")
@@ -204,6 +205,8 @@ class Observed(msgspec.Struct, frozen=True):
     emptied: tuple[int, ...] = ()
     """Shards that are not wished any more and hold no slot, as the shards' logs say; so it is not
     among what Kubernetes shows."""
+    backups: tuple[Said, ...] = ()
+    """What shards have said that were asked to back themselves up; likewise."""
 
     def record_of(self, shard: int) -> SeenRecord | None:
         """The record of a shard; None where one copy needs none."""

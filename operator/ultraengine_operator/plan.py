@@ -33,6 +33,7 @@ from ultraengine_operator.actions import (
 from ultraengine_operator.api.quantities import quantity
 from ultraengine_operator.api.types import EngineSpec, UltraEngine
 from ultraengine_operator.authority import is_due, next_step
+from ultraengine_operator.backups import Ask
 from ultraengine_operator.budget import Fleet, Standing
 from ultraengine_operator.deletion import deletion
 from ultraengine_operator.observed import Observed, Ref, digest
@@ -79,7 +80,7 @@ class Plan(msgspec.Struct, frozen=True):
     actions: tuple[Action, ...] = ()
     problems: tuple[Problem, ...] = ()
     waiting: str | None = None
-    """Why a restart that is due does not begin: the fleet's budget."""
+    """Why a restart that is due does not begin: the fleet's budget. Of a deletion: for what."""
     rolling: bool = False
     deleting: bool = False
     standing: Standing = Standing.QUIET
@@ -97,6 +98,8 @@ class Plan(msgspec.Struct, frozen=True):
     """How the slots are to be shared; None when none may be moved now."""
     rebalancing: Rebalancing = QUIET
     """How far that is, once the driver was asked."""
+    last_backups: tuple[Ask, ...] = ()
+    """What shards are asked before the engine is let go."""
 
 
 def plan(
@@ -110,14 +113,14 @@ def plan(
 ) -> Plan:
     """The next actions for an engine."""
     if engine.metadata.deletion_timestamp is not None:
-        actions, problem, look_again_s = deletion(
-            engine, observed, deadline_s=settings.deletion_deadline_s, now_s=now_s
-        )
+        ending = deletion(engine, observed, deadline_s=settings.deletion_deadline_s, now_s=now_s)
         return Plan(
-            actions,
-            (problem,) if problem is not None else (),
+            ending.actions,
+            (ending.problem,) if ending.problem is not None else (),
+            waiting=ending.waiting,
             deleting=True,
-            look_again_s=look_again_s,
+            look_again_s=ending.look_again_s,
+            last_backups=ending.last_backups,
         )
     try:
         view, problems = view_of(engine, observed, settings)

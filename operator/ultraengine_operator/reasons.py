@@ -46,7 +46,13 @@ class Reason(enum.StrEnum):
     VOLUMES_OF_ANOTHER_ENGINE = "VolumesOfAnotherEngine"
     ROLLOUT_HALTED = "RolloutHalted"
     DELETION_NOT_CONFIRMED = "DeletionNotConfirmed"
-    SNAPSHOT_NOT_AVAILABLE = "SnapshotNotAvailable"
+    BACKED_UP = "BackedUp"
+    BACKING_UP = "BackingUp"
+    BACKUP_NOT_CONFIGURED = "BackupNotConfigured"
+    BACKUP_FAILED = "BackupFailed"
+    SHARD_UNREACHABLE = "ShardUnreachable"
+    SHARD_NOT_FOUND = "ShardNotFound"
+    ENGINE_NOT_FOUND = "EngineNotFound"
     APPLY_REFUSED = "ApplyRefused"
 
     @property

@@ -53,6 +53,11 @@ def _mistakes(spec: EngineSpec) -> Iterable[str]:
     yield from _unreadable("spec.storage.size", spec.storage.size, quantity)
     yield from _unreadable("spec.snapshots.interval", spec.snapshots.interval, seconds)
     yield from _unreadable("spec.snapshots.replayTime", spec.snapshots.replay_time, seconds)
+    if spec.backup is not None:
+        yield from _unreadable("spec.backup.interval", spec.backup.interval, seconds)
+        if not spec.backup.location.startswith("s3://"):
+            # A directory would be in the pod: on the very volume, or gone with it.
+            yield f"spec.backup.location: {spec.backup.location} is not s3://bucket/prefix"
     scaling = spec.gateway.autoscaling
     if scaling is not None and scaling.max_replicas < spec.gateway.replicas:
         yield "spec.gateway.autoscaling.maxReplicas: below spec.gateway.replicas"

@@ -32,6 +32,14 @@ class Snapshots(_Fields, frozen=True, kw_only=True):
     mode: SnapshotMode | None = None
 
 
+class Backup(_Fields, frozen=True, kw_only=True):
+    """Where and how often shards back themselves up."""
+
+    location: str
+    credentials_secret_name: str | None = None
+    interval: str = "1h"
+
+
 class Autoscaling(_Fields, frozen=True, kw_only=True):
     """A HorizontalPodAutoscaler for the gateway."""
 
@@ -90,6 +98,7 @@ class EngineSpec(_Fields, frozen=True, kw_only=True):
     durability: Durability = "Sync"
     storage: Storage = Storage()
     snapshots: Snapshots = Snapshots()
+    backup: Backup | None = None
     resources: Resources = {}
     gateway: Gateway = Gateway()
     query: Query = Query()

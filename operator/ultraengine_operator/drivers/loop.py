@@ -39,11 +39,21 @@ from ultraengine_operator.api.decode import engine_of, metadata_of
 from ultraengine_operator.api.types import Metadata, UltraEngine
 from ultraengine_operator.budget import Fleet, Standing
 from ultraengine_operator.cache import Cache, Key, key_of
-from ultraengine_operator.cluster import KINDS, WATCHED, Cluster, Content, Refused, Shards
+from ultraengine_operator.cluster import (
+    KINDS,
+    MADE_BY_PEOPLE,
+    WATCHED,
+    Cluster,
+    Content,
+    Refused,
+    Shards,
+)
 from ultraengine_operator.copies import serving
+from ultraengine_operator.drivers.backups import Backups
 from ultraengine_operator.drivers.rebalancer import Rebalancer
 from ultraengine_operator.drivers.secrets import look_for_secrets
 from ultraengine_operator.drivers.signing import Signer
+from ultraengine_operator.drivers.snapshots import Snapshots
 from ultraengine_operator.events import Told, changes
 from ultraengine_operator.observed import Observed, Ref, SeenShard, digest, observed_of
 from ultraengine_operator.plan import Plan, Settings, Settled, plan
@@ -69,10 +79,6 @@ class NotLeading(Exception):
     """Another operator leads; nothing more may be written."""
 
 
-def _now_text(now_s: float) -> str:
-    return datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 class Loop:
     """All engines of one operator."""
 
@@ -88,8 +94,10 @@ class Loop:
         clock: Callable[[], float] = time.time,
         told: Callable[[Content, Told], None] = lambda _about, _told: None,
         moves: Rebalancer | None = None,
+        backups: Backups | None = None,
     ) -> None:
-        """`moves`: who moves slots; without it none is moved."""
+        """`moves`: who moves slots; without it none is moved. `backups`: who has shards back
+        themselves up; without it Snapshots are let alone."""
         self.cache = Cache()
         self._cluster = cluster
         self._shards = shards
@@ -101,6 +109,9 @@ class Loop:
         self._clock = clock
         self._told = told
         self._moves = moves
+        self._snapshots: Snapshots | None = None
+        if backups is not None:
+            self._snapshots = Snapshots(cluster, self.cache, backups, self._write_status, told)
         self._settled: dict[Key, dict[Ref, Settled]] = {}
         self._standings: dict[str, Standing] = {}
 
@@ -108,7 +119,8 @@ class Loop:
         """Look at everything; the engines whose world has changed."""
         changed: set[Key] = set()
         for kind in WATCHED:
-            mine = self._selector if kind.name == "UltraEngine" else names.ENGINE
+            mine = "" if kind.name in MADE_BY_PEOPLE else names.ENGINE
+            mine = self._selector if kind.name == "UltraEngine" else mine
             changed |= self.cache.relist(kind.name, await self._cluster.list(kind, mine))
         return changed
 
@@ -133,6 +145,11 @@ class Loop:
         """Every engine there is."""
         return tuple(key for key in self.cache.known() if self.cache.engine(key) is not None)
 
+    def concerned(self) -> tuple[Key, ...]:
+        """Every engine that is there, or that a Snapshot names."""
+        known = self.cache.known()
+        return tuple(key for key in known if self.cache.engine(key) or self.cache.snapshots(key))
+
     async def reconcile(self, key: Key) -> float | None:
         """Bring one engine a step nearer; seconds until it is to be looked at without cause.
 
@@ -145,6 +162,8 @@ class Loop:
             self._settled.pop(key, None)
             if self._moves is not None:
                 self._moves.forget(key)
+            if self._snapshots is not None and self._leading():
+                await self._snapshots.look_at_orphans(key, self._now())
             return None
         await look_for_secrets(self._cluster, self.cache, key, content)
         observed = self._observed(key, content)
@@ -152,6 +171,8 @@ class Loop:
             engine = engine_of(content)
         except Problem as problem:
             await self._unreadable(content, problem)
+            if self._snapshots is not None and self._leading():
+                await self._snapshots.refuse(key, problem, self._now())
             self._standings[name] = Standing.QUIET
             return None
         made = self._plan(key, engine, observed)
@@ -161,6 +182,8 @@ class Loop:
             made = self._after(key, done, observed)
         made = self._with_moves(key, engine, made)
         silent = await self._report(key, engine, made, observed)
+        if self._snapshots is not None and self._leading():
+            await self._snapshots.look(key, engine, made, observed, self._now())
         if made.look_again_s is None and silent:
             return SILENT_S
         return made.look_again_s
@@ -169,7 +192,11 @@ class Loop:
         seen = observed_of(self.cache.children(key))
         count = content["spec"].get("shards", 1)
         emptied = () if self._moves is None else self._moves.emptied(key, count)
-        return msgspec.structs.replace(seen, emptied=emptied)
+        said = () if self._snapshots is None else self._snapshots.told(key)
+        return msgspec.structs.replace(seen, emptied=emptied, backups=said)
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _with_moves(self, key: Key, engine: UltraEngine, made: Plan) -> Plan:
         """Tell who moves slots how they are wished now, and take in how far it is."""
@@ -338,7 +365,7 @@ class Loop:
                 await self._set_finalizer(metadata, present=False)
             return
         before = content.get("status") or {}
-        status = unreadable_status(metadata, problem, before=before, now=_now_text(self._clock()))
+        status = unreadable_status(metadata, problem, before=before, now=self._now())
         await self._write_status("UltraEngine", content, status)
         self._tell(metadata, before, status)
 
@@ -348,7 +375,7 @@ class Loop:
         if content is None or made.actions == (SetFinalizer(present=False),):
             return False
         silent = False
-        now = _now_text(self._clock())
+        now = self._now()
         objects = sorted(self.cache.shard_objects(key).items())
         ready = [
             shard
@@ -401,12 +428,16 @@ class Loop:
             return
         self._may_write()
         metadata = content["metadata"]
-        applied = {
+        applied: Content = {
             "apiVersion": names.API_VERSION,
             "kind": kind,
             "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
             "status": status,
         }
+        if kind == "Snapshot":
+            # One of the same name that was made meanwhile is another request, and this is not its
+            # answer. Of a status the API server compares no uid.
+            applied["metadata"]["resourceVersion"] = metadata["resourceVersion"]
         try:
             self.cache.put(
                 await self._cluster.apply(
@@ -429,61 +460,3 @@ def _with_problem(made: Plan, problem: Problem) -> Plan:
     return msgspec.structs.replace(
         made, problems=(*made.problems, problem), look_again_s=BACKOFF_S[-1]
     )
-
-
-class Worker:
-    """The queue of keys, and the one task that empties it."""
-
-    def __init__(self, loop: Loop, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._loop = loop
-        self._monotonic = monotonic
-        self._due: dict[Key, float] = {}
-        self._failures: dict[Key, int] = {}
-        self._wake = asyncio.Event()
-        self.busy_since: float | None = None
-        """When the reconcile under way began; None between two."""
-
-    def enqueue(self, key: Key, delay_s: float = 0.0) -> None:
-        """Look at an engine, at the latest after `delay_s`."""
-        at = self._monotonic() + delay_s
-        self._due[key] = min(at, self._due.get(key, at))
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Reconcile what is due, for ever."""
-        while True:
-            now = self._monotonic()
-            key = min(self._due, key=lambda one: (self._due[one], one), default=None)
-            if key is None or self._due[key] > now:
-                self._wake.clear()
-                left_s = None if key is None else self._due[key] - now
-                try:
-                    await asyncio.wait_for(self._wake.wait(), left_s)
-                except TimeoutError:
-                    continue
-                continue
-            del self._due[key]
-            await self._one(key)
-
-    async def _one(self, key: Key) -> None:
-        self.busy_since = self._monotonic()
-        try:
-            again_s = await self._loop.reconcile(key)
-        except NotLeading:
-            return
-        except Exception as error:  # noqa: BLE001 - one engine's trouble must not end the others'.
-            failures = self._failures.get(key, 0)
-            self._failures[key] = failures + 1
-            delay_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-            cause = None if isinstance(error, Refused) else error
-            _log.warning(
-                "reconcile.failed",
-                engine="/".join(key), error=str(error), again=delay_s, exc_info=cause,
-            )  # fmt: skip
-            self.enqueue(key, delay_s)
-        else:
-            self._failures.pop(key, None)
-            if again_s is not None:
-                self.enqueue(key, again_s)
-        finally:
-            self.busy_since = None

@@ -11,7 +11,7 @@ from typing import Any
 import kopf
 
 from ultraengine_operator import names
-from ultraengine_operator.cluster import WATCHED, Kind
+from ultraengine_operator.cluster import MADE_BY_PEOPLE, WATCHED, Kind
 
 Event = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ def registry_of(told: Callable[[Event], None]) -> kopf.OperatorRegistry:
             content = {**event["object"], "apiVersion": kind.api_version, "kind": kind.name}
             told({"type": event["type"], "object": content})
 
-        labels = {} if kind.name == "UltraEngine" else {names.ENGINE: kopf.PRESENT}
+        labels = {} if kind.name in MADE_BY_PEOPLE else {names.ENGINE: kopf.PRESENT}
         group, version, plural = _resource(kind)
         kopf.on.event(group, version, plural, registry=registry, labels=labels or None)(seen)
     kopf.on.login(registry=registry)(_login)
@@ -56,7 +56,7 @@ def settings_of() -> kopf.OperatorSettings:
     # The kinds are known, and looking for others needs permissions on all of them.
     settings.scanning.disabled = True
     for kind in WATCHED:
-        if kind.name != "UltraEngine":
+        if kind.name not in MADE_BY_PEOPLE:
             # On the server: ConfigMaps and pods of others never reach this process.
             settings.watching.label_selectors[_resource(kind)] = names.ENGINE
     return settings

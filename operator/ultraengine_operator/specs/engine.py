@@ -5,7 +5,7 @@ from typing import Final
 from ultraengine.model.ids import ShardId
 from ultraengine_operator import names
 from ultraengine_operator.api.quantities import seconds
-from ultraengine_operator.specs import replicas
+from ultraengine_operator.specs import backups, replicas
 from ultraengine_operator.specs.pods import (
     container_security,
     hop_and_map,
@@ -61,10 +61,12 @@ def told(view: EngineView, shard: int) -> dict[str, str]:
 def environment(view: EngineView, shard: int) -> list[Manifest]:
     """What an engine pod is told."""
     known = told(view, shard)
-    if not view.replicated:
-        return [variable(name, known[name]) for name in sorted(known)]
-    known.update(replicas.settings(view, shard))
-    return [variable(name, known[name]) for name in sorted(known)] + [replicas.number()]
+    known.update(backups.settings(view.engine.spec.backup))
+    others = backups.credentials(view.engine.spec.backup)
+    if view.replicated:
+        known.update(replicas.settings(view, shard))
+        others.append(replicas.number())
+    return [variable(name, known[name]) for name in sorted(known)] + others
 
 
 def _claim(view: EngineView, shard: int) -> Manifest:
@@ -109,7 +111,7 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
         view, "engine", container, mounts,
         grace_s=GRACE_S, labels=names.labels(view.name, "engine"),
     )  # fmt: skip
-    marks = {names.REPLICATED: "true"} if several else {}
+    marks = backups.marks(spec.backup) | ({names.REPLICATED: "true"} if several else {})
     copies = {names.COPIES: str(view.copies)} if several else {}
     made_with = view.claim_copies.get(shard, str(view.copies) if several else "")
     claimed = {names.COPIES: made_with} if made_with else {}

@@ -35,6 +35,8 @@ LONGEST: Final = {
     "spec.domains[]": "a" * 251 + ":D",
     "spec.storage.size": "1" * 18 + ".00000",
     "spec.snapshots.interval": "000010h000010m1s",
+    "spec.backup.location": "s3://bucket/" + "a" * 500,
+    "spec.backup.interval": "000010h000010m1s",
     "spec.snapshots.replayTime": "000001h000010m1s",
     "spec.settings[].name": "ULTRA_" + "X" * 58,
     "spec.slots[]": "4000-4095",

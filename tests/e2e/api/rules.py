@@ -51,6 +51,10 @@ def _spread(**changed: Any) -> Content:
     return engine(scheduling={"topologySpreadConstraints": [{**SPREAD, **changed}]})
 
 
+def _backed_up(**changed: Any) -> Content:
+    return engine(backup={"location": "s3://bucket/shop", **changed})
+
+
 def _resources(where: str) -> Case:
     path = tuple(where.replace("[]", ".[]").split("."))
     good, bad = (
@@ -115,6 +119,10 @@ ENGINES: Final = (
         "spec.snapshots.replayTime must be 0s, which is never, or 1s to 24h",
         engine(snapshots={"replayTime": "0s"}), engine(snapshots={"replayTime": "24h1s"}),
         where="spec.snapshots.replayTime",
+    ),
+    _engine(
+        "spec.backup.interval must be 0s, which is when a Snapshot asks for it alone, or 10s",
+        _backed_up(interval="10s"), _backed_up(interval="9s"), where="spec.backup.interval",
     ),
     _engine(
         "spec.gateway.autoscaling.maxReplicas must be at least spec.gateway.replicas",

@@ -33,6 +33,11 @@ ENGINE_SPEC: Final[Content] = {
         "kept": 3,
         "mode": "Fork",
     },
+    "backup": {
+        "location": "s3://bucket/whole?endpoint=http://10.0.0.9:9000&region=eu-central-1",
+        "credentialsSecretName": "store",
+        "interval": "15m",
+    },
     "resources": RESOURCES,
     "gateway": {
         "replicas": 2,
@@ -121,8 +126,10 @@ SNAPSHOT_STATUS: Final[Content] = {
         {
             "shard": 1,
             "offset": "9007199254740993",
+            "offsetEnd": "9007199254740999",
             "stateHash": "00ff",
-            "location": "s3://bucket/whole/1/9007199254740993",
+            "location": "s3://bucket/whole",
+            "manifest": "1/backups/09007199254740993-00001796055849472114.json",
             "verifiedAt": TIME,
         }
     ],

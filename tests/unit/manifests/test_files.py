@@ -122,7 +122,7 @@ def test_the_operator_may_touch_in_all_namespaces_only_kinds_that_it_looks_at_or
     text = (MANIFESTS / "rbac" / "cluster" / "roles.yaml").read_text()
     rules = next(yaml.safe_load_all(text))["rules"]
     ours = {kind.plural for kind in (*WATCHED, KINDS["Secret"], KINDS["Event"])}
-    ours |= {"ultraengines/status", "shards/status", "ultraengines/finalizers"}
+    ours |= {"ultraengines/status", "shards/status", "snapshots/status", "ultraengines/finalizers"}
     assert {one for rule in rules for one in rule["resources"]} == ours
 
 

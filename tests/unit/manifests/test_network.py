@@ -28,6 +28,7 @@ def ours(component: str, namespace: str = ENGINES, **marks: str) -> Pod:
 PODS: Final = {
     **{one: ours(one) for one in ("engine", "gateway", "query", "projection", "candidate")},
     "replica": ours("engine", replicated="true"),
+    "keeper": ours("engine", **{"backed-up": "true"}),
     "operator": ours("operator", SYSTEM),
     # Calls itself an operator, and is not in the operator's namespace.
     "impostor": ours("operator", "elsewhere"),
@@ -40,7 +41,7 @@ PODS: Final = {
     "any": Pod(),
 }
 CLOSED: Final = {
-    "engine", "replica", "gateway", "query", "projection", "candidate", "operator",
+    "engine", "replica", "keeper", "gateway", "query", "projection", "candidate", "operator",
 }  # fmt: skip
 """Pods that policies select; what the others do among themselves is not ours."""
 

@@ -46,7 +46,7 @@ def cut(content: dict[str, Any], path: Path) -> None:
 
 
 IDENTITY = {("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace"),
-            ("metadata", "uid")}  # fmt: skip
+            ("metadata", "uid"), ("metadata", "resourceVersion")}  # fmt: skip
 FINALIZERS = ("metadata", "finalizers")
 
 
@@ -143,8 +143,11 @@ class MemoryCluster:
         uid = content["metadata"].get("uid")
         if found is None and (subresource or uid):
             raise Refused(404 if subresource else 409, "NotFound")
-        if found is not None and uid not in (None, found["metadata"]["uid"]):
+        if found is not None and not subresource and uid not in (None, found["metadata"]["uid"]):
             raise Refused(409, "uid mismatch")
+        version = content["metadata"].get("resourceVersion")
+        if found is not None and version not in (None, found["metadata"]["resourceVersion"]):
+            raise Refused(409, "the object has been modified")
         found = found or {"metadata": {}}
         owners = self._owners.setdefault(key, {})
         wished = {path: value for path, value in leaves(content) if path not in IDENTITY}

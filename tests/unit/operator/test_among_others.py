@@ -10,7 +10,8 @@ from ultraengine.model.ids import ShardId
 from ultraengine.router.shard_map import ShardMap
 from ultraengine_operator import names
 from ultraengine_operator.cluster import KINDS, Content
-from ultraengine_operator.drivers.loop import ASKED_MAX, Loop, Worker
+from ultraengine_operator.drivers.loop import ASKED_MAX, Loop
+from ultraengine_operator.drivers.worker import Worker
 from ultraengine_operator.plan import Settings
 from ultraengine_operator.rollout import timestamp_s
 

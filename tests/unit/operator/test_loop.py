@@ -400,7 +400,7 @@ async def test_a_deletion_that_waits_is_let_go_at_once_when_told() -> None:
     await settle(cluster, loop)
     await cluster.delete(KINDS["UltraEngine"], "default", "shop", uid=None)
     await settle(cluster, loop)
-    assert conditions(cluster)["Stalled"] == ("True", "SnapshotNotAvailable")
+    assert conditions(cluster)["Stalled"] == ("True", "BackupNotConfigured")
     told = {"metadata": {"annotations": {names.FORCE_FINALIZE: "true"}}}
     await cluster.merge(KINDS["UltraEngine"], "default", "shop", told)
     await settle(cluster, loop)

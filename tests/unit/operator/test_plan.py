@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ultraengine.config import Config
 from ultraengine.front.settings import GatewaySettings
 from ultraengine.router.shard_map import ShardMap
 from ultraengine_operator import names
@@ -56,7 +57,16 @@ READS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "spec"), [("least", {}), ("full", FULL), ("reads", READS)])
+BACKED_UP: dict[str, Any] = {
+    "backup": {"location": "s3://bucket/shop?endpoint=http://10.0.0.9:9000", "interval": "15m",
+               "credentialsSecretName": "store"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [("least", {}), ("full", FULL), ("reads", READS), ("backups", BACKED_UP)],
+)
 def test_children_are_byte_for_byte_those_on_file(name: str, spec: dict[str, Any]) -> None:
     view, problems = view_of(engine_of(content(**spec)), Observed(), Settings())
     rendered = msgspec.json.format(msgspec.json.encode(render(view)), indent=1)
@@ -78,6 +88,42 @@ def test_limits_are_those_of_the_gateway_too_and_other_settings_are_the_shards_a
     assert [one for one in settings if one in told["Deployment"]] == [quota]
     environ = {one["name"]: one["value"] for one in told["Deployment"]}
     assert GatewaySettings.from_env(environ).limits.tenant_commands_per_s == 50.0
+
+
+def environments(**spec: Any) -> dict[str, dict[str, Any]]:
+    """The variables of each pod's container, by the component."""
+    view, _ = view_of(engine_of(content(shards=1, **spec)), Observed(), Settings())
+    return {
+        one["metadata"]["labels"][names.COMPONENT]: {
+            variable["name"]: variable
+            for variable in one["spec"]["template"]["spec"]["containers"][0]["env"]
+        }
+        for one in render(view)
+        if one["kind"] in ("StatefulSet", "Deployment")
+    }
+
+
+def test_a_shard_takes_its_place_and_its_keys_for_backups_from_the_spec_and_a_gateway_none() -> (
+    None
+):
+    told = environments(**BACKED_UP)
+    plain = {name: one["value"] for name, one in told["engine"].items() if "value" in one}
+    config = Config.from_env(plain | {"ULTRA_ENGINE_UID": "shop"})
+    assert config.backup == BACKED_UP["backup"]["location"]
+    assert config.backup_interval_s == 900.0
+    keys = {
+        name: one["valueFrom"]["secretKeyRef"]["key"]
+        for name, one in told["engine"].items()
+        if one.get("valueFrom", {}).get("secretKeyRef", {}).get("name") == "store"
+    }
+    assert keys == {name: name for name in names.STORE_KEYS}
+    assert not {one for one in told["gateway"] if "BACKUP" in one or "AWS" in one}
+
+
+def test_without_a_secret_for_backups_the_pods_account_is_what_lets_in() -> None:
+    told = environments(backup={"location": "s3://bucket/shop"})["engine"]
+    assert told["ULTRA_BACKUP_INTERVAL_S"]["value"] == "3600"
+    assert not {one for one in told if "AWS" in one}
 
 
 def test_the_order_in_which_objects_are_seen_does_not_matter() -> None:
@@ -115,6 +161,8 @@ def _ref(one: dict[str, Any]) -> Any:
         ({"domains": []}, "spec.domains"),
         ({"storage": {"size": "1 GB"}}, "spec.storage.size"),
         ({"snapshots": {"interval": "soon"}}, "spec.snapshots.interval"),
+        ({"backup": {"location": "/data/backups"}}, "spec.backup.location"),
+        ({"backup": {"location": "s3://bucket/shop", "interval": "daily"}}, "spec.backup.interval"),
         ({"gateway": {"replicas": 3, "autoscaling": {"maxReplicas": 2}}}, "maxReplicas"),
         ({"settings": [{"name": "ULTRA_SHARD", "value": "1"}]}, "ULTRA_SHARD"),
         ({"settings": [{"name": "ULTRA_A", "value": "1"}] * 2}, "twice"),

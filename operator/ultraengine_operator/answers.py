@@ -47,7 +47,7 @@ def _failover(found: Any) -> SeenFailover | None:
         acknowledged_offset=str(told.acknowledged_offset),
         promoted_offset=str(told.promoted_offset),
         chain=told.chain,
-        lossless=told.lossless,
+        lossless="True" if told.lossless else "Unknown",
         silent_since=told.silent_since,
         elected_at=told.elected_at,
         serving_at=told.serving_at,

@@ -7,7 +7,7 @@ that thousands of pods fit into memory. `status` of our own kinds is never among
 import base64
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -172,7 +172,7 @@ class SeenFailover(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     acknowledged_offset: str
     promoted_offset: str
     chain: str
-    lossless: bool
+    lossless: Literal["True", "Unknown"]
     silent_since: str
     elected_at: str
     serving_at: str | None = None

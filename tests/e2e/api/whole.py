@@ -117,6 +117,18 @@ SHARD_STATUS: Final[Content] = {
     "volume": "data-whole-shard-1-0",
     "replicas": 1,
     "selector": "ultraengine.io/shard=1",
+    "lastFailover": {
+        "oldEpoch": "9007199254740993",
+        "newEpoch": "9007199254740994",
+        "acknowledgedOffset": "9007199254740993",
+        "promotedOffset": "9007199254740993",
+        "chain": "00ff",
+        "lossless": "True",
+        "silentSince": TIME,
+        "electedAt": TIME,
+        "servingAt": TIME,
+        "downtime": "0.450s",
+    },
 }
 SNAPSHOT_SPEC: Final[Content] = {"engine": "whole", "shard": 1}
 SNAPSHOT_STATUS: Final[Content] = {

@@ -20,7 +20,7 @@ from ultraengine_operator.observed import Observed
 from ultraengine_operator.plan import Plan
 from ultraengine_operator.reasons import Problem, Reason
 from ultraengine_operator.rebalance import Rebalancing
-from ultraengine_operator.rollout import unready
+from ultraengine_operator.rollout import unready, unsettled
 
 MESSAGE_MAX: Final = 1_024
 
@@ -118,6 +118,10 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
         return Finding("Ready", "False", Reason.ROLLING_RESTART, _away(away) or "one by one")
     if away:
         return Finding("Ready", "False", Reason.SHARDS_NOT_READY, _away(away))
+    unseen = unsettled(observed, plan.shards)
+    if unseen:
+        told = f"templates of shards that nobody has looked at yet: {', '.join(map(str, unseen))}"
+        return Finding("Ready", "False", Reason.CREATING, told)
     degraded = _degraded(plan, observed)
     if degraded is not None:
         return Finding("Ready", "False", degraded.reason, degraded.message)

@@ -50,6 +50,15 @@ def outdated(observed: Observed, shards: tuple[int, ...]) -> tuple[SeenPod, ...]
     return tuple(found)
 
 
+def unsettled(observed: Observed, shards: tuple[int, ...]) -> tuple[int, ...]:
+    """Shards whose set has a template that its controller has not seen: `outdated` does not know."""
+    return tuple(
+        shard
+        for shard in shards
+        if (owner := observed.set_of(shard)) is not None and not owner.settled
+    )
+
+
 def unready(observed: Observed, shards: tuple[int, ...]) -> tuple[int, ...]:
     """Shards without a pod that serves and stays."""
     return tuple(shard for shard in shards if serving(observed, shard) is None)

@@ -132,7 +132,7 @@ COLUMNS = {
     "Shard": """whole-shard-1 whole 1 True whole-shard-1-0 18446744073709551615 2048 0s
         9007199254740993 data-whole-shard-1-0 AsWished""",
     "Snapshot": """whole whole 1 True 0s AsWished 9007199254740993
-        s3://bucket/whole/1/9007199254740993""",
+        s3://bucket/whole""",
 }
 """Without Available, which these objects do not tell; the age varies."""
 

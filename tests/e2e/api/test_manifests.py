@@ -120,7 +120,7 @@ def test_the_operator_of_one_namespace_may_do_nothing_elsewhere(server: ApiServe
 
 @pytest.mark.parametrize(
     "question",
-    ["list secrets", "watch secrets", "delete secrets", "create pods/exec",
+    ["list secrets", "watch secrets", "delete secrets", "create pods --subresource=exec",
      "update ultraengines.ultraengine.io", "delete ultraengines.ultraengine.io",
      "create clusterrolebindings", "create clusterroles", "impersonate users", "get nodes",
      # It may give what it has, for a shard's own Lease, and nothing beyond; it never patches one.

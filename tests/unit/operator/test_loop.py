@@ -164,6 +164,21 @@ async def test_a_new_setting_restarts_shard_after_shard_and_keeps_their_volumes(
     assert sum(key[0] == "PersistentVolumeClaim" for key in cluster.objects) == 3
 
 
+async def test_an_engine_whose_new_templates_no_controller_has_seen_is_not_ready() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=2)
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    await engine(cluster, shards=2, settings=[{"name": "ULTRA_COMPRESS", "value": "true"}])
+    for _ in range(3):
+        # Until then nothing shows that the pods are of the template before.
+        await loop.relist()
+        await loop.reconcile(KEY)
+        assert conditions(cluster)["Ready"] == ("False", "Creating")
+    await settle(cluster, loop)
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+
+
 async def test_a_restart_that_does_not_come_back_halts_and_touches_no_other_shard() -> None:
     cluster = MemoryCluster()
     await engine(cluster, shards=3)

@@ -118,6 +118,18 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
         return Finding("Ready", "False", Reason.ROLLING_RESTART, _away(away) or "one by one")
     if away:
         return Finding("Ready", "False", Reason.SHARDS_NOT_READY, _away(away))
+    behind = _gateway_behind(observed)
+    return (
+        _shards_behind(plan, observed)
+        or (behind and Finding("Ready", "False", Reason.GATEWAY_NOT_READY, behind))
+        or _reads_behind(plan, observed)
+        or _slots_elsewhere(plan.rebalancing)
+        or Finding("Ready", "True", Reason.AS_WISHED, "all pods are as wished")
+    )
+
+
+def _shards_behind(plan: Plan, observed: Observed) -> Finding | None:
+    """What of shards that all serve is not as wished."""
     unseen = unsettled(observed, plan.shards)
     if unseen:
         told = f"templates of shards that nobody has looked at yet: {', '.join(map(str, unseen))}"
@@ -129,14 +141,7 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
     if copies:
         told = ", ".join(f"{shard}: {count} of {plan.copies}" for shard, count in copies.items())
         return Finding("Ready", "False", Reason.COPIES_CHANGING, f"copies by shard: {told}")
-    behind = _gateway_behind(observed)
-    if behind is not None:
-        return Finding("Ready", "False", Reason.GATEWAY_NOT_READY, behind)
-    return (
-        _reads_behind(plan, observed)
-        or _slots_elsewhere(plan.rebalancing)
-        or Finding("Ready", "True", Reason.AS_WISHED, "all pods are as wished")
-    )
+    return None
 
 
 def _slots_elsewhere(found: Rebalancing) -> Finding | None:

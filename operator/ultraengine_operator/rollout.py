@@ -51,7 +51,7 @@ def outdated(observed: Observed, shards: tuple[int, ...]) -> tuple[SeenPod, ...]
 
 
 def unsettled(observed: Observed, shards: tuple[int, ...]) -> tuple[int, ...]:
-    """Shards whose set has a template that its controller has not seen: `outdated` does not know."""
+    """Shards with a template that its controller has not seen: `outdated` does not know them."""
     return tuple(
         shard
         for shard in shards

@@ -302,7 +302,6 @@ def test_an_address_of_a_replica_has_a_host_and_a_port(text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"ULTRA_REPLICAS": "127.0.0.1:1", "ULTRA_REPLICA": "0"}, "ULTRA_REPLICAS"),
         ({"ULTRA_REPLICAS": "127.0.0.1:1,127.0.0.1:1"}, "ULTRA_REPLICAS"),
         ({"ULTRA_REPLICA": "3"}, "ULTRA_REPLICA"),
         ({"ULTRA_MIN_ISR": "4"}, "ULTRA_MIN_ISR"),

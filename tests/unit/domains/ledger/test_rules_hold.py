@@ -412,7 +412,7 @@ def test_a_book_lives_by_its_rules(make_bench: Callable[[], Any]) -> None:
 
     # Which lives are drawn depends on the modules that happen to be imported (their constants are
     # drawn from too), so a run that has met too little is followed by others, as they come.
-    for attempt in range(4):
+    for attempt in range(12):
         run_state_machine_as_test(
             Machine,
             settings=settings(

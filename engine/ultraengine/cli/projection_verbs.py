@@ -31,6 +31,7 @@ from ultraengine.projection.target import (
     Target,
 )
 from ultraengine.projection.verifying.driver import Verdict, Verifier, VerifyFailed
+from ultraengine.starting.log_lines import configure_logging
 from ultraengine_adapters.local.clock import SystemClock
 
 LAG_WAIT_S: Final = 5.0
@@ -93,6 +94,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry out the verb."""
+    # For people, on stderr: a program reads what is on stdout.
+    configure_logging(dev=True)
     return int(options.action(options))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import structlog
 from tests.unit.cli.conftest import ULTRA, Ultra
 
 from ultraengine.cli.exits import Exit
@@ -65,6 +66,16 @@ def test_status_is_json_for_programs(ultra: Ultra, url: str) -> None:
     first, second = json.loads(out)["sets"]
     assert (first["offsets"], first["state"], first["lag_commands"]) == ({"0": 7}, "serving", None)
     assert (second["build"], second["written_up_to"]) == (2, None)
+
+
+def test_what_the_target_logs_is_not_among_what_programs_read(
+    ultra: Ultra, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ultra("projection", "status", "--target", url, "-o", "json")
+    structlog.get_logger("projection").warning("projection.hook_failed", error="x")
+    told = capsys.readouterr()
+    assert "projection.hook_failed" in told.err
+    assert not told.out
 
 
 def test_what_is_parked_is_told_and_is_a_finding(ultra: Ultra, url: str) -> None:

@@ -16,7 +16,8 @@ from tests.servers.ports import free_ports
 
 ROOT = Path(__file__).parents[3]
 ULTRA = Path(sys.executable).with_name("ultra")
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
+"""Only what never comes to pass fails; a test of more than the usual five minutes says so."""
 
 
 def until(condition: Callable[[], Any], what: str, *running: "Program") -> Any:

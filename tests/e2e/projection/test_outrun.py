@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.e2e.projection.running import Story, until
 from tests.servers.ports import free_ports
 
@@ -44,6 +45,7 @@ def is_cut(log: Path) -> bool:
     return bool(segments) and int(segments[0].stem.removeprefix("seg-")) > 0
 
 
+@pytest.mark.timeout(900)
 def test_an_engine_outruns_its_worker_says_so_keeps_its_cap_and_the_worker_catches_up(
     story: Callable[..., Story], tmp_path: Path
 ) -> None:

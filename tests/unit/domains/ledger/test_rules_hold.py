@@ -255,7 +255,8 @@ class Life(RuleBasedStateMachine):
         kept = ("id", "from", "to", "amount", "pending_timeout_s")
         again = {name: entry[name] for name in kept if name in entry}
         if changed == "amount":
-            again["amount"] += 1
+            # Never beyond what an amount may be: that would be no command at all.
+            again["amount"] += 1 if again["amount"] == 1 else -1
         elif changed:
             again[changed] = "e"
         fresh = {"id": f"u{len(self.bench.log):05}", "from": "a", "to": "b", "amount": 1}

@@ -14,6 +14,8 @@ def read_rows(path: Path, relation: str, table: Table) -> list[Row]:
     """All rows of a table or view, in any order.  Raises LookupError where there is none."""
     dialect = SqliteDialect()
     with closing(connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        # One transaction: what is asked for may not go between the question and the read.
+        connection.execute("BEGIN")
         there = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (relation,))
         if there.fetchone() is None:
             raise LookupError(relation)

@@ -57,6 +57,12 @@ Spawn = Callable[[Callable[[], None]], object]
 Decode = Callable[[bytes], Sequence[Any]]
 
 
+def segment_files(disk: Disk) -> list[str]:
+    """Paths of the history that a shard's directory has.  Raises OSError."""
+    names = disk.list(DIRECTORY)
+    return [f"{DIRECTORY}/{name}" for name in names if _SEGMENT_NAME.fullmatch(name)]
+
+
 class _Segment:
     """An open segment file with its index."""
 

@@ -4,12 +4,17 @@ Snapshots and history belong to packages that replication does not know; they ar
 """
 
 import contextlib
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from ultraengine.ports import File
+from ultraengine.ports import Disk, File
 from ultraengine.replication.installing.offer import Part
+
+TRIES: Final = 3
+"""Retention may remove a file between the look at the names and the opening."""
+T = TypeVar("T")
 
 
 class OpenPart(msgspec.Struct):
@@ -19,6 +24,17 @@ class OpenPart(msgspec.Struct):
     file: File | None
     content: bytes = b""
     """Of a part that has no file here."""
+
+    @classmethod
+    def opened(cls, disk: Disk, path: str) -> "OpenPart":
+        """A file as it is.  Raises OSError."""
+        file = disk.open(path)
+        return cls(Part(path, file.size()), file)
+
+    @classmethod
+    def held(cls, path: str, content: bytes) -> "OpenPart":
+        """Content that is no such file here."""
+        return cls(Part(path, len(content)), None, content)
 
     def read(self, position: int, length: int) -> bytes:
         """Some of it.  Raises OSError."""
@@ -41,6 +57,14 @@ class Taken(msgspec.Struct):
             if one.file is not None:
                 with contextlib.suppress(OSError):
                     one.file.close()
+
+
+def taken_in_time(take: Callable[[], T]) -> T:
+    """What `take` opens, tried again when a file went meanwhile.  Raises OSError."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return take()
+    return take()
 
 
 class Stock(Protocol):

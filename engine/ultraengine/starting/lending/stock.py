@@ -6,17 +6,14 @@ written, as much as is good now: what is written later is not seen in parts.
 """
 
 import contextlib
-import re
-from typing import Final
 
-from ultraengine.execution.history_files.driver import DIRECTORY as HISTORY
+from ultraengine.execution.history_files.driver import segment_files
 from ultraengine.log.identity import IDENTITY_PATH
 from ultraengine.log.recovery import good_part
 from ultraengine.log.segment import HEADER_BYTES, KeyRing, SegmentDamaged, decode_header
 from ultraengine.log.survey import read_all, segment_paths
 from ultraengine.ports import Disk, Secrets
-from ultraengine.replication.installing.offer import Part
-from ultraengine.replication.installing.stock import OpenPart, Taken
+from ultraengine.replication.installing.stock import OpenPart, Taken, taken_in_time
 from ultraengine.snapshot.errors import SnapshotDamaged
 from ultraengine.snapshot.manifest import (
     Manifest,
@@ -27,10 +24,6 @@ from ultraengine.snapshot.manifest import (
 from ultraengine.snapshot.store import DIRECTORY as SNAPSHOTS
 from ultraengine.snapshot.store import MANIFEST
 
-HISTORY_NAME: Final = re.compile(r"his-\d{20}\.seg")
-TRIES: Final = 3
-"""Retention may remove a file between the look at the names and the opening."""
-
 
 class LentFiles:
     """Implements `replication.installing.stock.Stock`; the proof is the candidate's."""
@@ -39,15 +32,9 @@ class LentFiles:
         self._disk = disk
         self._ring = KeyRing(secrets)
 
-    def take(self) -> Taken | None:
+    def take(self) -> Taken:
         """See the Protocol. Raises OSError, `LogRefused` without a key."""
-        for attempt in range(TRIES):
-            try:
-                return self._take()
-            except FileNotFoundError:
-                if attempt == TRIES - 1:
-                    raise
-        return None
+        return taken_in_time(self._take)
 
     def prove(self, beside: str, sequence_end: int) -> str:
         """Nothing is received here."""
@@ -57,11 +44,11 @@ class LentFiles:
         names = [path for _, path in segment_paths(self._disk)]
         if not names:
             raise FileNotFoundError("there is no log")
-        taken = Taken(0, [_held(IDENTITY_PATH, read_all(self._disk, IDENTITY_PATH))])
+        taken = Taken(0, [OpenPart.held(IDENTITY_PATH, read_all(self._disk, IDENTITY_PATH))])
         with contextlib.ExitStack() as undo:
             undo.callback(taken.close)
             for path in names[:-1]:
-                taken.parts.append(self._opened(path))
+                taken.parts.append(OpenPart.opened(self._disk, path))
             taken.parts.append(self._tail(names[-1]))
             oldest = taken.parts[1].read(0, HEADER_BYTES)
             if decode_header(oldest).point.sequence:
@@ -80,16 +67,11 @@ class LentFiles:
             raise FileNotFoundError(
                 "the log does not begin at the beginning, and no snapshot is whole"
             )
-        parts.append(self._opened(f"{SNAPSHOTS}/{entry.file}"))
-        names = [name for name in self._disk.list(HISTORY) if HISTORY_NAME.fullmatch(name)]
-        for name in names:
-            parts.append(self._opened(f"{HISTORY}/{name}"))  # noqa: PERF401  (closed on failure)
+        parts.append(OpenPart.opened(self._disk, f"{SNAPSHOTS}/{entry.file}"))
+        for name in segment_files(self._disk):
+            parts.append(OpenPart.opened(self._disk, name))  # noqa: PERF401  (closed on failure)
         told = Manifest(next_number=manifest.next_number, entries=(entry,))
-        parts.append(_held(path, encode_manifest(told)))
-
-    def _opened(self, path: str) -> OpenPart:
-        file = self._disk.open(path)
-        return OpenPart(Part(path, file.size()), file)
+        parts.append(OpenPart.held(path, encode_manifest(told)))
 
     def _tail(self, path: str) -> OpenPart:
         data = read_all(self._disk, path)
@@ -98,8 +80,4 @@ class LentFiles:
         except SegmentDamaged as error:
             raise OSError(f"{path}: {error}") from error
         end, _ = good_part(data, header, self._ring.open(header))
-        return _held(path, data[:end])
-
-
-def _held(path: str, content: bytes) -> OpenPart:
-    return OpenPart(Part(path, len(content)), None, content)
+        return OpenPart.held(path, data[:end])

@@ -6,24 +6,18 @@ cuts what is beyond it.
 """
 
 import contextlib
-import re
-from typing import Final
 
 from ultraengine.execution.history_files.driver import DIRECTORY as HISTORY
+from ultraengine.execution.history_files.driver import segment_files
 from ultraengine.log.survey import read_all
 from ultraengine.ports import Disk
-from ultraengine.replication.installing.offer import Part
-from ultraengine.replication.installing.stock import OpenPart, Taken
+from ultraengine.replication.installing.stock import OpenPart, Taken, taken_in_time
 from ultraengine.snapshot.codec import Codecs
 from ultraengine.snapshot.errors import SnapshotDamaged, SnapshotRefused
 from ultraengine.snapshot.files import ChainFile, opened
 from ultraengine.snapshot.loader import KeyOf
 from ultraengine.snapshot.manifest import Manifest, decode_manifest, encode_manifest, plan_load
 from ultraengine.snapshot.store import DIRECTORY, MANIFEST
-
-TRIES: Final = 3
-"""Retention may remove a file between the look at the list and the opening."""
-_HISTORY_NAME: Final = re.compile(r"his-\d{20}\.seg")
 
 
 class ShardStock:
@@ -36,13 +30,7 @@ class ShardStock:
 
     def take(self) -> Taken | None:
         """See the Protocol."""
-        for attempt in range(TRIES):
-            try:
-                return self._take()
-            except FileNotFoundError:
-                if attempt == TRIES - 1:
-                    raise
-        return None
+        return taken_in_time(self._take)
 
     def _take(self) -> Taken | None:
         manifest = self._manifest(f"{DIRECTORY}/{MANIFEST}")
@@ -53,17 +41,12 @@ class ShardStock:
         taken = Taken(chain[-1].sequence_end, [])
         with contextlib.ExitStack() as undo:
             undo.callback(taken.close)
-            names = [name for name in self._disk.list(HISTORY) if _HISTORY_NAME.fullmatch(name)]
             paths = [f"{DIRECTORY}/{one.file}" for one in chain]
-            for path in (*paths, *(f"{HISTORY}/{name}" for name in names)):
-                taken.parts.append(self._opened(path))
-            taken.parts.append(OpenPart(Part(f"{DIRECTORY}/{MANIFEST}", len(told)), None, told))
+            for path in (*paths, *segment_files(self._disk)):
+                taken.parts.append(OpenPart.opened(self._disk, path))
+            taken.parts.append(OpenPart.held(f"{DIRECTORY}/{MANIFEST}", told))
             undo.pop_all()
         return taken
-
-    def _opened(self, path: str) -> OpenPart:
-        file = self._disk.open(path)
-        return OpenPart(Part(path, file.size()), file)
 
     def _manifest(self, path: str) -> Manifest | None:
         try:

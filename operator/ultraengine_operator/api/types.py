@@ -93,7 +93,7 @@ class EngineSpec(_Fields, frozen=True, kw_only=True):
 
     image: str | None = None
     shards: int = 1
-    replicas_per_shard: int = 1
+    replicas_per_shard: int = 3
     domains: tuple[str, ...] = ("ultraengine.domains.ledger:DOMAIN",)
     durability: Durability = "Sync"
     storage: Storage = Storage()

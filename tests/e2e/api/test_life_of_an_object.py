@@ -65,7 +65,7 @@ def test_the_smallest_engine_gets_the_documented_defaults(server: ApiServer) -> 
     found = json.loads(server.kubectl("get", "ue", "smallest", "-o", "json"))
     assert found["spec"] == {
         "shards": 1,
-        "replicasPerShard": 1,
+        "replicasPerShard": 3,
         "domains": ["ultraengine.domains.ledger:DOMAIN"],
         "durability": "Sync",
         "storage": {"size": "10Gi"},

@@ -53,7 +53,7 @@ def apply(server: ApiServer, name: str, **spec: Any) -> dict[str, Any]:
     content = {
         "apiVersion": "ultraengine.io/v1alpha1", "kind": "UltraEngine",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {"image": "ultraengine:1", "shards": 2, **spec},
+        "spec": {"image": "ultraengine:1", "shards": 2, "replicasPerShard": 1, **spec},
     }  # fmt: skip
     answer = server.request(
         "PATCH", f"{ENGINES}/{name}", content, content_type=APPLY, fieldManager="person"

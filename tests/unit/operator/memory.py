@@ -313,7 +313,7 @@ async def engine(
             "apiVersion": names.API_VERSION,
             "kind": "UltraEngine",
             "metadata": {"name": name, "namespace": "default", "labels": labels or {"team": "a"}},
-            "spec": {"image": "ultraengine:1", **spec},
+            "spec": {"image": "ultraengine:1", "replicasPerShard": 1, **spec},
         },
         manager="person",
     )

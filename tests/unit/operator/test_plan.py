@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from ultraengine.config import Config
 from ultraengine.front.settings import GatewaySettings
@@ -28,7 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def content(**spec: Any) -> dict[str, Any]:
     return {
         "metadata": {"name": "shop", "namespace": "default", "uid": "u1"},
-        "spec": {"image": "registry.example/ultraengine:1.2", **spec},
+        "spec": {"image": "registry.example/ultraengine:1.2", "replicasPerShard": 1, **spec},
     }
 
 
@@ -242,3 +243,24 @@ def test_the_first_map_covers_all_shards_evenly() -> None:
     view, _ = view_of(engine_of(content(shards=3)), Observed(), Settings())
     assert view.shard_map == ShardMap.even(3)
     assert names.FINALIZER == "ultraengine.io/finalizer"
+
+
+def defaults(schema: dict[str, Any]) -> Any:
+    """What the API server puts where nothing is said."""
+    if "default" not in schema:
+        return None
+    fields = schema.get("properties", {})
+    found = {name: value for name in fields if (value := defaults(fields[name])) is not None}
+    return {**found, **schema["default"]} if found else schema["default"]
+
+
+def test_a_spec_that_says_nothing_means_what_the_api_server_would_write() -> None:
+    crd = yaml.safe_load((ROOT / "crds" / "ultraengines.yaml").read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    written = {name: value for name in spec["properties"]
+               if (value := defaults(spec["properties"][name])) is not None}  # fmt: skip
+    metadata = content()["metadata"]
+    assert written["replicasPerShard"] == 3
+    assert engine_of({"metadata": metadata, "spec": {}}) == engine_of(
+        {"metadata": metadata, "spec": written}
+    )

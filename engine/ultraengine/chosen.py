@@ -3,6 +3,7 @@
 from ultraengine.config import Config, ConfigErrors
 from ultraengine.execution.policies import AsyncDurability, GroupDurability, SyncDurability
 from ultraengine.extensions import Extensions
+from ultraengine.log.archive import KEY_POLICY
 from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
 from ultraengine.model.ids import ShardId
 from ultraengine.model.policy import CompactionPolicy, FlushRule
@@ -34,12 +35,15 @@ def flush_rule(config: Config, extensions: Extensions) -> FlushRule:
 
 def compaction_policy(config: Config, extensions: Extensions) -> CompactionPolicy | None:
     """What goes to the archive; None without an archive.  Raises `ConfigErrors` for a policy of the
-    user's own that has none: what it is there to keep would be removed."""
+    user's own that has none: what it is there to keep would be removed, and for one by key with
+    copies."""
     if config.archive is None:
         if extensions.compaction is not None and extensions.compaction.name != "none":
             raise ConfigErrors(["ULTRA_ARCHIVE: needed by the compaction of ULTRA_EXTENSIONS"])
         return None
     if extensions.compaction is not None:
+        if config.replicas and extensions.compaction.name == KEY_POLICY:
+            raise ConfigErrors(["ULTRA_EXTENSIONS: no compaction by key with ULTRA_REPLICAS"])
         return extensions.compaction
     if config.compaction == "time":
         return TimeRetention(config.archive_keep_s or None)

@@ -226,8 +226,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append("ULTRA_RECORD: needed with ULTRA_REPLICAS, or ULTRA_RECORD_LEASE")
         if self.durability != "sync":
             mistakes.append("ULTRA_DURABILITY: `sync` with ULTRA_REPLICAS: copies count flushes")
-        if self.compaction != "none":
-            mistakes.append("ULTRA_COMPACTION: `none` with ULTRA_REPLICAS: no copy archives")
+        if self.compaction == "key":
+            mistakes.append(
+                "ULTRA_COMPACTION: `none` or `time` with ULTRA_REPLICAS: by key copies "
+                "would compact each other's archives"
+            )
         if 0 != self.catch_up_bytes_per_s < CATCH_UP_BYTES_PER_S_MIN:
             mistakes.append(
                 f"ULTRA_CATCH_UP_BYTES_PER_S: 0, or at least {CATCH_UP_BYTES_PER_S_MIN}"

@@ -13,7 +13,7 @@ from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
 from ultraengine.gateway.tracing import OpenTelemetry
 from ultraengine.log.damage import LogDamaged, LogInUse, LogRefused
-from ultraengine.log.retention import NoCompaction, TimeRetention
+from ultraengine.log.retention import KeyCompaction, NoCompaction, TimeRetention
 from ultraengine.main import Process
 from ultraengine.model.ids import Instant
 from ultraengine.model.limits import DEFAULT_LIMITS, Limits
@@ -154,6 +154,15 @@ def test_a_users_own_compaction_without_an_archive_is_a_mistake_and_not_passed_o
     own = Extensions(compaction=TimeRetention())
     with pytest.raises(ConfigErrors, match="ULTRA_ARCHIVE"):
         compaction_policy(Config(), own)
+
+
+def test_copies_archive_whole_segments_and_nothing_by_key() -> None:
+    told = REPLICATED | {"ULTRA_COMPACTION": "time", "ULTRA_ARCHIVE": "/a"}
+    policy = compaction_policy(Config.from_env(told), NONE)
+    assert policy is not None
+    assert policy.name == "time"
+    with pytest.raises(ConfigErrors, match="no compaction by key"):
+        compaction_policy(Config.from_env(told), Extensions(compaction=KeyCompaction()))
 
 
 def test_a_snapshot_is_due_by_each_configured_reason() -> None:
@@ -309,7 +318,7 @@ def test_an_address_of_a_replica_has_a_host_and_a_port(text: str) -> None:
         ({"ULTRA_RECORD": None}, "ULTRA_RECORD"),
         ({"ULTRA_DURABILITY": "group"}, "ULTRA_DURABILITY"),
         ({"ULTRA_DURABILITY": "async"}, "ULTRA_DURABILITY"),
-        ({"ULTRA_COMPACTION": "time", "ULTRA_ARCHIVE": "/a"}, "ULTRA_COMPACTION"),
+        ({"ULTRA_COMPACTION": "key", "ULTRA_ARCHIVE": "/a"}, "ULTRA_COMPACTION"),
         ({"ULTRA_FAILOVER_S": "0"}, "ULTRA_FAILOVER_S"),
         ({"ULTRA_CATCH_UP_BYTES_PER_S": "1000"}, "ULTRA_CATCH_UP_BYTES_PER_S"),
         ({"ULTRA_REPLICAS": "10.0.0.1:1,10.0.0.2:1"}, "ULTRA_REPLICA_TLS"),

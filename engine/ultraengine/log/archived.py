@@ -3,7 +3,9 @@
 The compaction policy ``time`` stores whole segments before they are removed (`archive`), so
 what is archived and what is left are one history.  Names say what a segment covers; only
 segments that lead up to the log without a gap are used, and a reader checks the chain from one
-to the next.  Nothing is copied: objects are read by ranges, through a reader's window.
+to the next.  They may overlap: copies of a shard archive to one place, and begin their segments
+where each of them likes, but what they have archived is committed, so it is the same.  Nothing is
+copied: objects are read by ranges, through a reader's window.
 
 Uses the ObjectStore port and blocks; several threads may read.
 """
@@ -92,7 +94,8 @@ class ArchivedSegments:
         self._kept: dict[str, ArchivedSegment] = {}
 
     def spans(self, log_first: SegmentHeader) -> tuple[Span, ...]:
-        """What leads up to the log's first segment without a gap, ascending."""
+        """What leads up to the log's first segment without a gap, ascending; each is read up to
+        where the next one begins."""
         listed = self._listed
         if listed is None or listed[0] != log_first.first_sequence:
             listed = (log_first.first_sequence, tuple(self._leading_to(log_first)))
@@ -117,19 +120,27 @@ class ArchivedSegments:
                 yield self._opened(span)
 
     def _leading_to(self, log_first: SegmentHeader) -> list[Span]:
-        by_end: dict[tuple[int, int], Span] = {}
         prefix = f"{self._shard}/segments/"
+        stored: list[Span] = []
         for name in self._store.list(prefix):
             match = _NAME.fullmatch(name.removeprefix(prefix))
             if match is not None:
-                span = Span(name, *(int(number) for number in match.groups()))
-                by_end[span.end_sequence, span.end_offset] = span
+                stored.append(Span(name, *(int(number) for number in match.groups())))
         found: list[Span] = []
-        at = int(log_first.first_sequence), int(log_first.point.offset)
-        while at in by_end:
-            found.append(by_end.pop(at))
-            at = found[-1].first_sequence, found[-1].first_offset
-        return found[::-1]
+        at = int(log_first.first_sequence)
+        stored.sort(key=lambda span: (span.end_sequence, span.name))
+        best: Span | None = None
+        while True:
+            # Of those that reach this place the one that goes back the furthest: no other choice
+            # comes further.
+            while stored and stored[-1].end_sequence >= at:
+                one = stored.pop()
+                if best is None or one.first_sequence < best.first_sequence:
+                    best = one
+            if best is None or best.first_sequence >= at:
+                return found[::-1]
+            found.append(best)
+            at = best.first_sequence
 
     def _opened(self, span: Span) -> ArchivedSegment:
         kept = self._kept.pop(span.name, None)

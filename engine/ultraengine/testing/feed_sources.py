@@ -78,6 +78,7 @@ class StoredFeed:
         store: ObjectStore | None = None,
         shard: ShardId = SHARD,
         seed: int = 0,
+        segment_bytes: int = LIMITS.segment_bytes,
     ) -> None:
         self.shard = shard
         self._seed = seed
@@ -87,7 +88,7 @@ class StoredFeed:
             shard=shard,
             epoch=Epoch(1),
             handlers=b"12345678",
-            limits=LIMITS,
+            limits=msgspec.structs.replace(LIMITS, segment_bytes=segment_bytes),
             compress=encrypted,
             master_key="disk" if encrypted else None,
             chain_key="chain" if encrypted else None,

@@ -359,7 +359,8 @@ class Failing:
     def __init__(self, fails: Any) -> None:
         self._fails = fails
 
-    def reader(self) -> LogReader:
+    def reader(self, *, archived: bool = False) -> LogReader:
+        assert archived, "what was cut is wanted too"
         self._fails()
         raise OSError("it was closed")
 

@@ -13,17 +13,26 @@ from ultraengine.log.retention import KeyCompaction, TimeRetention
 from ultraengine.model.errors import EngineError
 from ultraengine.model.ids import Instant, Offset, ShardId
 from ultraengine.model.policy import CompactionPolicy
-from ultraengine.testing.feed_sources import SHARD, StoredFeed, collect, commands_of
+from ultraengine.testing.feed_sources import LIMITS, SHARD, StoredFeed, collect, commands_of
 from ultraengine.testing.sim_objects import SimObjectStore
 
 
 class Archive:
     """A log whose old segments are in a store."""
 
-    def __init__(self, *, encrypted: bool = False, keep_s: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        encrypted: bool = False,
+        keep_s: float | None = None,
+        segment_bytes: int = LIMITS.segment_bytes,
+    ) -> None:
         self.store = SimObjectStore()
         self.stored = StoredFeed(
-            encrypted=encrypted, compaction=TimeRetention(keep_s), store=self.store
+            encrypted=encrypted,
+            compaction=TimeRetention(keep_s),
+            store=self.store,
+            segment_bytes=segment_bytes,
         )
 
     def grow(self, groups: int = 100) -> int:
@@ -223,6 +232,53 @@ def test_an_archive_of_another_history_is_found_by_its_chain() -> None:
     one.store.put(theirs, other.store.get(theirs))
     with pytest.raises(LogDamaged, match="another chain"):
         one.first_offsets()
+
+
+def covered(name: str) -> range:
+    """The frames of an archived segment, as its name says them."""
+    first, end = name.rpartition("/")[2].split("-")[:2]
+    return range(int(first), int(end))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.booleans())
+def test_what_any_copy_has_archived_leads_up_to_the_log(seed: int, encrypted: bool) -> None:
+    """Copies hold the same frames in other segments: one that never had some of them, as it was
+    filled later, reads what the others have archived, as far back as there is no gap."""
+    chance = random.Random(seed)
+    copies = [Archive(encrypted=encrypted, segment_bytes=kib * 1024) for kib in (16, 21, 33)]
+    for _ in range(chance.randrange(20, 80)):
+        count, size = chance.randrange(1, 6), chance.randrange(20, 900)
+        for copy in copies:
+            copy.stored.write(1, count, size)
+    for copy in copies:
+        copy.stored.cut()
+    mine = copies[0]
+    stored = mine.stored
+    for copy in copies[1:]:
+        for name in copy.names:
+            mine.store.put(name, copy.store.get(name))
+    for name in mine.names:
+        if chance.random() < 0.3:
+            mine.store.delete(name)
+    left = {sequence for name in mine.names for sequence in covered(name)}
+    reader = stored.log.reader(archived=True)
+    first = int(reader.first.sequence)
+    while first - 1 in left:
+        first -= 1
+    if first == 0:
+        found = [command.id for group in reader.groups(0) for command in group.commands]
+        assert found == [command.id for group in stored.written for command in group]
+        return
+    with pytest.raises(BelowRetention) as caught:
+        list(reader.groups(0))
+    assert caught.value.first_sequence == first
+    begin = int(caught.value.first_offset)
+    groups = list(reader.groups(begin))
+    assert groups[0].header.base_offset == begin
+    assert [command.id for group in groups for command in group.commands] == [
+        f"id-{number}" for number in range(begin, stored.end)
+    ]
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,13 +9,18 @@ import pytest
 from tests.unit.replication.three import CLUSTER, LIMITS, until
 from tests.unit.replication.troubled import TroubledDisk
 
+from ultraengine.log.damage import LogRefused
 from ultraengine.log.driver import LogOptions, Written
 from ultraengine.log.frame import FrameDraft, FrameKind
+from ultraengine.log.retention import TimeRetention
 from ultraengine.model.ids import ConfigVersion, Epoch, Offset, ShardId
+from ultraengine.ports import ObjectStore
 from ultraengine.replication.promise import Promise
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.sizing import Wish
 from ultraengine.replication.writing.driver import ReplicaFiles, ReplicaOptions, ReplicaWorld
+from ultraengine.testing.feed_sources import SHARD, StoredFeed
+from ultraengine.testing.sim_objects import SimObjectStore
 from ultraengine_adapters.local.clock import SystemClock
 from ultraengine_adapters.local.random import SystemRandom
 from ultraengine_adapters.local.record_store import DirectoryRecordStore
@@ -27,13 +32,13 @@ EPOCH, VERSION = Epoch(1), ConfigVersion(1)
 class Kept:
     """The files of one replica, and what they told."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, archive: ObjectStore | None = None) -> None:
         self.disk = TroubledDisk(place / "disk")
         self.synced = 0
         self.failures: list[BaseException] = []
         world = ReplicaWorld(
             self.disk, SystemClock(), SystemRandom(), FileSecrets(None, {}),
-            DirectoryRecordStore(place / "record"),
+            DirectoryRecordStore(place / "record"), archive=archive,
         )  # fmt: skip
         options = ReplicaOptions(
             shard=ShardId(3),
@@ -42,6 +47,7 @@ class Kept:
             cluster_uid=CLUSTER,
             wish=Wish(replicas=1),
             log=LogOptions(shard=ShardId(3), epoch=Epoch(0), handlers=b"handlers", limits=LIMITS),
+            compaction=None if archive is None else TimeRetention(),
         )
         self.files = ReplicaFiles(
             world, options, on_failure=self.failures.append, on_synced=self._on_synced
@@ -176,3 +182,19 @@ async def test_a_write_that_nobody_waits_for_any_more_disturbs_nothing(tmp_path:
         await asyncio.sleep(0)
         assert not troubles
         assert not made.failures
+
+
+async def test_a_copy_archives_to_no_place_of_another_engine(tmp_path: Path) -> None:
+    store = SimObjectStore()
+    other = StoredFeed(compaction=TimeRetention(), store=store)
+    other.write(100, count=3, size=60)
+    other.cut()
+    names = store.list(f"{SHARD}/")
+    assert names
+    with pytest.raises(LogRefused, match="of another engine"):
+        await asyncio.to_thread(Kept(tmp_path, store).files.open)
+    for name in names:
+        store.delete(name)
+    made = Kept(tmp_path, store)
+    await asyncio.to_thread(made.files.open)  # The first one holds nothing any more.
+    await made.files.close(clean=True)

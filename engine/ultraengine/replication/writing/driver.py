@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from ultraengine.log.archived import check_owner
 from ultraengine.log.damage import LogRefused
 from ultraengine.log.driver import Log, LogOptions, OnDurable, Recovered, Written
 from ultraengine.log.frame import Frame, FrameDraft
@@ -19,8 +20,8 @@ from ultraengine.log.mending import truncate
 from ultraengine.log.space import write_file
 from ultraengine.log.survey import read_all
 from ultraengine.model.ids import ConfigVersion, Epoch, ShardId
-from ultraengine.model.policy import LogSerializer
-from ultraengine.ports import Clock, Disk, Random, RecordStore, Secrets
+from ultraengine.model.policy import CompactionPolicy, LogSerializer
+from ultraengine.ports import Clock, Disk, ObjectStore, Random, RecordStore, Secrets
 from ultraengine.replication import wire
 from ultraengine.replication.effects import ReplicaLimits
 from ultraengine.replication.installing.place import put_in_place
@@ -66,6 +67,8 @@ class ReplicaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a log that was not replicated may become the first copy."""
     log: LogOptions
     codecs: tuple[LogSerializer, ...] = ()
+    compaction: CompactionPolicy | None = None
+    """With the world's ``archive``: what goes there before it leaves the log."""
     certificates: Path | None = None
     catch_up_bytes_per_s: float = 0.0
     """Of snapshots that are sent to copies, all together; 0: as fast as it goes."""
@@ -84,6 +87,8 @@ class ReplicaWorld(msgspec.Struct, frozen=True):
     secrets: Secrets
     records: RecordStore
     stock: Stock = NO_STOCK
+    archive: ObjectStore | None = None
+    """One for all copies."""
 
 
 def read_stored(disk: Disk) -> Stored:
@@ -166,9 +171,23 @@ class ReplicaFiles:
             replica=str(options.replica),
             adopts=options.adopts and not world.disk.exists(STORED_PATH),
         )
-        return Log.open(
-            world.disk, world.clock, world.random, world.secrets, told, codecs=options.codecs
+        opened = Log.open(
+            world.disk,
+            world.clock,
+            world.random,
+            world.secrets,
+            told,
+            codecs=options.codecs,
+            compaction=options.compaction,
+            store=world.archive,
         )
+        if world.archive is not None:
+            try:
+                check_owner(world.archive, options.shard, opened.identity.cluster_uid)
+            except BaseException:
+                opened.close(clean=False)
+                raise
+        return opened
 
     def _start(self, opened: Log) -> None:
         opened.start(lambda error: self._loop.call_soon_threadsafe(self._on_failure, error))

@@ -113,6 +113,7 @@ def replica_options(
         adopts=config.adopt and config.replica == 0,
         log=log_options(options, Epoch(0), registry.handlers_digest),
         codecs=options.serializers,
+        compaction=options.compaction,
         certificates=config.replica_tls,
         catch_up_bytes_per_s=float(config.catch_up_bytes_per_s),
         url=config.url or url_of(config.replicas[config.replica][0], config.port),
@@ -157,7 +158,9 @@ async def follow(
         adopts=config.adopt,
     )
     replica = ReplicaDriver(
-        ReplicaWorld(world.disk, world.clock, world.random, world.secrets, records, stock),
+        ReplicaWorld(
+            world.disk, world.clock, world.random, world.secrets, records, stock, world.archive
+        ),
         replica_options(config, options, registry, uid),
         draft,
         on_end=on_end,

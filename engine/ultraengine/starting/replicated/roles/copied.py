@@ -15,8 +15,8 @@ from ultraengine.model.errors import EngineError
 class Opened(Protocol):
     """A log that is open."""
 
-    def reader(self) -> LogReader:
-        """Of what is durable."""
+    def reader(self, *, archived: bool = False) -> LogReader:
+        """Of what is durable, and with `archived` of what was."""
 
 
 class CopiedGroups:
@@ -34,7 +34,7 @@ class CopiedGroups:
             raise _is_cut()
         below = self._committed_end()
         try:
-            yield from log.reader().groups(from_offset, to_offset, below=below)
+            yield from log.reader(archived=True).groups(from_offset, to_offset, below=below)
         except BelowRetention:
             raise
         except Exception as error:

@@ -1,4 +1,4 @@
-"""PostgreSQL's SQL, as text: what is generated, and what cannot be run here (TimescaleDB)."""
+"""PostgreSQL's SQL, as text: what is generated, and what few machines can run (TimescaleDB)."""
 
 from datetime import date
 

@@ -14,7 +14,7 @@ from ultraengine.router.wire import request
 
 SHARD = ShardId(0)
 ASK = request("GET", "/", ())
-FOLLOWS = b'HTTP/1.1 503 x\r\nConnection: close\r\nContent-Length: 21\r\n\r\n{"code":"NOT_LEADER"}'
+FOLLOWS = b'HTTP/1.1 503 x\r\nContent-Length: 21\r\n\r\n{"code":"NOT_LEADER"}'
 
 
 class Place:
@@ -58,8 +58,7 @@ class Place:
                     continue
                 if self.follows and not self.statuses:
                     writer.write(FOLLOWS)
-                    writer.close()
-                    return
+                    continue
                 status = self.statuses.pop(0) if self.statuses else 200
                 if not status:
                     writer.close()
@@ -249,6 +248,17 @@ async def test_the_copy_that_leads_is_found_and_kept(copies: Copies) -> None:
     followers = [len(place.connections) for place in copies.places]
     assert await copies.ask() == "third"
     assert [len(place.connections) for place in copies.places] == followers
+
+
+async def test_connections_to_copies_that_follow_are_not_used_again(copies: Copies) -> None:
+    """They stay open as far as the copies are concerned."""
+    first, second, _ = copies.by_turn()
+    copies.lead(None)
+    await asyncio.gather(*(copies.failure() for _ in range(3)))
+    copies.lead(second)
+    assert await copies.ask() == second.name
+    copies.lead(first)
+    assert [await copies.ask() for _ in range(3)] == [first.name] * 3
 
 
 async def test_all_copies_are_named_and_the_one_that_leads_first(copies: Copies) -> None:

@@ -80,16 +80,18 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         done, self._task = self._task, None
+        if does_not_lead(answer.status, answer.body):
+            # Kept, it would be used for what this copy turns away, and nobody would ask another.
+            self.abort()
+            self._link.leave(self.place)
+            done(TurnedAway(self.place))
+            return
         if answer.keep_alive:
             self._link.release(self)
         else:
             self.abort()
-        if does_not_lead(answer.status, answer.body):
-            self._link.leave(self.place)
-            done(TurnedAway(self.place))
-        else:
-            self._link.go_by(self.place)
-            done(answer)
+        self._link.go_by(self.place)
+        done(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The shard is gone, or we closed."""

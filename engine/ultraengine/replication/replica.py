@@ -412,7 +412,8 @@ class Replica:
         if chain is None:
             return  # Cut between the two: it will ask again.
         where = (log.epochs, log.end, agreed, chain)
-        join = Join(leader.epoch, self.me, record.version, seat in record.isr, *where, record.size)
+        of = (record.size, record.elections)
+        join = Join(leader.epoch, self.me, record.version, seat in record.isr, *where, *of)
         start, hello = message.me.start, message.number
         self.peers[seat] = Peer(start, agreed, heard_at=now, moved_at=now, hello=hello)
         effects.sends.append(Sending(seat.replica, Joining(hello, join)))

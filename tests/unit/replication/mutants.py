@@ -157,6 +157,10 @@ def nobody_waits(_record: Record) -> tuple[Any, ...]:
     return ()
 
 
+def anything_follows(*_: Any) -> bool:
+    return True
+
+
 def as_the_record_says(last: Record, _answers: Any) -> Any:
     return last.size
 
@@ -235,6 +239,11 @@ MUTANTS = [
             "the record goes back to (1, 2)")),
     Mutant("11 the newest history leads", ((promotion, "newest_of", oldest_of),), ROLLED, 0,
            DROPPED),
+    Mutant("11 a record follows what is sworn",
+           ((promise, "follows", anything_follows), (follower, "follows", anything_follows)),
+           Budget(commands=1, epochs=2, changes=1, rollbacks=1), 0,
+           (*LED, "2 copies 1 of epoch 1 as of 1", "a failover to 2 is planned", "a swap lands",
+            "the record goes back to (1, 1)", "0 drops 2", *GONE, "0 appends", "1 copies 2 of epoch 1 as of 2", "0 hears 1")),
     Mutant("14 who was there before swears first",
            tuple((one, "elders", nobody_waits) for one in (record, leader, promotion)),
            Budget(commands=1, epochs=2, changes=1, sizes=1, rollbacks=1), replicas=2,

@@ -407,6 +407,7 @@ def _copying(world: World, number: int, replica: Replica) -> Iterator[Move]:
                 agreed,
                 theirs.chain(agreed),
                 known.size,
+                known.elections,
             )
             joined = followers.join(replica.follower, message, view)
             if joined.verdict is Verdict.DIVERGED:

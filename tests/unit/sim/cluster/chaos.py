@@ -172,6 +172,28 @@ def with_resizes(seed: int) -> Chaos:
     )
 
 
+def with_sizes_back(seed: int) -> Chaos:
+    """The number of copies changes often, the record goes back once, and whoever plans hears one
+    replica alone now and then: what a disk has sworn of the number is all that helps."""
+    rng = random.Random(f"sizes back {seed}")
+    others = ("kill", "isolated", "one way", "pause", "no operator")
+    faults = tuple(one for one in others if rng.random() < 0.5)
+    return msgspec.structs.replace(
+        with_resizes(seed),
+        faults=("rolled back", "one is heard", "one is heard", *faults),
+        every_s=rng.uniform(0.2, 0.6),
+        crash_in_effects=0.0,
+        api_loss=0.0,
+        stale_watch=0.0,
+        loss=0.0,
+        slow=0.0,
+        restless=rng.choice((0.0, 0.3)),
+        snapshot_frames=0,
+        handovers=rng.choice((0.0, 1.0)),
+        resizes=2.0,
+    )
+
+
 def with_reads(seed: int) -> Chaos:
     """Leaders that are cut off or stopped, and are read from all the time."""
     rng = random.Random(seed)

@@ -173,7 +173,11 @@ class Cluster:
         self.at(self.rng.choice((0.01, 0.1, 0.5)), lambda: self._start(number))
 
     def _start(self, number: int) -> None:
-        if self.nodes[number] is None and self.sizes.is_wanted(number, self.api):
+        if self.sizes.is_wanted(number, self.api):
+            self._start_anyway(number)
+
+    def _start_anyway(self, number: int) -> None:
+        if self.nodes[number] is None:
             self.note(f"start of {number}")
             self.nodes[number] = self._started(number)
 
@@ -431,7 +435,9 @@ class Cluster:
 
     def _may_be_empty(self, number: int) -> bool:
         """Whether nothing that was acknowledged can be on a disk alone: its place was left, so all
-        that any record says is somewhere else."""
+        that any record says is somewhere else.  After a roll-back nobody knows by the record."""
+        if self.rolled_back:
+            return False
         newest = max(self.landed, key=lambda one: one.order)
         return number >= newest.replicas and all(one.replica != number for one in newest.isr)
 
@@ -439,7 +445,7 @@ class Cluster:
         """The operator removes the process of a place that is none any more, and keeps its disk."""
         if self.nodes[number] is None or number < self.sizes.wished:
             return
-        if self.sizes.is_wanted(number, self.api):
+        if self.sizes.is_wanted(number, self.api) or not self._is_led():
             self.at(LATE_S, lambda: self._end_surplus(number))
             return
         self.stop(number, "end")
@@ -507,6 +513,8 @@ class Cluster:
             case "bridge":
                 others = [one for one in everybody if one != number]
                 self._block({(one, other) for one in others for other in others})
+            case "one is heard":
+                self._block({(one, OPERATOR) for one in everybody if one != number})
             case "no api":
                 self._block({(one, API) for one in (*everybody, OPERATOR)})
             case "no operator":
@@ -571,6 +579,15 @@ class Cluster:
             if self.resizes:
                 self._hear(number, self.sizes.wished)
             self._start(number)
+        if not self._is_led():
+            # A record that went back may count too few copies: somebody brings all of them back.
+            for number in range(max(one.replicas for one in self.landed)):
+                self._start_anyway(number)
+
+    def _is_led(self) -> bool:
+        """Whether somebody serves in the epoch of the record."""
+        serving = [node.machine.leader for node in self.running() if node.machine.serves]
+        return any(one is not None and one.epoch == self.api.epoch for one in serving)
 
     def _unhealed(self) -> str:
         """What is still missing to a healthy shard; empty when nothing is."""
@@ -578,6 +595,8 @@ class Cluster:
             self.chaos.until_s + SETTLED_S
         ):
             return "a client waits"
+        if not self._is_led():
+            return "nobody leads"
         nodes, wished = self.running(), self.sizes.wished
         if len({node.state.position for node in nodes}) > 1 or len(nodes) != wished:
             return f"{len(nodes)} copies at {[node.state.position for node in nodes]}"

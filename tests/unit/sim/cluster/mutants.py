@@ -14,7 +14,14 @@ import msgspec
 from tests.unit.replication import mutants as clauses
 from tests.unit.sim.cluster import cluster as clusters
 from tests.unit.sim.cluster import node as nodes
-from tests.unit.sim.cluster.chaos import Chaos, drawn, with_cuts, with_handovers, with_reads
+from tests.unit.sim.cluster.chaos import (
+    Chaos,
+    drawn,
+    with_cuts,
+    with_handovers,
+    with_reads,
+    with_sizes_back,
+)
 from tests.unit.sim.cluster.checker import NOT_HEALED, Violated
 from tests.unit.sim.cluster.node import DivergedReplica, Node
 from tests.unit.sim.cluster.state import Diverged
@@ -223,6 +230,9 @@ MUTANTS = [
     Mutant("8 a hello is answered once", ((Replica, "_join", any_hello_is_answered),), 14),
     Mutant("11 the newest history leads", ((promotion, "newest_of", OFF.oldest_of),), 57),
     Mutant("11 settled by its leader", ((promotion, "recovered", OFF.settled_at_once),), 6401),
+    Mutant("11 a record follows what is sworn",
+           tuple((one, "follows", OFF.anything_follows) for one in (promise, follower)), 67,
+           chaos=with_sizes_back),
     Mutant("6 a leader that has named its successor is over",
            ((leader, "won", leads_on), (plan, "after", never_over)), 84, chaos=with_handovers),
     Mutant("6 a successor is drawn from the ISR", ((plan, "handing", anybody_may_follow),), 292,

@@ -9,6 +9,7 @@ from tests.unit.sim.cluster.chaos import (
     with_handovers,
     with_reads,
     with_resizes,
+    with_sizes_back,
 )
 from tests.unit.sim.cluster.cluster import PLAIN, run
 from tests.unit.sim.cluster.mutants import MUTANTS, Mutant, found
@@ -29,6 +30,14 @@ KEPT = {
     6401: "the leader after a roll-back was lost before its ISR held what it had adopted",
 }
 """Seeds that have found something, or would again."""
+
+
+KEPT_BACK = {
+    59: "the record that went back counted one copy, and the processes of the others were ended",
+    67: "a candidate of a time that was taken back led on, and a copy cut what was acknowledged",
+    262: "an epoch was given to the same life again, and it held on to its record of before",
+}
+"""Likewise, of `with_sizes_back`."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
@@ -70,6 +79,21 @@ def test_the_number_of_copies_changes_under_faults_and_nothing_is_lost() -> None
     assert changed > RESIZE_SEEDS
     assert adopted > 2, "some begin with a log that was never replicated"
     assert empty > 3, "copies that come back find the disk that they had, or an empty one"
+
+
+def test_a_record_that_goes_back_behind_a_change_of_the_number_loses_nothing() -> None:
+    back, changed = 0, 0
+    for seed in range(RESIZE_SEEDS):
+        cluster = run(seed, with_sizes_back(seed))
+        back += cluster.rolled_back
+        changed += cluster.sizes.changed
+    assert back > RESIZE_SEEDS // 2
+    assert changed > RESIZE_SEEDS
+
+
+@pytest.mark.parametrize("seed", KEPT_BACK, ids=str)
+def test_a_seed_of_those_that_once_went_wrong_goes_well(seed: int) -> None:
+    run(seed, with_sizes_back(seed))
 
 
 def test_a_handover_without_faults_is_won_and_nobody_waits_for_long() -> None:

@@ -56,7 +56,7 @@ class Election(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 ELECTIONS_MAX: Final = 16
-"""That a record keeps, the newest; what a disk has sworn before the oldest of them is not judged."""
+"""That a record keeps, the newest; what was sworn before the oldest of them is not judged."""
 
 
 class Record(msgspec.Struct, frozen=True):

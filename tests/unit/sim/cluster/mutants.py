@@ -29,7 +29,7 @@ from tests.unit.sim.cluster.state import Diverged
 from ultraengine.log.damage import BelowRetention
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ConfigVersion, Epoch
-from ultraengine.replication import epochs, follower, leader, promise, promotion
+from ultraengine.replication import epochs, follower, leader, promise, promotion, record
 from ultraengine.replication.effects import Effects, Sending
 from ultraengine.replication.handover import plan
 from ultraengine.replication.handover.plan import Handover
@@ -231,8 +231,7 @@ MUTANTS = [
     Mutant("11 the newest history leads", ((promotion, "newest_of", OFF.oldest_of),), 57),
     Mutant("11 settled by its leader", ((promotion, "recovered", OFF.settled_at_once),), 6401),
     Mutant("11 a record follows what is sworn",
-           tuple((one, "follows", OFF.anything_follows) for one in (promise, follower)), 67,
-           chaos=with_sizes_back),
+           OFF.FOLLOWS, 67, chaos=with_sizes_back),
     Mutant("6 a leader that has named its successor is over",
            ((leader, "won", leads_on), (plan, "after", never_over)), 84, chaos=with_handovers),
     Mutant("6 a successor is drawn from the ISR", ((plan, "handing", anybody_may_follow),), 292,
@@ -247,6 +246,9 @@ MUTANTS = [
            8, chaos=with_cuts),
     Mutant("13 who is filled holds nothing", ((Replica, "_join", counts_what_it_lacks),), 53,
            chaos=with_cuts),
+    Mutant("14 who was there before swears first",
+           tuple((one, "elders", OFF.nobody_waits) for one in (record, leader, promotion)), 262,
+           chaos=with_sizes_back),
     Mutant("11 two candidates of one epoch are noticed", ((Planner, "_split", never_split),), 534,
            heals=False),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from tests.unit.replication.troubled import TroubledDisk
 from ultraengine.log.driver import LogOptions, Written
 from ultraengine.log.frame import FrameDraft, FrameKind
 from ultraengine.model.ids import ConfigVersion, Epoch, Offset, ShardId
+from ultraengine.replication import wire
 from ultraengine.replication.promise import Promise
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.sizing import Wish
@@ -27,21 +28,30 @@ EPOCH, VERSION = Epoch(1), ConfigVersion(1)
 class Kept:
     """The files of one replica, and what they told."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, master_key: str | None = None) -> None:
         self.disk = TroubledDisk(place / "disk")
         self.synced = 0
         self.failures: list[BaseException] = []
         world = ReplicaWorld(
-            self.disk, SystemClock(), SystemRandom(), FileSecrets(None, {}),
+            self.disk,
+            SystemClock(),
+            SystemRandom(),
+            FileSecrets(None, {"ULTRA_SECRET_KEY": "hex:" + "6b" * 32}),
             DirectoryRecordStore(place / "record"),
-        )  # fmt: skip
+        )
         options = ReplicaOptions(
             shard=ShardId(3),
             replica=ReplicaId(0),
             addresses=(("127.0.0.1", 1),),
             cluster_uid=CLUSTER,
             wish=Wish(replicas=1),
-            log=LogOptions(shard=ShardId(3), epoch=Epoch(0), handlers=b"handlers", limits=LIMITS),
+            log=LogOptions(
+                shard=ShardId(3),
+                epoch=Epoch(0),
+                handlers=b"handlers",
+                limits=LIMITS,
+                master_key=master_key,
+            ),
         )
         self.files = ReplicaFiles(
             world, options, on_failure=self.failures.append, on_synced=self._on_synced
@@ -66,9 +76,9 @@ class Kept:
 
 
 @contextlib.asynccontextmanager
-async def kept(place: Path) -> AsyncIterator[Kept]:
+async def kept(place: Path, master_key: str | None = None) -> AsyncIterator[Kept]:
     """Opened, and closed at the end."""
-    made = Kept(place)
+    made = Kept(place, master_key)
     await asyncio.to_thread(made.files.open)
     await made.files.swear(Promise(EPOCH, None, VERSION, seated=True))
     try:
@@ -176,3 +186,17 @@ async def test_a_write_that_nobody_waits_for_any_more_disturbs_nothing(tmp_path:
         await asyncio.sleep(0)
         assert not troubles
         assert not made.failures
+
+
+@pytest.mark.parametrize("master_key", [None, "key"])
+async def test_what_travels_is_what_stands_on_the_disk(
+    tmp_path: Path, master_key: str | None
+) -> None:
+    async with kept(tmp_path, master_key) as made:
+        for payload in (b"0", b"1" * 3_000):
+            await made.append(payload)
+            end = made.files.view.end
+            read = made.files.view.log.reader().frames(end - 1, end, unsynced=True)
+            expected = [wire.stored(frame) for frame in read]
+            assert await made.files.frames(end - 1, end) == expected
+        assert await made.files.frames(0, 1) != expected

@@ -8,6 +8,8 @@ import random
 
 import msgspec
 
+from ultraengine.replication.effects import ReplicaLimits
+
 SHAPES = ((3, 2), (3, 2), (3, 2), (3, 2), (2, 1), (2, 2), (3, 3), (3, 1))
 """(replicas, min_isr)."""
 
@@ -56,6 +58,8 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     """Whether whoever leads is read from all the time; likewise."""
     resizes: float = 0.0
     """How often in a second another number of copies is wished, of 1 to `replicas`; likewise."""
+    repeat_s: float = 0.0
+    """`ReplicaLimits.repeat_s`; as in production in runs of their own, likewise."""
     skew: bool = False
     """Clocks run at different rates, and wall clocks jump."""
 
@@ -127,6 +131,11 @@ def with_snapshots(chaos: Chaos, rng: random.Random) -> Chaos:
         until_s=chaos.until_s + 2.0,
         faults=faults,
     )
+
+
+def terse(seed: int) -> Chaos:
+    """The same faults among copies that say nothing twice, as they are by default."""
+    return msgspec.structs.replace(drawn(seed), repeat_s=ReplicaLimits().repeat_s)
 
 
 def with_handovers(seed: int) -> Chaos:

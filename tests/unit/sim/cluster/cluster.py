@@ -202,6 +202,10 @@ class Cluster:
 
     # --- what a process sees of the world (`node.Outside`) -------------------------------
 
+    @property
+    def repeat_s(self) -> float:
+        return self.chaos.repeat_s
+
     def soon(self, node: Node, seconds: float, action: Callable[[], None]) -> None:
         self.at(seconds, lambda: self.guarded(node.number, node, action))
 

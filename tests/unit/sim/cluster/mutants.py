@@ -104,9 +104,11 @@ def serves_at_once(machine: Replica) -> bool:
     )
 
 
-def held_as_it_is(machine: Replica, effects: Effects, position: int | None = None) -> None:
+def held_as_it_is(
+    machine: Replica, effects: Effects, position: int | None = None, *, now: float | None = None
+) -> None:
     """The whole log is counted at the join, whatever of it was compared."""
-    HOLD(machine, effects, None if position is None else machine.log.end)
+    HOLD(machine, effects, None if position is None else machine.log.end, now=now)
 
 
 def cuts_nothing(machine: Replica, message: Joining, now: float, effects: Effects) -> None:
@@ -215,7 +217,7 @@ MUTANTS = [
     Mutant("5 a seat is a disk", ((nodes, "DiskId", one_disk_for_all),), 146),
     Mutant("5 the first disks swear to be it", ((Replica, "_found", never_founded),), 49,
            heals=False),
-    Mutant("6 drawn from the ISR", ((promotion, "plan_failover", anybody_who_answers),), 20),
+    Mutant("6 drawn from the ISR", ((promotion, "plan_failover", anybody_who_answers),), 29),
     Mutant("7 a life leads once",
            ((promise, "may_lead", OFF.leads_again), (nodes, "next_life", same_start)), 2),
     Mutant("7 the tail is adopted", ((Replica, "_enter", keeps_what_is_committed),), 0),
@@ -229,7 +231,8 @@ MUTANTS = [
            ((follower, "common_end", OFF.never_cuts), (epochs, "common_end", OFF.never_cuts)), 69),
     Mutant("8 a hello is answered once", ((Replica, "_join", any_hello_is_answered),), 14),
     Mutant("11 the newest history leads", ((promotion, "newest_of", OFF.oldest_of),), 57),
-    Mutant("11 settled by its leader", ((promotion, "recovered", OFF.settled_at_once),), 6401),
+    Mutant("11 settled by its leader",
+           ((promotion, "recovered", OFF.settled_at_once), *OFF.FOLLOWS), 6401),
     Mutant("11 a record follows what is sworn",
            OFF.FOLLOWS, 67, chaos=with_sizes_back),
     Mutant("6 a leader that has named its successor is over",

@@ -58,6 +58,8 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     """Whether whoever leads is read from all the time; likewise."""
     resizes: float = 0.0
     """How often in a second another number of copies is wished, of 1 to `replicas`; likewise."""
+    beside: bool = False
+    """Whether each replica plans failovers, in place of one operator; likewise."""
     repeat_s: float = 0.0
     """`ReplicaLimits.repeat_s`; as in production in runs of their own, likewise."""
     skew: bool = False
@@ -136,6 +138,13 @@ def with_snapshots(chaos: Chaos, rng: random.Random) -> Chaos:
 def terse(seed: int) -> Chaos:
     """The same faults among copies that say nothing twice, as they are by default."""
     return msgspec.structs.replace(drawn(seed), repeat_s=ReplicaLimits().repeat_s)
+
+
+def as_it_runs(seed: int) -> Chaos:
+    """The same faults, and wall clocks that jump, where each replica plans failovers and copies say
+    nothing twice."""
+    chaos = terse(seed)
+    return msgspec.structs.replace(chaos, beside=True, faults=(*chaos.faults, "clock jump"))
 
 
 def with_handovers(seed: int) -> Chaos:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 from tests.unit.sim.cluster.actors import Client, SkewedClock
+from tests.unit.sim.cluster.beside import BESIDE, Beside, place
 from tests.unit.sim.cluster.chaos import Chaos, drawn
 from tests.unit.sim.cluster.checker import NOT_HEALED, Checker, Violated
 from tests.unit.sim.cluster.node import CLUSTER, HANDOVER_S, Crashed, Node, Reply, Request
@@ -84,6 +85,8 @@ class Cluster:
         self.era = 0
         """Of the API server's content; a request of an earlier one does not land any more."""
         self.planner = self._planner()
+        self.beside: list[Beside | None] = [None] * n
+        """Where every replica plans: of its life, made at its first tick."""
         self.clients = [Client(number) for number in range(self.chaos.clients)]
 
     def _founded(self) -> Record:
@@ -198,7 +201,17 @@ class Cluster:
         node = self.nodes[number]
         if node is not None:
             self.guarded(number, node, node.tick)
+            if self.chaos.beside:
+                self.guarded(number, node, self._beside(node).tick)
         self.at(TICK_S, lambda: self._tick(number))
+
+    def _beside(self, node: Node) -> Beside:
+        """The planner of a life."""
+        found = self.beside[node.number]
+        if found is None or found.node is not node:
+            found = Beside(node, self.chaos.replicas, PLANNER_LIMITS, self)
+            self.beside[node.number] = found
+        return found
 
     # --- what a process sees of the world (`node.Outside`) -------------------------------
 
@@ -271,7 +284,12 @@ class Cluster:
             self.at(self._delay(), lambda: self._deliver(source, to, message))
 
     def _deliver(self, source: int, to: int, message: object) -> None:
-        if (source, to) in self.blocked:
+        if (place(source), place(to)) in self.blocked:
+            return
+        if to >= BESIDE:
+            planner = self.beside[place(to)]
+            if isinstance(message, Told) and planner is not None:
+                planner.told(message)
             return
         if to == OPERATOR:
             if isinstance(message, Told) and not self.operator_away:
@@ -292,15 +310,17 @@ class Cluster:
             self._to_api(source, lambda: self._swap(source, swap, era))
 
     def _to_api(self, source: int, action: Callable[[], None]) -> None:
-        if (source, API) not in self.blocked and not self._is_lost(self.chaos.api_loss):
+        if (place(source), API) not in self.blocked and not self._is_lost(self.chaos.api_loss):
             self.at(self._delay(), action)
 
     def _from_api(self, source: int, life: object, action: Callable[[object], None]) -> None:
-        if (API, source) in self.blocked or self._is_lost(self.chaos.api_loss):
+        if (API, place(source)) in self.blocked or self._is_lost(self.chaos.api_loss):
             return
         self.at(self._delay(), lambda: action(life))
 
     def _asker(self, source: int) -> object:
+        if source >= BESIDE:
+            return self.beside[place(source)]
         return self.planner if source == OPERATOR else self.nodes[source]
 
     def _read(self, source: int) -> None:
@@ -316,6 +336,8 @@ class Cluster:
                 life,
                 lambda: life.do(life.machine.record_read(record, life.clock.monotonic())),
             )
+        elif isinstance(life, Beside):
+            self.guarded(place(source), life.node, lambda: life.record_read(record))
         elif life is self.planner and not self.operator_away:
             self._planned(self.planner.record_read(record, self.now))
 
@@ -337,6 +359,12 @@ class Cluster:
                 life,
                 lambda: life.do(life.machine.swap_answered(swap, current, life.clock.monotonic())),
             )
+        elif isinstance(life, Beside):
+            self.guarded(
+                place(source),
+                life.node,
+                lambda: life.swapped(lambda planner: planner.swap_answered(swap, current)),
+            )
         elif life is self.planner and not self.operator_away:
             self._planned(self.planner.swap_answered(swap, current))
 
@@ -354,7 +382,8 @@ class Cluster:
 
     def _tick_operator(self) -> None:
         if not self.operator_away:
-            self._planned(self.planner.tick(self.now))
+            if not self.chaos.beside:
+                self._planned(self.planner.tick(self.now))
             if self._is_lost(self.chaos.restless * TICK_S):
                 self._replace()
             if self._is_lost(self.chaos.handovers * TICK_S):
@@ -530,6 +559,8 @@ class Cluster:
                 self._roll_back()
             case "slow disk":
                 self.slow_disk[number] = rng.choice((0.0, 0.3))
+            case "clock jump":
+                self.clocks[number].wall_s += rng.uniform(-100, 100)
             case _:
                 raise InvariantBroken("a fault has a name", kind=kind)
 

@@ -1,9 +1,11 @@
 """A replicated shard under faults keeps its promises; without one of its clauses it does not."""
 
 import pytest
+from tests.unit.sim.cluster.beside import BESIDE
 from tests.unit.sim.cluster.chaos import (
     SHAPES,
     Chaos,
+    as_it_runs,
     drawn,
     terse,
     with_cuts,
@@ -95,6 +97,17 @@ def test_a_record_that_goes_back_behind_a_change_of_the_number_loses_nothing() -
 @pytest.mark.parametrize("seed", KEPT_BACK, ids=str)
 def test_a_seed_of_those_that_once_went_wrong_goes_well(seed: int) -> None:
     run(seed, with_sizes_back(seed))
+
+
+def test_every_replica_plans_and_one_leads_at_a_time() -> None:
+    planned, jumps = 0, 0
+    for seed in range(BATCH):
+        trace = run(seed, as_it_runs(seed)).trace
+        planned += sum(one.split()[1:3] in [[str(BESIDE + n), "swaps"] for n in range(3)]
+                       for one in trace)  # fmt: skip
+        jumps += sum("clock jump" in one for one in trace)
+    assert planned > BATCH
+    assert jumps > BATCH // 2
 
 
 def test_a_handover_without_faults_is_won_and_nobody_waits_for_long() -> None:

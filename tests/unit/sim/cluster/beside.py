@@ -11,7 +11,7 @@ from tests.unit.sim.cluster.node import CLUSTER, Node
 
 from ultraengine.replication.effects import Effects
 from ultraengine.replication.messages import Told
-from ultraengine.replication.planner import Planner, PlannerEffects, PlannerLimits
+from ultraengine.replication.planner import PATIENCE, Planner, PlannerEffects, PlannerLimits
 from ultraengine.replication.record import Record
 
 BESIDE: Final = 100
@@ -47,7 +47,10 @@ class Beside:
 
     def _anew(self, numbers_from: int) -> Planner:
         now = self.node.clock.monotonic()
-        return Planner(CLUSTER, self._replicas, self._limits, now, numbers_from=numbers_from)
+        patience = PATIENCE * self.node.number
+        return Planner(
+            CLUSTER, self._replicas, self._limits, now, numbers_from=numbers_from, patience=patience
+        )
 
     def tick(self) -> None:
         """Time has passed."""

@@ -484,9 +484,8 @@ class Replica:
                 leader, self.peers, self.entered_at, self.log.end, self._limits, now, self.wish
             )
             handover = self.handover
-            if (
-                handover is not None and handover.phase is Phase.WAITING
-            ):  # Settled and agreed first.
+            if handover is not None and handover.phase is Phase.WAITING:
+                # Settled and agreed first.
                 attempts.insert(2, partial(handovers.handing, to=handover.to, log_end=self.log.end))
         for attempt in attempts:
             try:

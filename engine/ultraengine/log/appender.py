@@ -76,6 +76,9 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     """Duration of the pwrite that it was part of."""
     sync_s: float
     """Duration of the fdatasync; 0 without one."""
+    frames: Sequence[bytes]
+    """Each as it stands on the disk, for who sends them on during the sync: of a write without one,
+    in the clear."""
     bytes: int
     """Length of the request's frames on disk."""
     error: DiskFull | None = None
@@ -98,6 +101,7 @@ class _Formed(msgspec.Struct, frozen=True, gc=False):
     """Behind its last frame."""
     frames_bytes: int
     sync: bool
+    frames: Sequence[bytes]
 
 
 class _Buffer:
@@ -114,6 +118,14 @@ class _Buffer:
         """(sequence, offset, length) of each frame, for the index."""
         self.frames_bytes = 0
         self.has_commands = False
+
+    def last(self, parts_before: int, count: int) -> list[bytes]:
+        """The last frames, of which the first parts are those behind the parts before."""
+        raw, found, end = b"".join(self.parts[parts_before:]), [], 0
+        for _, _, length in self.frames[len(self.frames) - count :]:
+            found.append(raw[end : end + length])
+            end += length
+        return found
 
 
 class OpenSegment(msgspec.Struct):
@@ -189,10 +201,12 @@ class Appender:
                     self.refusing = refusal
                     done.append(self._written(self.point, 0, 0.0, 0.0, refusal))
                     continue
-            before_bytes = buffer.frames_bytes
+            before_bytes, before = buffer.frames_bytes, len(buffer.parts)
             self._form(request.drafts, request.places, buffer)
             length = buffer.frames_bytes - before_bytes
-            buffer.formed.append(_Formed(self.point, length, request.sync))
+            sends = not (request.sync or request.places or self._current.segment.keys.cipher)
+            raw = buffer.last(before, len(request.drafts)) if sends else ()
+            buffer.formed.append(_Formed(self.point, length, request.sync, raw))
         self._commit(buffer, done)
         return done
 
@@ -356,7 +370,8 @@ class Appender:
             synced = clock.monotonic()
         write_s, sync_s = written - started, synced - written
         done += [
-            self._written(one.point, one.frames_bytes, write_s, sync_s) for one in buffer.formed
+            self._written(one.point, one.frames_bytes, write_s, sync_s, None, one.frames)
+            for one in buffer.formed
         ]
         return _Buffer(self.point)
 
@@ -394,6 +409,7 @@ class Appender:
         write_s: float,
         sync_s: float,
         error: DiskFull | None = None,
+        frames: Sequence[bytes] = (),
     ) -> Written:
         return Written(
             point.sequence,
@@ -402,6 +418,7 @@ class Appender:
             point.state_chain,
             write_s,
             sync_s,
+            frames,
             frames_bytes,
             error,
         )

@@ -15,6 +15,9 @@ class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
     """A copy that has not answered for so long leaves the ISR, if it may."""
     resend_s: float = 0.2
     """Frames that are not answered for so long are sent again."""
+    repeat_s: float = 0.04
+    """A copy that has nothing new to say to its leader says it again after so long, not sooner; and
+    a leader tells of a commit by itself only when no frames follow.  0: both speak at once."""
     swap_s: float = 1.0
     """A swap without an answer is asked about after so long, and forced after twice that."""
     read_s: float = 0.5

@@ -12,8 +12,8 @@ import msgspec
 
 from ultraengine.model.ids import ConfigVersion, Epoch
 from ultraengine.replication.epochs import EpochTable, LogView, common_end, first_of
-from ultraengine.replication.promise import Promise, promised, takes
-from ultraengine.replication.record import Holder, Seat, Size
+from ultraengine.replication.promise import Promise, follows, promised, takes
+from ultraengine.replication.record import Election, Holder, Seat, Size
 
 
 class Verdict(enum.Enum):
@@ -45,6 +45,8 @@ class Join(msgspec.Struct, frozen=True):
     position, and the copy may not reach it: then it lacks what is not sent frame by frame."""
     size: Size | None = None
     """Of the same record as `version`."""
+    elections: tuple[Election, ...] = ()
+    """Likewise."""
 
 
 class Follower(msgspec.Struct, frozen=True):
@@ -73,7 +75,9 @@ class Joined(msgspec.Struct, frozen=True):
 
 def join(follower: Follower, message: Join, log: LogView) -> Joined:
     """Begin to copy a leader."""
-    if not takes(follower.promise, message.epoch, message.leader):
+    if not takes(follower.promise, message.epoch, message.leader) or (
+        message.epoch > follower.promise.epoch and not follows(message.elections, follower.promise)
+    ):
         return Joined(Verdict.STALE, follower, log.end)
     sworn = _sworn(follower, message)
     verdict, agreed = _compared(follower, message, log)

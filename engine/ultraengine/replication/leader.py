@@ -280,6 +280,9 @@ def read(leader: Leader, current: Record) -> Leader:
         return won(leader, current)
     if current.epoch != leader.epoch or current.holder != leader.me:
         return leader.with_(over=True)
+    if current.elections != leader.record.elections:
+        # The same epoch, given again after the record went back.
+        return leader.with_(over=True)
     if current.version < leader.record.version:
         return leader.with_(over=True)
     if current.version == leader.record.version:

@@ -15,6 +15,7 @@ One runs beside each replica, and plans for all (ADR 18); with `only`, for its o
 """
 
 import enum
+from typing import Final
 
 import msgspec
 
@@ -25,6 +26,9 @@ from ultraengine.replication.effects import Swap
 from ultraengine.replication.messages import Ask, Lead, Reserve, Told
 from ultraengine.replication.promotion import Answer, Refused
 from ultraengine.replication.record import Record, Seat
+
+PATIENCE: Final = 2
+"""Rounds between the first attempts of two planners: in so many, a new leader has begun."""
 
 
 class PlannerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,10 +73,12 @@ class Planner:
         *,
         only: Seat | None = None,
         numbers_from: int = 0,
+        patience: int = 0,
     ) -> None:
         """`replicas`: how many are asked.  `numbers_from`: above the questions of an earlier
         planner at the same place, whose late answers would say what was true before this one's
-        read."""
+        read.  `patience`: so many rounds more are waited before an epoch is reserved, which makes
+        an end of every other planner's attempt: where several plan, no two have the same."""
         self._cluster_uid = cluster_uid
         self._replicas = replicas
         self._limits = limits
@@ -89,8 +95,9 @@ class Planner:
         self._record: Record | None = None
         self._epoch = Epoch(0)
         """Asked to be reserved."""
-        self._rolled_back = False
-        """Whether the round before has seen a roll-back."""
+        self._patience = patience
+        self._refused = 0
+        """Rounds so far that have seen a roll-back, or a record that is not settled."""
         self._answers: dict[Seat, Answer] = {}
         self._leads: dict[Seat, Epoch | None] = {}
 
@@ -159,7 +166,7 @@ class Planner:
         )
         if not behind and answer is not None and answer.start == holder.start:
             if self._leads[holder.seat] == record.epoch and not self._split(record):
-                self._led_at, self._rolled_back = now, False
+                self._led_at, self._refused = now, 0
                 return
             effects.lead = Lead(record)  # It was in force when it was read.
         if not behind and now - self._led_at < self._limits.silence_s:
@@ -171,12 +178,13 @@ class Planner:
             only=self._only,
         )
         if isinstance(plan, Record):
-            self._rolled_back = False
+            self._refused = 0
             effects.swap = Swap(record, plan)
-        elif plan is Refused.UNSETTLED or (plan is Refused.ROLLED_BACK and self._rolled_back):
-            self._reserve(record, now, effects)
-        elif plan is Refused.ROLLED_BACK:
-            self._rolled_back = True
+        elif plan in {Refused.UNSETTLED, Refused.ROLLED_BACK}:
+            self._refused += 1
+            believed = 2 if plan is Refused.ROLLED_BACK else 1
+            if self._refused >= believed + self._patience:
+                self._reserve(record, now, effects)
 
     def _split(self, record: Record) -> bool:
         """Whether a disk has sworn this epoch to another candidate, which a record that went back

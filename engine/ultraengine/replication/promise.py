@@ -4,12 +4,13 @@ A promise is synced before any answer in its epoch and before the first frame of
 outranks the record: a message, a swap or a restored record of a lower epoch changes nothing here.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from ultraengine.model.ids import ConfigVersion, Epoch
-from ultraengine.replication.record import Holder, Record, Size
+from ultraengine.replication.record import Election, Holder, Record, Size
 
 
 class Promise(msgspec.Struct, frozen=True):
@@ -35,6 +36,20 @@ def takes(promise: Promise, epoch: Epoch, leader: Holder) -> bool:
     if epoch != promise.epoch:
         return epoch > promise.epoch
     return promise.holder is None or promise.holder == leader
+
+
+def follows(elections: Sequence[Election], promise: Promise) -> bool:
+    """Whether a record with these elections comes after what a disk has sworn (clause 11).
+
+    Epochs and versions of one history grow together.  A record that went back, and grew again, has
+    other versions in its epochs: a candidate of before, who learns late that it was elected, meets
+    disks that have acknowledged since.  What is older than all elections is not judged: a recovery
+    has made an end of it.
+    """
+    if not elections or promise.epoch < elections[0].epoch:
+        return True
+    known = [one.epoch for one in elections if one.version <= promise.version]
+    return promise.holder is not None and known[-1:] == [promise.epoch]
 
 
 def promised(
@@ -92,8 +107,8 @@ def may_lead(promise: Promise, record: Record, me: Holder) -> bool:
     """
     if record.holder != me:
         return False
-    return record.epoch > promise.epoch or (
-        record.epoch == promise.epoch and promise.holder is None
+    return _is_reserved(promise, record.epoch) or (
+        record.epoch > promise.epoch and follows(record.elections, promise)
     )
 
 
@@ -103,4 +118,10 @@ def is_behind(record: Record | None, promise: Promise, cluster_uid: bytes) -> bo
         record is None
         or record.cluster_uid != cluster_uid
         or record.order < (promise.epoch, promise.version)
+        or not (_is_reserved(promise, record.epoch) or follows(record.elections, promise))
     )
+
+
+def _is_reserved(promise: Promise, epoch: Epoch) -> bool:
+    """Whether this epoch was promised to whoever is chosen for it."""
+    return promise.epoch == epoch and promise.holder is None

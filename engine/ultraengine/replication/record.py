@@ -8,7 +8,7 @@ configuration manager: Lin et al., PacificA, MSR-TR-2008-25; ISR: KIP-966.
 """
 
 from collections.abc import Iterable
-from typing import Any, NewType
+from typing import Any, Final, NewType
 
 import msgspec
 
@@ -48,6 +48,17 @@ class Size(msgspec.Struct, frozen=True, order=True):
     min_isr: int
 
 
+class Election(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """Which version of the record began an epoch."""
+
+    epoch: Epoch
+    version: ConfigVersion
+
+
+ELECTIONS_MAX: Final = 16
+"""That a record keeps, the newest; what was sworn before the oldest of them is not judged."""
+
+
 class Record(msgspec.Struct, frozen=True):
     """What the configuration manager keeps.  Only functions of this module make the next one."""
 
@@ -73,6 +84,9 @@ class Record(msgspec.Struct, frozen=True):
     before: int = 0
     """The number before, while not all copies of those places have sworn to this one (clause 14);
     0: they have."""
+    elections: tuple[Election, ...] = ()
+    """Ascending, from the first record or the newest recovery on: they tell a record that follows
+    what a disk has sworn from one that is of a time that was taken back (clause 11)."""
 
     @property
     def size(self) -> Size:
@@ -133,6 +147,7 @@ def bootstrap(
         version,
         replicas=len(isr) if replicas is None else replicas,
         resized=(epoch, version),
+        elections=(Election(epoch, version),),
     )
     check(record)
     return record
@@ -244,7 +259,9 @@ def elected(record: Record, holder: Holder, isr: Iterable[Seat]) -> Record:
         raise NotAllowed(f"{len(members)} in sync, {record.min_isr} are needed")
     if holder.seat.replica >= record.replicas or not set(elders(record)) <= set(members):
         raise NotAllowed(f"{members} led by {holder} while the number of copies changes")
-    return _next(record, epoch=Epoch(record.epoch + 1), holder=holder, isr=members)
+    epoch, version = Epoch(record.epoch + 1), ConfigVersion(record.version + 1)
+    elections = (*record.elections, Election(epoch, version))[-ELECTIONS_MAX:]
+    return _next(record, epoch=epoch, holder=holder, isr=members, elections=elections)
 
 
 def recovered(
@@ -274,6 +291,7 @@ def recovered(
         min_isr=size.min_isr,
         resized=(epoch, version),
         before=0,
+        elections=(Election(epoch, version),),
     )
     if made.order <= record.order or epoch <= record.epoch:
         raise NotAllowed(f"{made.order} does not follow {record.order}")

@@ -84,6 +84,8 @@ class Replica:
         self._hello = 0
         self._asked: int | None = None
         """Number of the hello that may still be answered."""
+        self._said: tuple[Held | None, float] = None, now
+        """What the leader was last told of this copy, and when."""
         self.heard_at = now
         """Of the leader that is copied; or when something was done about there being none."""
         self.entered_at = now
@@ -241,7 +243,7 @@ class Replica:
         if leader is not None:
             self._led(leader, now, effects)
         else:
-            self._hold(effects)
+            self._hold(effects, now=now)
         return effects
 
     # --- following -----------------------------------------------------------------------
@@ -297,7 +299,7 @@ class Replica:
         self.follower = followers.committed(
             self.follower, message.epoch, message.committed_end, log
         )
-        self._hold(effects)
+        self._hold(effects, now=now)
 
     def _fell_behind(self, message: Behind, effects: Effects) -> None:
         """Not joined any more, so that nothing is said of a log that will never go on."""
@@ -306,14 +308,21 @@ class Replica:
             self.follower = follower.with_(joined=None)
             effects.lacks = message.leader
 
-    def _hold(self, effects: Effects, position: int | None = None) -> None:
+    def _hold(
+        self, effects: Effects, position: int | None = None, now: float | None = None
+    ) -> None:
         """Tell the leader what is durable here.  The log ends where it was compared, or behind:
-        what is in it now has come from this leader, or was found equal."""
+        what is in it now has come from this leader, or was found equal.  With `now`, not what was
+        said a moment ago: if that is lost, it is said again at the next sign of life."""
         promise = self.follower.promise
         if promise.holder is None or self.follower.joined != promise.epoch:
             return
         end = self.log.durable_end if position is None else position
         held = Held(promise.epoch, promise.holder, self.me, end, promise.version)
+        said, said_at = self._said
+        if now is not None and held == said and now - said_at < self._limits.repeat_s:
+            return
+        self._said = held, said_at if now is None else now
         effects.sends.append(Sending(promise.holder.seat.replica, held))
 
     def _swear(self, follower: Follower, effects: Effects) -> None:
@@ -350,6 +359,11 @@ class Replica:
         effects.sends.append(Sending(None, self._told(message.number)))
 
     # --- leading -------------------------------------------------------------------------
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether all is committed.  Else the next frames, or their commit, say what is."""
+        return self._limits.repeat_s == 0 or self.committed_end >= self.log.end
 
     def _leading(self) -> Leader | None:
         leader = self.leader
@@ -390,7 +404,7 @@ class Replica:
         told = leader.committed_end > (0 if self.leader is None else self.leader.committed_end)
         self.leader = leader
         if told:
-            self._feed(now, effects, all_of_them=True)
+            self._feed(now, effects, all_of_them=self._is_at_rest)
 
     def _hand_on(self, leader: Leader, now: float, effects: Effects) -> None:
         before = self.handover
@@ -412,7 +426,8 @@ class Replica:
         if chain is None:
             return  # Cut between the two: it will ask again.
         where = (log.epochs, log.end, agreed, chain)
-        join = Join(leader.epoch, self.me, record.version, seat in record.isr, *where, record.size)
+        of = (record.size, record.elections)
+        join = Join(leader.epoch, self.me, record.version, seat in record.isr, *where, *of)
         start, hello = message.me.start, message.number
         self.peers[seat] = Peer(start, agreed, heard_at=now, moved_at=now, hello=hello)
         effects.sends.append(Sending(seat.replica, Joining(hello, join)))
@@ -441,7 +456,7 @@ class Replica:
         )
         told = answered.committed_end > leader.committed_end
         self._led(answered, now, effects)
-        self._feed(now, effects, all_of_them=told)
+        self._feed(now, effects, all_of_them=told and self._is_at_rest)
 
     def _feed(self, now: float, effects: Effects, *, all_of_them: bool = False) -> None:
         """Send frames to whoever lacks some; with `all_of_them`, a sign of life to the others."""
@@ -469,9 +484,8 @@ class Replica:
                 leader, self.peers, self.entered_at, self.log.end, self._limits, now, self.wish
             )
             handover = self.handover
-            if (
-                handover is not None and handover.phase is Phase.WAITING
-            ):  # Settled and agreed first.
+            if handover is not None and handover.phase is Phase.WAITING:
+                # Settled and agreed first.
                 attempts.insert(2, partial(handovers.handing, to=handover.to, log_end=self.log.end))
         for attempt in attempts:
             try:

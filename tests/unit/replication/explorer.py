@@ -3,15 +3,17 @@
 import msgspec
 from tests.unit import exploring
 from tests.unit.exploring import Explored, encode, key_of
+from tests.unit.replication.tidying import tidy_moves
 from tests.unit.replication.world import Violated, World, check, moves
 
 _FAULTS = ("crashes", "loses its disk", "goes back")
 
 
-def explore(start: World, *, states_max: int = 10**9) -> Explored:
-    """Walk until a violation, the end, or `states_max` states."""
+def explore(start: World, *, states_max: int = 10**9, tidy: bool = True) -> Explored:
+    """Walk until a violation, the end, or `states_max` states, which are tidied or whole."""
+    steps = tidy_moves if tidy else moves
     return exploring.explore(
-        start, moves=moves, check=check, violated=Violated, states_max=states_max
+        start, moves=steps, check=check, violated=Violated, states_max=states_max
     )
 
 

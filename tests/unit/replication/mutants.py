@@ -157,6 +157,10 @@ def nobody_waits(_record: Record) -> tuple[Any, ...]:
     return ()
 
 
+def anything_follows(*_: Any) -> bool:
+    return True
+
+
 def as_the_record_says(last: Record, _answers: Any) -> Any:
     return last.size
 
@@ -178,10 +182,13 @@ MOVED = (*LED, "1 copies 1 of epoch 1 as of 1", "2 copies 1 of epoch 1 as of 1",
          "1 appends", "2 copies 3 of epoch 2 as of 5", "1 hears 2",
          "the record goes back to (1, 2)")  # fmt: skip
 """Acknowledged in epoch 2 by 1 and 2; the record says that 0 and 1 are in sync in epoch 1."""
+FOLLOWS = ((promise, "follows", anything_follows), (follower, "follows", anything_follows))
+"""A record need not follow what a disk has sworn: that alone prevents what some others do."""
 PLAIN = Budget(commands=1, epochs=2, changes=0)
 CHANGE = Budget(commands=1, epochs=2, changes=1)
 MUTANTS = [
-    Mutant("1 only onto what was read", ((worlds, "swap_lands", anything_lands),), CHANGE, 0,
+    Mutant("1 only onto what was read",
+           ((worlds, "swap_lands", anything_lands), *FOLLOWS), CHANGE, 0,
            (*LED, "0 appends", "0 drops 1", "a failover to 1 is planned")),
     Mutant("1 an epoch is entered once",
            ((promotion, "elected", same_epoch), (leader, "may_begin", begins_alone)), PLAIN),
@@ -207,7 +214,7 @@ MUTANTS = [
             "1 copies 2 of epoch 1 as of 2", "0 hears 1", "a failover to 1 is planned",
             "a swap lands", "1 enters epoch 2", "1 adds 2", "a swap lands", "1 hears of its swap",
             "1 drops 0", "a swap lands", "1 hears of its swap")),
-    Mutant("4 unknown is not won", ((leader, "sending", taken_as_won),), CHANGE, 0,
+    Mutant("4 unknown is not won", ((leader, "sending", taken_as_won), *FOLLOWS), CHANGE, 0,
            (*LED, "0 appends", "0 drops 1")),
     Mutant("4 the same version settles nothing", ((leader, "read", settled_by_any_read),),
            CHANGE, 1, after=(*LED, "0 appends", "0 adds 2")),
@@ -227,7 +234,7 @@ MUTANTS = [
             "a swap lands", "0 enters epoch 2", "0 flushes")),
     Mutant("8 the rest is cut",
            ((follower, "common_end", never_cuts), (epochs, "common_end", never_cuts)), PLAIN),
-    Mutant("11 disks outrank the record", ((promotion, "is_behind", never_behind),),
+    Mutant("11 disks outrank the record", ((promotion, "is_behind", never_behind), *FOLLOWS),
            ROLLED, 0, MOVED),
     Mutant("11 enough are heard", ((promotion, "needed", one_is_enough),), ROLLED, 0, DROPPED),
     Mutant("11 disks know the record", ((leader, "knows", always_knows),), ROLLED, 0,
@@ -235,8 +242,13 @@ MUTANTS = [
             "the record goes back to (1, 2)")),
     Mutant("11 the newest history leads", ((promotion, "newest_of", oldest_of),), ROLLED, 0,
            DROPPED),
+    Mutant("11 a record follows what is sworn",
+           FOLLOWS, Budget(commands=1, epochs=2, changes=1, rollbacks=1), 0,
+           (*LED, "2 copies 1 of epoch 1 as of 1", "a failover to 2 is planned", "a swap lands",
+            "the record goes back to (1, 1)", "0 drops 2", *GONE, "0 appends",
+            "1 copies 2 of epoch 1 as of 2", "0 hears 1")),
     Mutant("14 who was there before swears first",
-           tuple((one, "elders", nobody_waits) for one in (record, leader, promotion)),
+           (*((one, "elders", nobody_waits) for one in (record, leader, promotion)), *FOLLOWS),
            Budget(commands=1, epochs=2, changes=1, sizes=1, rollbacks=1), replicas=2,
            after=(*LED, "0 makes less", *GONE, "0 drops 1", *GONE, "0 appends",
                   "the record goes back to (1, 1)")),
@@ -269,7 +281,7 @@ def find(mutant: Mutant) -> tuple[tuple[str, ...], Explored]:
             mutant.budget, mutant.replicas, places // 2 + 1, mutant.spare, mutant.places
         )
         start = walk(first, *mutant.after)
-        return mutant.after, explore(start, states_max=STATES_MAX)
+        return mutant.after, explore(start, states_max=STATES_MAX, tidy=False)
     finally:
         for place, name, whole in saved:
             setattr(place, name, whole)

@@ -166,6 +166,66 @@ def test_a_disk_knows_when_the_record_has_gone_back(known: Record | None, behind
     assert promise.is_behind(known, Promise(Epoch(1), ME, ConfigVersion(1)), b"c") is behind
 
 
+SECOND = record.elected(record.touched(FIRST), Holder(SEATS[1], 1), SEATS)
+"""Of a history in which epoch 1 had versions 1 and 2."""
+
+
+@pytest.mark.parametrize(
+    ("sworn", "later"),
+    [
+        (NO_PROMISE, True),
+        (Promise(Epoch(1), ME, ConfigVersion(1)), True),
+        (Promise(Epoch(1), ME, ConfigVersion(2)), True),
+        (Promise(Epoch(1), ME, ConfigVersion(3)), False),
+        (Promise(Epoch(2), Holder(SEATS[1], 1), ConfigVersion(3)), True),
+        (Promise(Epoch(2), Holder(SEATS[1], 1), ConfigVersion(2)), False),
+        (Promise(Epoch(1), None, ConfigVersion(1)), False),
+    ],
+)
+def test_a_record_of_a_time_that_was_taken_back_does_not_follow_what_a_disk_has_sworn(
+    sworn: Promise, *, later: bool
+) -> None:
+    assert promise.follows(SECOND.elections, sworn) is later
+    assert promise.is_behind(SECOND, sworn, b"c") is not later
+    assert promise.may_lead(sworn, SECOND, Holder(SEATS[1], 1)) is (later and sworn.epoch < 2)
+
+
+def test_a_candidate_that_was_elected_before_the_record_went_back_is_not_copied() -> None:
+    log = Log(1, 1)
+    table, chain = log.epochs, log.chain(1)
+    for sworn, verdict in ((2, Verdict.TAKEN), (3, Verdict.STALE)):
+        copy = Follower(Holder(SEATS[2], 1), Promise(Epoch(1), ME, ConfigVersion(sworn)))
+        join = Join(
+            SECOND.epoch, SECOND.holder, SECOND.version, True, table, 1, 1, chain,
+            elections=SECOND.elections,
+        )  # fmt: skip
+        assert follower.join(copy, join, log).verdict is verdict
+
+
+def test_what_is_older_than_all_elections_of_a_record_is_not_judged() -> None:
+    made = record.recovered(SECOND, Epoch(7), ConfigVersion(5), ME, SEATS[:2])
+    assert promise.follows(made.elections, Promise(Epoch(6), ME, ConfigVersion(99)))
+    assert promise.follows((), Promise(Epoch(6), ME, ConfigVersion(99)))
+    kept = record.settled(made)
+    for _ in range(record.ELECTIONS_MAX):
+        kept = record.elected(kept, ME, SEATS[:2])
+    assert len(kept.elections) == record.ELECTIONS_MAX
+    assert kept.elections[0] == (record.Election(Epoch(8), ConfigVersion(7)))
+
+
+def test_an_epoch_that_was_reserved_is_taken_with_any_record_of_it() -> None:
+    made = record.recovered(SECOND, Epoch(7), ConfigVersion(5), ME, SEATS[:2])
+    assert not promise.is_behind(made, Promise(Epoch(7), None, ConfigVersion(3)), b"c")
+
+
+def test_a_leader_whose_epoch_was_given_again_after_a_roll_back_is_over() -> None:
+    again = record.elected(record.touched(record.touched(FIRST)), SECOND.holder, SEATS)
+    one = Leader(SECOND.holder, SECOND)
+    assert again.order > SECOND.order
+    assert leader.read(one, again).over
+    assert not leader.read(one, record.touched(SECOND)).over
+
+
 # --- the leader --------------------------------------------------------------------------
 
 

@@ -1,10 +1,12 @@
 """Every state that the protocol can reach, within a budget of faults, keeps what it promises."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from tests.unit.replication.explorer import can_commit, explore, walk
-from tests.unit.replication.world import Budget, World, bootstrapped, moves
+from tests.unit.replication.tidying import tidied, tidy_moves
+from tests.unit.replication.world import Budget, Move, World, bootstrapped, moves
 
 pytestmark = pytest.mark.no_cover
 """It would double their time, and tests of the parts reach every branch."""
@@ -30,6 +32,25 @@ def test_no_reachable_state_breaks_a_promise(name: str) -> None:
     assert found.trace is None, (found.violation, found.trace)
     assert found.complete
     assert found.states > 500
+
+
+def walked(start: World, steps: Callable[[World], Iterator[Move]]) -> set[World]:
+    """All states."""
+    seen, stack = {start}, [start]
+    while stack:
+        fresh = {following for _, following in steps(stack.pop())} - seen
+        seen |= fresh
+        stack += fresh
+    return seen
+
+
+@pytest.mark.parametrize("name", ["two replicas, a roll-back", "one copy more"])
+def test_what_is_tidied_away_from_a_state_makes_no_difference(name: str) -> None:
+    start = bootstrapped(*WALKS[name])
+    whole = walked(start, moves)
+    tidy = walked(tidied(start), tidy_moves)
+    assert {tidied(world) for world in whole} == tidy
+    assert len(tidy) < len(whole)
 
 
 def reachable(start: World, count: int) -> list[World]:

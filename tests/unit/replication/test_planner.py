@@ -25,8 +25,8 @@ NEWER = Promise(Epoch(2), HOLDERS[1], ConfigVersion(5), seated=True)
 class Planning:
     """A planner, and the rounds that a test lets it have."""
 
-    def __init__(self, record: Record = FIRST, only: Seat | None = None) -> None:
-        self.planner = Planner(b"c", 3, LIMITS, 0.0, only=only)
+    def __init__(self, record: Record = FIRST, only: Seat | None = None, patience: int = 0) -> None:
+        self.planner = Planner(b"c", 3, LIMITS, 0.0, only=only, patience=patience)
         self.record = record
         self.now = 0.0
 
@@ -165,6 +165,20 @@ def test_a_disk_that_knows_better_is_believed_in_the_second_round() -> None:
     assert swap is not None
     assert (swap.new.epoch, swap.new.version) == (3, 6)
     assert (swap.new.holder, swap.new.isr) == (HOLDERS[2], SEATS[1:])
+
+
+def test_a_patient_planner_lets_others_recover_first() -> None:
+    knows = {0: LED, 1: NEWER, 2: LED}
+    planning = Planning(patience=2)
+    for _ in range(3):
+        assert planning.round(knows, leads=1) == PlannerEffects()
+    assert isinstance(planning.round(knows, leads=1).ask, Reserve)
+    planning = Planning(patience=2)
+    for _ in range(3):
+        planning.round(knows, leads=1)
+    planning.round(everybody(), leads=1)  # Somebody else was quicker: all is well.
+    for _ in range(3):
+        assert planning.round(knows, leads=1) == PlannerEffects()
 
 
 def test_too_few_that_have_sworn_are_no_recovery() -> None:

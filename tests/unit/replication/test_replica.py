@@ -242,7 +242,7 @@ def test_frames_that_are_here_already_are_not_written_again() -> None:
     _, second, _ = led()
     append = Append(Epoch(1), HOLDERS[0], SEATS[1], ConfigVersion(1), True, 0, 1,
                     (FRAME, FRAME, FRAME))  # fmt: skip
-    effects = second.receive(append, 0.0)
+    effects = second.receive(append, 1.0)
     assert len(effects.copy) == 2
     assert [one.position for one in sent(effects, Held)] == [1]
     gap = msgspec.structs.replace(append, position=5)
@@ -493,3 +493,40 @@ def test_a_copy_whose_place_in_the_log_was_cut_just_now_is_not_answered_and_asks
     assert leader.receive(hello, 0.0) == Effects()
     leader.log = Log(5, 5, leader.log.epochs)
     assert sent(leader.receive(hello, 0.1), Joining)
+
+
+def test_a_copy_says_what_it_holds_once_and_again_at_a_later_sign_of_life() -> None:
+    leader, second, _ = led(now=1.0)
+    (life,) = [one for one in sent(leader.tick(2.0), Append) if one.seat == SEATS[1]]
+    told = [sent(second.receive(life, 2.0 + late), Held) for late in (0.0, 0.01, 0.5)]
+    assert [len(each) for each in told] == [1, 0, 1]
+
+
+def test_a_copy_says_at_once_that_more_is_durable() -> None:
+    leader, second, _ = led(now=1.0)
+    log: Any = second.log
+    leader.log.grow(1)  # type: ignore[attr-defined]
+    (append,) = [one for one in sent(leader.written(2.0), Append) if one.seat == SEATS[1]]
+    first = second.receive(msgspec.structs.replace(append, frames=(FRAME,)), 2.0)
+    assert [one.position for one in sent(first, Held)] == [1]
+    log.grow(1)
+    log.durable_end = log.end
+    assert [one.position for one in sent(second.flushed(2.001), Held)] == [2]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_commit_is_told_by_itself_when_no_frames_follow_that_would_tell_it(more: int) -> None:
+    leader, _, _ = led(now=1.0)
+    log: Any = leader.log
+    log.grow(1)
+    log.durable_end = log.end
+    leader.written(2.0)
+    leader.flushed(2.0)
+    log.grow(1, more)
+    words = []
+    for number in (1, 2):
+        held = Held(Epoch(1), HOLDERS[0], HOLDERS[number], 2, ConfigVersion(1))
+        words += sent(leader.receive(held, 2.0), Append)
+    assert leader.committed_end == 2
+    told = [one for one in words if one.committed_end == 2 and one.position == 2]
+    assert len(told) == (0 if more else 2)

@@ -15,6 +15,7 @@ from ultraengine.log.frame import FrameDraft, FrameKind
 from ultraengine.log.retention import TimeRetention
 from ultraengine.model.ids import ConfigVersion, Epoch, Offset, ShardId
 from ultraengine.ports import ObjectStore
+from ultraengine.replication import wire
 from ultraengine.replication.promise import Promise
 from ultraengine.replication.record import ReplicaId
 from ultraengine.replication.sizing import Wish
@@ -32,21 +33,33 @@ EPOCH, VERSION = Epoch(1), ConfigVersion(1)
 class Kept:
     """The files of one replica, and what they told."""
 
-    def __init__(self, place: Path, archive: ObjectStore | None = None) -> None:
+    def __init__(
+        self, place: Path, archive: ObjectStore | None = None, master_key: str | None = None
+    ) -> None:
         self.disk = TroubledDisk(place / "disk")
         self.synced = 0
         self.failures: list[BaseException] = []
         world = ReplicaWorld(
-            self.disk, SystemClock(), SystemRandom(), FileSecrets(None, {}),
-            DirectoryRecordStore(place / "record"), archive=archive,
-        )  # fmt: skip
+            self.disk,
+            SystemClock(),
+            SystemRandom(),
+            FileSecrets(None, {"ULTRA_SECRET_KEY": "hex:" + "6b" * 32}),
+            DirectoryRecordStore(place / "record"),
+            archive=archive,
+        )
         options = ReplicaOptions(
             shard=ShardId(3),
             replica=ReplicaId(0),
             addresses=(("127.0.0.1", 1),),
             cluster_uid=CLUSTER,
             wish=Wish(replicas=1),
-            log=LogOptions(shard=ShardId(3), epoch=Epoch(0), handlers=b"handlers", limits=LIMITS),
+            log=LogOptions(
+                shard=ShardId(3),
+                epoch=Epoch(0),
+                handlers=b"handlers",
+                limits=LIMITS,
+                master_key=master_key,
+            ),
             compaction=None if archive is None else TimeRetention(),
         )
         self.files = ReplicaFiles(
@@ -72,9 +85,9 @@ class Kept:
 
 
 @contextlib.asynccontextmanager
-async def kept(place: Path) -> AsyncIterator[Kept]:
+async def kept(place: Path, master_key: str | None = None) -> AsyncIterator[Kept]:
     """Opened, and closed at the end."""
-    made = Kept(place)
+    made = Kept(place, master_key=master_key)
     await asyncio.to_thread(made.files.open)
     await made.files.swear(Promise(EPOCH, None, VERSION, seated=True))
     try:
@@ -198,3 +211,17 @@ async def test_a_copy_archives_to_no_place_of_another_engine(tmp_path: Path) -> 
     made = Kept(tmp_path, store)
     await asyncio.to_thread(made.files.open)  # The first one holds nothing any more.
     await made.files.close(clean=True)
+
+
+@pytest.mark.parametrize("master_key", [None, "key"])
+async def test_what_travels_is_what_stands_on_the_disk(
+    tmp_path: Path, master_key: str | None
+) -> None:
+    async with kept(tmp_path, master_key) as made:
+        for payload in (b"0", b"1" * 3_000):
+            await made.append(payload)
+            end = made.files.view.end
+            read = made.files.view.log.reader().frames(end - 1, end, unsynced=True)
+            expected = [wire.stored(frame) for frame in read]
+            assert await made.files.frames(end - 1, end) == expected
+        assert await made.files.frames(0, 1) != expected

@@ -307,7 +307,12 @@ def _is_held(world: World, leader: Leader, prefix: Log) -> None:
 def _synced(replica: Replica, leader: Leader) -> tuple[Replica, Leader]:
     """The leader's own disk has everything, and has sworn to the record in force."""
     sworn = promises.sworn_to(replica.promise, leader.record, leader.me)
-    replica = msgspec.structs.replace(replica, durable_end=len(replica.log), promise=sworn)
+    replica = msgspec.structs.replace(
+        replica,
+        durable_end=len(replica.log),
+        promise=sworn,
+        follower=replica.follower.with_(promise=sworn),
+    )
     after = leaders.answered(
         leader,
         leader.me.seat,
@@ -407,6 +412,7 @@ def _copying(world: World, number: int, replica: Replica) -> Iterator[Move]:
                 agreed,
                 theirs.chain(agreed),
                 known.size,
+                known.elections,
             )
             joined = followers.join(replica.follower, message, view)
             if joined.verdict is Verdict.DIVERGED:

@@ -44,7 +44,7 @@ def _refuse_writes(rig: Rig) -> list[bool]:
             at = rig.shard.stand
             on_durable(
                 Written(
-                    at.end_sequence, at.end_sequence, at.chain, at.state_chain, 0.0, 0.0, 0,
+                    at.end_sequence, at.end_sequence, at.chain, at.state_chain, 0.0, 0.0, (), 0,
                     DiskFull(28, "No space left on device"),
                 )
             )  # fmt: skip

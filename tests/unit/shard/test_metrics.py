@@ -9,7 +9,7 @@ from ultraengine.shard.metrics import ShardMetrics
 
 def written(write_s: float, sync_s: float, size: int) -> Written:
     sequence = FrameSequence(1)
-    return Written(sequence, sequence, b"", b"", write_s, sync_s, size)
+    return Written(sequence, sequence, b"", b"", write_s, sync_s, (), size)
 
 
 def test_a_scrape_has_cumulative_buckets_sums_counters_and_gauges_of_the_shard() -> None:

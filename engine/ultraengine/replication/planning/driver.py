@@ -15,7 +15,7 @@ from ultraengine.model.ids import Epoch, ShardId
 from ultraengine.ports import Clock
 from ultraengine.replication.founding import Founding
 from ultraengine.replication.messages import Found, Message, Told
-from ultraengine.replication.planner import Planner, PlannerEffects, PlannerLimits
+from ultraengine.replication.planner import PATIENCE, Planner, PlannerEffects, PlannerLimits
 from ultraengine.replication.record import Holder, Record, ReplicaId
 from ultraengine.replication.recording.driver import Records
 
@@ -68,6 +68,7 @@ class Planning:
             self._limits,
             self._clock.monotonic(),
             numbers_from=numbers_from,
+            patience=PATIENCE * int(self._me.seat.replica),
         )
 
     async def run(self) -> None:

@@ -243,8 +243,13 @@ class ReplicaFiles:
             await self._flushed()
             self.view.log.stamp(epoch, version)
             self._stamped = (epoch, version)
+        begin = self.view.end
         written = await self._write(lambda tell: self.view.log.write(drafts, tell, sync=False))
         if written.error is None:
+            if 0 < written.bytes <= READ_BYTES_MAX and written.frames:
+                # What is on the disk is what travels: it need not be read again.
+                self._read_last = (begin, int(written.end_sequence), list(written.frames))
+                written = msgspec.structs.replace(written, frames=())
             self.view.grown(epoch, written)
             self._flush()
         return written

@@ -6,6 +6,7 @@ The ranges that were run are in `docs/protocol.md`.
 import argparse
 import time
 
+from tests.unit.sim.cluster.chaos import terse
 from tests.unit.sim.cluster.mutants import MUTANTS, find, violation
 
 
@@ -13,7 +14,8 @@ def seeds(first: int, count: int) -> int:
     """Run them; the number of those that went wrong."""
     wrong, started = 0, time.process_time()
     for seed in range(first, first + count):
-        if what := violation(seed):
+        # As production speaks, in every other run; the seeds of mutants are of the others.
+        if what := violation(seed, terse(seed) if seed % 2 else None):
             wrong += 1
             print(f"seed {seed}: {what}", flush=True)
     each = (time.process_time() - started) / count

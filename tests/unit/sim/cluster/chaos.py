@@ -8,6 +8,8 @@ import random
 
 import msgspec
 
+from ultraengine.replication.effects import ReplicaLimits
+
 SHAPES = ((3, 2), (3, 2), (3, 2), (3, 2), (2, 1), (2, 2), (3, 3), (3, 1))
 """(replicas, min_isr)."""
 
@@ -56,6 +58,10 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     """Whether whoever leads is read from all the time; likewise."""
     resizes: float = 0.0
     """How often in a second another number of copies is wished, of 1 to `replicas`; likewise."""
+    beside: bool = False
+    """Whether each replica plans failovers, in place of one operator; likewise."""
+    repeat_s: float = 0.0
+    """`ReplicaLimits.repeat_s`; as in production in runs of their own, likewise."""
     skew: bool = False
     """Clocks run at different rates, and wall clocks jump."""
 
@@ -129,6 +135,18 @@ def with_snapshots(chaos: Chaos, rng: random.Random) -> Chaos:
     )
 
 
+def terse(seed: int) -> Chaos:
+    """The same faults among copies that say nothing twice, as they are by default."""
+    return msgspec.structs.replace(drawn(seed), repeat_s=ReplicaLimits().repeat_s)
+
+
+def as_it_runs(seed: int) -> Chaos:
+    """The same faults, and wall clocks that jump, where each replica plans failovers and copies say
+    nothing twice."""
+    chaos = terse(seed)
+    return msgspec.structs.replace(chaos, beside=True, faults=(*chaos.faults, "clock jump"))
+
+
 def with_handovers(seed: int) -> Chaos:
     """The same faults, and an operator that asks for a switchover twice in a second."""
     return msgspec.structs.replace(drawn(seed), handovers=2.0)
@@ -169,6 +187,28 @@ def with_resizes(seed: int) -> Chaos:
         greedy=rng.choice((0.0, 0.3)),
         handovers=rng.choice((0.0, 0.5)),
         resizes=rng.choice((0.5, 1.0, 2.0)),
+    )
+
+
+def with_sizes_back(seed: int) -> Chaos:
+    """The number of copies changes often, the record goes back once, and whoever plans hears one
+    replica alone now and then: what a disk has sworn of the number is all that helps."""
+    rng = random.Random(f"sizes back {seed}")
+    others = ("kill", "isolated", "one way", "pause", "no operator")
+    faults = tuple(one for one in others if rng.random() < 0.5)
+    return msgspec.structs.replace(
+        with_resizes(seed),
+        faults=("rolled back", "one is heard", "one is heard", *faults),
+        every_s=rng.uniform(0.2, 0.6),
+        crash_in_effects=0.0,
+        api_loss=0.0,
+        stale_watch=0.0,
+        loss=0.0,
+        slow=0.0,
+        restless=rng.choice((0.0, 0.3)),
+        snapshot_frames=0,
+        handovers=rng.choice((0.0, 1.0)),
+        resizes=2.0,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 from tests.unit.sim.cluster.actors import Client, SkewedClock
+from tests.unit.sim.cluster.beside import BESIDE, Beside, place
 from tests.unit.sim.cluster.chaos import Chaos, drawn
 from tests.unit.sim.cluster.checker import NOT_HEALED, Checker, Violated
 from tests.unit.sim.cluster.node import CLUSTER, HANDOVER_S, Crashed, Node, Reply, Request
@@ -84,6 +85,8 @@ class Cluster:
         self.era = 0
         """Of the API server's content; a request of an earlier one does not land any more."""
         self.planner = self._planner()
+        self.beside: list[Beside | None] = [None] * n
+        """Where every replica plans: of its life, made at its first tick."""
         self.clients = [Client(number) for number in range(self.chaos.clients)]
 
     def _founded(self) -> Record:
@@ -173,7 +176,11 @@ class Cluster:
         self.at(self.rng.choice((0.01, 0.1, 0.5)), lambda: self._start(number))
 
     def _start(self, number: int) -> None:
-        if self.nodes[number] is None and self.sizes.is_wanted(number, self.api):
+        if self.sizes.is_wanted(number, self.api):
+            self._start_anyway(number)
+
+    def _start_anyway(self, number: int) -> None:
+        if self.nodes[number] is None:
             self.note(f"start of {number}")
             self.nodes[number] = self._started(number)
 
@@ -194,9 +201,23 @@ class Cluster:
         node = self.nodes[number]
         if node is not None:
             self.guarded(number, node, node.tick)
+            if self.chaos.beside:
+                self.guarded(number, node, self._beside(node).tick)
         self.at(TICK_S, lambda: self._tick(number))
 
+    def _beside(self, node: Node) -> Beside:
+        """The planner of a life."""
+        found = self.beside[node.number]
+        if found is None or found.node is not node:
+            found = Beside(node, self.chaos.replicas, PLANNER_LIMITS, self)
+            self.beside[node.number] = found
+        return found
+
     # --- what a process sees of the world (`node.Outside`) -------------------------------
+
+    @property
+    def repeat_s(self) -> float:
+        return self.chaos.repeat_s
 
     def soon(self, node: Node, seconds: float, action: Callable[[], None]) -> None:
         self.at(seconds, lambda: self.guarded(node.number, node, action))
@@ -263,7 +284,12 @@ class Cluster:
             self.at(self._delay(), lambda: self._deliver(source, to, message))
 
     def _deliver(self, source: int, to: int, message: object) -> None:
-        if (source, to) in self.blocked:
+        if (place(source), place(to)) in self.blocked:
+            return
+        if to >= BESIDE:
+            planner = self.beside[place(to)]
+            if isinstance(message, Told) and planner is not None:
+                planner.told(message)
             return
         if to == OPERATOR:
             if isinstance(message, Told) and not self.operator_away:
@@ -284,15 +310,17 @@ class Cluster:
             self._to_api(source, lambda: self._swap(source, swap, era))
 
     def _to_api(self, source: int, action: Callable[[], None]) -> None:
-        if (source, API) not in self.blocked and not self._is_lost(self.chaos.api_loss):
+        if (place(source), API) not in self.blocked and not self._is_lost(self.chaos.api_loss):
             self.at(self._delay(), action)
 
     def _from_api(self, source: int, life: object, action: Callable[[object], None]) -> None:
-        if (API, source) in self.blocked or self._is_lost(self.chaos.api_loss):
+        if (API, place(source)) in self.blocked or self._is_lost(self.chaos.api_loss):
             return
         self.at(self._delay(), lambda: action(life))
 
     def _asker(self, source: int) -> object:
+        if source >= BESIDE:
+            return self.beside[place(source)]
         return self.planner if source == OPERATOR else self.nodes[source]
 
     def _read(self, source: int) -> None:
@@ -308,6 +336,8 @@ class Cluster:
                 life,
                 lambda: life.do(life.machine.record_read(record, life.clock.monotonic())),
             )
+        elif isinstance(life, Beside):
+            self.guarded(place(source), life.node, lambda: life.record_read(record))
         elif life is self.planner and not self.operator_away:
             self._planned(self.planner.record_read(record, self.now))
 
@@ -329,6 +359,12 @@ class Cluster:
                 life,
                 lambda: life.do(life.machine.swap_answered(swap, current, life.clock.monotonic())),
             )
+        elif isinstance(life, Beside):
+            self.guarded(
+                place(source),
+                life.node,
+                lambda: life.swapped(lambda planner: planner.swap_answered(swap, current)),
+            )
         elif life is self.planner and not self.operator_away:
             self._planned(self.planner.swap_answered(swap, current))
 
@@ -346,7 +382,8 @@ class Cluster:
 
     def _tick_operator(self) -> None:
         if not self.operator_away:
-            self._planned(self.planner.tick(self.now))
+            if not self.chaos.beside:
+                self._planned(self.planner.tick(self.now))
             if self._is_lost(self.chaos.restless * TICK_S):
                 self._replace()
             if self._is_lost(self.chaos.handovers * TICK_S):
@@ -431,7 +468,9 @@ class Cluster:
 
     def _may_be_empty(self, number: int) -> bool:
         """Whether nothing that was acknowledged can be on a disk alone: its place was left, so all
-        that any record says is somewhere else."""
+        that any record says is somewhere else.  After a roll-back nobody knows by the record."""
+        if self.rolled_back:
+            return False
         newest = max(self.landed, key=lambda one: one.order)
         return number >= newest.replicas and all(one.replica != number for one in newest.isr)
 
@@ -439,7 +478,7 @@ class Cluster:
         """The operator removes the process of a place that is none any more, and keeps its disk."""
         if self.nodes[number] is None or number < self.sizes.wished:
             return
-        if self.sizes.is_wanted(number, self.api):
+        if self.sizes.is_wanted(number, self.api) or not self._is_led():
             self.at(LATE_S, lambda: self._end_surplus(number))
             return
         self.stop(number, "end")
@@ -507,6 +546,8 @@ class Cluster:
             case "bridge":
                 others = [one for one in everybody if one != number]
                 self._block({(one, other) for one in others for other in others})
+            case "one is heard":
+                self._block({(one, OPERATOR) for one in everybody if one != number})
             case "no api":
                 self._block({(one, API) for one in (*everybody, OPERATOR)})
             case "no operator":
@@ -518,6 +559,8 @@ class Cluster:
                 self._roll_back()
             case "slow disk":
                 self.slow_disk[number] = rng.choice((0.0, 0.3))
+            case "clock jump":
+                self.clocks[number].wall_s += rng.uniform(-100, 100)
             case _:
                 raise InvariantBroken("a fault has a name", kind=kind)
 
@@ -571,6 +614,15 @@ class Cluster:
             if self.resizes:
                 self._hear(number, self.sizes.wished)
             self._start(number)
+        if not self._is_led():
+            # A record that went back may count too few copies: somebody brings all of them back.
+            for number in range(max(one.replicas for one in self.landed)):
+                self._start_anyway(number)
+
+    def _is_led(self) -> bool:
+        """Whether somebody serves in the epoch of the record."""
+        serving = [node.machine.leader for node in self.running() if node.machine.serves]
+        return any(one is not None and one.epoch == self.api.epoch for one in serving)
 
     def _unhealed(self) -> str:
         """What is still missing to a healthy shard; empty when nothing is."""
@@ -578,6 +630,8 @@ class Cluster:
             self.chaos.until_s + SETTLED_S
         ):
             return "a client waits"
+        if not self._is_led():
+            return "nobody leads"
         nodes, wished = self.running(), self.sizes.wished
         if len({node.state.position for node in nodes}) > 1 or len(nodes) != wished:
             return f"{len(nodes)} copies at {[node.state.position for node in nodes]}"

@@ -14,7 +14,14 @@ import msgspec
 from tests.unit.replication import mutants as clauses
 from tests.unit.sim.cluster import cluster as clusters
 from tests.unit.sim.cluster import node as nodes
-from tests.unit.sim.cluster.chaos import Chaos, drawn, with_cuts, with_handovers, with_reads
+from tests.unit.sim.cluster.chaos import (
+    Chaos,
+    drawn,
+    with_cuts,
+    with_handovers,
+    with_reads,
+    with_sizes_back,
+)
 from tests.unit.sim.cluster.checker import NOT_HEALED, Violated
 from tests.unit.sim.cluster.node import DivergedReplica, Node
 from tests.unit.sim.cluster.state import Diverged
@@ -22,7 +29,7 @@ from tests.unit.sim.cluster.state import Diverged
 from ultraengine.log.damage import BelowRetention
 from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import ConfigVersion, Epoch
-from ultraengine.replication import epochs, follower, leader, promise, promotion
+from ultraengine.replication import epochs, follower, leader, promise, promotion, record
 from ultraengine.replication.effects import Effects, Sending
 from ultraengine.replication.handover import plan
 from ultraengine.replication.handover.plan import Handover
@@ -97,9 +104,11 @@ def serves_at_once(machine: Replica) -> bool:
     )
 
 
-def held_as_it_is(machine: Replica, effects: Effects, position: int | None = None) -> None:
+def held_as_it_is(
+    machine: Replica, effects: Effects, position: int | None = None, *, now: float | None = None
+) -> None:
     """The whole log is counted at the join, whatever of it was compared."""
-    HOLD(machine, effects, None if position is None else machine.log.end)
+    HOLD(machine, effects, None if position is None else machine.log.end, now=now)
 
 
 def cuts_nothing(machine: Replica, message: Joining, now: float, effects: Effects) -> None:
@@ -208,7 +217,7 @@ MUTANTS = [
     Mutant("5 a seat is a disk", ((nodes, "DiskId", one_disk_for_all),), 146),
     Mutant("5 the first disks swear to be it", ((Replica, "_found", never_founded),), 49,
            heals=False),
-    Mutant("6 drawn from the ISR", ((promotion, "plan_failover", anybody_who_answers),), 20),
+    Mutant("6 drawn from the ISR", ((promotion, "plan_failover", anybody_who_answers),), 29),
     Mutant("7 a life leads once",
            ((promise, "may_lead", OFF.leads_again), (nodes, "next_life", same_start)), 2),
     Mutant("7 the tail is adopted", ((Replica, "_enter", keeps_what_is_committed),), 0),
@@ -222,7 +231,10 @@ MUTANTS = [
            ((follower, "common_end", OFF.never_cuts), (epochs, "common_end", OFF.never_cuts)), 69),
     Mutant("8 a hello is answered once", ((Replica, "_join", any_hello_is_answered),), 14),
     Mutant("11 the newest history leads", ((promotion, "newest_of", OFF.oldest_of),), 57),
-    Mutant("11 settled by its leader", ((promotion, "recovered", OFF.settled_at_once),), 6401),
+    Mutant("11 settled by its leader",
+           ((promotion, "recovered", OFF.settled_at_once), *OFF.FOLLOWS), 6401),
+    Mutant("11 a record follows what is sworn",
+           OFF.FOLLOWS, 67, chaos=with_sizes_back),
     Mutant("6 a leader that has named its successor is over",
            ((leader, "won", leads_on), (plan, "after", never_over)), 84, chaos=with_handovers),
     Mutant("6 a successor is drawn from the ISR", ((plan, "handing", anybody_may_follow),), 292,
@@ -237,6 +249,9 @@ MUTANTS = [
            8, chaos=with_cuts),
     Mutant("13 who is filled holds nothing", ((Replica, "_join", counts_what_it_lacks),), 53,
            chaos=with_cuts),
+    Mutant("14 who was there before swears first",
+           tuple((one, "elders", OFF.nobody_waits) for one in (record, leader, promotion)), 262,
+           chaos=with_sizes_back),
     Mutant("11 two candidates of one epoch are noticed", ((Planner, "_split", never_split),), 534,
            heals=False),
 ]  # fmt: skip

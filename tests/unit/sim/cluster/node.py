@@ -49,7 +49,7 @@ KEPT = "snapshots/state"
 """The snapshot; a new one replaces it."""
 HANDOVER_S = 0.3
 """After which a leader goes on whose successor does not get there."""
-REPLICA_LIMITS = ReplicaLimits(silence_s=0.4, resend_s=0.1, swap_s=0.3, read_s=0.2)
+REPLICA_LIMITS = ReplicaLimits(silence_s=0.4, resend_s=0.1, repeat_s=0.0, swap_s=0.3, read_s=0.2)
 
 
 class Crashed(Exception):
@@ -84,6 +84,8 @@ class Filling(msgspec.Struct, frozen=True):
 class Outside(Protocol):
     """What a process sees of the world."""
 
+    @property
+    def repeat_s(self) -> float: ...
     def send(self, source: int, to: int | None, message: object) -> None: ...
     def reply(self, source: int, client: int, reply: Reply) -> None: ...
     def ask_api(self, source: int, effects: Effects) -> None: ...
@@ -149,7 +151,7 @@ class Node:
             stored.promise,
             self.view,
             [ReplicaId(n) for n in range(replicas) if n != number],
-            REPLICA_LIMITS,
+            msgspec.structs.replace(REPLICA_LIMITS, repeat_s=outside.repeat_s),
             clock.monotonic(),
         )
         self.state = State.decoded(read_all(disk, KEPT)) if disk.exists(KEPT) else State()

@@ -1,14 +1,18 @@
 """A replicated shard under faults keeps its promises; without one of its clauses it does not."""
 
 import pytest
+from tests.unit.sim.cluster.beside import BESIDE
 from tests.unit.sim.cluster.chaos import (
     SHAPES,
     Chaos,
+    as_it_runs,
     drawn,
+    terse,
     with_cuts,
     with_handovers,
     with_reads,
     with_resizes,
+    with_sizes_back,
 )
 from tests.unit.sim.cluster.cluster import PLAIN, run
 from tests.unit.sim.cluster.mutants import MUTANTS, Mutant, found
@@ -31,10 +35,18 @@ KEPT = {
 """Seeds that have found something, or would again."""
 
 
+KEPT_BACK = {
+    59: "the record that went back counted one copy, and the processes of the others were ended",
+    67: "a candidate of a time that was taken back led on, and a copy cut what was acknowledged",
+    262: "an epoch was given to the same life again, and it held on to its record of before",
+}
+"""Likewise, of `with_sizes_back`."""
+
+
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
 def test_what_is_acknowledged_stays_and_the_shard_heals(first: int) -> None:
     for seed in range(first, first + BATCH):
-        run(seed)
+        run(seed, terse(seed) if seed % 2 else None)
 
 
 @pytest.mark.parametrize("first", range(0, HANDOVER_SEEDS, BATCH))
@@ -70,6 +82,36 @@ def test_the_number_of_copies_changes_under_faults_and_nothing_is_lost() -> None
     assert changed > RESIZE_SEEDS
     assert adopted > 2, "some begin with a log that was never replicated"
     assert empty > 3, "copies that come back find the disk that they had, or an empty one"
+
+
+def test_a_record_that_goes_back_behind_a_change_of_the_number_loses_nothing() -> None:
+    back, changed = 0, 0
+    for seed in range(RESIZE_SEEDS):
+        cluster = run(seed, with_sizes_back(seed))
+        back += cluster.rolled_back
+        changed += cluster.sizes.changed
+    assert back > RESIZE_SEEDS // 2
+    assert changed > RESIZE_SEEDS
+
+
+def test_planners_of_several_replicas_let_one_of_them_recover_the_record() -> None:
+    run(390, as_it_runs(390))
+
+
+@pytest.mark.parametrize("seed", KEPT_BACK, ids=str)
+def test_a_seed_of_those_that_once_went_wrong_goes_well(seed: int) -> None:
+    run(seed, with_sizes_back(seed))
+
+
+def test_every_replica_plans_and_one_leads_at_a_time() -> None:
+    planned, jumps = 0, 0
+    for seed in range(BATCH):
+        trace = run(seed, as_it_runs(seed)).trace
+        planned += sum(one.split()[1:3] in [[str(BESIDE + n), "swaps"] for n in range(3)]
+                       for one in trace)  # fmt: skip
+        jumps += sum("clock jump" in one for one in trace)
+    assert planned > BATCH
+    assert jumps > BATCH // 2
 
 
 def test_a_handover_without_faults_is_won_and_nobody_waits_for_long() -> None:

@@ -19,6 +19,7 @@ SnapshotMode = Literal["fork", "cooperative", "inline"]
 SnapshotCodecName = Literal["binary", "json"]
 Addresses = tuple[tuple[str, int], ...]
 LogVerify = Literal["tail", "all"]
+DurableAt = Literal["local", "object"]
 CompactionName = Literal["none", "time", "key"]
 SECRET_PREFIX: Final = "ULTRA_SECRET_"  # noqa: S105  (where secrets are, and none)
 OTHER_TABLES: Final = ("ULTRA_LIMIT_", SECRET_PREFIX)
@@ -149,6 +150,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     read whatever is set; a codec of the extensions goes before."""
     snapshots_kept: int = 3
     """Full snapshots that are kept, with their increments."""
+    snapshot_durable_at: DurableAt = "local"
+    """Where a snapshot has to be before the log below it is cut: ``local``, on this disk;
+    ``object``, in a backup as well, and the log waits for that one, however long it takes."""
     compaction: CompactionName = "none"
     """What happens to sealed segments below every snapshot and consumer: ``none`` removes them,
     ``time`` archives them, ``key`` archives the newest accepted command of each key."""
@@ -216,6 +220,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             scheme, there, _ = location.partition("://")
             if not location.strip() or (there and scheme not in {"s3", "file"}):
                 mistakes.append(f"ULTRA_{name}: neither s3://bucket/prefix nor a directory")
+        if self.replicas and self.snapshot_durable_at != "local":
+            mistakes.append("ULTRA_SNAPSHOT_DURABLE_AT: `local` with ULTRA_REPLICAS: of each copy")
+        if self.snapshot_durable_at == "object" and self.backup is None:
+            mistakes.append("ULTRA_BACKUP: needed when snapshots are to be durable at `object`")
         if self.backup_interval_s < 0:
             mistakes.append("ULTRA_BACKUP_INTERVAL_S: is negative")
         return mistakes
@@ -330,6 +338,7 @@ _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
     str | None: str, tuple[str, ...]: _names, Addresses: _addresses,
     DurabilityName: _one_of(DurabilityName),
     CompactionName: _one_of(CompactionName),
+    DurableAt: _one_of(DurableAt),
     LogVerify: _one_of(LogVerify),
     SnapshotMode: _one_of(SnapshotMode), SnapshotCodecName: _one_of(SnapshotCodecName),
 }  # fmt: skip

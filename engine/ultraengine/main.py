@@ -220,11 +220,7 @@ class Process:
         self, listeners: list[socket.socket], code: str, retry_after_s: float = RETRY_AFTER_S
     ) -> EarlyDoors:
         doors = EarlyDoors(
-            listeners,
-            self.world.clock,
-            lambda: self._stage,
-            code=code,
-            retry_after_s=retry_after_s,
+            listeners, self.world.clock, lambda: self._stage, code=code, retry_after_s=retry_after_s
         )
         doors.open()
         return doors
@@ -234,8 +230,10 @@ class Process:
         source = Source(world.disk, world.secrets, Codecs(self.extensions.snapshot_codecs))
         if store is None:
             return None
-        place, interval_s = config.backup or "", config.backup_interval_s
-        return Backups(self.shard, self.snapshots, source, store, place, world.clock, interval_s)
+        return Backups(
+            self.shard, self.snapshots, source, store, config.backup or "", world.clock,
+            config.backup_interval_s, holds_log=config.snapshot_durable_at == "object",
+        )  # fmt: skip
 
     async def _keep_up(self, memory: ShardMemory) -> None:
         """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""

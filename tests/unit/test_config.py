@@ -305,6 +305,13 @@ def test_an_address_of_a_replica_has_a_host_and_a_port(text: str) -> None:
         Config.from_env({**REPLICATED, "ULTRA_REPLICAS": text})
 
 
+def test_snapshots_are_durable_in_an_object_store_only_where_there_is_one() -> None:
+    with pytest.raises(ConfigErrors, match="ULTRA_BACKUP"):
+        Config.from_env({"ULTRA_SNAPSHOT_DURABLE_AT": "object"})
+    named = {"ULTRA_SNAPSHOT_DURABLE_AT": "object", "ULTRA_BACKUP": "/b"}
+    assert Config.from_env(named).snapshot_durable_at == "object"
+
+
 def test_outcomes_are_not_eager_where_replies_wait_for_no_flush() -> None:
     eager = {"ULTRA_EAGER_OUTCOMES": "true"}
     with pytest.raises(ConfigErrors, match="ULTRA_EAGER_OUTCOMES"):
@@ -332,6 +339,10 @@ def test_handlers_whose_commands_are_decided_again_have_to_be_named_as_a_start_n
         ({"ULTRA_DURABILITY": "group"}, "ULTRA_DURABILITY"),
         ({"ULTRA_DURABILITY": "async"}, "ULTRA_DURABILITY"),
         ({"ULTRA_COMPACTION": "time", "ULTRA_ARCHIVE": "/a"}, "ULTRA_COMPACTION"),
+        (
+            {"ULTRA_SNAPSHOT_DURABLE_AT": "object", "ULTRA_BACKUP": "/b"},
+            "ULTRA_SNAPSHOT_DURABLE_AT",
+        ),
         ({"ULTRA_FAILOVER_S": "0"}, "ULTRA_FAILOVER_S"),
         ({"ULTRA_CATCH_UP_BYTES_PER_S": "1000"}, "ULTRA_CATCH_UP_BYTES_PER_S"),
         ({"ULTRA_REPLICAS": "10.0.0.1:1,10.0.0.2:1"}, "ULTRA_REPLICA_TLS"),

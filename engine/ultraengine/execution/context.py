@@ -17,7 +17,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A command for another shard, sent after commit, at least once; recorded in the outcome."""
+    """A wished command for another key or shard, recorded in the outcome for who sends it."""
 
     tenant: str
     key: str

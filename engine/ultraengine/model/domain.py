@@ -98,7 +98,10 @@ class Context(Protocol):
         """A fresh id, unique in the shard and the same in every replay."""
 
     def send(self, *, tenant: str, key: str, type: str, id: str, data: object) -> None:
-        """Ask for a command on another shard: sent after commit, at least once."""
+        """Record the wish for a command of another key or shard, under the id that it is to have.
+
+        It is in the outcome, so a consumer of the feed may send it after commit, at least once.
+        """
 
 
 class At(Protocol):

@@ -20,7 +20,8 @@ from ultraengine.snapshot.schedule import (
 
 
 def flush_rule(config: Config, extensions: Extensions) -> FlushRule:
-    """The durability policy's rule (requirement 001 §2.1: sync, group-commit, async)."""
+    """The durability policy's rule (requirement 001 §2.1: sync, group-commit, async).  Raises
+    `ConfigErrors`."""
     policy = extensions.durability
     if policy is None:
         size = config.limits.group_bytes_max
@@ -30,7 +31,12 @@ def flush_rule(config: Config, extensions: Extensions) -> FlushRule:
             policy = GroupDurability(wait_s=config.group_wait_s, group_bytes_max=size)
         else:
             policy = AsyncDurability(wait_s=config.group_wait_s, group_bytes_max=size)
-    return policy.rule()
+    rule = policy.rule()
+    if rule.reply_before_flush and config.eager_outcomes:
+        raise ConfigErrors(
+            ["ULTRA_EAGER_OUTCOMES: not with replies that wait for no flush (async)"]
+        )
+    return rule
 
 
 def compaction_policy(config: Config, extensions: Extensions) -> CompactionPolicy | None:
@@ -83,6 +89,8 @@ def shard_options(config: Config, own: Extensions) -> ShardOptions:
         verify_all=config.log_verify == "all",
         master_key=config.master_key,
         chain_key=config.chain_key,
+        decide_again=config.decide_again,
+        eager_outcomes=config.eager_outcomes,
         scheduling=own.scheduling,
         serializers=own.serializers,
         compaction=compaction_policy(config, own),

@@ -4,6 +4,7 @@
 options.  Limits are set as ``ULTRA_LIMIT_<NAME>``; `/v1/limits` shows what is in force.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_type_hints
@@ -18,15 +19,16 @@ SnapshotMode = Literal["fork", "cooperative", "inline"]
 SnapshotCodecName = Literal["binary", "json"]
 Addresses = tuple[tuple[str, int], ...]
 LogVerify = Literal["tail", "all"]
+DurableAt = Literal["local", "object"]
 CompactionName = Literal["none", "time", "key"]
 SECRET_PREFIX: Final = "ULTRA_SECRET_"  # noqa: S105  (where secrets are, and none)
 OTHER_TABLES: Final = ("ULTRA_LIMIT_", SECRET_PREFIX)
 """Variables that are no settings: limits, and key material that the Secrets port reads."""
 
 
-BATCH_MARGIN_BYTES: Final = 64 * KIB
 CATCH_UP_BYTES_PER_S_MIN: Final = 256 * KIB
 """A piece of a snapshot in a second: slower ones would be asked for again."""
+BATCH_MARGIN_BYTES: Final = 64 * KIB
 """A front gives ids to commands that have none, so a batch for a shard may be a little larger
 than the one that came."""
 
@@ -114,6 +116,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     open for ``group_wait_s``; ``async``: replies before the flush, and says so."""
     group_wait_s: float = 0.002
     """`group`: how long a group stays open, at most 5 ms; `async`: time between two flushes."""
+    eager_outcomes: bool = False
+    """Answer commands, and reads of what they did, only when their outcomes are durable as well: a
+    flush more for each group, and nothing that was told is ever decided again."""
+    decide_again: str | None = None
+    """Handler versions, as ``logged`` of a start that has ended with 73 names them, whose commands
+    without a recorded outcome this release decides.  Where outcomes were eager, nobody was told of
+    them; else somebody may have been told something else."""
     compress: bool = False
     """LZ4 for log frames."""
     log_verify: LogVerify = "tail"
@@ -141,6 +150,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     read whatever is set; a codec of the extensions goes before."""
     snapshots_kept: int = 3
     """Full snapshots that are kept, with their increments."""
+    snapshot_durable_at: DurableAt = "local"
+    """Where a snapshot has to be before the log below it is cut: ``local``, on this disk;
+    ``object``, in a backup as well, and the log waits for that one, however long it takes."""
     compaction: CompactionName = "none"
     """What happens to sealed segments below every snapshot and consumer: ``none`` removes them,
     ``time`` archives them, ``key`` archives the newest accepted command of each key."""
@@ -179,6 +191,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             mistakes.append(f"ULTRA_SHARD: {self.shard} is not in 0..4095")
         if self.durability == "group" and not 0 < self.group_wait_s <= 0.005:
             mistakes.append("ULTRA_GROUP_WAIT_S: under `group` more than 0, at most 0.005")
+        if self.decide_again is not None and not re.fullmatch("[0-9a-f]{16}", self.decide_again):
+            mistakes.append("ULTRA_DECIDE_AGAIN: 16 hexadecimal digits")
         if self.group_wait_s <= 0:
             mistakes.append("ULTRA_GROUP_WAIT_S: must be more than 0")
         if self.limits.segment_bytes < 2 * self.limits.frame_bytes_max:
@@ -206,6 +220,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             scheme, there, _ = location.partition("://")
             if not location.strip() or (there and scheme not in {"s3", "file"}):
                 mistakes.append(f"ULTRA_{name}: neither s3://bucket/prefix nor a directory")
+        if self.replicas and self.snapshot_durable_at != "local":
+            mistakes.append("ULTRA_SNAPSHOT_DURABLE_AT: `local` with ULTRA_REPLICAS: of each copy")
+        if self.snapshot_durable_at == "object" and self.backup is None:
+            mistakes.append("ULTRA_BACKUP: needed when snapshots are to be durable at `object`")
         if self.backup_interval_s < 0:
             mistakes.append("ULTRA_BACKUP_INTERVAL_S: is negative")
         return mistakes
@@ -323,6 +341,7 @@ _PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
     str | None: str, tuple[str, ...]: _names, Addresses: _addresses,
     DurabilityName: _one_of(DurabilityName),
     CompactionName: _one_of(CompactionName),
+    DurableAt: _one_of(DurableAt),
     LogVerify: _one_of(LogVerify),
     SnapshotMode: _one_of(SnapshotMode), SnapshotCodecName: _one_of(SnapshotCodecName),
 }  # fmt: skip

@@ -27,6 +27,7 @@ from ultraengine.backup.driver import Backups
 from ultraengine.backup.taking import Source
 from ultraengine.chosen import shard_options, snapshot_codec, snapshot_policy
 from ultraengine.config import Config, behind_front
+from ultraengine.delivery.driver import deliveries
 from ultraengine.edge.early.driver import RETRY_AFTER_S, EarlyDoors
 from ultraengine.edge.quota import Quotas
 from ultraengine.execution.executor import Executor
@@ -187,12 +188,12 @@ class Process:
         )
         backups = self.backups = self._backups()
         shard.start()
-        self._tasks += [
-            asyncio.create_task(self.snapshots.run()),
-            asyncio.create_task(self._keep_up(memory)),
-        ]
+        runs = [self.snapshots.run(), self._keep_up(memory)]
         if backups is not None:
-            self._tasks.append(asyncio.create_task(backups.run()))
+            runs.append(backups.run())
+        if config.hop_key is None:  # Else fronts send what domains ask for.
+            runs += deliveries(feed, self.registry, engine.submit, self.extensions.serializers)
+        self._tasks += [asyncio.create_task(run) for run in runs]
         await self._serve(engine, memory)
 
     async def _serve(self, engine: Engine, memory: ShardMemory) -> None:
@@ -220,11 +221,7 @@ class Process:
         self, listeners: list[socket.socket], code: str, retry_after_s: float = RETRY_AFTER_S
     ) -> EarlyDoors:
         doors = EarlyDoors(
-            listeners,
-            self.world.clock,
-            lambda: self._stage,
-            code=code,
-            retry_after_s=retry_after_s,
+            listeners, self.world.clock, lambda: self._stage, code=code, retry_after_s=retry_after_s
         )
         doors.open()
         return doors
@@ -234,8 +231,10 @@ class Process:
         source = Source(world.disk, world.secrets, Codecs(self.extensions.snapshot_codecs))
         if store is None:
             return None
-        place, interval_s = config.backup or "", config.backup_interval_s
-        return Backups(self.shard, self.snapshots, source, store, place, world.clock, interval_s)
+        return Backups(
+            self.shard, self.snapshots, source, store, config.backup or "", world.clock,
+            config.backup_interval_s, holds_log=config.snapshot_durable_at == "object",
+        )  # fmt: skip
 
     async def _keep_up(self, memory: ShardMemory) -> None:
         """Go on with the upkeep of memory while nothing arrives, and tell its troubles once."""

@@ -7,7 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from ultraengine.chosen import compaction_policy, flush_rule, snapshot_codec, snapshot_policy
+from ultraengine.chosen import (
+    compaction_policy,
+    flush_rule,
+    shard_options,
+    snapshot_codec,
+    snapshot_policy,
+)
 from ultraengine.config import BATCH_MARGIN_BYTES, Config, ConfigErrors, behind_front
 from ultraengine.execution.pipeline import EvolveFailed
 from ultraengine.extensions import NONE, Extensions
@@ -308,6 +314,29 @@ def test_an_address_of_a_replica_has_a_host_and_a_port(text: str) -> None:
         Config.from_env({**REPLICATED, "ULTRA_REPLICAS": text})
 
 
+def test_snapshots_are_durable_in_an_object_store_only_where_there_is_one() -> None:
+    with pytest.raises(ConfigErrors, match="ULTRA_BACKUP"):
+        Config.from_env({"ULTRA_SNAPSHOT_DURABLE_AT": "object"})
+    named = {"ULTRA_SNAPSHOT_DURABLE_AT": "object", "ULTRA_BACKUP": "/b"}
+    assert Config.from_env(named).snapshot_durable_at == "object"
+
+
+def test_outcomes_are_not_eager_where_replies_wait_for_no_flush() -> None:
+    eager = {"ULTRA_EAGER_OUTCOMES": "true"}
+    with pytest.raises(ConfigErrors, match="ULTRA_EAGER_OUTCOMES"):
+        flush_rule(Config.from_env(eager | {"ULTRA_DURABILITY": "async"}), Extensions())
+    assert shard_options(Config.from_env(eager), Extensions()).eager_outcomes
+    assert not shard_options(Config.from_env({}), Extensions()).eager_outcomes
+
+
+def test_handlers_whose_commands_are_decided_again_have_to_be_named_as_a_start_names_them() -> None:
+    for wrong in ("", "true", "11C7EE4A41F98336", "11c7ee4a41f9833"):
+        with pytest.raises(ConfigErrors, match="ULTRA_DECIDE_AGAIN"):
+            Config.from_env({"ULTRA_DECIDE_AGAIN": wrong})
+    named = Config.from_env({"ULTRA_DECIDE_AGAIN": "11c7ee4a41f98336"})
+    assert shard_options(named, Extensions()).decide_again == "11c7ee4a41f98336"
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -319,6 +348,10 @@ def test_an_address_of_a_replica_has_a_host_and_a_port(text: str) -> None:
         ({"ULTRA_DURABILITY": "group"}, "ULTRA_DURABILITY"),
         ({"ULTRA_DURABILITY": "async"}, "ULTRA_DURABILITY"),
         ({"ULTRA_COMPACTION": "key", "ULTRA_ARCHIVE": "/a"}, "ULTRA_COMPACTION"),
+        (
+            {"ULTRA_SNAPSHOT_DURABLE_AT": "object", "ULTRA_BACKUP": "/b"},
+            "ULTRA_SNAPSHOT_DURABLE_AT",
+        ),
         ({"ULTRA_FAILOVER_S": "0"}, "ULTRA_FAILOVER_S"),
         ({"ULTRA_CATCH_UP_BYTES_PER_S": "1000"}, "ULTRA_CATCH_UP_BYTES_PER_S"),
         ({"ULTRA_REPLICAS": "10.0.0.1:1,10.0.0.2:1"}, "ULTRA_REPLICA_TLS"),

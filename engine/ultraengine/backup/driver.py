@@ -67,7 +67,9 @@ class Backups:
         interval_s: float,
         *,
         look_every_s: float = LOOK_EVERY_S,
+        holds_log: bool = False,
     ) -> None:
+        """`holds_log`: the log is cut only below what a backup has."""
         self._shard = shard
         self._snapshots = snapshots
         self._source = source
@@ -81,6 +83,11 @@ class Backups:
         self._taken_end = 0
         self._sealed: tuple[str, ...] = ()
         """Segments that were complete at the last look."""
+        self._holds_log = holds_log
+        self._proved: tuple[int, int] | None = None
+        """Where the snapshot of the last backup of this process stands."""
+        if holds_log:
+            snapshots.elsewhere = lambda: self._proved
 
     async def take(self) -> BackupReport:
         """Back up now; returns when everything was read back.
@@ -119,7 +126,11 @@ class Backups:
             except SnapshotBusy:
                 await asyncio.sleep(BUSY_S)
         async with self._snapshots.undisturbed():
-            return await asyncio.to_thread(take, self._source, self._store, self._clock.now())
+            taken = await asyncio.to_thread(take, self._source, self._store, self._clock.now())
+            if self._holds_log:
+                self._proved = (taken.backup.at.offset_end, taken.backup.at.sequence_end)
+                await self._snapshots.cut_log()
+            return taken
 
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""

@@ -71,8 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     child.add_argument(
         "--keep-broken",
         action="store_true",
-        required=True,
-        help="copy what is cut to broken/ first; must be given, so that it is meant",
+        help="do it, with a copy of what is cut in broken/; without, only show what would be lost",
     )
 
     _configure_replay(verb("replay", "Replay the log of a directory, or decide it again.", _replay))
@@ -203,13 +202,12 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _truncate(options: argparse.Namespace) -> int:
-    report = tools.truncate(
-        open_disk(options.directory),
-        options.after,
-        clock=SystemClock(),
-        secrets=open_secrets(options.secrets),
-        keep_broken=options.keep_broken,
-    )
+    disk, secrets = open_disk(options.directory), open_secrets(options.secrets)
+    if not options.keep_broken:
+        print_facts(msgspec.structs.asdict(tools.foresee(disk, options.after, secrets=secrets)))
+        say("Nothing was changed. With --keep-broken this is lost for good, but for copies of it.")
+        return Exit.FINDINGS
+    report = tools.truncate(disk, options.after, clock=SystemClock(), secrets=secrets)
     print_facts(msgspec.structs.asdict(report))
     return Exit.OK
 

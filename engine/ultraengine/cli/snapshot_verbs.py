@@ -198,7 +198,8 @@ def _compact(options: argparse.Namespace) -> int:
     chain = plan_load(tools.listed(with_tools))
     if chain is None:
         raise CommandFailed("there is no snapshot to merge")
-    wanted = _options(options, with_tools, chain)
+    # Whoever has set a codec for the engine has not set another one for this.
+    wanted = msgspec.structs.replace(_options(options, with_tools, chain), codec=chain[-1].codec)
     entry = tools.compact(with_tools, wanted, clock=SystemClock(), random=SystemRandom())
     say(f"the newest full image is {entry.file}")
     print_json(entry)

@@ -10,14 +10,15 @@ from typing import Any, Final
 import msgspec
 
 from ultraengine.execution.carried import Lineage
-from ultraengine.model.domain import History
+from ultraengine.model.domain import Domain, History
+from ultraengine.model.errors import InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, ShardId
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A command for another shard, sent after commit, at least once; recorded in the outcome."""
+    """A wished command for another key or shard, recorded in the outcome for who sends it."""
 
     tenant: str
     key: str
@@ -39,14 +40,17 @@ class CommandContext:
         "messages",
         "offset",
         "principal",
+        "sends",
         "shard",
         "tenant",
         "time",
         "used",
     )
 
-    def __init__(self, shard: ShardId, history: History) -> None:
+    def __init__(self, shard: ShardId, history: History, domain: Domain | None = None) -> None:
         self.shard = shard
+        self.sends: bool = getattr(domain, "sends", False)
+        """Whether somebody looks for messages of this domain."""
         self.history = history
         self.lineage: Lineage | None = None
         """Of the slot that `history` is bound to; None: of any that never moved."""
@@ -86,6 +90,8 @@ class CommandContext:
 
     def send(self, *, tenant: str, key: str, type: str, id: str, data: object) -> None:
         """Record a message to another shard; names as in the Domain Protocol."""
+        if not self.sends:
+            raise InvariantBroken("a domain that sends says so: `sends = True`", type=type)
         self.used = True
         message = Message(tenant, key, type, id, data)
         # What cannot be recorded fails here, where it is a rejection, and not behind ``evolve``.

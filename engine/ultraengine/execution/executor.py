@@ -83,7 +83,7 @@ class Executor:
         """Heap of (due, slot, domain index); entries that a slot no longer holds are stale."""
         self._place = EventPlace()
         self._contexts = tuple(
-            CommandContext(shard, history.view(domain.name, lambda: self.applied_end))
+            CommandContext(shard, history.view(domain.name, lambda: self.applied_end), domain)
             for domain in registry.domains
         )
         self._empty = tuple(domain.new_state() for domain in registry.domains)

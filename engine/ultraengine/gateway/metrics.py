@@ -41,7 +41,7 @@ class EdgeMetrics(RequestMetrics):
         """All families of the edge (a Prometheus collector)."""
         yield from super().collect()
         commands = CounterMetricFamily(
-            "ultra_edge_commands", "Commands answered at the self.", labels=("outcome", "code")
+            "ultra_edge_commands", "Commands answered at the edge.", labels=("outcome", "code")
         )
         for (outcome, code), count in self.outcomes.items():
             commands.add_metric((outcome, code), count)

@@ -8,8 +8,8 @@ from typing import Final
 
 REPAIR: Final = (
     "Nothing was changed. Repair it from a good copy with 'ultra log repair', or give up "
-    "everything from here on with 'ultra log truncate --keep-broken', which first shows what "
-    "is lost."
+    "everything from here on with 'ultra log truncate', which only shows what is lost until it is "
+    "given --keep-broken."
 )
 
 

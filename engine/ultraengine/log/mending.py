@@ -66,10 +66,10 @@ class RepairReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TruncateReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `truncate` has taken away; ends exclude."""
+    """What `truncate` has taken away, or would; ends exclude."""
 
     end_sequence: int
-    """Where the log ends now."""
+    """Where the log ends then."""
     end_offset: int
     lost_frames: int
     """Frames that could be read."""
@@ -309,16 +309,17 @@ def truncate(
             file.sync()
         finally:
             file.close()
-        return TruncateReport(
-            end_sequence=point.sequence,
-            end_offset=point.offset,
-            lost_frames=loss.frames,
-            lost_commands=loss.commands,
-            lost_outcomes=loss.outcomes,
-            unreadable_bytes=loss.unreadable_bytes,
-            last_sequence_seen=loss.last_sequence,
-            kept=tuple(kept),
-        )
+        return loss.report(point, tuple(kept))
+
+
+def foresee(disk: Disk, after_sequence: int, *, secrets: Secrets) -> TruncateReport:
+    """What `truncate` would take away.  Changes nothing; raises as it does."""
+    ring = KeyRing(secrets)
+    with _locked(disk):
+        _, _, point = _stand_at(disk, ring, after_sequence + 1)
+        loss = _Loss(after_sequence + 1)
+        loss.count(disk, ring)
+        return loss.report(point, ())
 
 
 def _stand_at(disk: Disk, ring: KeyRing, sequence: int) -> tuple[str, int, Point]:
@@ -388,6 +389,18 @@ class _Loss:
         else:
             self.outcomes += frame.header.count
         self._saw(frame.header.sequence)
+
+    def report(self, point: Point, kept: tuple[str, ...]) -> TruncateReport:
+        return TruncateReport(
+            end_sequence=point.sequence,
+            end_offset=point.offset,
+            lost_frames=self.frames,
+            lost_commands=self.commands,
+            lost_outcomes=self.outcomes,
+            unreadable_bytes=self.unreadable_bytes,
+            last_sequence_seen=self.last_sequence,
+            kept=kept,
+        )
 
     def _saw(self, sequence: int) -> None:
         if sequence >= self._end:

@@ -14,7 +14,7 @@ import msgspec
 from ultraengine.log.first import FIRST_PATH
 from ultraengine.log.frame import Frame, FrameKind
 from ultraengine.log.identity import IDENTITY_PATH, IdentityDamaged, LogIdentity, decode_identity
-from ultraengine.log.mending import RepairReport, TruncateReport, repair, truncate
+from ultraengine.log.mending import RepairReport, TruncateReport, foresee, repair, truncate
 from ultraengine.log.recovery import Verdict
 from ultraengine.log.segment import KeyRing
 from ultraengine.log.serializer import serializers
@@ -31,6 +31,7 @@ __all__ = [
     "VerifyReport",
     "diff",
     "dump",
+    "foresee",
     "repair",
     "truncate",
     "verify",

@@ -98,7 +98,8 @@ class Context(Protocol):
         """A fresh id, unique in the shard and the same in every replay."""
 
     def send(self, *, tenant: str, key: str, type: str, id: str, data: object) -> None:
-        """Ask for a command on another shard: sent after commit, at least once."""
+        """Ask for a command of another key or shard: sent after commit until it is answered, under
+        this `id`, so executed once.  Only for domains that say ``sends = True``."""
 
 
 class At(Protocol):

@@ -59,7 +59,7 @@ class Recall:
 
 
 class OffsetWaiters:
-    """Reads that wait until a command was executed (``min_offset``)."""
+    """Reads that wait until a command was executed (``min_offset``), or its outcome recorded."""
 
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s

@@ -203,8 +203,7 @@ class Shard:
         """A write is durable (or there was no room)."""
         if self._writing is None:
             raise InvariantBroken("a write is answered once", durable_end=written.durable_end)
-        outcomes, group, started = self._writing
-        self._writing = None
+        (outcomes, group, started), self._writing = self._writing, None
         if written.error is None:
             self._undurable.add(written.end_sequence, outcomes)
         self._stands(written)
@@ -235,7 +234,8 @@ class Shard:
         self.stand, self._lags = written, written.durable_end < written.end_sequence
         durable = self._undurable.take(written.durable_end)
         if durable:
-            self.machine.recorded(durable)
+            self._deliver(self.machine.recorded(durable))
+            self.reads.recorded()
             self.on_recorded(durable[-1].base_offset + durable[-1].count, durable[-1].time)
 
     def _sync(self) -> None:
@@ -326,7 +326,7 @@ class Shard:
         self.metrics.waiting.set(len(machine.waiting))
         self.metrics.applied.set(self.executor.applied_end)
         if machine.unwritten:
-            if self._held:
+            if self._held or (machine.eager and not self._seeking):
                 self._write(machine.take_unwritten(), None)
             elif self._idle is None:
                 self._idle = self._loop.call_later(IDLE_FLUSH_S, self._idle_flush)

@@ -52,6 +52,18 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     reply: Reply
 
 
+def answers_of(pending: Pending, reply: Reply) -> list[Answer]:
+    """The answers of everybody who waits for a command: who has joined it is told so."""
+    if pending.ticket is None:
+        return []
+    answers = [Answer(pending.ticket, pending.index, reply)]
+    if pending.joined is not None:
+        logged = reply.outcome in {"accepted", "rejected"}
+        repeat = msgspec.structs.replace(reply, duplicate=logged)
+        answers.extend(Answer(ticket, index, repeat) for ticket, index in pending.joined)
+    return answers
+
+
 class Group:
     """Commands that share one frame: one flush, one stamped time."""
 

@@ -20,8 +20,7 @@ from ultraengine.execution.registry import Admitted
 from ultraengine.execution.system import TICK, SystemData, Tick, system_command, system_data
 from ultraengine.log.frame import FrameDraft, FrameKind
 from ultraengine.model.command import Command, fingerprint, identity_hash
-from ultraengine.model.errors import EngineError, InvariantBroken, Overloaded
-from ultraengine.model.id_time import id_time
+from ultraengine.model.errors import EngineError, InvariantBroken
 from ultraengine.model.ids import Epoch, Instant, Offset, slot_of
 from ultraengine.model.limits import Limits
 from ultraengine.model.outcome import Outcome
@@ -31,7 +30,17 @@ from ultraengine.reply import compose
 from ultraengine.reply.recorded import Name, Recorded, name_of
 from ultraengine.reply.waiters import Ticket
 from ultraengine.shard.choosing import choose
-from ultraengine.shard.effects import Accepting, Answer, Executing, Group, Pending, handler_alarm
+from ultraengine.shard.eager import Held
+from ultraengine.shard.effects import (
+    Accepting,
+    Answer,
+    Executing,
+    Group,
+    Pending,
+    answers_of,
+    handler_alarm,
+)
+from ultraengine.shard.mailbox import refusal_of
 from ultraengine.shard.ownership import Ownership
 from ultraengine.shard.placement import Placement
 from ultraengine.shard.unrecorded import Unrecorded, outcome_drafts
@@ -39,7 +48,6 @@ from ultraengine.shard.unrecorded import Unrecorded, outcome_drafts
 BYTES_PER_UNIT: Final = 64
 """Command data of this length counts as one unit of work: about one transfer."""
 
-OVERLOAD_RETRY_AFTER_S: Final = 0.1
 GIVEN_UP_RETRY_AFTER_S: Final = 5.0
 
 
@@ -57,7 +65,9 @@ class Machine:
         group_bytes_max: int,
         scheduling: SchedulingPolicy | None = None,
         ownership: Ownership | None = None,
+        eager: bool = False,
     ) -> None:
+        """`eager`: outcomes are durable before anybody is told of them."""
         self.executor = executor
         # From here on commands are executed for the first time.
         executor.after = executor.registry.after
@@ -79,6 +89,7 @@ class Machine:
         """OUTCOMES frames for the next write."""
         self.unrecorded = Unrecorded()
         """By offset: executed, and the outcome is not durable yet."""
+        self.eager, self.held = eager, Held()
         self._serializer = serializer
         self._scheduling = scheduling
         self._group_bytes_max = min(group_bytes_max, limits.group_bytes_max)
@@ -164,25 +175,13 @@ class Machine:
         return effects
 
     def _refusal(self, one: Admitted) -> EngineError | None:
-        limits = self.limits
-        if (
-            len(self.waiting) >= limits.mailbox_commands_max
-            or self.waiting_bytes >= limits.mailbox_bytes_max
-        ):
-            return Overloaded(
-                f"the shard's queue holds {len(self.waiting)} commands "
-                f"({self.waiting_bytes} bytes)",
-                retry_after_s=OVERLOAD_RETRY_AFTER_S,
-            )
-        floor = self.executor.dedupe.floor_time
-        if floor > 0:
-            command = one.command
-            made = command.issued_at if command.issued_at is not None else id_time(command.id)
-            if made is not None and made < floor:
-                return EngineError(
-                    "the id is older than what the engine remembers", code="TOO_OLD", pointer="/id"
-                )
-        return None
+        return refusal_of(
+            one.command,
+            self.limits,
+            waiting=len(self.waiting),
+            waiting_bytes=self.waiting_bytes,
+            floor_time=self.executor.dedupe.floor_time,
+        )
 
     def _join(
         self, first: Pending, one: Admitted, ticket: Ticket, index: int, effects: Accepting
@@ -204,9 +203,14 @@ class Machine:
         name = name_of(pending.admitted.command)
         for offset in candidates:
             recorded = self.unrecorded.get(offset)
-            if recorded is not None and name_of(recorded.command) == name:
-                effects.answers.extend(self._repeat(pending, recorded))
-                return
+            if recorded is None or name_of(recorded.command) != name:
+                continue
+            if not self.eager:
+                effects.answers.extend(answers_of(pending, self._again(pending, recorded)))
+            else:  # Decided again by the recovery, and not written since.
+                pending.offset, self.in_flight[name] = Offset(offset), pending
+                self.held.add(offset, pending, self._again(pending, recorded))
+            return
         self.in_flight[name] = pending
         pending.rivals = []
         effects.verify.append((pending, candidates))
@@ -218,14 +222,16 @@ class Machine:
         if found is not None:
             del self.in_flight[name_of(pending.admitted.command)]
             everybody = [pending, *(pending.rivals or ())]
-            return [answer for one in everybody for answer in self._repeat(one, found)]
+            return [
+                answer for one in everybody for answer in answers_of(one, self._again(one, found))
+            ]
         error = closed or self._refusal(pending.admitted)
         if error is None:
             rivals, pending.rivals = pending.rivals or (), None
             self.waiting.append(pending)
             self.waiting_bytes += len(pending.admitted.command.data)
             wrong = compose.mismatch(pending.admitted.command.id)
-            return [answer for one in rivals for answer in self._answers(one, wrong)]
+            return [answer for one in rivals for answer in answers_of(one, wrong)]
         return self.refuse(pending, error)
 
     def awaits(self, pending: Pending) -> bool:
@@ -264,26 +270,11 @@ class Machine:
         )
         return compose.repeated(recorded.command, recorded.outcome, frame)
 
-    def _repeat(self, pending: Pending, recorded: Recorded) -> list[Answer]:
+    def _again(self, pending: Pending, recorded: Recorded) -> Reply:
         admitted = pending.admitted
         if fingerprint(recorded.command) != admitted.fingerprint:
-            reply = compose.mismatch(admitted.command.id)
-        else:
-            reply = self.repeat_reply(recorded)
-        return self._answers(pending, reply, repeat=reply)
-
-    def _answers(
-        self, pending: Pending, reply: Reply, *, repeat: Reply | None = None
-    ) -> list[Answer]:
-        if pending.ticket is None:
-            return []
-        answers = [Answer(pending.ticket, pending.index, reply)]
-        if pending.joined is not None:
-            if repeat is None:
-                logged = reply.outcome in {"accepted", "rejected"}
-                repeat = msgspec.structs.replace(reply, duplicate=logged)
-            answers.extend(Answer(ticket, index, repeat) for ticket, index in pending.joined)
-        return answers
+            return compose.mismatch(admitted.command.id)
+        return self.repeat_reply(recorded)
 
     def refuse(self, pending: Pending, error: EngineError) -> list[Answer]:
         """End a command that was never logged."""
@@ -291,7 +282,7 @@ class Machine:
         self.in_flight.pop(name_of(command), None)
         reply = compose.refused(command.id, error)
         everybody = [pending, *(pending.rivals or ())]
-        return [answer for one in everybody for answer in self._answers(one, reply)]
+        return [answer for one in everybody for answer in answers_of(one, reply)]
 
     def refuse_waiting(self, error: EngineError) -> list[Answer]:
         """End all commands that wait."""
@@ -448,11 +439,14 @@ class Machine:
             ticket = pending.ticket
             if ticket is not None:
                 reply = executed(command.id, outcome, done.result, frame)
+                if self.eager:
+                    self.held.add(pending.offset, pending, reply)
+                    continue
                 del in_flight[command.tenant, command.key, command.id]
                 if pending.joined is None:
                     answers.append(Answer(ticket, pending.index, reply))
                 else:
-                    answers.extend(self._answers(pending, reply))
+                    answers.extend(answers_of(pending, reply))
             elif command.type == TICK:
                 self._tick_formed = False
             else:
@@ -460,13 +454,9 @@ class Machine:
         if group.next_index == len(pendings):
             effects.done = True
             self.executor.dedupe.advance(group.time, group.offset_end)
-            self.unwritten.extend(
-                self._outcome_drafts(group.executed, group.base_offset, group.time)
-            )
+            self.unwritten.extend(self._drafts(group.executed, group.base_offset, group.time))
 
-    def _outcome_drafts(
-        self, outcomes: Sequence[Outcome], base: Offset, time: Instant
-    ) -> list[FrameDraft]:
+    def _drafts(self, outcomes: Sequence[Outcome], base: Offset, time: Instant) -> list[FrameDraft]:
         return outcome_drafts(self._serializer, outcomes, base, time, self.limits.frame_bytes_max)
 
     def adopt(self, redecided: Sequence[Recorded]) -> None:
@@ -477,7 +467,7 @@ class Machine:
                 offset, [recorded.command], [recorded.outcome], recorded.epoch, recorded.time
             )
             # One frame each: they may belong to several frames, and there are few of them.
-            self.unwritten.extend(self._outcome_drafts([recorded.outcome], offset, recorded.time))
+            self.unwritten.extend(self._drafts([recorded.outcome], offset, recorded.time))
 
     def take_unwritten(self) -> list[FrameDraft]:
         """OUTCOMES frames to write before the next COMMANDS frame.
@@ -493,7 +483,17 @@ class Machine:
         """These OUTCOMES frames were not written after all."""
         self.unwritten.extendleft(reversed(drafts))
 
-    def recorded(self, drafts: Sequence[FrameDraft]) -> None:
-        """These OUTCOMES frames are durable: the log remembers for us now."""
+    def recorded(self, drafts: Sequence[FrameDraft]) -> list[Answer]:
+        """These OUTCOMES frames are durable: the log remembers for us now; eager answers leave."""
+        answers: list[Answer] = []
         for draft in drafts:
             self.unrecorded.drop(draft.base_offset, draft.count)
+            for pending, reply in self.held.below(draft.base_offset + draft.count):
+                del self.in_flight[name_of(pending.admitted.command)]
+                answers.extend(answers_of(pending, reply))
+        return answers
+
+    @property
+    def recorded_end(self) -> Offset:
+        """First executed offset whose outcome is not durable."""
+        return Offset(next(iter(self.unrecorded), self.executor.applied_end))

@@ -80,8 +80,11 @@ class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
     chain_key: str | None = None
     verify_all: bool = False
     """Verify every frame of the log at the start, not only those from the newest snapshot on."""
-    any_handlers: bool = False
-    """Decide unrecorded commands again with other handler versions: a person's risk."""
+    decide_again: str | None = None
+    """Other handler versions, by their digest in hex, whose unrecorded commands are decided here
+    all the same: a person's risk."""
+    eager_outcomes: bool = False
+    """Answer when outcomes are durable as well, so that nobody decides again what was told."""
     scheduling: SchedulingPolicy | None = None
     serializers: tuple[LogSerializer, ...] = ()
     """Users' own, all of them readable; the first one is written."""
@@ -197,6 +200,7 @@ def recover_shard(
         policy=options.rule.name,
         group_bytes_max=options.rule.group_bytes_max,
         scheduling=options.scheduling,
+        eager=options.eager_outcomes,
         ownership=ownership,
     )
     machine.adopt(
@@ -318,7 +322,7 @@ def _into_memory(
             return executor, recover(
                 executor,
                 reader.groups(start),
-                any_handlers=options.any_handlers,
+                decide_again=options.decide_again,
                 progress=lambda done: progress(done, total),  # noqa: B023  (called before it changes)
                 checkpoint=checkpoints.of(executor),
             )

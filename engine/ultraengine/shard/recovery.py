@@ -26,7 +26,7 @@ PROGRESS_EVERY: Final = 65_536
 class OtherHandlers(InvariantBroken):
     """The last groups were logged by other handler versions and have no recorded outcome.
 
-    Start the previous release once (a clean stop records every outcome), or name the risk.
+    Start the previous release once (a clean stop records every outcome), or name those handlers.
     """
 
 
@@ -50,7 +50,7 @@ def recover(
     executor: Executor,
     groups: Iterable[RecordedGroup],
     *,
-    any_handlers: bool = False,
+    decide_again: str | None = None,
     progress: Callable[[int], None] | None = None,
     checkpoint: Callable[[FrameHeader], None] | None = None,
 ) -> Recovery:
@@ -67,7 +67,7 @@ def recover(
         exact = recovery.replayed and not recovery.redecided
         if checkpoint is not None and exact and group.header.base_offset == executor.applied_end:
             checkpoint(group.header)
-        _recover_group(executor, group, recovery, any_handlers=any_handlers)
+        _recover_group(executor, group, recovery, decide_again=decide_again)
         if progress is not None and recovery.replayed - reported >= PROGRESS_EVERY:
             reported = recovery.replayed
             progress(recovery.replayed)
@@ -75,11 +75,12 @@ def recover(
 
 
 def _recover_group(
-    executor: Executor, group: RecordedGroup, recovery: Recovery, *, any_handlers: bool
+    executor: Executor, group: RecordedGroup, recovery: Recovery, *, decide_again: str | None
 ) -> None:
     header, outcomes = group.header, group.outcomes or []
     time, epoch = Instant(header.time), Epoch(header.epoch)
     commands, begun = group.commands, executor.applied_end
+    named = bytes.fromhex(decide_again or "")
     first = max(0, executor.applied_end - header.base_offset)
     if first < len(outcomes):
         there = commands[first : len(outcomes)]
@@ -91,7 +92,7 @@ def _recover_group(
             executor.replay(command, outcome, time=time, epoch=epoch)
             recovery.redecided.append(Redecided(command, outcome, epoch, time))
             continue
-        if not any_handlers and header.handlers != executor.registry.handlers_digest:
+        if header.handlers not in (executor.registry.handlers_digest, named):
             raise OtherHandlers(
                 "a command without a recorded outcome is decided by its own handlers",
                 offset=offset,

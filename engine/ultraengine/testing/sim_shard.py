@@ -70,6 +70,7 @@ class SimShard:
         limits: Limits = SIM_LIMITS,
         verify_all: bool = False,
         hooks: Hooks | None = None,
+        eager: bool = False,
     ) -> None:
         """Recover from `disk`.  Raises what `shard.opening.open_shard` raises."""
         self.disk = disk
@@ -104,7 +105,9 @@ class SimShard:
             self.registry,
             self.memory,
             ShardMetrics(CollectorRegistry(), shard),
-            ShardOptions(shard=shard, rule=rule, limits=limits, verify_all=verify_all),
+            ShardOptions(
+                shard=shard, rule=rule, limits=limits, verify_all=verify_all, eager_outcomes=eager
+            ),
         )
         if not isinstance(parts.log, Log):
             raise InvariantBroken("a shard of one copy writes its own log")
@@ -161,7 +164,11 @@ class SimShard:
         """Form, write and execute until nothing waits; the last outcomes stay unwritten."""
         while self.failure is None:
             group = self.machine.form(self.clock.now())
-            if group is None or not self._write(group):
+            if group is None:
+                if self.machine.eager and self.machine.unwritten and self._write(None):
+                    continue
+                return
+            if not self._write(group):
                 return
 
     def _write(self, group: Group | None) -> bool:
@@ -181,7 +188,7 @@ class SimShard:
                 _put(self.machine.refuse_waiting(full))
             return False
         self._stand = written
-        self.machine.recorded(outcomes)
+        _put(self.machine.recorded(outcomes))
         if group is None:
             return True
         self.machine.committed(group)

@@ -21,6 +21,11 @@ from ultraengine_adapters.local.clock import SystemClock
 NEVER, SOON = 0.0, 0.001
 
 
+SMALL = msgspec.structs.replace(
+    LIMITS, segment_bytes=32 * 1024, frame_bytes_max=16 * 1024, group_bytes_max=4 * 1024
+)
+
+
 class Away(SimObjectStore):
     """A store that cannot be reached while it is said so."""
 
@@ -30,6 +35,13 @@ class Away(SimObjectStore):
         if self.away:
             raise StoreUnavailable("no route to it")
         super().put(name, data, if_absent=if_absent)
+
+
+async def fill(rig: Rig) -> None:
+    """Commands for some segments of `SMALL`."""
+    for _ in range(60):
+        rig.count += 1
+        await rig.send(*(rig.admit(f"{rig.count}-{number}") for number in range(50)))
 
 
 def backups_of(rig: Rig, store: SimObjectStore, interval_s: float = NEVER) -> Backups:
@@ -55,6 +67,39 @@ async def test_a_backup_on_demand_says_what_is_where_and_commands_go_on(tmp_path
     assert report.offset_end == backup.end.offset_end >= report.snapshot_offset > 0
     assert reading.check(store, backup) == []
     await backups.stop()
+    await shard.stop()
+
+
+async def test_the_log_is_cut_only_below_what_a_backup_has_where_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    forgetful = msgspec.structs.replace(SMALL, dedup_window_s=0)  # Ids do not hold the log.
+    rig, store = Rig(tmp_path, limits=forgetful), Away()
+    shard = await rig.start()
+    backups = Backups(
+        shard, rig.snapshots, Source(rig.disk, SimSecrets({})), store, "sim://", SystemClock(),
+        NEVER, holds_log=True,
+    )  # fmt: skip
+
+    async def snapshots_and_segments() -> int:
+        for _ in range(3):
+            await fill(rig)
+            await rig.snapshots.take()
+        return int(shard.log.first_offset)
+
+    store.away = True
+    assert await snapshots_and_segments() == 0
+    with pytest.raises(EngineError, match="no route to it"):
+        await backups.take()
+    assert shard.log.first_offset == 0
+    store.away = False
+    report = await backups.take()
+    assert 0 < shard.log.first_offset <= report.snapshot_offset
+    for _ in range(4):
+        assert await snapshots_and_segments() <= report.snapshot_offset
+    assert (rig.snapshots.newest()[0] or 0) > report.snapshot_offset + 9 * 3_000
+    await backups.take()
+    assert shard.log.first_offset > report.snapshot_offset
     await shard.stop()
 
 
@@ -109,16 +154,12 @@ async def test_complete_segments_are_sent_without_a_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "RETRY_S", SOON)
-    small = msgspec.structs.replace(
-        LIMITS, segment_bytes=32 * 1024, frame_bytes_max=16 * 1024, group_bytes_max=4 * 1024
-    )
-    rig, store = Rig(tmp_path, limits=small), Away()
+    rig, store = Rig(tmp_path, limits=SMALL), Away()
     shard = await rig.start()
     store.away = True
     backups = backups_of(rig, store)
     running = asyncio.create_task(backups.run())
-    for group in range(60):
-        await rig.send(*(rig.admit(f"{group}-{number}") for number in range(50)))
+    await fill(rig)
     assert len(segment_paths(rig.disk)) > 3
     await until(lambda: shard.status().alarms > 0)
     store.away = False

@@ -102,6 +102,18 @@ def test_a_truncated_log_differs_from_the_whole_one_and_keeps_what_was_cut(
     assert "the log ends" in out
 
 
+def test_truncate_shows_what_would_be_lost_and_changes_nothing_until_it_is_meant(
+    ultra: Ultra, data: Path, stopped: Path
+) -> None:
+    code, foreseen, err = ultra("log", "truncate", data, "--after", 2)
+    assert (code, "Nothing was changed" in err) == (Exit.FINDINGS, True)
+    assert ultra("log", "diff", data, stopped) == (Exit.OK, "no difference\n", "")
+    assert not list((data / "shard-0000" / "broken").iterdir())
+    _, done, _ = ultra("log", "truncate", data, "--after", 2, "--keep-broken")
+    assert "lost_commands" in foreseen
+    assert foreseen.splitlines()[:-1] == done.splitlines()[:-1]  # The last one names the copies.
+
+
 def test_truncate_refuses_a_frame_that_is_not_there(ultra: Ultra, data: Path) -> None:
     code, _, err = ultra("log", "truncate", data, "--after", 999, "--keep-broken")
     assert (code, "frame" in err) == (Exit.USAGE, True)
@@ -179,7 +191,8 @@ def test_a_snapshot_is_converted_and_compacted(ultra: Ultra, data: Path) -> None
         "snapshot", "convert", data, before[-1], "--codec", "json", "--uncompressed"
     )
     assert (code, msgspec.json.decode(out)["codec"]) == (Exit.OK, 2)
-    assert ultra("snapshot", "compact", data)[0] == Exit.OK
+    code, out, _ = ultra("snapshot", "compact", data)
+    assert (code, msgspec.json.decode(out)["codec"]) == (Exit.OK, 2)
     assert ultra("snapshot", "verify", data)[0] == Exit.OK
     code, _, err = ultra("snapshot", "convert", data, "none.full")
     assert (code, "not listed" in err) == (Exit.USAGE, True)

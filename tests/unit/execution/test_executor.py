@@ -92,6 +92,7 @@ def fold(items: Sequence[Item], verdicts: Sequence[Any]) -> tuple[bool, Any, Rej
 
 class BoxDomain:
     name = "box"
+    sends = True
     version = 3
     schema = 1
     events = Stored

@@ -23,7 +23,7 @@ async def until(condition: Any) -> None:
 async def test_a_cut_that_waits_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     shard = await rig.start()
-    refusing = _refuse_writes(rig)
+    refusing = refuse_outcomes(rig)
     await rig.add(3)
     holding = asyncio.create_task(shard.hold())
     await until(lambda: shard.status().state == "read_only")
@@ -34,7 +34,7 @@ async def test_a_cut_that_waits_on_a_full_disk_goes_on_when_there_is_room(tmp_pa
     await shard.stop()
 
 
-def _refuse_writes(rig: Rig) -> list[bool]:
+def refuse_outcomes(rig: Rig) -> list[bool]:
     """Let every write of outcomes alone find no room, until the list is emptied."""
     log, refusing = rig.shard.log, [True]
     write = log.write
@@ -58,7 +58,7 @@ def _refuse_writes(rig: Rig) -> list[bool]:
 async def test_space_that_returns_does_not_resume_a_paused_shard(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     shard = await rig.start()
-    refusing = _refuse_writes(rig)
+    refusing = refuse_outcomes(rig)
     await rig.add(3)
     pausing = asyncio.create_task(shard.pause("maintenance"))
     await asyncio.sleep(0.1)

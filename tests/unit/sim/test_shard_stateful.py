@@ -54,9 +54,10 @@ class Versioned(type(DOMAIN)):  # type: ignore[misc]
 class ShardAgainstModel(RuleBasedStateMachine):
     ids = Bundle("ids")
 
-    @initialize(seed=st.integers(0, 2**32))
-    def start(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**32), eager=st.booleans())
+    def start(self, seed: int, *, eager: bool) -> None:
         self.seed = seed
+        self.eager = eager
         self.clock = TickingClock()
         self.handlers = 1
         self.sums: dict[str, int] = {}
@@ -72,7 +73,12 @@ class ShardAgainstModel(RuleBasedStateMachine):
     def open(self, disk: SimDisk) -> None:
         self.seed += 1
         self.shard = SimShard(
-            disk, self.clock, [Versioned(self.handlers)], seed=self.seed, limits=LIMITS
+            disk,
+            self.clock,
+            [Versioned(self.handlers)],
+            seed=self.seed,
+            limits=LIMITS,
+            eager=self.eager,
         )
 
     def admit(self, name: str, key: str, delta: int) -> Admitted:
@@ -164,6 +170,13 @@ class ShardAgainstModel(RuleBasedStateMachine):
         self.shard.stop()
         self.handlers += 1
         self.open(self.shard.disk.kill())
+
+    @precondition(lambda self: self.eager)
+    @rule(cut=st.booleans())
+    def upgrade_without_a_stop(self, *, cut: bool) -> None:
+        """Eager outcomes: all that was told is recorded, and nothing is left to decide again."""
+        self.handlers += 1
+        self.open(self.shard.disk.power_cut() if cut else self.shard.disk.kill())
 
     @rule(kind=st.sampled_from(("full", "increment")))
     def snapshot(self, kind: Any) -> None:

@@ -27,6 +27,8 @@ class LayoutDomain:
     commands: Sequence[CommandSpec]
     events: Any
     queries: Sequence[QuerySpec] = ()
+    sends: bool = False
+    """Whether its handlers call ``context.send``: then the engine looks for messages."""
 
     def new_state(self) -> Any:
         """The state of one empty slot: a layout, or whatever ``parts`` can take apart."""

@@ -12,18 +12,26 @@ import socket
 from collections.abc import Sequence
 from typing import Final, cast
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
+from ultraengine.delivery.driver import ENCODE, SCOPES, Delivery, submitted, wanted
+from ultraengine.delivery.parcels import CONSUMER, Parcel
+from ultraengine.edge.auth import KnownCaller
+from ultraengine.edge.codec import JSON, MSGPACK
 from ultraengine.edge.metrics import Exposition
 from ultraengine.edge.server import KeyFile
 from ultraengine.gateway.driver import Gateway, GatewayOptions
 from ultraengine.gateway.edge import Parts
+from ultraengine.gateway.envelope import Envelope
 from ultraengine.gateway.http import Http
 from ultraengine.gateway.routed import RoutedCommands, RoutedEdge
-from ultraengine.gateway.routed_feeds import RoutedFeeds
+from ultraengine.gateway.routed_feeds import RoutedFeeds, RoutedSource
 from ultraengine.gateway.routed_http import RoutedHttp
 from ultraengine.gateway.routed_stream import RoutedStream
 from ultraengine.gateway.watch import Watch
+from ultraengine.log.serializer import serializers
+from ultraengine.model.reply import Reply
 from ultraengine.router.driver import Links
 
 SWEEP_S: Final = 0.5
@@ -76,6 +84,31 @@ class Front(Gateway):
             asyncio.create_task(self._watch.run()),
             asyncio.create_task(self._sweep()),
         ]
+        if wanted(self.edge.engine.registry.domains):
+            self._watching.append(asyncio.create_task(self._deliver()))
+
+    async def _deliver(self) -> None:
+        """Send what domains ask for, from each shard to that of the key it is for."""
+        edge = cast("RoutedEdge", self.edge)
+        source = RoutedSource(edge, KnownCaller("", CONSUMER, frozenset({"feed"})))
+
+        async def post(parcel: Parcel) -> Reply:
+            message = parcel.message
+            envelope = Envelope(
+                message.type,
+                message.key,
+                msgspec.Raw(ENCODE(message.data)),
+                id=message.id,
+                correlation_id=parcel.correlation_id,
+                traceparent=parcel.traceparent,
+            )
+            caller = KnownCaller(message.tenant, parcel.sender, SCOPES)
+            return await submitted(edge.engine.submit, edge.route(caller, envelope, MSGPACK, JSON))
+
+        try:
+            await Delivery(source, post, serializers()).run()
+        finally:
+            await source.close()
 
     async def _sweep(self) -> None:
         while True:

@@ -48,6 +48,7 @@ class Reads:
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="shard-read")
         self._recall = Recall(reader, self._threads, machine.unrecorded, find_carried)
         self._offsets = OffsetWaiters(machine.limits.min_offset_wait_s)
+        self._recorded = OffsetWaiters(machine.limits.min_offset_wait_s)
 
     async def query(
         self,
@@ -74,6 +75,16 @@ class Reads:
             self._require_memory()
         self._require_point(spec, tenant, key, params)
         end = self._executor.applied_end
+        try:
+            return await self._answer(spec, domain, tenant, key, params, end)
+        finally:
+            if self._machine.eager:  # What a reader is told nobody decides again, either.
+                await self._recorded.wait(end - 1, self._machine.recorded_end)
+
+    async def _answer(
+        self, spec: QuerySpec, domain: str, tenant: str, key: str, params: Any, end: int
+    ) -> ReadAnswer:
+        """The state of this moment, in which everything below `end` is executed."""
         state = self._executor.slot_state(domain, tenant, key)
         value = captured = spec.capture(state, tenant, key, params)
         if spec.render is not None:
@@ -113,6 +124,11 @@ class Reads:
         """Wake the reads whose offset is executed now."""
         self._offsets.reached(applied_end)
 
+    def recorded(self) -> None:
+        """Wake the reads of what is recorded now."""
+        if self._machine.eager:
+            self._recorded.reached(self._machine.recorded_end)
+
     async def outcome(self, tenant: str, key: str | None, command_id: str) -> OutcomeAnswer:
         """What became of a command: ``done`` with its reply, or why there is none.
 
@@ -128,6 +144,8 @@ class Reads:
         candidates = machine.candidates(tenant, key, command_id)
         found = await self._recall.find((tenant, key or "", command_id), candidates)
         if found is not None:
+            if machine.eager and found.shard is None:
+                await self._recorded.wait(found.outcome.offset, machine.recorded_end)
             return OutcomeAnswer("done", machine.repeat_reply(found), dedupe.floor_offset)
         made = id_time(command_id)
         forgotten = made is not None and made < dedupe.floor_time

@@ -11,7 +11,7 @@ The history is synced before a snapshot counts, and the log is cut only below a 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -96,6 +96,9 @@ class Snapshots:
         self._failed_at = 0.0
         self._last_duration_s = 0.0
         self._rate = _Rate(shard.executor.applied_end)
+        self.elsewhere: Callable[[], tuple[int, int] | None] | None = None
+        """(offset, frame) of the newest snapshot that lies outside of this disk as well: the log is
+        kept from there on, all of it while there is none.  None = this disk is enough."""
         shard.executor.before_mutation = driver.before_slot_mutation
         shard.snapshot = self.newest
 
@@ -237,12 +240,18 @@ class Snapshots:
         floor = self._driver.log_floor()
         if floor is None:
             return None
+        offset_end, sequence_end = int(floor.offset_end), int(floor.sequence_end)
+        if self.elsewhere is not None:
+            there = self.elsewhere()
+            if there is None:
+                return None
+            offset_end, sequence_end = min(offset_end, there[0]), min(sequence_end, there[1])
         dedupe = self._shard.executor.dedupe
         # Retries are answered from recorded outcomes, so ids hold the log like a consumer.
         held = {} if self._slots is None else self._slots.offsets()
         consumers = {**held, DEDUPE: int(dedupe.floor_offset)}
         report = await asyncio.to_thread(
-            self._shard.log.retain, floor.offset_end, floor.sequence_end, consumers
+            self._shard.log.retain, Offset(offset_end), FrameSequence(sequence_end), consumers
         )
         # Also when an earlier cut dropped it and the floor was never recorded.
         if report.first_offset > dedupe.floor_offset:

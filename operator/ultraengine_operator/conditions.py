@@ -116,6 +116,9 @@ def _ready(plan: Plan, observed: Observed, mode: Reconciliation) -> Finding:
         return Finding("Ready", "False", Reason.UPGRADING, plan.upgrade.message)
     if plan.rolling:
         return Finding("Ready", "False", Reason.ROLLING_RESTART, _away(away) or "one by one")
+    if away and plan.restoring:
+        told = f"{_away(away)}; their volumes are filled from {plan.restoring}"
+        return Finding("Ready", "False", Reason.RESTORING, told)
     if away:
         return Finding("Ready", "False", Reason.SHARDS_NOT_READY, _away(away))
     behind = _gateway_behind(observed)

@@ -89,6 +89,8 @@ class Plan(msgspec.Struct, frozen=True):
     render_version: int = 0
     image: str = ""
     copies: int = 1
+    restoring: str = ""
+    """Where volumes are being filled from."""
     reads: tuple[tuple[str, Reason], ...] = ()
     """Deployments of the read side, and what is said of one that is not as wished."""
     look_again_s: float | None = None
@@ -165,18 +167,22 @@ def plan(
         standing=rolled.standing,
         shards=view.shards,
         shard_map=view.shard_map,
+        restoring=_restored_from(engine.spec, view.shard_map),
         render_version=view.render_version,
         image=view.image,
         copies=view.wished,
-        reads=tuple(
-            (name, _REASONS[component]) for name, component in reads.wished(engine.spec, view.name)
-        ),
+        reads=_reads(view),
         look_again_s=_sooner(step.look_again_s, rolled.look_again_s),
         upgrade=step,
         wish=None
         if any(one.reason is Reason.PROJECTIONS_NEED_SHARDS for one in problems)
         else rebalance.wish(engine.spec, observed, view.shards, view.shard_map),
     )
+
+
+def _reads(view: EngineView) -> tuple[tuple[str, Reason], ...]:
+    wished = reads.wished(view.engine.spec, view.name)
+    return tuple((name, _REASONS[component]) for name, component in wished)
 
 
 def view_of(
@@ -191,7 +197,8 @@ def view_of(
     shard_map = _shard_map(engine, observed)
     wished = range(spec.shards)
     kept = _kept(spec, observed, shard_map)
-    replicated = _is_replicated(spec, observed)
+    copies = _copies(spec, observed, shard_map)
+    replicated = copies > 1 or _keeps_records(observed)
     problems = list(_passing(spec, observed, engine.metadata.name, replicated=replicated))
     refused = rebalance.refusal(spec, kept)
     if refused is not None:
@@ -204,8 +211,8 @@ def view_of(
         shards=(*wished, *kept),
         claim_sizes={one.shard: one.claim_size for one in observed.sets},
         shard_map=shard_map,
-        copies=_pods(spec, observed),
-        wished=spec.replicas_per_shard,
+        copies=_pods(copies, observed),
+        wished=copies,
         replicated=replicated,
         claim_copies={one.shard: one.claim_copies for one in observed.sets},
     )
@@ -222,19 +229,34 @@ def view_of(
     return view, tuple(problems)
 
 
-def _is_replicated(spec: EngineSpec, observed: Observed) -> bool:
+def _restored_from(spec: EngineSpec, shard_map: ShardMap) -> str:
+    """The place that volumes are being filled from; nothing once all shards have been ready, which
+    is when the first version of the map ends."""
+    if spec.restore is None or shard_map.version > 1:
+        return ""
+    return spec.restore.location
+
+
+def _copies(spec: EngineSpec, observed: Observed, shard_map: ShardMap) -> int:
+    """How many copies each shard is to have now: what is restored is one, which is the first of
+    several afterwards."""
+    alone = _restored_from(spec, shard_map) and not _keeps_records(observed)
+    return 1 if alone else spec.replicas_per_shard
+
+
+def _keeps_records(observed: Observed) -> bool:
     """Whether shards keep a record: nobody goes back from several copies to one without it."""
     made = [one.copies > 0 for one in observed.sets]
     made += [one.copies > 1 or one.replica > 0 for one in observed.claims]
-    return spec.replicas_per_shard > 1 or bool(observed.records) or any(made)
+    return bool(observed.records) or any(made)
 
 
-def _pods(spec: EngineSpec, observed: Observed) -> int:
+def _pods(copies: int, observed: Observed) -> int:
     """How many pods each shard has: one for each copy that is wished, or still counts.
 
     A pod goes when no shard's record needs it any more; its volume stays.
     """
-    needed = [spec.replicas_per_shard]
+    needed = [copies]
     for one in observed.records:
         owner = observed.set_of(one.shard)
         made = 0 if owner is None else owner.copies

@@ -17,6 +17,7 @@ class Reason(enum.StrEnum):
     NOT_OBSERVED = "NotObserved"
     CREATING = "Creating"
     SHARDS_NOT_READY = "ShardsNotReady"
+    RESTORING = "Restoring"
     COPIES_OUT_OF_SYNC = "CopiesOutOfSync"
     GATEWAY_NOT_READY = "GatewayNotReady"
     QUERY_NOT_READY = "QueryNotReady"

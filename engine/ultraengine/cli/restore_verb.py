@@ -11,8 +11,9 @@ from ultraengine.cli.domains import add_domains
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.output import print_facts, print_json, say
 from ultraengine.cli.replaying import Replayed
-from ultraengine.cli.restoring import Restoring
+from ultraengine.cli.restoring import Restoring, shard_place
 from ultraengine.router.first_ownership import engine_uid_of
+from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine_adapters.object_stores import open_store
 
 
@@ -35,6 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine-uid", metavar="NAME", help="engine that it will belong to (ULTRA_ENGINE_UID)"
     )
+    parser.add_argument(
+        "--first-start",
+        type=Path,
+        metavar="MAP",
+        help="before the first start of a new engine's shard: nothing is done when its directory\n"
+        "is there, or the engine of this map has been ready; slots must be those of the map",
+    )
     add_domains(parser)
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.epilog = (
@@ -54,6 +62,12 @@ def moment(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Build and prove every shard, and only then give them their names."""
+    shard_map = None if options.first_start is None else _map_of(options)
+    if shard_map is not None:
+        done_before = _is_no_first_start(options, shard_map)
+        if done_before is not None:
+            say(f"ultra: nothing is restored: {done_before}")
+            return Exit.OK
     with translated():
         store = open_store(options.store, changes=False)
         shards = shards_of(store, options.shard)
@@ -72,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
         try:
             for shard in shards:
                 restored = restoring.build(shard, target)
+                if shard_map is not None:
+                    restoring.require_slots(restored, shard_map)
                 done.append((restored, restoring.prove(restored)))
         except BaseException:
             for restored, _ in done:
@@ -85,6 +101,29 @@ def run(options: argparse.Namespace) -> int:
     for restored, reached in done:
         _tell(restored, reached, restoring.place(restored.shard))
     return Exit.OK
+
+
+def _map_of(options: argparse.Namespace) -> ShardMap:
+    if options.shard is None:
+        raise CommandFailed("--first-start is of one shard: name it with --shard")
+    try:
+        return ShardMap.decode(options.first_start.read_bytes())
+    except (OSError, MapRefused) as error:
+        raise CommandFailed(f"--first-start: {error}") from error
+
+
+def _is_no_first_start(options: argparse.Namespace, shard_map: ShardMap) -> str | None:
+    """Why an empty directory is not to be filled now; None when it is.
+
+    An engine that has been ready has told clients of commands that no backup needs to have: an
+    empty volume in place of a lost one is refused by the start that follows, and filled by nobody.
+    """
+    place = shard_place(options.data, options.shard)
+    if place.exists():
+        return f"{place} is there"
+    if shard_map.version > 1:
+        return f"version {shard_map.version} of the map says that the engine has been ready"
+    return None
 
 
 def _tell(restored: Restored, reached: Replayed, place: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,10 @@ from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import empty_image
 from ultraengine.cli.replaying import Replayed, opened_shard, replayed_state
 from ultraengine.log.segment import UID_BYTES
+from ultraengine.model.ids import SLOT_COUNT, ShardId
 from ultraengine.ports import Lock, ObjectStore
+from ultraengine.router.shard_map import ShardMap
+from ultraengine.shard.ownership import read_ownership
 from ultraengine.snapshot import tools
 from ultraengine.starting.loading import load_extensions
 from ultraengine_adapters.local.clock import SystemClock
@@ -27,6 +30,11 @@ from ultraengine_adapters.local.random import SystemRandom
 
 BUILDING: Final = ".restoring-"
 """Before the name of a directory that is not whole yet."""
+
+
+def shard_place(data: Path, shard: int) -> Path:
+    """Where a shard's directory is."""
+    return data / f"shard-{shard:04d}"
 
 
 class Restoring:
@@ -53,7 +61,7 @@ class Restoring:
 
     def place(self, shard: int) -> Path:
         """Where the shard will be."""
-        return self._data / f"shard-{shard:04d}"
+        return shard_place(self._data, shard)
 
     def _building(self, shard: int) -> Path:
         return self._data / f"{BUILDING}{self.place(shard).name}"
@@ -95,6 +103,23 @@ class Restoring:
         except BaseException:
             self.discard(shard)
             raise
+
+    def require_slots(self, restored: Restored, shard_map: ShardMap) -> None:
+        """Raise `CommandFailed` unless a shard that was built owns what a map gives it; then
+        nothing is left.  What a disk owns counts for more than any map: the engine would have keys
+        that no gateway finds."""
+        shard = restored.shard
+        owned = read_ownership(LocalDisk(self._building(shard)))
+        given = shard_map.slots_of(ShardId(shard))
+        has = ((0, SLOT_COUNT),) if owned is None else owned.slots
+        if _slots(has) != _slots(given):
+            self.discard(shard)
+            raise CommandFailed(
+                f"the backup of shard {shard} owns slots {_text(has)}, and the map gives it "
+                f"{_text(given)}",
+                advice="Restore into an engine of as many shards as were backed up, with the slots "
+                "that it had; more shards come afterwards.",
+            )
 
     def prove(self, restored: Restored) -> Replayed:
         """Load the snapshots, replay the log, and compare; what was reached.
@@ -153,3 +178,11 @@ class Restoring:
         if lock is not None:
             (self._data / f"{self._building(shard).name}.lock").unlink(missing_ok=True)
             lock.release()
+
+
+def _slots(ranges: Iterable[tuple[int, int]]) -> set[int]:
+    return {slot for start, end in ranges for slot in range(start, end)}
+
+
+def _text(ranges: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{start}-{end - 1}" for start, end in ranges) or "none"

@@ -40,6 +40,16 @@ class Backup(_Fields, frozen=True, kw_only=True):
     interval: str = "1h"
 
 
+class Restore(_Fields, frozen=True, kw_only=True):
+    """What new volumes are filled with, before the first start."""
+
+    location: str
+    credentials_secret_name: str | None = None
+    time: str | None = None
+    offsets: tuple[str, ...] = ()
+    """By shard: the first offset that is not wanted; for others, `time` counts."""
+
+
 class Autoscaling(_Fields, frozen=True, kw_only=True):
     """A HorizontalPodAutoscaler for the gateway."""
 
@@ -99,6 +109,7 @@ class EngineSpec(_Fields, frozen=True, kw_only=True):
     storage: Storage = Storage()
     snapshots: Snapshots = Snapshots()
     backup: Backup | None = None
+    restore: Restore | None = None
     resources: Resources = {}
     gateway: Gateway = Gateway()
     query: Query = Query()

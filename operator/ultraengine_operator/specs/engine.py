@@ -1,10 +1,12 @@
 """A shard: its StatefulSet, Services, PodDisruptionBudget and Shard object."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from ultraengine.model.ids import ShardId
 from ultraengine_operator import names
 from ultraengine_operator.api.quantities import seconds
+from ultraengine_operator.api.types import Restore
 from ultraengine_operator.specs import backups, replicas
 from ultraengine_operator.specs.pods import (
     container_security,
@@ -82,6 +84,31 @@ def _claim(view: EngineView, shard: int) -> Manifest:
     return claim
 
 
+def _restoring(
+    view: EngineView, shard: int, wish: Restore, mounts: Sequence[tuple[Manifest, Manifest]]
+) -> Manifest:
+    """Fills an empty volume before the engine's container starts; once, as it sees by itself."""
+    known = told(view, shard)
+    container: Manifest = {
+        "name": "restore",
+        "image": view.image,
+        "args": backups.order(
+            wish, shard, engine_uid=view.engine_uid, domains=view.engine.spec.domains
+        ),
+        "env": [variable(name, known[name]) for name in sorted(known)] + backups.credentials(wish),
+        "securityContext": container_security(),
+        # Why it has failed is then said by the pod's status.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data"},
+            *(mount for volume, mount in mounts if volume["name"] in {"tmp", "map"}),
+        ],
+    }
+    if view.engine.spec.resources:
+        container["resources"] = view.engine.spec.resources
+    return container
+
+
 def stateful_set(view: EngineView, shard: int) -> Manifest:
     """The set of one shard's replicas. Pods are replaced by the operator alone (OnDelete)."""
     spec = view.engine.spec
@@ -111,7 +138,11 @@ def stateful_set(view: EngineView, shard: int) -> Manifest:
         view, "engine", container, mounts,
         grace_s=GRACE_S, labels=names.labels(view.name, "engine"),
     )  # fmt: skip
-    marks = backups.marks(spec.backup) | ({names.REPLICATED: "true"} if several else {})
+    if spec.restore is not None:
+        pod["initContainers"] = [_restoring(view, shard, spec.restore, mounts)]
+    marks = backups.marks(spec.backup, spec.restore) | (
+        {names.REPLICATED: "true"} if several else {}
+    )
     copies = {names.COPIES: str(view.copies)} if several else {}
     made_with = view.claim_copies.get(shard, str(view.copies) if several else "")
     claimed = {names.COPIES: made_with} if made_with else {}

@@ -20,6 +20,7 @@ ITEMS: Final[dict[str, Callable[[int], Any]]] = {
     "spec.scheduling.topologySpreadConstraints": lambda n: {
         "maxSkew": 1, "topologyKey": f"zone{n}", "whenUnsatisfiable": "ScheduleAnyway",
     },
+    "spec.restore.offsets": str,
     "spec.slots": lambda n: f"{n}-{n}",
     "status.conditions": lambda n: {
         "type": f"T{n}", "status": "True", "reason": "Serving", "message": "",
@@ -37,6 +38,8 @@ LONGEST: Final = {
     "spec.snapshots.interval": "000010h000010m1s",
     "spec.backup.location": "s3://bucket/" + "a" * 500,
     "spec.backup.interval": "000010h000010m1s",
+    "spec.restore.location": "s3://bucket/" + "a" * 500,
+    "spec.restore.time": "2026-01-01T00:00:00." + "0" * 19 + "Z",
     "spec.snapshots.replayTime": "000001h000010m1s",
     "spec.settings[].name": "ULTRA_" + "X" * 58,
     "spec.slots[]": "4000-4095",

@@ -55,6 +55,11 @@ def _backed_up(**changed: Any) -> Content:
     return engine(backup={"location": "s3://bucket/shop", **changed})
 
 
+def _restored(*, backup: Content | None = None, **changed: Any) -> Content:
+    spec: Content = {"restore": {"location": "s3://bucket/before", **changed}}
+    return engine(**spec) if backup is None else engine(**spec, backup=backup)
+
+
 def _resources(where: str) -> Case:
     path = tuple(where.replace("[]", ".[]").split("."))
     good, bad = (
@@ -123,6 +128,19 @@ ENGINES: Final = (
     _engine(
         "spec.backup.interval must be 0s, which is when a Snapshot asks for it alone, or 10s",
         _backed_up(interval="10s"), _backed_up(interval="9s"), where="spec.backup.interval",
+    ),
+    _change(
+        "spec.restore cannot be changed",
+        _restored(), _restored(), _restored(offsets=["1"]), "spec.restore",
+    ),
+    _change(
+        "spec.restore can be given when the engine is created alone, and stays",
+        engine(), engine(shards=2), _restored(), "spec",
+    ),
+    _engine(
+        "spec.backup.location must not be spec.restore.location",
+        _restored(backup={"location": "s3://bucket/shop"}),
+        _restored(backup={"location": "s3://bucket/before"}),
     ),
     _engine(
         "spec.gateway.autoscaling.maxReplicas must be at least spec.gateway.replicas",

@@ -38,6 +38,12 @@ ENGINE_SPEC: Final[Content] = {
         "credentialsSecretName": "store",
         "interval": "15m",
     },
+    "restore": {
+        "location": "s3://bucket/before?endpoint=http://10.0.0.9:9000&region=eu-central-1",
+        "credentialsSecretName": "store",
+        "time": TIME,
+        "offsets": ["9007199254740993"],
+    },
     "resources": RESOURCES,
     "gateway": {
         "replicas": 2,

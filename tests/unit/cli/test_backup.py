@@ -11,6 +11,7 @@ from tests.unit.cli.conftest import Dev
 
 from ultraengine.cli.exits import Exit
 from ultraengine.cli.restore_verb import moment
+from ultraengine.router.shard_map import ShardMap
 from ultraengine_adapters.local.disk import LocalDisk
 
 Ultra = Callable[..., tuple[int, str, str]]
@@ -186,3 +187,55 @@ def test_an_engine_without_a_store_says_that_there_is_no_such_operation(
 ) -> None:
     code, _, err = ultra("backup", "now", "--url", dev.url)
     assert (code, "there is no such path" in err) == (Exit.REFUSED, True)
+
+
+def map_of(place: Path, shards: int, version: int = 1) -> Path:
+    """A published shard map."""
+    path = place / f"map-{shards}-{version}.json"
+    path.write_bytes(msgspec.structs.replace(ShardMap.even(shards), version=version).encode())
+    return path
+
+
+def test_before_a_first_start_a_shard_is_restored_once(
+    ultra: Ultra, store: Path, tmp_path: Path
+) -> None:
+    order = ("restore", "--from", store, "--data", tmp_path / "new", "--shard", 0)
+    code, _, err = ultra(*order, "--first-start", map_of(tmp_path, 1))
+    assert code == Exit.OK, err
+    (tmp_path / "new" / "shard-0000" / "mine").touch()
+    code, _, err = ultra(*order, "--first-start", map_of(tmp_path, 1))
+    assert (code, "is there" in err) == (Exit.OK, True)
+    assert (tmp_path / "new" / "shard-0000" / "mine").exists()
+
+
+def test_an_empty_volume_of_an_engine_that_has_been_ready_is_filled_with_nothing(
+    ultra: Ultra, store: Path, tmp_path: Path
+) -> None:
+    """It would forget what was acknowledged since; the start that follows refuses it."""
+    order = ("restore", "--from", store, "--data", tmp_path / "new", "--shard", 0)
+    code, _, err = ultra(*order, "--first-start", map_of(tmp_path, 1, version=2))
+    assert (code, "has been ready" in err) == (Exit.OK, True)
+    assert shown(tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_shard_with_other_slots_than_the_map_gives_it_is_refused(
+    ultra: Ultra, store: Path, tmp_path: Path, shard: int
+) -> None:
+    order = ("restore", "--from", store, "--data", tmp_path / "new", "--shard", shard)
+    code, _, err = ultra(*order, "--first-start", map_of(tmp_path, 2))
+    assert code != Exit.OK
+    assert shown(tmp_path / "new") == []
+    if shard == 0:
+        assert "owns slots 0-4095, and the map gives it 0-2047" in err
+
+
+def test_a_first_start_is_of_one_shard_and_needs_a_map(
+    ultra: Ultra, store: Path, tmp_path: Path
+) -> None:
+    order = ("restore", "--from", store, "--data", tmp_path / "new")
+    code, _, err = ultra(*order, "--first-start", map_of(tmp_path, 1))
+    assert (code, "--shard" in err) == (Exit.USAGE, True)
+    code, _, err = ultra(*order, "--shard", 0, "--first-start", tmp_path / "none.json")
+    assert (code, "--first-start" in err) == (Exit.USAGE, True)
+    assert shown(tmp_path / "new") == []

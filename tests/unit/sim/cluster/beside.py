@@ -60,10 +60,12 @@ class Beside:
         """A replica has answered."""
         self._around.guarded(self.node.number, self.node, lambda: self._planner.told(message))
 
-    def record_read(self, record: Record) -> None:
+    def record_read(self, record: Record | None) -> None:
         """Its read has answered."""
         now = self.node.clock.monotonic()
         self.node.do(self.node.machine.record_read(record, now))
+        if record is None:
+            return  # It is not made again: the disks hold something.
         if record.epoch != self._epoch:
             self._epoch = record.epoch
             self._planner = self._anew(self._planner.number)

@@ -141,10 +141,12 @@ def terse(seed: int) -> Chaos:
 
 
 def as_it_runs(seed: int) -> Chaos:
-    """The same faults, and wall clocks that jump, where each replica plans failovers and copies say
-    nothing twice."""
+    """The same faults, wall clocks that jump, and a record that is gone for a while, where each
+    replica plans failovers and copies say nothing twice."""
     chaos = terse(seed)
-    return msgspec.structs.replace(chaos, beside=True, faults=(*chaos.faults, "clock jump"))
+    return msgspec.structs.replace(
+        chaos, beside=True, faults=(*chaos.faults, "clock jump", "no record")
+    )
 
 
 def with_handovers(seed: int) -> Chaos:

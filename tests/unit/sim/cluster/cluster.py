@@ -82,6 +82,8 @@ class Cluster:
         for node in self.running():
             node.receive(OPERATOR, Found(0, self.api))
         self.landed = [self.api]
+        self.gone = False
+        """Whether the record is not there: reads show none, and no swap lands."""
         self.era = 0
         """Of the API server's content; a request of an earlier one does not land any more."""
         self.planner = self._planner()
@@ -324,12 +326,12 @@ class Cluster:
         return self.planner if source == OPERATOR else self.nodes[source]
 
     def _read(self, source: int) -> None:
-        record = self.api
+        record = None if self.gone else self.api
         self._from_api(
             source, self._asker(source), lambda life: self._was_read(source, life, record)
         )
 
-    def _was_read(self, source: int, life: object, record: Record) -> None:
+    def _was_read(self, source: int, life: object, record: Record | None) -> None:
         if isinstance(life, Node):
             self.guarded(
                 source,
@@ -342,17 +344,17 @@ class Cluster:
             self._planned(self.planner.record_read(record, self.now))
 
     def _swap(self, source: int, swap: Swap, era: int) -> None:
-        if era == self.era and swap_lands(self.api, swap.expected):
+        if era == self.era and not self.gone and swap_lands(self.api, swap.expected):
             self.note(f"{source} swaps in {_short(swap.new)}")
             self.sizes.changed += swap.new.replicas != self.api.replicas
             self.api = swap.new
             self.landed.append(swap.new)
-        current = self.api
+        current = None if self.gone else self.api
         self._from_api(
             source, self._asker(source), lambda life: self._swapped(source, life, swap, current)
         )
 
-    def _swapped(self, source: int, life: object, swap: Swap, current: Record) -> None:
+    def _swapped(self, source: int, life: object, swap: Swap, current: Record | None) -> None:
         if isinstance(life, Node):
             self.guarded(
                 source,
@@ -561,6 +563,9 @@ class Cluster:
                 self.slow_disk[number] = rng.choice((0.0, 0.3))
             case "clock jump":
                 self.clocks[number].wall_s += rng.uniform(-100, 100)
+            case "no record":
+                self.gone = True
+                self.at(rng.uniform(0.1, 1.0), self._record_is_back)
             case _:
                 raise InvariantBroken("a fault has a name", kind=kind)
 
@@ -571,6 +576,10 @@ class Cluster:
         fresh = pairs - self.blocked
         self.blocked |= fresh
         self.at(self.rng.uniform(0.1, 1.5), lambda: self.blocked.difference_update(fresh))
+
+    def _record_is_back(self) -> None:
+        """Somebody has put it back as it was."""
+        self.gone = False
 
     def _operator_is_back(self) -> None:
         """Another process: it knows nothing."""
@@ -610,6 +619,7 @@ class Cluster:
         self.blocked.clear()
         self.paused.clear()
         self._operator_is_back()
+        self._record_is_back()
         for number in range(self.chaos.replicas):
             if self.resizes:
                 self._hear(number, self.sizes.wished)

@@ -94,8 +94,9 @@ def test_a_record_that_goes_back_behind_a_change_of_the_number_loses_nothing() -
     assert changed > RESIZE_SEEDS
 
 
-def test_planners_of_several_replicas_let_one_of_them_recover_the_record() -> None:
-    run(390, as_it_runs(390))
+@pytest.mark.parametrize("seed", [18, 390])
+def test_planners_of_several_replicas_let_one_of_them_recover_the_record(seed: int) -> None:
+    run(seed, as_it_runs(seed))
 
 
 @pytest.mark.parametrize("seed", KEPT_BACK, ids=str)

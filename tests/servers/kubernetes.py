@@ -33,6 +33,8 @@ START_S = 120
 STOP_S = 30
 TRIES = 5
 """A port that was free a moment ago may be taken by another process: then others are tried."""
+IDLE_S = 30
+"""A connection that was silent for longer is made anew: the server closes one after 90 seconds."""
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 
@@ -62,6 +64,7 @@ class ApiServer:
         self.directory = Path(tempfile.mkdtemp(prefix="ultra-kube-", dir="/tmp"))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connection: http.client.HTTPSConnection | None = None
+        self._used_s = 0.0
         self.port = 0
         authority = Authority("ultraengine-test")
         for name, organization in (("server", ""), ("admin", "system:masters")):
@@ -141,6 +144,10 @@ class ApiServer:
         **query: str,
     ) -> Answer:
         """One request as the administrator, checked strictly."""
+        idle_s = time.monotonic() - self._used_s
+        if self._connection is not None and idle_s > IDLE_S:
+            self._connection.close()
+            self._connection = None
         if self._connection is None:
             self._connection = http.client.HTTPSConnection(
                 "127.0.0.1", self.port, context=self._tls, timeout=60
@@ -153,6 +160,7 @@ class ApiServer:
             )  # fmt: skip
             response = self._connection.getresponse()
             text = response.read()
+            self._used_s = time.monotonic()
         except (OSError, http.client.HTTPException):
             self._connection.close()
             self._connection = None

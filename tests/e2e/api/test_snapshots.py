@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kubernetes.aio import client, config
 from tests.e2e.api.controllers import Controllers
-from tests.e2e.api.test_operator import ENGINES, apply
+from tests.e2e.api.operators import ENGINES, apply
 from tests.servers.kubernetes import ApiServer
 from tests.unit.operator.backed import LOCATION, MemoryShards
 from tests.unit.operator.memory import SilentShards

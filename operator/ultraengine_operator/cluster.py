@@ -46,6 +46,7 @@ KINDS: Final[dict[str, Kind]] = {
         Kind("v1", "ServiceAccount", "serviceaccounts"),
         Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
         Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+        Kind("networking.k8s.io/v1", "Ingress", "ingresses"),
         Kind("coordination.k8s.io/v1", "Lease", "leases"),
         Kind("rbac.authorization.k8s.io/v1", "Role", "roles"),
         Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
@@ -56,8 +57,8 @@ WATCHED: Final = tuple(
     KINDS[name]
     for name in ("UltraEngine", "Shard", "StatefulSet", "Deployment", "Pod",
                  "PersistentVolumeClaim", "ConfigMap", "Service", "ServiceAccount",
-                 "PodDisruptionBudget", "HorizontalPodAutoscaler", "Lease", "Role", "RoleBinding",
-                 "Snapshot")
+                 "PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress", "Lease", "Role",
+                 "RoleBinding", "Snapshot")
 )  # fmt: skip
 """Secrets are not among them: who may list them holds every secret of a cluster."""
 

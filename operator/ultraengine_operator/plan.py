@@ -47,7 +47,7 @@ from ultraengine_operator.upgrade import NOTHING, Upgrade, upgrade
 
 RENDERED: Final = (
     "StatefulSet", "Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler",
-    "ServiceAccount", "Role", "RoleBinding", "Shard",
+    "Ingress", "ServiceAccount", "Role", "RoleBinding", "Shard",
 )  # fmt: skip
 """Kinds of which an engine has nothing but what is rendered for it."""
 _REASONS: Final = {"query": Reason.QUERY_NOT_READY, "projection": Reason.PROJECTION_NOT_READY}
@@ -467,17 +467,24 @@ def _surplus(view: EngineView, observed: Observed) -> tuple[Action, ...]:
 
 
 def _scaled(view: EngineView, observed: Observed) -> tuple[Action, ...]:
-    """The number of pods of each Deployment that no autoscaler looks after."""
+    """The number of pods of each Deployment.
+
+    One that an autoscaler looks after is let alone above the least number, and brought there at
+    once below it: a new Deployment would have one pod until the autoscaler first looks.
+    """
     spec = view.engine.spec
     wished = {name: 1 for name, _ in reads.wished(spec, view.name)}
     if spec.query.replicas:
         wished[f"{view.name}-query"] = spec.query.replicas
-    if spec.gateway.autoscaling is None:
-        wished[f"{view.name}-gateway"] = spec.gateway.replicas
+    gateway = f"{view.name}-gateway"
+    wished[gateway] = spec.gateway.replicas
+    scaled = {gateway} if spec.gateway.autoscaling is not None else set()
     return tuple(
         Scale(one.name, wished[one.name])
         for one in observed.deployments
-        if wished.get(one.name, one.desired) != one.desired
+        if one.name in wished
+        and one.desired != wished[one.name]
+        and not (one.name in scaled and one.desired > wished[one.name])
     )
 
 

@@ -57,6 +57,24 @@ class Autoscaling(_Fields, frozen=True, kw_only=True):
     target_cpu: int = msgspec.field(default=70, name="targetCPUUtilizationPercentage")
 
 
+class RateLimit(_Fields, frozen=True, kw_only=True):
+    """How much one address may ask of an Ingress, in the words of its controller."""
+
+    controller: Literal["Nginx"]
+    requests_per_second: int
+    connections: int | None = None
+
+
+class Ingress(_Fields, frozen=True, kw_only=True):
+    """A way in to the gateway from outside of the cluster."""
+
+    host: str
+    class_name: str | None = None
+    tls_secret_name: str | None = None
+    rate_limit: RateLimit | None = None
+    annotations: dict[str, str] = {}
+
+
 class Gateway(_Fields, frozen=True, kw_only=True):
     """The front that clients talk to."""
 
@@ -64,6 +82,7 @@ class Gateway(_Fields, frozen=True, kw_only=True):
     resources: Resources = {}
     autoscaling: Autoscaling | None = None
     api_keys_secret_name: str | None = None
+    ingress: Ingress | None = None
 
 
 class Query(_Fields, frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
-"""The gateway: Deployment, Service, PodDisruptionBudget and, where wished, an autoscaler."""
+"""The gateway: Deployment, Service, PodDisruptionBudget; where wished, autoscaler and Ingress."""
 
 from typing import Final
 
 from ultraengine_operator import names
+from ultraengine_operator.api.types import RateLimit
 from ultraengine_operator.specs import pods
 from ultraengine_operator.specs.pods import ports, probes, variable
 from ultraengine_operator.specs.view import EngineView, Manifest, child
@@ -96,3 +97,35 @@ def autoscaler(view: EngineView) -> Manifest | None:
             ],
         },
     )  # fmt: skip
+
+
+def _limited(limit: RateLimit | None) -> dict[str, str]:
+    """A rate limit as annotations of ingress-nginx, which counts for each address and each of its
+    own pods."""
+    if limit is None:
+        return {}
+    told = {"limit-rps": limit.requests_per_second, "limit-connections": limit.connections}
+    return {
+        f"nginx.ingress.kubernetes.io/{name}": str(number)
+        for name, number in told.items()
+        if number is not None
+    }
+
+
+def ingress(view: EngineView) -> Manifest | None:
+    """The way in from outside, to commands and reads alone; None when none is wished."""
+    wish = view.engine.spec.gateway.ingress
+    if wish is None:
+        return None
+    service = {"name": _name(view), "port": {"name": "http"}}
+    path = {"path": "/", "pathType": "Prefix", "backend": {"service": service}}
+    spec: Manifest = {"rules": [{"host": wish.host, "http": {"paths": [path]}}]}
+    if wish.class_name is not None:
+        spec["ingressClassName"] = wish.class_name
+    if wish.tls_secret_name is not None:
+        spec["tls"] = [{"hosts": [wish.host], "secretName": wish.tls_secret_name}]
+    made = child(view, "Ingress", "networking.k8s.io/v1", _name(view), "gateway", spec=spec)
+    # Ours come last: nobody takes the render version's place.
+    own = made["metadata"]["annotations"]
+    made["metadata"]["annotations"] = {**wish.annotations, **_limited(wish.rate_limit), **own}
+    return made

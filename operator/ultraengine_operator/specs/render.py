@@ -26,9 +26,8 @@ def _first(view: EngineView) -> tuple[Manifest, ...]:
             engine.stateful_set(view, shard),
         ]
     children += [gateway.deployment(view), gateway.service(view), gateway.disruption_budget(view)]
-    scaler = gateway.autoscaler(view)
-    if scaler is not None:
-        children.append(scaler)
+    wished = (gateway.autoscaler(view), gateway.ingress(view))
+    children += [one for one in wished if one is not None]
     return (*children, *reads.children(view))
 
 

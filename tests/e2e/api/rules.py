@@ -43,6 +43,10 @@ def _change(message: str, before: Content, good: Content, bad: Content, where: s
     return Case("UltraEngine", where, message, good, bad, before)
 
 
+def _let_in(**ingress: Any) -> Content:
+    return engine(gateway={"ingress": {"host": "shop.example.com", **ingress}})
+
+
 def _tolerating(**changed: Any) -> Content:
     return engine(scheduling={"tolerations": [changed]})
 
@@ -146,6 +150,19 @@ ENGINES: Final = (
         "spec.gateway.autoscaling.maxReplicas must be at least spec.gateway.replicas",
         engine(gateway={"replicas": 3, "autoscaling": {"maxReplicas": 3}}),
         engine(gateway={"autoscaling": {"maxReplicas": 1}}), where="spec.gateway",
+    ),
+    _engine(
+        "spec.gateway.ingress.annotations must not begin with ultraengine.io/ or kubectl",
+        _let_in(annotations={"cert-manager.io/issuer": "public"}),
+        _let_in(annotations={"ultraengine.io/render-version": "1"}), where="spec.gateway.ingress",
+    ),
+    _engine(
+        "spec.gateway.ingress.annotations must not limit what spec.gateway.ingress.rateLimit",
+        _let_in(annotations={"nginx.ingress.kubernetes.io/limit-rps": "9"}),
+        _let_in(
+            annotations={"nginx.ingress.kubernetes.io/limit-rps": "9"},
+            rateLimit={"controller": "Nginx", "requestsPerSecond": 5},
+        ), where="spec.gateway.ingress",
     ),
     _engine(
         "spec.query.targetSecretName is needed when spec.query.replicas is more than 0",

@@ -50,6 +50,13 @@ ENGINE_SPEC: Final[Content] = {
         "resources": RESOURCES,
         "autoscaling": {"maxReplicas": 100, "targetCPUUtilizationPercentage": 70},
         "apiKeysSecretName": "keys",
+        "ingress": {
+            "host": "shop.example.com",
+            "className": "nginx",
+            "tlsSecretName": "shop-tls",
+            "rateLimit": {"controller": "Nginx", "requestsPerSecond": 50, "connections": 100},
+            "annotations": {"cert-manager.io/cluster-issuer": "public"},
+        },
     },
     "query": {"replicas": 1, "targetSecretName": "database", "resources": RESOURCES},
     "projections": [{"name": "ledger", "targetSecretName": "database", "resources": RESOURCES}],

@@ -64,15 +64,44 @@ BACKED_UP: dict[str, Any] = {
 }  # fmt: skip
 
 
+LET_IN: dict[str, Any] = {
+    "gateway": {"ingress": {
+        "host": "shop.example.com", "className": "nginx", "tlsSecretName": "shop-tls",
+        "rateLimit": {"controller": "Nginx", "requestsPerSecond": 50, "connections": 100},
+        "annotations": {"cert-manager.io/cluster-issuer": "public"},
+    }},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "spec"),
-    [("least", {}), ("full", FULL), ("reads", READS), ("backups", BACKED_UP)],
+    [("least", {}), ("full", FULL), ("reads", READS), ("backups", BACKED_UP), ("ingress", LET_IN)],
 )
 def test_children_are_byte_for_byte_those_on_file(name: str, spec: dict[str, Any]) -> None:
     view, problems = view_of(engine_of(content(**spec)), Observed(), Settings())
     rendered = msgspec.json.format(msgspec.json.encode(render(view)), indent=1)
     assert problems == ()
     assert rendered == (GOLDEN / f"{name}.json").read_bytes()
+
+
+def test_an_ingress_of_a_host_alone_asks_for_no_class_no_tls_and_no_limit() -> None:
+    spec = {"gateway": {"ingress": {"host": "shop.example.com"}}}
+    view, _ = view_of(engine_of(content(**spec)), Observed(), Settings())
+    (made,) = (one for one in render(view) if one["kind"] == "Ingress")
+    backend = {"service": {"name": "shop-gateway", "port": {"name": "http"}}}
+    path = {"path": "/", "pathType": "Prefix", "backend": backend}
+    assert made["spec"] == {"rules": [{"host": "shop.example.com", "http": {"paths": [path]}}]}
+    assert made["metadata"]["annotations"] == {names.RENDER_VERSION: "1"}
+
+
+def test_a_limit_of_connections_is_not_told_where_none_is_wished() -> None:
+    limit = {"controller": "Nginx", "requestsPerSecond": 5}
+    spec = {"gateway": {"ingress": {"host": "shop.example.com", "rateLimit": limit}}}
+    view, _ = view_of(engine_of(content(**spec)), Observed(), Settings())
+    (made,) = (one for one in render(view) if one["kind"] == "Ingress")
+    limits = {name: value for name, value in made["metadata"]["annotations"].items()
+              if name.startswith("nginx.")}  # fmt: skip
+    assert limits == {"nginx.ingress.kubernetes.io/limit-rps": "5"}
 
 
 def test_limits_are_those_of_the_gateway_too_and_other_settings_are_the_shards_alone() -> None:

@@ -154,6 +154,34 @@ async def test_a_number_that_an_autoscaler_has_set_causes_no_write_of_ours() -> 
     assert cluster.writes == before
 
 
+async def test_a_new_gateway_has_its_least_number_of_pods_before_an_autoscaler_looks() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1, gateway={"replicas": 3, "autoscaling": {"maxReplicas": 9}})
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    assert replicas(cluster, "shop-gateway") == 3
+    # Zero turns an autoscaler off, and leaves the engine without a gateway.
+    await scaler_sets(cluster, 0)
+    await settle(cluster, loop)
+    assert replicas(cluster, "shop-gateway") == 3
+
+
+async def test_an_ingress_is_made_changed_and_taken_away_with_its_field() -> None:
+    cluster = MemoryCluster()
+    await engine(cluster, shards=1, gateway={"ingress": {"host": "shop.example.com"}})
+    loop = operator(cluster)
+    await settle(cluster, loop)
+    place = ("Ingress", "default", "shop-gateway")
+    assert cluster.objects[place]["spec"]["rules"][0]["host"] == "shop.example.com"
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+    await engine(cluster, shards=1, gateway={"ingress": {"host": "till.example.com"}})
+    await settle(cluster, loop)
+    assert cluster.objects[place]["spec"]["rules"][0]["host"] == "till.example.com"
+    await engine(cluster, shards=1)
+    await settle(cluster, loop)
+    assert place not in cluster.objects
+
+
 async def test_a_number_that_a_person_has_set_beside_the_spec_is_set_back() -> None:
     cluster = MemoryCluster()
     await engine(cluster, shards=1, projections=[BOOKS])

@@ -65,6 +65,7 @@ e2e-processes: ## Stories with real processes on this machine (kills, full disks
 .PHONY: e2e-api
 e2e-api: ## CRDs, RBAC, manifests and the operator against a real API server (built by hack/lab)
 	@hack/venv.sh dev
+	@hack/lab/lab gitops
 	@$(BIN)/pytest tests/e2e/api --quiet $(ARGS)
 
 .PHONY: lab

@@ -2,6 +2,7 @@
 # The parts of a node: programs from Go modules, root file systems from Debian packages.
 
 readonly KUBELAB=kubelab-$(hash_of "$LAB/kubelab" $KUBERNETES_VERSION)
+readonly GITOPS=gitops-$(hash_of "$LAB/gitops")
 readonly COREDNS=coredns-$(hash_of "$LAB/coredns")
 readonly LOCAL_PATH=local-path-$(hash_of "$LAB/local-path")
 readonly KIND=kind-$(hash_of $KIND_VERSION)
@@ -26,6 +27,7 @@ kubernetes_flags() {
 }
 
 build_kubernetes() { go_build kubelab . "$KUBELAB" -ldflags "$(kubernetes_flags)"; }
+build_gitops() { go_build gitops . "$GITOPS" -ldflags "-s -w"; }
 build_coredns() { go_build coredns . "$COREDNS" -ldflags "-s -w"; }
 build_local_path() { go_build local-path github.com/rancher/local-path-provisioner "$LOCAL_PATH" -ldflags "-s -w"; }
 
@@ -64,4 +66,11 @@ need_node_parts() {
   need "$LOCAL_PATH" local-path-provisioner build_local_path
   need "$PAUSE" pause build_pause
   need "$NODE_BASE" "the nodes' Debian system" build_node_base
+}
+
+# For stories on a bare API server; where that was not built, they are skipped anyhow.
+gitops() {
+  [ -e "$CACHE/bin/kubelab" ] || return 0
+  need "$GITOPS" "what Flux and Argo CD judge by (2 min of processor time, the first time)" build_gitops
+  ln -sf "../parts/$GITOPS" "$CACHE/bin/gitops"
 }

@@ -1,7 +1,7 @@
 """What builders look at: the wish, and the few facts of the world that rendering depends on."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -10,6 +10,13 @@ from ultraengine_operator import names
 from ultraengine_operator.api.types import UltraEngine
 
 Manifest = dict[str, Any]
+
+NEVER_PRUNED: Final = {
+    "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+    "argocd.argoproj.io/sync-options": "Prune=false",
+}
+"""On what has no owner. Argo CD may take the label `app.kubernetes.io/instance` for its own, and
+would remove whatever has it and neither an owner nor a place in the repository."""
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,4 +89,5 @@ def child(
         ]
     else:
         labels[names.ENGINE_UID] = view.engine_uid
+        metadata["annotations"].update(NEVER_PRUNED)
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}

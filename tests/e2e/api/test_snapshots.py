@@ -107,6 +107,6 @@ async def test_an_answer_is_not_written_to_another_request_of_the_same_name(worl
     with pytest.raises(Refused, match="has been modified"):
         await world.loop.reconcile(("default", world.name))
     found = world.server.request("GET", f"{SNAPSHOTS}/{name}").body
-    assert "status" not in found
+    assert found["status"] == {"observedGeneration": -1}
     answered = await world.until(name, "Ready", ("True", "BackedUp"))
     assert answered["shards"][0]["offset"] == "2"

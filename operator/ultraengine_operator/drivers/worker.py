@@ -1,8 +1,15 @@
-"""The queue of engines that are to be looked at, and the one task that empties it."""
+"""The queue of engines that are to be looked at, and the few tasks that empty it.
+
+One engine is with one task at a time. Several are looked at side by side, because a look waits for
+the API server and for shards that may not answer, and the others need not wait for that. What they
+share, the budget of restarts, is read and taken in one step (`Loop._plan`).
+"""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -10,11 +17,13 @@ from ultraengine_operator.cache import Key
 from ultraengine_operator.cluster import Refused
 from ultraengine_operator.drivers.loop import BACKOFF_S, Loop, NotLeading
 
+LOOKS_MAX: Final = 8
+"""Engines that are looked at side by side; the others wait in the queue."""
 _log = structlog.get_logger("ultraengine.operator")
 
 
 class Worker:
-    """The queue of keys, and the one task that empties it."""
+    """The queue of keys, and the tasks that empty it."""
 
     def __init__(self, loop: Loop, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._loop = loop
@@ -22,8 +31,13 @@ class Worker:
         self._due: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
         self._wake = asyncio.Event()
-        self.busy_since: float | None = None
-        """When the reconcile under way began; None between two."""
+        self._began: dict[Key, float] = {}
+        """The engines that are being looked at, and since when."""
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the oldest look under way began; None between two."""
+        return min(self._began.values(), default=None)
 
     def enqueue(self, key: Key, delay_s: float = 0.0) -> None:
         """Look at an engine, at the latest after `delay_s`."""
@@ -33,22 +47,29 @@ class Worker:
 
     async def run(self) -> None:
         """Reconcile what is due, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(LOOKS_MAX):
+                tasks.create_task(self._take())
+
+    async def _take(self) -> None:
         while True:
             now = self._monotonic()
-            key = min(self._due, key=lambda one: (self._due[one], one), default=None)
+            # What changes meanwhile about an engine is looked at when the look under way has ended.
+            free = (key for key in self._due if key not in self._began)
+            key = min(free, key=lambda one: (self._due[one], one), default=None)
             if key is None or self._due[key] > now:
                 self._wake.clear()
                 left_s = None if key is None else self._due[key] - now
-                try:
-                    await asyncio.wait_for(self._wake.wait(), left_s)
-                except TimeoutError:
-                    continue
+                # Not wait_for: before Python 3.12 it may swallow that the task is cancelled.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await self._wake.wait()
                 continue
             del self._due[key]
             await self._one(key)
 
     async def _one(self, key: Key) -> None:
-        self.busy_since = self._monotonic()
+        self._began[key] = self._monotonic()
         try:
             again_s = await self._loop.reconcile(key)
         except NotLeading:
@@ -68,4 +89,6 @@ class Worker:
             if again_s is not None:
                 self.enqueue(key, again_s)
         finally:
-            self.busy_since = None
+            del self._began[key]
+            if key in self._due:
+                self._wake.set()

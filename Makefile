@@ -93,6 +93,11 @@ bench: ## Compare with PostgreSQL and Redis on this machine (ARGS="--quick"); wr
 	@hack/packages.sh bench
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
+.PHONY: bench-operator
+bench-operator: ## What the operator needs for many engines, on a bare API server (ARGS="--engines 1000 --shards 10000")
+	@hack/venv.sh dev
+	@PYTHONPATH=. $(BIN)/python -m tests.e2e.api.bench $(ARGS)
+
 .PHONY: torture
 torture: ## 1,000 kills, every crash state and every flipped byte (an hour or more)
 	@hack/venv.sh dev

@@ -8,6 +8,7 @@ and manifests ask about.  The programs are one executable that the lab builds fr
 """
 
 import contextlib
+import copy
 import http.client
 import json
 import os
@@ -167,6 +168,12 @@ class ApiServer:
             raise
         is_json = response.headers.get_content_type() == JSON
         return Answer(response.status, json.loads(text) if is_json else {})
+
+    def another_client(self) -> "ApiServer":
+        """The same server with a connection of its own, for another thread."""
+        other = copy.copy(self)
+        other._connection = None
+        return other
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints, as the administrator."""

@@ -86,9 +86,10 @@ def run(options: argparse.Namespace) -> int:
         try:
             for shard in shards:
                 restored = restoring.build(shard, target)
+                reached = restoring.prove(restored)
                 if shard_map is not None:
-                    restoring.require_slots(restored, shard_map)
-                done.append((restored, restoring.prove(restored)))
+                    restoring.require_slots(shard, reached, shard_map)
+                done.append((restored, reached))
         except BaseException:
             for restored, _ in done:
                 restoring.discard(restored.shard)

@@ -17,10 +17,9 @@ from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import empty_image
 from ultraengine.cli.replaying import Replayed, opened_shard, replayed_state
 from ultraengine.log.segment import UID_BYTES
-from ultraengine.model.ids import SLOT_COUNT, ShardId
+from ultraengine.model.ids import ShardId
 from ultraengine.ports import Lock, ObjectStore
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.shard.ownership import read_ownership
 from ultraengine.snapshot import tools
 from ultraengine.starting.loading import load_extensions
 from ultraengine_adapters.local.clock import SystemClock
@@ -104,23 +103,6 @@ class Restoring:
             self.discard(shard)
             raise
 
-    def require_slots(self, restored: Restored, shard_map: ShardMap) -> None:
-        """Raise `CommandFailed` unless a shard that was built owns what a map gives it; then
-        nothing is left.  What a disk owns counts for more than any map: the engine would have keys
-        that no gateway finds."""
-        shard = restored.shard
-        owned = read_ownership(LocalDisk(self._building(shard)))
-        given = shard_map.slots_of(ShardId(shard))
-        has = ((0, SLOT_COUNT),) if owned is None else owned.slots
-        if _slots(has) != _slots(given):
-            self.discard(shard)
-            raise CommandFailed(
-                f"the backup of shard {shard} owns slots {_text(has)}, and the map gives it "
-                f"{_text(given)}",
-                advice="Restore into an engine of as many shards as were backed up, with the slots "
-                "that it had; more shards come afterwards.",
-            )
-
     def prove(self, restored: Restored) -> Replayed:
         """Load the snapshots, replay the log, and compare; what was reached.
 
@@ -144,6 +126,23 @@ class Restoring:
             self.discard(shard)
             raise
         return reached
+
+    def require_slots(self, shard: int, reached: Replayed, shard_map: ShardMap) -> None:
+        """Raise `CommandFailed` unless a shard that was proved takes commands of the slots that a
+        map gives it; then nothing is left.
+
+        What its disk and its log say counts for more than any map: the engine would have keys that
+        no gateway finds, and none of slots that have moved away.
+        """
+        given = shard_map.slots_of(ShardId(shard))
+        if _slots(reached.slots) != _slots(given):
+            self.discard(shard)
+            raise CommandFailed(
+                f"the backup of shard {shard} owns slots {_text(reached.slots)}, and the map gives "
+                f"it {_text(given)}",
+                advice="Restore into an engine of as many shards as were backed up, with the slots "
+                "that it had; more shards come afterwards.",
+            )
 
     def _compare(self, restored: Restored, reached: Replayed) -> None:
         if reached.offset != restored.recorded_end:

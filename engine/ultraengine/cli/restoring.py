@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import empty_image
 from ultraengine.cli.replaying import Replayed, opened_shard, replayed_state
 from ultraengine.log.segment import UID_BYTES
+from ultraengine.log.space import write_file
+from ultraengine.model.filled import BYTES_MAX, PATH, Filled, decode_filled
 from ultraengine.model.ids import ShardId
 from ultraengine.ports import Lock, ObjectStore
 from ultraengine.router.shard_map import ShardMap
@@ -34,6 +37,15 @@ BUILDING: Final = ".restoring-"
 def shard_place(data: Path, shard: int) -> Path:
     """Where a shard's directory is."""
     return data / f"shard-{shard:04d}"
+
+
+def noted(place: Path) -> Filled | None:
+    """What a shard's directory was restored with; None where nobody has said so."""
+    try:
+        with (place / PATH).open("rb") as file:
+            return decode_filled(file.read(BYTES_MAX))
+    except OSError:
+        return None
 
 
 class Restoring:
@@ -157,6 +169,25 @@ class Restoring:
                 f"replay comes to state {reached.state_hash}, and the manifest says "
                 f"{restored.state_hash}",
             )
+
+    def note(self, restored: Restored, reached: Replayed) -> None:
+        """Put what was restored beside the log, before the directory gets its name.
+
+        Raises OSError; then nothing is left.
+        """
+        at = datetime.fromtimestamp(restored.time // 1_000_000, UTC)
+        filled = Filled(
+            backup=restored.backup,
+            offset=str(restored.offset_end),
+            state_hash=reached.state_hash,
+            stamped_at=at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        try:
+            disk = LocalDisk(self._building(restored.shard))
+            write_file(disk, PATH, f"{PATH}.tmp", filled.encode())
+        except BaseException:
+            self.discard(restored.shard)
+            raise
 
     def publish(self, shard: int) -> None:
         """Give the directory its name."""

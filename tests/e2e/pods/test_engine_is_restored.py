@@ -15,6 +15,7 @@ from tests.e2e.pods.test_slots_move_under_load import Mover
 from tests.servers.s3 import S3Server
 
 from ultraengine.client import Client
+from ultraengine.model.filled import decode_filled
 from ultraengine_operator.api.decode import engine_of
 from ultraengine_operator.observed import Observed
 from ultraengine_operator.plan import Settings, view_of
@@ -34,7 +35,10 @@ def arguments(place: Place, volume: Path, shard: int, **restore: Any) -> list[st
     assert problems == ()
     template = engine.stateful_set(view, shard)["spec"]["template"]
     (container,) = template["spec"]["initContainers"]
-    here = {"/data": str(volume), "/etc/ultra/map/map.json": str(place.map)}
+    here = {
+        "/data": str(volume), "/etc/ultra/map/map.json": str(place.map),
+        "/dev/termination-log": str(place.path / f"report-{shard}"),
+    }  # fmt: skip
     return [here.get(one, one) for one in container["args"]]
 
 
@@ -79,7 +83,7 @@ async def test_a_new_engine_has_what_was_backed_up_however_often_its_filling_is_
     homes = await book(gateway, 0, 20)
     first = await asyncio.to_thread(backed_up, shards)
     await book(gateway, 20, 40)
-    await asyncio.to_thread(backed_up, shards)
+    last = await asyncio.to_thread(backed_up, shards)
 
     # Shard 0 up to its first backup, shard 1 with everything.
     offsets = [str(first[0]["offset_end"])]
@@ -97,6 +101,9 @@ async def test_a_new_engine_has_what_was_backed_up_however_often_its_filling_is_
         assert (code, "is there" in said, "state hash" in said) == (0, is_whole, not is_whole), said
         code, said = await asyncio.to_thread(ended, start(told))
         assert (code, "is there" in said) == (0, True), said
+        report = decode_filled((place.path / f"report-{shard}").read_bytes())
+        assert report is not None
+        assert report.offset == (offsets[0] if shard == 0 else str(last[1]["offset_end"]))
         new = {"ULTRA_DATA": volume, "ULTRA_ENGINE_UID": NEW_UID}
         pod = place.shard(shard, host=150 + shard, **new)
         pod.start()

@@ -13,6 +13,8 @@ MANAGER: Final = "ultraengine-operator"
 STATUS_MANAGER: Final = "ultraengine-operator-status"
 FINALIZER: Final = f"{GROUP}/finalizer"
 
+FILLER: Final = "restore"
+"""Name of the container that fills a new volume, before that of the engine."""
 COMPONENT: Final = "app.kubernetes.io/component"
 ENGINE: Final = f"{GROUP}/engine"
 SHARD: Final = f"{GROUP}/shard"

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from ultraengine.model.candidate import Verdict, decode_verdict
+from ultraengine.model.filled import Filled, decode_filled
 from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine_operator import names
 from ultraengine_operator.authority import SeenAuthority, SeenLeaf, read_authority, read_leaf
@@ -111,6 +112,12 @@ class SeenPod(msgspec.Struct, frozen=True):
     """Its label; empty before anybody has looked, and with one copy."""
     replicated: bool = False
     """Whether its template is that of one of several copies."""
+    filling: bool = False
+    """Whether its volume is still to be filled from a backup, or looked at for it."""
+    not_filled: str = ""
+    """Why that has not succeeded, after the last attempt."""
+    filled: Filled | None = None
+    """What it was filled with, before the first start of all."""
 
     @property
     def replica(self) -> int:
@@ -381,8 +388,26 @@ def _candidate(content: Mapping[str, Any]) -> SeenCandidate:
     )
 
 
+def _filling(content: Mapping[str, Any]) -> tuple[bool, str, Filled | None]:
+    """Whether the container that fills a volume has not succeeded yet, why not, and what it has
+    said."""
+    for one in content.get("status", {}).get("initContainerStatuses", []):
+        if one["name"] != names.FILLER:
+            continue
+        last = one.get("lastState", {}).get("terminated")
+        end = one.get("state", {}).get("terminated") or last
+        if end is None:
+            return True, "", None
+        if end.get("exitCode") == 0:
+            return False, "", decode_filled(end.get("message", ""))
+        why = end.get("message", "").strip() or end.get("reason", "")
+        return True, f"exit code {end.get('exitCode')}: {why}", None
+    return False, "", None
+
+
 def _pod(content: Mapping[str, Any]) -> SeenPod:
     conditions = content.get("status", {}).get("conditions", [])
+    filling, not_filled, filled = _filling(content)
     return SeenPod(
         _name(content),
         content["metadata"]["uid"],
@@ -393,6 +418,9 @@ def _pod(content: Mapping[str, Any]) -> SeenPod:
         _deleting(content),
         _label(content, names.ROLE),
         bool(_label(content, names.REPLICATED)),
+        filling,
+        not_filled,
+        filled,
     )
 
 

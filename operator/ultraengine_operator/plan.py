@@ -39,6 +39,7 @@ from ultraengine_operator.deletion import deletion
 from ultraengine_operator.observed import Observed, Ref, digest
 from ultraengine_operator.reasons import Problem, Reason
 from ultraengine_operator.rebalance import QUIET, Rebalancing, Wish
+from ultraengine_operator.restores import failures, restored_from
 from ultraengine_operator.rollout import Rollout, rollout, unready
 from ultraengine_operator.specs import reads, replicas, shared
 from ultraengine_operator.specs.render import NEWEST, RULES, render
@@ -167,7 +168,7 @@ def plan(
         standing=rolled.standing,
         shards=view.shards,
         shard_map=view.shard_map,
-        restoring=_restored_from(engine.spec, view.shard_map),
+        restoring=restored_from(engine.spec, view.shard_map),
         render_version=view.render_version,
         image=view.image,
         copies=view.wished,
@@ -200,6 +201,7 @@ def view_of(
     copies = _copies(spec, observed, shard_map)
     replicated = copies > 1 or _keeps_records(observed)
     problems = list(_passing(spec, observed, engine.metadata.name, replicated=replicated))
+    problems += failures(spec, observed, shard_map)
     refused = rebalance.refusal(spec, kept)
     if refused is not None:
         problems.append(refused)
@@ -229,18 +231,10 @@ def view_of(
     return view, tuple(problems)
 
 
-def _restored_from(spec: EngineSpec, shard_map: ShardMap) -> str:
-    """The place that volumes are being filled from; nothing once all shards have been ready, which
-    is when the first version of the map ends."""
-    if spec.restore is None or shard_map.version > 1:
-        return ""
-    return spec.restore.location
-
-
 def _copies(spec: EngineSpec, observed: Observed, shard_map: ShardMap) -> int:
     """How many copies each shard is to have now: what is restored is one, which is the first of
     several afterwards."""
-    alone = _restored_from(spec, shard_map) and not _keeps_records(observed)
+    alone = restored_from(spec, shard_map) and not _keeps_records(observed)
     return 1 if alone else spec.replicas_per_shard
 
 

@@ -18,6 +18,7 @@ class Reason(enum.StrEnum):
     CREATING = "Creating"
     SHARDS_NOT_READY = "ShardsNotReady"
     RESTORING = "Restoring"
+    RESTORE_FAILED = "RestoreFailed"
     COPIES_OUT_OF_SYNC = "CopiesOutOfSync"
     GATEWAY_NOT_READY = "GatewayNotReady"
     QUERY_NOT_READY = "QueryNotReady"

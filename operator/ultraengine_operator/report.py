@@ -18,6 +18,8 @@ from ultraengine_operator.rollout import unready
 
 Status = dict[str, Any]
 PLAN_LINES_MAX = 64
+_KEPT = ("epoch", "offset", "lastFailover", "restored")
+"""What of a shard stays as last heard."""
 
 
 def _conditions(
@@ -116,10 +118,13 @@ def shard_status(
     status["replicas"] = len(observed.pods_of(shard))
     if answered is not None:
         status.update(epoch=answered.epoch, offset=answered.offset)
-    kept = {key: before[key] for key in ("epoch", "offset", "lastFailover") if key in before}
+    kept = {key: before[key] for key in _KEPT if key in before}
     status = {**kept, **status}
     if answered is not None and answered.last_failover is not None:
         status["lastFailover"] = msgspec.to_builtins(answered.last_failover)
+    for pod in observed.pods_of(shard):
+        if pod.filled is not None:
+            status["restored"] = msgspec.to_builtins(pod.filled)
     if leader is not None:
         status["leader"] = leader.name
     record = observed.record_of(shard)

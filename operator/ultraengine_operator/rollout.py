@@ -65,11 +65,18 @@ def unready(observed: Observed, shards: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _overdue_s(observed: Observed, waiting: tuple[SeenPod, ...], now_s: float) -> float:
-    """The age of the oldest pod of the newest template that is not ready; 0 without one."""
+    """The age of the oldest pod of the newest template that is not ready; 0 without one.
+
+    A volume that is being filled takes as long as there is content.
+    """
     ages = [
         now_s - timestamp_s(pod.created)
         for pod in observed.pods
-        if not pod.ready and not pod.deleting and pod not in waiting and pod.created
+        if not pod.ready
+        and not pod.deleting
+        and not pod.filling
+        and pod not in waiting
+        and pod.created
     ]
     return max(ages, default=0.0)
 

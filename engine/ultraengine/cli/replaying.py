@@ -42,6 +42,8 @@ from ultraengine.model.ids import NO_CHAIN, Instant, Offset, ShardId
 from ultraengine.model.limits import Limits
 from ultraengine.ports import Disk, ObjectStore
 from ultraengine.shard.image import ExecutorImage, readable
+from ultraengine.shard.ownership import read_ownership
+from ultraengine.shard.placement import Placement
 from ultraengine.shard.slot_moves import SlotMoves
 from ultraengine.shard.status import ReplayReport
 from ultraengine.shard.validation import NothingRemembered, validate
@@ -78,6 +80,8 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     left_out: int
     """Commands behind them without a recorded outcome."""
     handlers: dict[str, int]
+    slots: tuple[tuple[int, int], ...]
+    """Ranges of slots that a start would take commands of; each excludes its end."""
 
 
 class _Undecodable(ValueError):
@@ -278,6 +282,7 @@ def _replayed(
             replayed=int(executor.applied_end) - start,
             left_out=left_out,
             handlers=shard.registry.handlers,
+            slots=Placement(executor, read_ownership(shard.disk)).ranges(),
         )
 
 

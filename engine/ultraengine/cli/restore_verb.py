@@ -11,7 +11,7 @@ from ultraengine.cli.domains import add_domains
 from ultraengine.cli.exits import CommandFailed, Exit
 from ultraengine.cli.output import print_facts, print_json, say
 from ultraengine.cli.replaying import Replayed
-from ultraengine.cli.restoring import Restoring, shard_place
+from ultraengine.cli.restoring import Restoring, noted, shard_place
 from ultraengine.router.first_ownership import engine_uid_of
 from ultraengine.router.shard_map import MapRefused, ShardMap
 from ultraengine_adapters.object_stores import open_store
@@ -43,6 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="before the first start of a new engine's shard: nothing is done when its directory\n"
         "is there, or the engine of this map has been ready; slots must be those of the map",
     )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="where it is written, as JSON; with one shard"
+    )
     add_domains(parser)
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.epilog = (
@@ -62,11 +65,14 @@ def moment(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Build and prove every shard, and only then give them their names."""
+    if options.report is not None and options.shard is None:
+        raise CommandFailed("--report is of one shard: name it with --shard")
     shard_map = None if options.first_start is None else _map_of(options)
     if shard_map is not None:
         done_before = _is_no_first_start(options, shard_map)
         if done_before is not None:
             say(f"ultra: nothing is restored: {done_before}")
+            _report(options)
             return Exit.OK
     with translated():
         store = open_store(options.store, changes=False)
@@ -86,15 +92,18 @@ def run(options: argparse.Namespace) -> int:
         try:
             for shard in shards:
                 restored = restoring.build(shard, target)
+                reached = restoring.prove(restored)
                 if shard_map is not None:
-                    restoring.require_slots(restored, shard_map)
-                done.append((restored, restoring.prove(restored)))
+                    restoring.require_slots(shard, reached, shard_map)
+                restoring.note(restored, reached)
+                done.append((restored, reached))
         except BaseException:
             for restored, _ in done:
                 restoring.discard(restored.shard)
             raise
         for restored, _ in done:
             restoring.publish(restored.shard)
+    _report(options)
     if options.output == "json":
         print_json([{"restored": one, "replayed": reached} for one, reached in done])
         return Exit.OK
@@ -110,6 +119,15 @@ def _map_of(options: argparse.Namespace) -> ShardMap:
         return ShardMap.decode(options.first_start.read_bytes())
     except (OSError, MapRefused) as error:
         raise CommandFailed(f"--first-start: {error}") from error
+
+
+def _report(options: argparse.Namespace) -> None:
+    """Say what the directory was filled with, now or before."""
+    if options.report is None:
+        return
+    filled = noted(shard_place(options.data, options.shard))
+    if filled is not None:
+        options.report.write_bytes(filled.encode())
 
 
 def _is_no_first_start(options: argparse.Namespace, shard_map: ShardMap) -> str | None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +18,11 @@ from ultraengine.cli.exits import CommandFailed
 from ultraengine.cli.offline import empty_image
 from ultraengine.cli.replaying import Replayed, opened_shard, replayed_state
 from ultraengine.log.segment import UID_BYTES
-from ultraengine.model.ids import SLOT_COUNT, ShardId
+from ultraengine.log.space import write_file
+from ultraengine.model.filled import BYTES_MAX, PATH, Filled, decode_filled
+from ultraengine.model.ids import ShardId
 from ultraengine.ports import Lock, ObjectStore
 from ultraengine.router.shard_map import ShardMap
-from ultraengine.shard.ownership import read_ownership
 from ultraengine.snapshot import tools
 from ultraengine.starting.loading import load_extensions
 from ultraengine_adapters.local.clock import SystemClock
@@ -35,6 +37,15 @@ BUILDING: Final = ".restoring-"
 def shard_place(data: Path, shard: int) -> Path:
     """Where a shard's directory is."""
     return data / f"shard-{shard:04d}"
+
+
+def noted(place: Path) -> Filled | None:
+    """What a shard's directory was restored with; None where nobody has said so."""
+    try:
+        with (place / PATH).open("rb") as file:
+            return decode_filled(file.read(BYTES_MAX))
+    except OSError:
+        return None
 
 
 class Restoring:
@@ -104,23 +115,6 @@ class Restoring:
             self.discard(shard)
             raise
 
-    def require_slots(self, restored: Restored, shard_map: ShardMap) -> None:
-        """Raise `CommandFailed` unless a shard that was built owns what a map gives it; then
-        nothing is left.  What a disk owns counts for more than any map: the engine would have keys
-        that no gateway finds."""
-        shard = restored.shard
-        owned = read_ownership(LocalDisk(self._building(shard)))
-        given = shard_map.slots_of(ShardId(shard))
-        has = ((0, SLOT_COUNT),) if owned is None else owned.slots
-        if _slots(has) != _slots(given):
-            self.discard(shard)
-            raise CommandFailed(
-                f"the backup of shard {shard} owns slots {_text(has)}, and the map gives it "
-                f"{_text(given)}",
-                advice="Restore into an engine of as many shards as were backed up, with the slots "
-                "that it had; more shards come afterwards.",
-            )
-
     def prove(self, restored: Restored) -> Replayed:
         """Load the snapshots, replay the log, and compare; what was reached.
 
@@ -145,6 +139,23 @@ class Restoring:
             raise
         return reached
 
+    def require_slots(self, shard: int, reached: Replayed, shard_map: ShardMap) -> None:
+        """Raise `CommandFailed` unless a shard that was proved takes commands of the slots that a
+        map gives it; then nothing is left.
+
+        What its disk and its log say counts for more than any map: the engine would have keys that
+        no gateway finds, and none of slots that have moved away.
+        """
+        given = shard_map.slots_of(ShardId(shard))
+        if _slots(reached.slots) != _slots(given):
+            self.discard(shard)
+            raise CommandFailed(
+                f"the backup of shard {shard} owns slots {_text(reached.slots)}, and the map gives "
+                f"it {_text(given)}",
+                advice="Restore into an engine of as many shards as were backed up, with the slots "
+                "that it had; more shards come afterwards.",
+            )
+
     def _compare(self, restored: Restored, reached: Replayed) -> None:
         if reached.offset != restored.recorded_end:
             raise BackupDamaged(
@@ -158,6 +169,25 @@ class Restoring:
                 f"replay comes to state {reached.state_hash}, and the manifest says "
                 f"{restored.state_hash}",
             )
+
+    def note(self, restored: Restored, reached: Replayed) -> None:
+        """Put what was restored beside the log, before the directory gets its name.
+
+        Raises OSError; then nothing is left.
+        """
+        at = datetime.fromtimestamp(restored.time // 1_000_000, UTC)
+        filled = Filled(
+            backup=restored.backup,
+            offset=str(restored.offset_end),
+            state_hash=reached.state_hash,
+            stamped_at=at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        try:
+            disk = LocalDisk(self._building(restored.shard))
+            write_file(disk, PATH, f"{PATH}.tmp", filled.encode())
+        except BaseException:
+            self.discard(restored.shard)
+            raise
 
     def publish(self, shard: int) -> None:
         """Give the directory its name."""

@@ -6,6 +6,7 @@ group: what waits behind it is refused then, and not when its turn comes (clause
 """
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Final
 
 from ultraengine.execution.carried import CARRIED
@@ -69,6 +70,16 @@ class Placement:
         if record.state is State.SEALED:
             return Seen(record, b"", sealed_position(record))
         return Seen(record, b"", int(executor.applied_end))
+
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The slots that commands are taken of; each range excludes its end."""
+        found, start = [], 0
+        for taken, run in groupby(_OWN if self.foreign is None else self.foreign):
+            end = start + len(list(run))
+            if not taken:
+                found.append((start, end))
+            start = end
+        return tuple(found)
 
     def refusal(self, slot: int) -> EngineError | None:
         """Why nothing of a slot is taken or read; None when it is."""

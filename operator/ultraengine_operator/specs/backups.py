@@ -47,6 +47,7 @@ def order(wish: Restore, shard: int, *, engine_uid: str, domains: Sequence[str])
     told = [
         "restore", "--from", wish.location, "--data", "/data", "--shard", str(shard),
         "--engine-uid", engine_uid, "--first-start", f"/etc/ultra/map/{names.MAP_KEY}",
+        "--report", "/dev/termination-log",
     ]  # fmt: skip
     for domain in domains:
         told += ["--domain", domain]

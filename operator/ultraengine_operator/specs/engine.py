@@ -90,7 +90,7 @@ def _restoring(
     """Fills an empty volume before the engine's container starts; once, as it sees by itself."""
     known = told(view, shard)
     container: Manifest = {
-        "name": "restore",
+        "name": names.FILLER,
         "image": view.image,
         "args": backups.order(
             wish, shard, engine_uid=view.engine_uid, domains=view.engine.spec.domains

@@ -130,6 +130,12 @@ SHARD_STATUS: Final[Content] = {
     "volume": "data-whole-shard-1-0",
     "replicas": 1,
     "selector": "ultraengine.io/shard=1",
+    "restored": {
+        "backup": "1/backups/09007199254740993-00001796055849472114.json",
+        "offset": "9007199254740993",
+        "stateHash": "00ff",
+        "stampedAt": TIME,
+    },
     "lastFailover": {
         "oldEpoch": "9007199254740993",
         "newEpoch": "9007199254740994",

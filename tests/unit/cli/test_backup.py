@@ -11,6 +11,7 @@ from tests.unit.cli.conftest import Dev
 
 from ultraengine.cli.exits import Exit
 from ultraengine.cli.restore_verb import moment
+from ultraengine.model.filled import PATH, decode_filled
 from ultraengine.router.shard_map import ShardMap
 from ultraengine_adapters.local.disk import LocalDisk
 
@@ -199,13 +200,35 @@ def map_of(place: Path, shards: int, version: int = 1) -> Path:
 def test_before_a_first_start_a_shard_is_restored_once(
     ultra: Ultra, store: Path, tmp_path: Path
 ) -> None:
-    order = ("restore", "--from", store, "--data", tmp_path / "new", "--shard", 0)
-    code, _, err = ultra(*order, "--first-start", map_of(tmp_path, 1))
+    begin = ("restore", "--from", store, "--data", tmp_path / "new", "--shard", 0)
+    order = (*begin, "--report", tmp_path / "report")
+    code, out, err = ultra(*order, "--first-start", map_of(tmp_path, 1))
     assert code == Exit.OK, err
+    report = decode_filled((tmp_path / "report").read_bytes())
+    assert report is not None
+    assert all(one in out for one in (report.backup, report.offset, report.state_hash))
+    assert report.stamped_at[:19] in out
     (tmp_path / "new" / "shard-0000" / "mine").touch()
+    (tmp_path / "report").unlink()
     code, _, err = ultra(*order, "--first-start", map_of(tmp_path, 1))
     assert (code, "is there" in err) == (Exit.OK, True)
     assert (tmp_path / "new" / "shard-0000" / "mine").exists()
+    # The pod that has restored it may be gone, and its report with it.
+    assert decode_filled((tmp_path / "report").read_bytes()) == report
+
+
+def test_nothing_is_reported_of_a_directory_that_was_not_restored(
+    ultra: Ultra, store: Path, data: Path, tmp_path: Path
+) -> None:
+    order = ("restore", "--from", store, "--data", data, "--report", tmp_path / "report")
+    code, _, err = ultra(*order, "--shard", 0, "--first-start", map_of(tmp_path, 1))
+    assert code == Exit.OK, err
+    (data / "shard-0000" / PATH).write_bytes(b"no report \xff")
+    code, _, err = ultra(*order, "--shard", 0, "--first-start", map_of(tmp_path, 1))
+    assert code == Exit.OK, err
+    assert not (tmp_path / "report").exists()
+    code, _, err = ultra(*order)
+    assert (code, "--report is of one shard" in err) == (Exit.USAGE, True)
 
 
 def test_an_empty_volume_of_an_engine_that_has_been_ready_is_filled_with_nothing(

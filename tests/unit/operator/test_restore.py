@@ -9,6 +9,7 @@ from tests.unit.operator.rounds import conditions, operator, settle
 from tests.unit.operator.test_copies import pods_of, rendered, told
 
 from ultraengine.cli import restore_verb
+from ultraengine.model.filled import Filled
 from ultraengine.router.shard_map import ShardMap
 from ultraengine_operator import names
 from ultraengine_operator.cluster import Content
@@ -70,6 +71,78 @@ async def restored(**spec: Any) -> tuple[MemoryCluster, Any]:
     cluster = MemoryCluster()
     await engine(cluster, shards=1, restore=BEFORE, **spec)
     return cluster, operator(cluster)
+
+
+FILLED = Filled(
+    backup="0/backups/1.json", offset="22", state_hash="cafe", stamped_at="2026-01-01T00:00:00Z"
+)
+
+
+def seen(cluster: MemoryCluster, *, ready: bool = False, **container: Any) -> None:
+    """What the kubelet says of the pod and of the container that fills its volume."""
+    pod = cluster.objects["Pod", "default", "shop-shard-0-0"]
+    status = {
+        "conditions": [{"type": "Ready", "status": str(ready)}],
+        "initContainerStatuses": [{"name": "other"}, {"name": names.FILLER, **container}],
+    }
+    cluster._store({**pod, "status": status})
+
+
+def ended(code: int, message: str, reason: str = "") -> Content:
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+
+
+async def test_a_filling_that_fails_is_said_until_it_has_succeeded_and_its_result_stays() -> None:
+    cluster, loop = await restored()
+    away = {"broken": lambda _image: True}
+    await settle(cluster, loop, **away)
+    seen(cluster, state={"running": {}})
+    await settle(cluster, loop, **away)
+    assert "Stalled" not in conditions(cluster)
+    assert conditions(cluster)["Ready"] == ("False", "Restoring")
+    seen(cluster, state=ended(2, "", "OOMKilled"))
+    await settle(cluster, loop, **away)
+    assert conditions(cluster)["Stalled"] == ("True", "RestoreFailed")
+    last: dict[str, Any] = {"lastState": ended(2, "ultra: the store holds no backup\n")}
+    seen(cluster, state={"waiting": {"reason": "CrashLoopBackOff"}}, **last)
+    await settle(cluster, loop, **away)
+    found = cluster.objects["UltraEngine", "default", "shop"]["status"]["conditions"]
+    (stalled,) = (one for one in found if one["type"] == "Stalled")
+    assert "shard 0: exit code 2: ultra: the store holds no backup" in stalled["message"]
+
+    seen(cluster, ready=True, state=ended(0, FILLED.encode().decode()), **last)
+    await settle(cluster, loop)
+    assert conditions(cluster)["Ready"] == ("True", "AsWished")
+    assert "Stalled" not in conditions(cluster)
+    shard = cluster.objects["Shard", "default", "shop-shard-0"]
+    told = {"backup": "0/backups/1.json", "offset": "22", "stateHash": "cafe",
+            "stampedAt": "2026-01-01T00:00:00Z"}  # fmt: skip
+    assert shard["status"]["restored"] == told
+    seen(cluster, ready=True, state=ended(0, ""))
+    await settle(cluster, loop)
+    assert cluster.objects["Shard", "default", "shop-shard-0"]["status"]["restored"] == told
+    # A container that fails later, on a node that is ill, is no failure of the filling.
+    seen(cluster, state=ended(2, "no such volume"))
+    await settle(cluster, loop, **away)
+    assert "Stalled" not in conditions(cluster)
+
+
+async def test_a_filling_that_takes_long_halts_no_rollout() -> None:
+    cluster, loop = await restored()
+    away = {"broken": lambda _image: True}
+    await settle(cluster, loop, **away)
+    # The pod is replaced, so that whether it gets ready is the rollout's business.
+    changed = [{"name": "ULTRA_COMPRESS", "value": "true"}]
+    await engine(cluster, shards=1, restore=BEFORE, settings=changed)
+    await settle(cluster, loop, **away)
+    seen(cluster, state={"running": {}})
+    await settle(cluster, loop)
+    cluster.now = "2026-01-01T06:00:00Z"
+    await settle(cluster, loop)
+    assert conditions(cluster)["Ready"] == ("False", "Restoring")
+    seen(cluster, state=ended(0, FILLED.encode().decode()))
+    await settle(cluster, loop)
+    assert conditions(cluster)["Ready"] == ("False", "RolloutHalted")
 
 
 def version_of(cluster: MemoryCluster) -> int:

@@ -409,6 +409,7 @@ def test_slots_says_what_is_taken_until_the_log_says_otherwise() -> None:
     place = placement(owned, moves)
     taken = [slot for slot in range(SLOT_COUNT) if place.refusal(slot) is None]
     assert taken == [1, 2]
+    assert place.ranges() == ((1, 3),)
     assert place.error(0).shard_map_version == 3
     assert place.look(0).position == 0
     assert place.record(1).state is State.OWNED
@@ -420,6 +421,7 @@ def test_a_shard_of_everything_takes_everything_until_it_has_handed_something_ov
     place = placement(None, moves)
     assert place.foreign is None
     assert place.refusal(0) is None
+    assert place.ranges() == ((0, SLOT_COUNT),)
     moves.records[5] = SlotRecord(state=State.EXPORTING, attempt=FIRST, peer=DESTINATION)
     step = StepSlot(5, is_first_owner=True, message=encode_message(Begin(FIRST, DESTINATION)))
     place.executed(step)
@@ -427,6 +429,7 @@ def test_a_shard_of_everything_takes_everything_until_it_has_handed_something_ov
     moves.records[5] = SlotRecord(state=State.ABSENT, attempt=FIRST)
     place.executed(step)
     assert place.refusal(5) is not None
+    assert place.ranges() == ((0, 5), (6, SLOT_COUNT))
     assert place.error(5).shard_map_version == 0
 
 

@@ -42,6 +42,7 @@ LONGEST: Final = {
     "spec.restore.time": "2026-01-01T00:00:00." + "0" * 19 + "Z",
     "spec.snapshots.replayTime": "000001h000010m1s",
     "spec.settings[].name": "ULTRA_" + "X" * 58,
+    "spec.gateway.ingress.host": ".".join(["a" * 63] * 3 + ["a" * 61]),
     "spec.slots[]": "4000-4095",
     "resources.requests{}": "0" * 20 + "500m",
     "resources.limits{}": "9." + "0" * 22,

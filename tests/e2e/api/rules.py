@@ -44,7 +44,8 @@ def _change(message: str, before: Content, good: Content, bad: Content, where: s
 
 
 def _let_in(**ingress: Any) -> Content:
-    return engine(gateway={"ingress": {"host": "shop.example.com", **ingress}})
+    ingress = {"host": "shop.example.com", **ingress}
+    return engine(gateway={"apiKeysSecretName": "keys", "ingress": ingress})
 
 
 def _tolerating(**changed: Any) -> Content:
@@ -155,6 +156,22 @@ ENGINES: Final = (
         "spec.gateway.ingress.annotations must not begin with ultraengine.io/ or kubectl",
         _let_in(annotations={"cert-manager.io/issuer": "public"}),
         _let_in(annotations={"ultraengine.io/render-version": "1"}), where="spec.gateway.ingress",
+    ),
+    _engine(
+        "spec.gateway.ingress needs spec.gateway.apiKeysSecretName",
+        _let_in(), engine(gateway={"ingress": {"host": "shop.example.com"}}),
+        where="spec.gateway",
+    ),
+    _engine(
+        "spec.gateway.ingress.annotations must not end with -snippet",
+        _let_in(annotations={"nginx.ingress.kubernetes.io/proxy-body-size": "8m"}),
+        _let_in(annotations={"nginx.ingress.kubernetes.io/server-snippet": "deny all;"}),
+        where="spec.gateway.ingress",
+    ),
+    _engine(
+        "spec.gateway.ingress.annotations: a name has at most 63 letters",
+        _let_in(annotations={"example.com/" + "A" * 63: "1"}),
+        _let_in(annotations={"example.com/" + "A" * 64: "1"}), where="spec.gateway.ingress",
     ),
     _engine(
         "spec.gateway.ingress.annotations must not limit what spec.gateway.ingress.rateLimit",

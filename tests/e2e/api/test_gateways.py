@@ -115,7 +115,7 @@ def test_an_ingress_is_made_with_tls_and_limits_and_what_others_write_on_it_stay
         "rateLimit": {"controller": "Nginx", "requestsPerSecond": 50},
         "annotations": {"cert-manager.io/cluster-issuer": "public"},
     }  # fmt: skip
-    apply(api_server, "open", shards=1, gateway={"ingress": ingress})
+    apply(api_server, "open", shards=1, gateway={"apiKeysSecretName": "keys", "ingress": ingress})
     until(api_server, ready(api_server, "open", 1))
     place = f"{INGRESSES}/open-gateway"
     found = api_server.request("GET", place).body
@@ -137,7 +137,7 @@ def test_an_ingress_is_made_with_tls_and_limits_and_what_others_write_on_it_stay
     address = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}}
     assert api_server.request("PATCH", f"{place}/status", address, content_type=MERGE).status == 200
     other = {"host": "till.example.com"}
-    apply(api_server, "open", shards=1, gateway={"ingress": other})
+    apply(api_server, "open", shards=1, gateway={"apiKeysSecretName": "keys", "ingress": other})
     until(api_server, ready(api_server, "open", 2))
     found = api_server.request("GET", place).body
     assert [one["host"] for one in found["spec"]["rules"]] == ["till.example.com"]

@@ -8,20 +8,22 @@ import asyncio
 import json
 import subprocess
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes.aio import client, config
-from tests.e2e.api.controllers import CORE, Controllers
+from tests.e2e.api.controllers import APPS, CORE, Controllers
 from tests.e2e.api.operators import ENGINES
 from tests.e2e.api.whole import ENGINE_SPEC
 from tests.servers.crds import ROOT
 from tests.servers.kubernetes import APPLY, ApiServer, kubelab
+from tests.unit.operator.backed import LOCATION, MemoryShards
 from tests.unit.operator.memory import SilentShards
 
 from ultraengine_operator import names
+from ultraengine_operator.drivers.backups import Backups
 from ultraengine_operator.drivers.kubernetes import KubernetesCluster
 from ultraengine_operator.drivers.loop import Loop
 from ultraengine_operator.plan import Settings
@@ -30,6 +32,8 @@ HEALTH = (ROOT / "manifests/argocd/health.lua").read_text()
 ROUNDS_MAX = 60
 ARGO, FLUX = "argocd-controller", "kustomize-controller"
 ONE = {"image": "ultraengine:1", "shards": 1, "replicasPerShard": 1}
+SNAPSHOTS = "/apis/ultraengine.io/v1alpha1/namespaces/default/snapshots"
+MERGE = "application/merge-patch+json"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 
 
@@ -43,7 +47,9 @@ class World:
 
     def __init__(self, server: ApiServer, cluster: KubernetesCluster) -> None:
         self.server = server
-        self.loop = Loop(cluster, SilentShards(), Settings())
+        self.shards = MemoryShards()
+        self.backups = Backups(self.shards, lambda _key: None)
+        self.loop = Loop(cluster, SilentShards(), Settings(), backups=self.backups)
         self.name = f"git-{uuid.uuid4().hex[:8]}"
 
     @property
@@ -77,10 +83,27 @@ class World:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    def stands(self) -> tuple[str, str]:
-        """Flux's word and Argo CD's."""
-        found = self.told()
+    def stands(self, live: dict[str, Any] | None = None) -> tuple[str, str]:
+        """Flux's word and Argo CD's: about the engine, or about another object."""
+        found = self.told() if live is None else self.told(live=live)
         return found["kstatus"], found["health"]["status"]
+
+    def merge(self, path: str, content: dict[str, Any]) -> None:
+        """What a person or a controller writes into an object."""
+        answer = self.server.request("PATCH", path, content, content_type=MERGE)
+        assert answer.status == 200, answer.message
+
+    @property
+    def snapshot(self) -> dict[str, Any]:
+        """The Snapshot that was asked for, as it is stored."""
+        return self.server.request("GET", f"{SNAPSHOTS}/{self.name}").body
+
+    def ask(self) -> None:
+        """Ask for a Snapshot of the engine."""
+        content = {"apiVersion": "ultraengine.io/v1alpha1", "kind": "Snapshot",
+                   "metadata": {"name": self.name}, "spec": {"engine": self.name}}  # fmt: skip
+        answer = self.server.request("POST", SNAPSHOTS, content)
+        assert answer.status == 201, answer.message
 
     async def round(self) -> None:
         """The operator looks, then the controllers of the cluster."""
@@ -90,9 +113,18 @@ class World:
 
     async def until(self, kind: str, stands: tuple[str, str]) -> None:
         """Rounds until the newest generation has a condition."""
+        await self._until(lambda: self.live, kind, stands)
+
+    async def until_answered(self, kind: str, stands: tuple[str, str]) -> None:
+        """The same of the Snapshot."""
+        await self._until(lambda: self.snapshot, kind, stands)
+
+    async def _until(
+        self, look: Callable[[], dict[str, Any]], kind: str, stands: tuple[str, str]
+    ) -> None:
         for _ in range(ROUNDS_MAX):
             await self.round()
-            live = self.live
+            live = look()
             held = {one["type"]: one for one in live["status"].get("conditions", ())}
             said = (held[kind]["status"], held[kind]["reason"]) if kind in held else None
             is_new = live["status"]["observedGeneration"] == live["metadata"]["generation"]
@@ -115,6 +147,8 @@ async def world(api_server: ApiServer) -> AsyncIterator[World]:
     async with client.ApiClient(settings) as api:
         world = World(api_server, KubernetesCluster(api))
         yield world
+        await world.backups.close()
+        api_server.request("DELETE", f"{SNAPSHOTS}/{world.name}")
         api_server.request("DELETE", f"{ENGINES}/{world.name}")
         await world.loop.relist()
         await world.loop.reconcile(("default", world.name))
@@ -158,6 +192,66 @@ async def test_line_18_19_an_engine_that_needs_somebody_is_failed_and_degraded(
     await world.until("Stalled", ("True", "ImageMissing"))
     assert world.stands() == ("Failed", "Degraded")
     world.apply(ONE)
+    await world.until_ready()
+    assert world.stands() == ("Current", "Healthy")
+
+
+async def test_line_18_19_a_pod_that_is_away_is_in_progress_also_while_the_engine_is_paused(
+    world: World,
+) -> None:
+    def pod_is(ready: str) -> None:
+        status = {"status": {"conditions": [{"type": "Ready", "status": ready}]}}
+        world.merge(f"{CORE}/pods/{world.name}-shard-0-0/status", status)
+
+    world.apply(ONE)
+    await world.until_ready()
+    pod_is("False")
+    await world.until("Ready", ("False", "ShardsNotReady"))
+    assert world.stands() == ("InProgress", "Progressing")
+    world.apply({**ONE, "reconciliation": "Paused"})
+    await world.until("Ready", ("False", "ShardsNotReady"))
+    assert world.stands() == ("InProgress", "Suspended")
+    pod_is("True")
+    await world.until("Ready", ("True", "AsWished"))
+    assert world.stands() == ("Current", "Suspended")
+
+
+async def test_line_18_19_a_snapshot_is_current_once_it_is_answered_and_failed_while_it_cannot_be(
+    world: World,
+) -> None:
+    world.ask()
+    assert world.stands(world.snapshot) == ("InProgress", "Progressing")
+    await world.until_answered("Stalled", ("True", "EngineNotFound"))
+    assert world.stands(world.snapshot) == ("Failed", "Degraded")
+    world.shards.open.clear()
+    world.apply({**ONE, "backup": {"location": LOCATION}})
+    await world.until_answered("Reconciling", ("True", "BackingUp"))
+    assert world.stands(world.snapshot) == ("InProgress", "Progressing")
+    world.shards.open.set()
+    await world.until_answered("Ready", ("True", "BackedUp"))
+    assert world.stands(world.snapshot) == ("Current", "Healthy")
+
+
+async def test_line_23_drift_of_children_is_repaired_or_told_and_labels_of_others_stay(
+    world: World,
+) -> None:
+    world.apply(ONE)
+    await world.until_ready()
+    gateway = f"{APPS}/deployments/{world.name}-gateway"
+    service = f"{CORE}/services/{world.name}-gateway"
+    world.merge(gateway, {"metadata": {"labels": {"team": "till"}}})
+    assert world.server.request("DELETE", service).status == 200
+    await world.until_ready()
+    assert world.server.request("GET", service).status == 200
+    assert world.server.request("GET", gateway).body["metadata"]["labels"]["team"] == "till"
+
+    # Who writes another value owns the field: it is told, and nobody fights for it.
+    world.merge(gateway, {"spec": {"strategy": {"rollingUpdate": {"maxSurge": 5}}}})
+    await world.until("Stalled", ("True", "ApplyRefused"))
+    assert world.stands() == ("Failed", "Degraded")
+    surge = world.server.request("GET", gateway).body["spec"]["strategy"]["rollingUpdate"]
+    assert surge["maxSurge"] == 5
+    world.merge(gateway, {"spec": {"strategy": {"rollingUpdate": {"maxSurge": 1}}}})
     await world.until_ready()
     assert world.stands() == ("Current", "Healthy")
 
@@ -207,9 +301,7 @@ async def test_line_10_three_way_apply_shows_drift_prunes_a_field_and_settles(
     assert "unchanged" in kubectl(full)
 
     drift = {"spec": {"snapshots": {"kept": 9}}}
-    answer = world.server.request("PATCH", f"{ENGINES}/{world.name}", drift,
-                                  content_type="application/merge-patch+json")  # fmt: skip
-    assert answer.status == 200
+    world.merge(f"{ENGINES}/{world.name}", drift)
     assert world.told(wanted=world.wanted(full))["diff"] is True
     kubectl(full)
     assert world.told(wanted=world.wanted(full))["diff"] is False

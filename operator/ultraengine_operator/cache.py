@@ -70,12 +70,11 @@ class Cache:
         if key is None:
             return None
         ref = Ref(content["kind"], content["metadata"]["name"])
-        kept = slim(content)
         before = self._objects.get(key, {}).get(ref)
-        same_one = before is not None and _uid(before) == _uid(kept)
-        if before is not None and same_one and _version(before) >= _version(kept):
+        same_one = before is not None and _uid(before) == _uid(content)
+        if before is not None and same_one and _version(before) >= _version(content):
             return None
-        self._objects.setdefault(key, {})[ref] = kept
+        self._objects.setdefault(key, {})[ref] = slim(content)
         return key
 
     def forget(self, key: Key, ref: Ref) -> None:

@@ -84,7 +84,7 @@ class Cluster(Protocol):
     """An API server. Every call raises `Refused`."""
 
     async def list(self, kind: Kind, selector: str) -> Sequence[Content]:
-        """Objects of all watched namespaces with these labels."""
+        """Objects of all watched namespaces with these labels, without `managedFields`."""
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Content | None:
         """One object; None when there is none."""

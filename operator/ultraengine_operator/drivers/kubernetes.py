@@ -46,10 +46,10 @@ class KubernetesCluster:
                 query = {"limit": str(PAGE), "labelSelector": selector, "continue": following}
                 page = await self._ask("GET", kind.path(namespace), query=query)
                 # Items of a list leave out what the list says once.
-                found += [
-                    {**one, "apiVersion": kind.api_version, "kind": kind.name}
-                    for one in page["items"]
-                ]
+                for one in page["items"]:
+                    # Much of each object, and read by nobody; thousands are held here at once.
+                    one["metadata"].pop("managedFields", None)
+                    found.append({**one, "apiVersion": kind.api_version, "kind": kind.name})
                 following = page["metadata"].get("continue", "")
                 if not following:
                     break

@@ -56,6 +56,7 @@ async def test_a_list_has_all_pages_and_each_object_its_kind(cluster: Cluster) -
     found = await cluster.list(MAPS, "a=b")
     assert [one["metadata"]["name"] for one in found] == ["a", "b", "c", "d", "e"]
     assert {(one["kind"], one["apiVersion"]) for one in found} == {("ConfigMap", "v1")}
+    assert not any("managedFields" in one["metadata"] for one in found)
     assert list(await cluster.list(MAPS, "a=c")) == []
 
 

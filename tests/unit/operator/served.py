@@ -46,7 +46,7 @@ class Api:
                     {key: one[key] for key in one if key not in ("kind", "apiVersion")}
                     for one in found[start : start + PAGE]
                 ]
-                for one in items:
+                for item in items:
                     item["metadata"]["managedFields"] = [{"manager": "a person"}]
                 return web.json_response({"metadata": more, "items": items})
             case "GET":

@@ -65,7 +65,7 @@ e2e-processes: ## Stories with real processes on this machine (kills, full disks
 .PHONY: e2e-api
 e2e-api: ## CRDs, RBAC, manifests and the operator against a real API server (built by hack/lab)
 	@hack/venv.sh dev
-	@hack/lab/lab gitops
+	@hack/lab/lab gitops || echo "e2e-api: the libraries of Flux and Argo CD cannot be built here: their stories are skipped"
 	@$(BIN)/pytest tests/e2e/api --quiet $(ARGS)
 
 .PHONY: lab

@@ -141,6 +141,9 @@ class ReplicaFiles:
         known = disk.exists(STORED_PATH)
         opened = self._open_log(read_stored(disk).promise.epoch if known else _ANY_EPOCH)
         try:
+            if self._world.archive is not None:
+                shard, owner = self._options.shard, opened.identity.cluster_uid
+                check_owner(self._world.archive, shard, owner)
             stored = read_stored(disk)
             if opened.recovered.end_sequence and not known:
                 if not self._options.adopts:
@@ -171,7 +174,7 @@ class ReplicaFiles:
             replica=str(options.replica),
             adopts=options.adopts and not world.disk.exists(STORED_PATH),
         )
-        opened = Log.open(
+        return Log.open(
             world.disk,
             world.clock,
             world.random,
@@ -181,13 +184,6 @@ class ReplicaFiles:
             compaction=options.compaction,
             store=world.archive,
         )
-        if world.archive is not None:
-            try:
-                check_owner(world.archive, options.shard, opened.identity.cluster_uid)
-            except BaseException:
-                opened.close(clean=False)
-                raise
-        return opened
 
     def _start(self, opened: Log) -> None:
         opened.start(lambda error: self._loop.call_soon_threadsafe(self._on_failure, error))

@@ -5,7 +5,7 @@ A shard serves without its backups. So a Secret that is missing keeps no pod fro
 fails then is the backup, which says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from ultraengine_operator import names
 from ultraengine_operator.api.quantities import seconds
@@ -42,17 +42,17 @@ def marks(*wishes: Backup | Restore | None) -> dict[str, str]:
     return {} if all(wish is None for wish in wishes) else {names.BACKED_UP: "true"}
 
 
-def order(wish: Restore, shard: int, *, engine_uid: str, domains: Sequence[str]) -> list[str]:
-    """What a container is told that fills a shard's empty volume, before the first start."""
-    told = [
-        "restore", "--from", wish.location, "--data", "/data", "--shard", str(shard),
-        "--engine-uid", engine_uid, "--first-start", f"/etc/ultra/map/{names.MAP_KEY}",
+def order(wish: Restore, shard: int, told: Mapping[str, str]) -> list[str]:
+    """What fills a shard's empty volume, before the first start of who is `told` this."""
+    made = [
+        "restore", "--from", wish.location, "--data", told["ULTRA_DATA"], "--shard", str(shard),
+        "--engine-uid", told["ULTRA_ENGINE_UID"], "--first-start", told["ULTRA_MAP"],
         "--report", "/dev/termination-log",
     ]  # fmt: skip
-    for domain in domains:
-        told += ["--domain", domain]
+    for domain in told["ULTRA_DOMAINS"].split(","):
+        made += ["--domain", domain]
     if shard < len(wish.offsets):
-        told += ["--offset", wish.offsets[shard]]
+        made += ["--offset", wish.offsets[shard]]
     elif wish.time is not None:
-        told += ["--at", wish.time]
-    return told
+        made += ["--at", wish.time]
+    return made

@@ -15,7 +15,7 @@ from ultraengine_operator.specs.pods import (
     mounted,
     pod_security,
     temporary,
-    variable,
+    variables,
 )
 from ultraengine_operator.specs.view import EngineView, Manifest, child
 
@@ -43,7 +43,7 @@ def pod(view: EngineView, shard: int, within_s: float) -> Manifest:
         "args": [
             "candidate", "--url", address, "--within", str(int(within_s)), "--verdict", VERDICT,
         ],
-        "env": [variable(name, told[name]) for name in sorted(told)],
+        "env": variables(told),
         "securityContext": container_security(),
         "terminationMessagePath": VERDICT,
         "volumeMounts": [mount for _, mount in mounts],

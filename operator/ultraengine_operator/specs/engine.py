@@ -15,7 +15,7 @@ from ultraengine_operator.specs.pods import (
     ports,
     probes,
     temporary,
-    variable,
+    variables,
 )
 from ultraengine_operator.specs.view import EngineView, Manifest, child
 
@@ -68,7 +68,7 @@ def environment(view: EngineView, shard: int) -> list[Manifest]:
     if view.replicated:
         known.update(replicas.settings(view, shard))
         others.append(replicas.number())
-    return [variable(name, known[name]) for name in sorted(known)] + others
+    return variables(known) + others
 
 
 def _claim(view: EngineView, shard: int) -> Manifest:
@@ -92,10 +92,8 @@ def _restoring(
     container: Manifest = {
         "name": names.FILLER,
         "image": view.image,
-        "args": backups.order(
-            wish, shard, engine_uid=view.engine_uid, domains=view.engine.spec.domains
-        ),
-        "env": [variable(name, known[name]) for name in sorted(known)] + backups.credentials(wish),
+        "args": backups.order(wish, shard, known),
+        "env": variables(known) + backups.credentials(wish),
         "securityContext": container_security(),
         # Why it has failed is then said by the pod's status.
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -5,7 +5,7 @@ from typing import Final
 from ultraengine_operator import names
 from ultraengine_operator.api.types import RateLimit
 from ultraengine_operator.specs import pods
-from ultraengine_operator.specs.pods import ports, probes, variable
+from ultraengine_operator.specs.pods import ports, probes, variables
 from ultraengine_operator.specs.view import EngineView, Manifest, child
 
 STARTUP_FAILURES: Final = 60
@@ -37,7 +37,7 @@ def _environment(view: EngineView) -> list[Manifest]:
         told["ULTRA_KEYLESS"] = "true"
     else:
         told["ULTRA_API_KEYS"] = "/etc/ultra/keys/keys"
-    return [variable(name, told[name]) for name in sorted(told)]
+    return variables(told)
 
 
 def deployment(view: EngineView) -> Manifest:

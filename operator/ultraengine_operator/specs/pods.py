@@ -1,6 +1,6 @@
 """What every pod of an engine has in common: restricted security, probes, placement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ultraengine_operator import names
@@ -29,9 +29,9 @@ def container_security() -> Manifest:
     }
 
 
-def variable(name: str, value: str) -> Manifest:
-    """One environment variable."""
-    return {"name": name, "value": value}
+def variables(told: Mapping[str, str]) -> list[Manifest]:
+    """What a container is told, as environment variables in the order of their names."""
+    return [{"name": name, "value": told[name]} for name in sorted(told)]
 
 
 def ports() -> list[Manifest]:

@@ -9,7 +9,7 @@ from typing import Final
 from ultraengine_operator import names
 from ultraengine_operator.api.types import EngineSpec, Projection, Resources
 from ultraengine_operator.specs import pods
-from ultraengine_operator.specs.pods import probes, variable
+from ultraengine_operator.specs.pods import probes, variables
 from ultraengine_operator.specs.view import EngineView, Manifest
 
 STARTUP_FAILURES: Final = 60
@@ -93,7 +93,7 @@ def query(view: EngineView) -> Manifest:
     )  # fmt: skip
     limits = pods.limits(view)
     if limits:
-        container["env"] = [variable(name, limits[name]) for name in sorted(limits)]
+        container["env"] = variables(limits)
     cursors = {"secretName": f"{view.name}-cursors"}
     mounts = [
         pods.temporary(),

@@ -29,6 +29,7 @@ import yaml
 from tests.servers.certificates import Authority
 from tests.servers.crds import FILES, ROOT, crd
 from tests.servers.ports import free_ports
+from tests.servers.serving import serving
 
 START_S = 120
 STOP_S = 30
@@ -265,12 +266,8 @@ def empty_api_server() -> Iterator[ApiServer]:
     """A server without anything of ours."""
     if not kubelab().exists():
         pytest.skip(f"{kubelab()} is missing: hack/lab builds it, or ULTRA_KUBELAB names it")
-    server = ApiServer()
-    try:
-        server.start()
+    with serving(ApiServer()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from typing import Any
 
 import asyncmy
 import pytest
+from tests.servers.serving import serving
 
 START_S = 60
 STOP_S = 60
@@ -150,24 +151,16 @@ def needed() -> None:
 def mariadb_server() -> Iterator[MariadbServer]:
     """The server of this test process; do not stop it."""
     needed()
-    server = MariadbServer()
-    try:
-        server.start()
+    with serving(MariadbServer()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
 def own_mariadb() -> Iterator[MariadbServer]:
     """A started server for this test alone, with its usual durability: stop it, kill it."""
     needed()
-    server = MariadbServer(options=())
-    try:
-        server.start()
+    with serving(MariadbServer(options=())) as server:
         yield server
-    finally:
-        server.remove()
 
 
 class Plain:

@@ -22,6 +22,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.servers.serving import serving
 
 START_S = 60
 STOP_S = 60
@@ -158,24 +159,16 @@ def needed() -> None:
 def postgres_server() -> Iterator[PostgresServer]:
     """The server of this test process; do not stop it."""
     needed()
-    server = PostgresServer()
-    try:
-        server.start()
+    with serving(PostgresServer()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A started server for this test alone, with its usual durability: stop it, kill it."""
     needed()
-    server = PostgresServer(options=())
-    try:
-        server.start()
+    with serving(PostgresServer(options=())) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @contextlib.asynccontextmanager

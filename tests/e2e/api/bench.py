@@ -32,6 +32,7 @@ from tests.e2e.api.controllers import APPS, Controllers
 from tests.e2e.api.operators import ENGINES
 from tests.servers.kubernetes import ApiServer
 from tests.servers.ports import free_ports
+from tests.servers.serving import serving
 
 SHARDS: Final = "/apis/ultraengine.io/v1alpha1/namespaces/default/shards"
 MERGE: Final = "application/merge-patch+json"
@@ -205,13 +206,9 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1_000)
     parser.add_argument("--active", type=int, default=10)
     asked = parser.parse_args()
-    server = ApiServer()
-    try:
-        server.start()
+    with serving(ApiServer()) as server:
         server.install_crds()
         _say(json.dumps({**vars(asked), **measure(server, **vars(asked))}, indent=1) + "\n")
-    finally:
-        server.remove()
 
 
 if __name__ == "__main__":

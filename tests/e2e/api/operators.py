@@ -6,19 +6,33 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.aio import client, config
 from tests.e2e.api.controllers import Controllers, let_through
 from tests.servers.kubernetes import APPLY, ApiServer
 
 from ultraengine.model.candidate import Verdict
+from ultraengine_operator.drivers.kubernetes import KubernetesCluster
 
 ENGINES = "/apis/ultraengine.io/v1alpha1/namespaces/default/ultraengines"
 WAIT_S = 90
 Operators = Callable[[str], subprocess.Popen[bytes]]
+
+
+@asynccontextmanager
+async def connected(server: ApiServer) -> AsyncIterator[KubernetesCluster]:
+    """The API server as an operator in this process talks to it."""
+    settings = client.Configuration()
+    await config.load_kube_config(  # type: ignore[no-untyped-call]
+        config_file=str(server.kubeconfig), client_configuration=settings
+    )
+    async with client.ApiClient(settings) as api:
+        yield KubernetesCluster(api)
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.aio import client, config
 from tests.e2e.api.controllers import APPS, CORE, Controllers
-from tests.e2e.api.operators import ENGINES
+from tests.e2e.api.operators import ENGINES, connected
 from tests.e2e.api.whole import ENGINE_SPEC
 from tests.servers.crds import ROOT
 from tests.servers.kubernetes import APPLY, ApiServer, kubelab
@@ -140,12 +139,8 @@ class World:
 async def world(api_server: ApiServer) -> AsyncIterator[World]:
     if not program().exists():
         pytest.skip(f"{program()} is missing: hack/lab/lab gitops builds it")
-    settings = client.Configuration()
-    await config.load_kube_config(  # type: ignore[no-untyped-call]
-        config_file=str(api_server.kubeconfig), client_configuration=settings
-    )
-    async with client.ApiClient(settings) as api:
-        world = World(api_server, KubernetesCluster(api))
+    async with connected(api_server) as cluster:
+        world = World(api_server, cluster)
         yield world
         await world.backups.close()
         api_server.request("DELETE", f"{SNAPSHOTS}/{world.name}")

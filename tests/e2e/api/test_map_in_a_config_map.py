@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from kubernetes.aio import client, config
+from tests.e2e.api.operators import connected
 from tests.servers.kubernetes import ApiServer as Server
 from tests.unit.contracts.test_maps_contract import FIRST, ONE, MapsContract, config_map
 
@@ -20,12 +20,8 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 
 @pytest.fixture
 async def cluster(empty_api_server: Server) -> AsyncIterator[KubernetesCluster]:
-    settings = client.Configuration()
-    await config.load_kube_config(  # type: ignore[no-untyped-call]
-        config_file=str(empty_api_server.kubeconfig), client_configuration=settings
-    )
-    async with client.ApiClient(settings) as api:
-        yield KubernetesCluster(api)
+    async with connected(empty_api_server) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from kubernetes.aio import client, config
 from tests.e2e.api.controllers import Controllers
-from tests.e2e.api.operators import ENGINES, apply
+from tests.e2e.api.operators import ENGINES, apply, connected
 from tests.servers.kubernetes import ApiServer
 from tests.unit.operator.backed import LOCATION, MemoryShards
 from tests.unit.operator.memory import SilentShards
@@ -57,12 +56,8 @@ class World:
 
 @pytest.fixture
 async def world(api_server: ApiServer) -> AsyncIterator[World]:
-    settings = client.Configuration()
-    await config.load_kube_config(  # type: ignore[no-untyped-call]
-        config_file=str(api_server.kubeconfig), client_configuration=settings
-    )
-    async with client.ApiClient(settings) as api:
-        world = World(api_server, KubernetesCluster(api))
+    async with connected(api_server) as cluster:
+        world = World(api_server, cluster)
         yield world
         await world.backups.close()
         # What tests after this one find is theirs.

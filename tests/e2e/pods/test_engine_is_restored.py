@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 from tests.e2e.pods.running import PORT, ULTRA, Place, Pod, as_operator, until
-from tests.e2e.pods.test_operator_backs_up import BOOKS, STORE_KEYS, book, gateway_of, transfers
+from tests.e2e.pods.test_operator_backs_up import (
+    BOOKS,
+    STORE_KEYS,
+    book,
+    gateway_of,
+    served,
+    transfers,
+)
 from tests.e2e.pods.test_slots_move_under_load import Mover
 from tests.servers.s3 import S3Server
 
@@ -63,23 +70,11 @@ def backed_up(shards: list[Pod]) -> list[Any]:
     return [as_operator(pod, "POST", "/admin/v1/backup", {})["result"] for pod in shards]
 
 
-async def served(place: Place, s3_server: S3Server) -> tuple[str, list[Pod], Pod]:
-    """Two shards that have a store, and a gateway."""
-    location = s3_server.new_place()
-    told: dict[str, Any] = {**STORE_KEYS, "ULTRA_BACKUP": location, "ULTRA_BACKUP_INTERVAL_S": 0}
-    shards = [place.shard(shard, **told) for shard in range(2)]
-    for pod in shards:
-        pod.start()
-    for pod in shards:
-        await asyncio.to_thread(pod.wait_for, "/readyz")
-    return location, shards, gateway_of(place, 0)
-
-
 @pytest.mark.timeout(600)
 async def test_a_new_engine_has_what_was_backed_up_however_often_its_filling_is_killed(
     place: Place, s3_server: S3Server
 ) -> None:
-    location, shards, gateway = await served(place, s3_server)
+    location, shards, gateway = served(place, s3_server)
     homes = await book(gateway, 0, 20)
     first = await asyncio.to_thread(backed_up, shards)
     await book(gateway, 20, 40)
@@ -134,7 +129,7 @@ async def test_a_new_engine_has_what_was_backed_up_however_often_its_filling_is_
 async def test_a_shard_whose_slots_have_moved_is_not_restored_under_a_map_that_does_not_know(
     place: Place, s3_server: S3Server
 ) -> None:
-    location, shards, gateway = await served(place, s3_server)
+    location, shards, gateway = served(place, s3_server)
     await book(gateway, 0, 5)
     published = place.map.read_bytes()
     code, said = await Mover(place).run("move", "7", "--to", "1")

@@ -73,6 +73,18 @@ def gateway_of(place: Place, number: int, **more: object) -> Pod:
     return gateway
 
 
+def served(place: Place, s3_server: S3Server) -> tuple[str, list[Pod], Pod]:
+    """Two shards that have a place for their backups, and a gateway."""
+    location = s3_server.new_place()
+    told: dict[str, Any] = {**STORE_KEYS, "ULTRA_BACKUP": location, "ULTRA_BACKUP_INTERVAL_S": 0}
+    shards = [place.shard(shard, **told) for shard in range(2)]
+    for pod in shards:
+        pod.start()
+    for pod in shards:
+        pod.wait_for("/readyz")
+    return location, shards, gateway_of(place, 0)
+
+
 async def book(gateway: Pod, start: int, end: int) -> dict[str, int]:
     """Transfers in some books, all of them acknowledged; where each book is."""
     found: dict[str, int] = {}
@@ -133,14 +145,7 @@ def transfers(gateway: Pod, name: str) -> list[str]:
 async def test_a_snapshot_is_what_it_says_and_the_last_one_has_everything(
     place: Place, s3_server: S3Server
 ) -> None:
-    location = s3_server.new_place()
-    told: dict[str, Any] = {**STORE_KEYS, "ULTRA_BACKUP": location, "ULTRA_BACKUP_INTERVAL_S": 0}
-    shards = [place.shard(shard, **told) for shard in range(2)]
-    for pod in shards:
-        pod.start()
-    for pod in shards:
-        pod.wait_for("/readyz")
-    gateway = gateway_of(place, 0)
+    location, shards, gateway = served(place, s3_server)
     cluster = await first_cluster(place, 2)
     backup = {"location": location, "interval": "0s"}
     await engine(cluster, shards=2, backup=backup, deletionPolicy="Snapshot")

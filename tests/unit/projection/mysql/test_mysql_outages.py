@@ -23,6 +23,7 @@ from tests.servers.mariadb import (
     make_database,
     needed,
 )
+from tests.servers.serving import serving
 from tests.unit.projection.mysql.proxy import Fault, Proxy, proxied
 from tests.unit.projection.mysql.test_mysql_target import read
 
@@ -407,8 +408,7 @@ async def test_a_connection_is_encrypted_and_its_server_proved_as_the_url_asks(
         (*RELAXED, "--skip-networking=0", "--bind-address=127.0.0.1", f"--port={port}",
          f"--ssl-cert={pem}", f"--ssl-key={secret}")
     )  # fmt: skip
-    try:
-        server.start()
+    with serving(server):
         database = await make_database(server)
         async with connection(server) as admin:
             await admin.run("CREATE USER tls@'127.0.0.1' IDENTIFIED BY 'geh\u00e4im' REQUIRE SSL")
@@ -420,8 +420,6 @@ async def test_a_connection_is_encrypted_and_its_server_proved_as_the_url_asks(
         for options in ("", "?tls=verify"):
             with pytest.raises(TargetUnavailable):
                 await MysqlTarget("probe", url + options).open()
-    finally:
-        server.remove()
 
 
 async def test_a_late_row_touches_days_that_another_connection_is_summing_up(

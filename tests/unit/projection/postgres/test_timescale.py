@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.servers.postgres import PostgresServer, connection, fresh_database, needed, program
+from tests.servers.serving import serving
 from tests.unit.projection.postgres import test_target
 
 from ultraengine.projection.postgres.driver import PostgresTarget
@@ -33,12 +34,8 @@ def hyper_server() -> Iterator[PostgresServer]:
     needed()
     if not is_installed():
         pytest.skip("TimescaleDB is not installed")
-    server = PostgresServer(options=OPTIONS)
-    try:
-        server.start()
+    with serving(PostgresServer(options=OPTIONS)) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
